@@ -1,0 +1,146 @@
+//! What can go wrong, as data: a kind, the server's SQLSTATE where there is one, and a sentence that says what to do.
+
+use std::fmt;
+
+/// The result of every fallible call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure: its kind, its SQLSTATE, and a sentence for people. No message holds a password or a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Error {
+    /// Who must act on it.
+    pub kind: ErrorKind,
+    /// The server's code, or one of class 08 where libpq itself reports the loss of a connection.
+    pub sqlstate: Option<SqlState>,
+    /// One line of text: what happened and, where it helps, what to do.
+    pub message: String,
+}
+
+/// Who must act on an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The call itself was wrong: a channel of 64 bytes, a malformed conninfo. Nothing was sent.
+    InvalidArgument,
+    /// No such session in this loop; it was disconnected, or belongs to another loop.
+    UnknownSession,
+    /// The session's queue of unsent commands is full: take events until [`Sent`](crate::Sent) comes, then go on.
+    QueueFull,
+    /// The connection could not be made, or was lost.
+    Connection,
+    /// The server answered with an error.
+    Server,
+    /// The operating system refused something: no more file descriptors, no memory.
+    System,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { kind, sqlstate: None, message: message.into() }
+    }
+
+    pub(crate) fn with_sqlstate(mut self, sqlstate: Option<SqlState>) -> Self {
+        self.sqlstate = sqlstate;
+        self
+    }
+
+    /// Whether the same call may succeed later without a change by its caller.
+    pub fn is_retryable(&self) -> bool {
+        match self.kind {
+            ErrorKind::InvalidArgument | ErrorKind::UnknownSession => false,
+            ErrorKind::QueueFull | ErrorKind::System => true,
+            ErrorKind::Connection => !self.sqlstate.is_some_and(|s| s.is_permanent()),
+            // 40: transaction rollback, 53: insufficient resources, 55: object in use, 57: operator intervention.
+            ErrorKind::Server => {
+                self.sqlstate.is_some_and(|s| ["40", "53", "55", "57"].contains(&&s.as_str()[..2]))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match self.sqlstate {
+            Some(sqlstate) => write!(f, " (SQLSTATE {sqlstate})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Error::new(ErrorKind::System, error.to_string())
+    }
+}
+
+/// Five characters that name an error (manual, appendix A "PostgreSQL Error Codes").
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    /// `08001`: the connection could not be made.
+    pub const CONNECTION_NOT_MADE: SqlState = SqlState(*b"08001");
+    /// `08006`: the connection was lost.
+    pub const CONNECTION_LOST: SqlState = SqlState(*b"08006");
+    /// `08007`: the connection was lost before the server's answer; whether the command was done is unknown.
+    pub const OUTCOME_UNKNOWN: SqlState = SqlState(*b"08007");
+    /// `53300`: the server has no connection left for us.
+    pub const TOO_MANY_CONNECTIONS: SqlState = SqlState(*b"53300");
+
+    /// The code in `text`, which must be five digits or capital letters.
+    pub fn new(text: &str) -> Option<Self> {
+        let code: [u8; 5] = text.as_bytes().try_into().ok()?;
+        code.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()).then_some(SqlState(code))
+    }
+
+    /// The five characters.
+    pub fn as_str(&self) -> &str {
+        // The constructors let nothing but ASCII in.
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+
+    /// Whether trying to connect again is useless until somebody changes something: wrong password, no access, no
+    /// such database, a standby that cannot LISTEN.
+    pub fn is_permanent(&self) -> bool {
+        matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006")
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlstate_is_five_digits_or_capitals() {
+        assert_eq!(SqlState::new("28P01").unwrap().as_str(), "28P01");
+        for bad in ["", "28P0", "28P011", "28p01", "28-01", "é001"] {
+            assert_eq!(SqlState::new(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_retryable() {
+        let error = |kind, code| Error::new(kind, "x").with_sqlstate(SqlState::new(code));
+        assert!(error(ErrorKind::Connection, "08001").is_retryable());
+        assert!(!error(ErrorKind::Connection, "28P01").is_retryable());
+        assert!(error(ErrorKind::Server, "40001").is_retryable());
+        assert!(!error(ErrorKind::Server, "42601").is_retryable());
+        assert!(!error(ErrorKind::InvalidArgument, "").is_retryable());
+    }
+}

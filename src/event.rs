@@ -1,0 +1,242 @@
+//! What the loop tells its caller: pure data, borrowed from the loop until the next call of
+//! [`EventLoop::next`](crate::EventLoop::next).
+
+use crate::error::{Error, ErrorKind, Result, SqlState};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// Names one session of one loop. Small, and never mistaken for a later session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub(crate) u32);
+
+/// The longest name of a channel in bytes: `NAMEDATALEN - 1` (manual, "Identifiers and Key Words").
+pub const CHANNEL_BYTES_MAX: usize = 63;
+
+/// The longest payload of a notification in bytes (manual, NOTIFY: "shorter than 8000 bytes").
+pub const PAYLOAD_BYTES_MAX: usize = 7999;
+
+/// A channel's name: 1 to 63 bytes, exact, never folded to lower case, any content but NUL.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(Box<[u8]>);
+
+impl Channel {
+    /// Checks the name. `LISTEN` would cut it at 63 bytes with no more than a notice, so that is refused here.
+    pub fn new(name: impl AsRef<[u8]>) -> Result<Self> {
+        let name = name.as_ref();
+        let problem = match name.len() {
+            0 => "a channel's name is empty: it takes 1 to 63 bytes".to_string(),
+            n if n > CHANNEL_BYTES_MAX => {
+                format!("a channel's name has {n} bytes: PostgreSQL keeps at most 63, choose a shorter one")
+            }
+            _ if name.contains(&0) => "a channel's name holds a NUL byte: PostgreSQL has none in text".to_string(),
+            _ => return Ok(Channel(name.into())),
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, problem))
+    }
+
+    /// The name's bytes, in the server's encoding.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Channel {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(&self.0).fmt(f)
+    }
+}
+
+/// Something happened. More cases will come: a `match` needs a `_` arm.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A session listens: once when it is first connected, and for each later LISTEN.
+    Listening(Listening<'a>),
+    /// A notification came.
+    Notification(Notification<'a>),
+    /// An outage is over, and notifications sent meanwhile were lost.
+    Gap(Gap<'a>),
+    /// A session lost its connection, or could not get one; it tries again by itself.
+    Disconnected(Disconnected<'a>),
+    /// A session gave up; nothing more comes from it.
+    Failed(Failed<'a>),
+    /// The server refused a command, or its outcome is unknown.
+    CommandFailed(CommandFailed<'a>),
+    /// Every notification queued with `notify` has been committed by the server.
+    Sent(Sent<'a>),
+}
+
+/// A session listens on these channels from now on.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Listening<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The channels that were added; empty when a session without channels is connected.
+    pub channels: &'a [Channel],
+    /// The PID of the server's process; our own notifications carry it.
+    pub backend_pid: i32,
+    /// The server's version, such as `15.18`.
+    pub server_version: &'a str,
+    /// The host that was reached: a name, an address, or a socket's directory.
+    pub host: &'a str,
+}
+
+/// A notification, as the server sent it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Notification<'a> {
+    /// The session that heard it.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The channel's name in the server's encoding.
+    pub channel: &'a [u8],
+    /// The payload in the server's encoding; empty when there is none.
+    pub payload: &'a [u8],
+    /// The PID of the server process that notified.
+    pub pid: i32,
+    /// Whether this very session sent it.
+    pub own: bool,
+}
+
+impl<'a> Notification<'a> {
+    /// The payload as text, when it is UTF-8.
+    pub fn payload_str(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.payload).ok()
+    }
+
+    /// The channel's name as text, when it is UTF-8.
+    pub fn channel_str(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.channel).ok()
+    }
+}
+
+/// Why notifications are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// The connection was lost.
+    Outage,
+}
+
+impl GapReason {
+    /// The word used in JSON and in C.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            GapReason::Outage => "outage",
+        }
+    }
+}
+
+/// An outage is over: all channels listen again. What was notified between `lost_at` and now is gone, so whatever the
+/// notifications stood for must be looked at afresh. Exactly one comes for each outage, before the next notification.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Gap<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The channels that listen again.
+    pub channels: &'a [Channel],
+    /// Why there is a gap.
+    pub reason: GapReason,
+    /// The code of the loss.
+    pub sqlstate: Option<SqlState>,
+    /// The loss in words.
+    pub message: &'a str,
+    /// When the loss was noticed.
+    pub lost_at: SystemTime,
+    /// How many attempts it took to connect again.
+    pub attempts: u32,
+}
+
+/// A connection was lost or could not be made.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Disconnected<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name as far as it is known.
+    pub db: &'a str,
+    /// The server's code, or one of class 08.
+    pub sqlstate: Option<SqlState>,
+    /// What happened, in one line.
+    pub message: &'a str,
+    /// When the next attempt starts.
+    pub retry_in: Duration,
+}
+
+/// A session gave up after the same permanent error twice, such as a wrong password.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Failed<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name as far as it is known.
+    pub db: &'a str,
+    /// The server's code, or one of class 08.
+    pub sqlstate: Option<SqlState>,
+    /// What happened, in one line.
+    pub message: &'a str,
+}
+
+/// A command of ours did not succeed. The session goes on.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct CommandFailed<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The command: `listen`, `unlisten` or `notify`.
+    pub command: &'static str,
+    /// The channel it was about.
+    pub channel: &'a Channel,
+    /// The server's code; `08007` when the connection was lost before the answer.
+    pub sqlstate: Option<SqlState>,
+    /// What happened, in one line.
+    pub message: &'a str,
+}
+
+/// All notifications queued so far are committed, and the queue is empty.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Sent<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// How many were committed since the last `Sent`.
+    pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_takes_1_to_63_bytes_of_any_content_but_nul() {
+        for good in ["a", "Foo", "two words", "\";'--", "日本", &"x".repeat(63)] {
+            assert_eq!(Channel::new(good).unwrap().as_bytes(), good.as_bytes());
+        }
+        for bad in ["", "a\0b", &"x".repeat(64), &"é".repeat(32)] {
+            assert_eq!(Channel::new(bad).unwrap_err().kind, ErrorKind::InvalidArgument, "{bad:?}");
+        }
+    }
+}

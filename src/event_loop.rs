@@ -1,0 +1,437 @@
+//! One turn after the other: what is decoded is returned, what was asked for is sent, due timers fire, readiness is
+//! harvested, and ready sessions are drained in rotation, each within a budget. Alone reads the clock.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Channel, Event, Notification, SessionId};
+use crate::pq::{Conninfo, Notify};
+use crate::reactor::{Reactor, Ready, Waker};
+use crate::session::Session;
+use crate::source::channels::ChannelSource;
+use crate::source::{Pull, Report};
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How often a session consumes input (about 16 KB each) before it is the others' turn.
+const ROUNDS_MAX: u32 = 8;
+
+/// How long a session may hear nothing before it asks the server for a sign of life.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used before.
+const INDEX_BITS: u32 = 16;
+
+/// How a loop works.
+#[derive(Debug, Clone, Default)]
+pub struct EventLoopOptions {
+    spin: Duration,
+}
+
+impl EventLoopOptions {
+    /// The default: sleep whenever there is nothing to do.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by the
+    /// kernel off the next notification's latency, for a whole core meanwhile.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+}
+
+/// How a session works.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    heartbeat: Duration,
+    skip_own: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false }
+    }
+}
+
+impl SessionOptions {
+    /// The defaults: a heartbeat of 5 s, own notifications are told like others.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When nothing came for this long, an empty query is sent; when that is not answered within the same time again,
+    /// the connection is given up. Zero sends none: a frozen server then goes unnoticed.
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Leaves out notifications that this session sent itself.
+    pub fn skip_own(mut self, skip_own: bool) -> Self {
+        self.skip_own = skip_own;
+        self
+    }
+}
+
+/// A place in the table of sessions.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    source: Option<Box<ChannelSource>>,
+    /// The entry of this session in the table of timers; never later than its deadline.
+    timer: Option<Instant>,
+    has_failed: bool,
+}
+
+/// What the last call of `next` gave out. It stays here while the event borrows from it.
+#[derive(Debug)]
+enum Taken {
+    Nothing,
+    Notification { notify: Notify, index: usize, own: bool },
+    Report { report: Report, index: usize },
+}
+
+/// The loop: sessions in, events out. See the [crate's page](crate) for a picture.
+#[derive(Debug)]
+pub struct EventLoop {
+    taken: Taken,
+    /// The session whose turn it is, and how many rounds it has left.
+    turn: Option<(usize, u32)>,
+    /// The time of the last harvest.
+    now: Instant,
+    slots: Vec<Slot>,
+    ready: VecDeque<usize>,
+    reactor: Reactor,
+    timers: BTreeSet<(Instant, usize)>,
+    timer_set_to: Option<Instant>,
+    /// The descriptor was made readable for the host, and not harvested since.
+    is_nudged: bool,
+    /// Somebody called [`Waker::wake`], and no wait has ended for it yet.
+    is_woken: bool,
+    spin: Duration,
+    spin_until: Instant,
+}
+
+impl EventLoop {
+    /// A loop without sessions.
+    pub fn new() -> Result<Self> {
+        Self::with_options(EventLoopOptions::default())
+    }
+
+    /// A loop without sessions that works as `options` say.
+    pub fn with_options(options: EventLoopOptions) -> Result<Self> {
+        let now = Instant::now();
+        Ok(EventLoop {
+            taken: Taken::Nothing,
+            turn: None,
+            now,
+            slots: Vec::new(),
+            ready: VecDeque::new(),
+            reactor: Reactor::new()?,
+            timers: BTreeSet::new(),
+            timer_set_to: None,
+            is_nudged: false,
+            is_woken: false,
+            spin: options.spin,
+            spin_until: now,
+        })
+    }
+
+    /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in the rest.
+    ///
+    /// Returns at once: what becomes of it is told by [`Event::Listening`] or [`Event::Disconnected`]. An error is one
+    /// of the conninfo itself.
+    pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
+        self.connect_with(conninfo, SessionOptions::default())
+    }
+
+    /// Adds a session that works as `options` say.
+    pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
+        let session = Session::new(Conninfo::parse(conninfo)?, options.heartbeat, Instant::now());
+        let source = Some(Box::new(ChannelSource::new(session, options.skip_own)));
+        let free = self.slots.iter().position(|slot| slot.source.is_none());
+        let index = free.unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
+            Some(slot) => *slot = Slot { generation: slot.generation + 1, source, timer: None, has_failed: false },
+            None if index >> INDEX_BITS == 0 => {
+                self.slots.push(Slot { generation: 0, source, timer: None, has_failed: false });
+            }
+            None => return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions")),
+        }
+        self.schedule(index)?;
+        Ok(self.id(index))
+    }
+
+    /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any more.
+    pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
+        let index = self.index(session)?;
+        self.taken = Taken::Nothing;
+        self.turn = self.turn.filter(|(turn, _)| *turn != index);
+        let slot = &mut self.slots[index];
+        slot.source = None;
+        if let Some(timer) = slot.timer.take() {
+            self.timers.remove(&(timer, index));
+        }
+        Ok(())
+    }
+
+    /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded to lower
+    /// case, any bytes but NUL. [`Event::Listening`] tells when the server has confirmed it.
+    pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.listen(channel);
+        self.enqueue(index)
+    }
+
+    /// Stops listening on a channel. Notifications that are on their way still come.
+    pub fn unlisten(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.unlisten(channel);
+        self.enqueue(index)
+    }
+
+    /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session is
+    /// connected. [`Event::Sent`] tells when all that was queued is committed, [`Event::CommandFailed`] what was not.
+    /// A payload has up to 7999 bytes in the server's encoding.
+    pub fn notify(
+        &mut self,
+        session: SessionId,
+        channel: impl AsRef<[u8]>,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.notify(channel, payload.as_ref())?;
+        self.enqueue(index)
+    }
+
+    /// A handle by which another thread ends a waiting [`next`](Self::next).
+    pub fn waker(&self) -> Waker {
+        self.reactor.waker().clone()
+    }
+
+    /// The next event. It borrows from the loop until the next call.
+    ///
+    /// With `None` this waits until there is one; with a timeout at most that long (milliseconds count, fractions are
+    /// rounded up); with zero not at all. It gives `None` when the time is over, when [`Waker::wake`] was called, and
+    /// when there is nothing left to wait for: no session that could ever report, and nobody to wake it.
+    ///
+    /// # In a loop of your own
+    ///
+    /// Watch [`as_raw_fd`](AsRawFd::as_raw_fd) for reading: it is one descriptor for the loop's whole life, timers
+    /// included. When it is readable, call `next(Some(Duration::ZERO))` until it gives `None`. Stopping earlier leaves
+    /// events inside that the descriptor does not tell of; to do so all the same, call [`Waker::wake`] first.
+    #[inline]
+    pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
+        self.taken = Taken::Nothing;
+        Ok(if self.advance(timeout)? { self.event() } else { None })
+    }
+
+    /// Works until something is in `taken`; `false` when the wait ended without.
+    #[inline]
+    fn advance(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let mut deadline = None;
+        loop {
+            while let Some((index, rounds)) = self.turn {
+                let pull = match &mut self.slots[index].source {
+                    Some(source) => source.pull(self.now),
+                    None => Pull::Idle,
+                };
+                match pull {
+                    Pull::Notification(notify, own) => {
+                        self.taken = Taken::Notification { notify, index, own };
+                        return Ok(true);
+                    }
+                    Pull::Report(report) => {
+                        self.slots[index].has_failed |= matches!(report, Report::Failed { .. });
+                        self.taken = Taken::Report { report, index };
+                        return Ok(true);
+                    }
+                    Pull::Again if rounds > 1 => self.turn = Some((index, rounds - 1)),
+                    Pull::Again => self.end_turn(index, true)?,
+                    Pull::Idle => self.end_turn(index, false)?,
+                }
+            }
+            self.turn = self.ready.pop_front().map(|index| (index, ROUNDS_MAX));
+            if self.turn.is_none() && !self.wait(timeout, &mut deadline)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn event(&self) -> Option<Event<'_>> {
+        match &self.taken {
+            Taken::Nothing => None,
+            Taken::Notification { notify, index, own } => Some(Event::Notification(Notification {
+                session: self.id(*index),
+                db: self.slots[*index].source.as_ref()?.db(),
+                channel: notify.channel(),
+                payload: notify.payload(),
+                pid: notify.pid(),
+                own: *own,
+            })),
+            Taken::Report { report, index } => {
+                let db = self.slots[*index].source.as_ref()?.db();
+                Some(report.as_event(self.id(*index), db, Instant::now()))
+            }
+        }
+    }
+
+    /// A session has come to rest, or used up its rounds: see to what it waits for.
+    fn end_turn(&mut self, index: usize, put_back: bool) -> Result<()> {
+        self.turn = None;
+        let Some(source) = &mut self.slots[index].source else { return Ok(()) };
+        let session = source.session();
+        if put_back {
+            session.put_back();
+        }
+        if let Some((connection, wait_for)) = session.take_watch() {
+            self.reactor.watch(connection, index, wait_for)?;
+        }
+        self.schedule(index)
+    }
+
+    /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline that
+    /// moves away with each notification costs nothing then.
+    #[inline]
+    fn schedule(&mut self, index: usize) -> Result<()> {
+        let slot = &mut self.slots[index];
+        let Some(deadline) = slot.source.as_mut().and_then(|source| source.session().deadline()) else {
+            return Ok(());
+        };
+        if slot.timer.is_none_or(|timer| deadline < timer) {
+            if let Some(timer) = slot.timer.replace(deadline) {
+                self.timers.remove(&(timer, index));
+            }
+            self.timers.insert((deadline, index));
+            self.set_timer()?;
+        }
+        Ok(())
+    }
+
+    fn set_timer(&mut self) -> Result<()> {
+        let first = self.timers.first().map(|(at, _)| *at);
+        if first != self.timer_set_to {
+            self.timer_set_to = first;
+            self.reactor.set_timer(first.map(|at| at.saturating_duration_since(Instant::now())))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
+    fn wait(&mut self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Result<bool> {
+        if std::mem::take(&mut self.is_woken) {
+            return Ok(false);
+        }
+        let timeout = match timeout {
+            Some(timeout) if !timeout.is_zero() => {
+                let at = *deadline.get_or_insert_with(|| Instant::now() + timeout);
+                Some(at.saturating_duration_since(Instant::now()))
+            }
+            None if self.is_deserted() => return Ok(false),
+            timeout => timeout,
+        };
+        let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
+        Ok(may_wait && self.spin_on(timeout)? || self.harvest(timeout)? || may_wait)
+    }
+
+    /// Polls without sleeping as long as the options say; `true` when that brought something.
+    fn spin_on(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let until = timeout.map_or(self.spin_until, |timeout| self.spin_until.min(self.now + timeout));
+        while self.now < until {
+            if self.harvest(Some(Duration::ZERO))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
+    fn harvest(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
+        for ready in self.reactor.harvest(timeout)? {
+            has_found = true;
+            match ready {
+                Ready::Timer => is_timer_due = true,
+                Ready::Waker => is_waker_due = true,
+                Ready::Socket { index, closed } => {
+                    if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
+                        source.session().set_ready(closed);
+                        self.ready.push_back(index);
+                    }
+                }
+            }
+        }
+        self.now = Instant::now();
+        if !self.ready.is_empty() {
+            self.spin_until = self.now + self.spin;
+        }
+        if is_timer_due {
+            self.fire_timers()?;
+        }
+        if is_waker_due {
+            self.is_nudged = false;
+            self.is_woken |= self.reactor.waker().take();
+        }
+        Ok(has_found)
+    }
+
+    fn fire_timers(&mut self) -> Result<()> {
+        while let Some(&(at, index)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
+            self.timers.remove(&(at, index));
+            self.slots[index].timer = None;
+            if let Some(source) = &mut self.slots[index].source {
+                source.session().on_time(self.now);
+                self.ready.push_back(index);
+            }
+        }
+        self.timer_set_to = None;
+        self.set_timer()
+    }
+
+    /// Whether no session can report anything ever again, and nobody else can wake us.
+    fn is_deserted(&self) -> bool {
+        self.slots.iter().all(|slot| slot.source.is_none() || slot.has_failed) && !self.reactor.waker().is_shared()
+    }
+
+    /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls `next`.
+    fn enqueue(&mut self, index: usize) -> Result<()> {
+        if !self.ready.contains(&index) {
+            self.ready.push_back(index);
+        }
+        if !std::mem::replace(&mut self.is_nudged, true) {
+            self.reactor.nudge()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn id(&self, index: usize) -> SessionId {
+        SessionId(index as u32 | self.slots[index].generation << INDEX_BITS)
+    }
+
+    fn index(&self, session: SessionId) -> Result<usize> {
+        let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        let is_known = self.slots.get(index).is_some_and(|slot| slot.source.is_some());
+        if is_known && self.id(index) == session {
+            return Ok(index);
+        }
+        Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
+    }
+
+    fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
+        let source = self.slots[index].source.as_deref_mut();
+        source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
+    }
+}
+
+/// The descriptor to watch for reading in a loop of one's own; the same for the loop's whole life.
+impl AsRawFd for EventLoop {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reactor.as_raw_fd()
+    }
+}
+

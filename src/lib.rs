@@ -1,0 +1,74 @@
+//! pgwake wakes a program up when PostgreSQL has something to tell it.
+//!
+//! One thread, one file descriptor, one call:
+//!
+//! ```no_run
+//! use pgwake::{Event, EventLoop};
+//!
+//! fn main() -> pgwake::Result<()> {
+//!     let mut events = EventLoop::new()?;
+//!     let db = events.connect("dbname=app")?;
+//!     events.listen(db, "orders")?;
+//!     while let Some(event) = events.next(None)? {
+//!         match event {
+//!             Event::Notification(n) => println!("{:?} from {}", n.payload_str(), n.pid),
+//!             Event::Gap(gap) => println!("look at everything afresh: {}", gap.message),
+//!             Event::Failed(failed) => eprintln!("{}", failed.message),
+//!             _ => {}
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`EventLoop::next`] is the whole interface: it returns the next event, waits when there is none, and is the only
+//! place where anything happens. It is pulled, never a callback: nothing can re-enter the loop or free it while it runs.
+//! An event borrows from the loop until the next call, so a payload is not copied on its way to you.
+//!
+//! # Data flows one way
+//!
+//! ```text
+//! socket ready ── reactor ─▶ session ── libpq ─▶ source ─▶ Event ─▶ caller
+//!                  ▲                                         │
+//!                  └──── commands, queued, sent on the next turn ◀─┘
+//! ```
+//!
+//! | module | role |
+//! |---|---|
+//! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
+//! | `source` | what a session emits: notifications, and a gap after each outage |
+//! | `session` | one connection's life: connecting, probing, losing, trying again |
+//! | `reactor` | mio: readiness, the timer, the waker |
+//! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
+//!
+//! # What is promised
+//!
+//! - Notifications come at most once and in commit order, as PostgreSQL sends them.
+//! - Each outage of a session is exactly one [`Gap`], after every channel listens again and before the next
+//!   notification. What was notified during an outage is lost; the gap says so.
+//! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
+//!
+//! # Features
+//!
+//! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
+//! - `json` (default): `Notification::json`, and events as JSON lines.
+//! - `command` (default): what only the command `pgwake` needs.
+
+mod error;
+mod event;
+mod event_loop;
+#[cfg(feature = "json")]
+pub mod json;
+pub mod pq;
+mod reactor;
+mod session;
+mod source;
+mod sys;
+
+pub use error::{Error, ErrorKind, Result, SqlState};
+pub use event::{
+    CHANNEL_BYTES_MAX, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Notification,
+    PAYLOAD_BYTES_MAX, Sent, SessionId,
+};
+pub use event_loop::{EventLoop, EventLoopOptions, SessionOptions};
+pub use reactor::Waker;

@@ -1,0 +1,292 @@
+//! One connection: made without blocking, read without blocking, closed on drop.
+#![allow(unsafe_code)]
+
+use super::notice::{self, Notice, Notices};
+use super::{Conninfo, Notify, text};
+use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::sys;
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+
+/// A `PGconn`.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) raw: NonNull<pq_sys::PGconn>,
+    /// Boxed, because libpq holds its address.
+    notices: Box<Notices>,
+    encrypted: bool,
+    /// The socket's count of received bytes at a moment when the kernel held none; see `has_unread_input`.
+    quiet_at: Option<u64>,
+}
+
+// SAFETY: libpq lets any thread use a connection, one at a time (manual, "Behavior in Threaded Programs"), and nothing
+// here takes `&self` where libpq changes the connection.
+unsafe impl Send for Connection {}
+
+/// What [`Connection::poll_connect`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polling {
+    /// Call it again when the socket is readable.
+    Reading,
+    /// Call it again when the socket is writable.
+    Writing,
+    /// The connection is made.
+    Ready,
+    /// It failed: see [`Connection::connect_error`].
+    Failed,
+}
+
+/// Whether a connection works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It does.
+    Ok,
+    /// It does not, and never will again.
+    Bad,
+    /// It is being made.
+    Connecting,
+}
+
+impl Connection {
+    /// Starts to connect (`PQconnectStartParams`). Host names are looked up within this call.
+    pub fn start(conninfo: &Conninfo) -> Result<Self> {
+        let (keywords, values) = conninfo.as_arrays();
+        // SAFETY: two arrays of C strings of the same length that end with NULL and outlive the call.
+        let raw = unsafe { pq_sys::PQconnectStartParams(keywords.as_ptr(), values.as_ptr(), 0) };
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| Error::new(ErrorKind::System, "libpq could not allocate a connection"))?;
+        let mut notices = Box::<Notices>::default();
+        // SAFETY: the connection is alive; the box keeps its address as long as the connection lives.
+        unsafe {
+            let argument: *mut Notices = &mut *notices;
+            pq_sys::PQsetNoticeReceiver(raw.as_ptr(), Some(notice::receive), argument.cast::<c_void>());
+            // Without this a connect error has no SQLSTATE, and its text depends on the server's language.
+            pq_sys::PQsetErrorVerbosity(raw.as_ptr(), pq_sys::PGVerbosity::PQERRORS_VERBOSE);
+        }
+        let connection = Connection { raw, notices, encrypted: false, quiet_at: None };
+        match connection.status() {
+            Status::Bad => Err(connection.connect_error()),
+            _ => Ok(connection),
+        }
+    }
+
+    /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one afterwards, even
+    /// under the same number, so it must be registered anew after each step.
+    pub fn poll_connect(&mut self) -> Polling {
+        // SAFETY: the connection is alive.
+        match unsafe { pq_sys::PQconnectPoll(self.raw.as_ptr()) } {
+            pq_sys::PostgresPollingStatusType::PGRES_POLLING_OK => {
+                // SAFETY: the connection is alive.
+                self.encrypted = unsafe {
+                    pq_sys::PQsslInUse(self.raw.as_ptr()) != 0 || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
+                };
+                Polling::Ready
+            }
+            pq_sys::PostgresPollingStatusType::PGRES_POLLING_READING => Polling::Reading,
+            pq_sys::PostgresPollingStatusType::PGRES_POLLING_WRITING => Polling::Writing,
+            _ => Polling::Failed,
+        }
+    }
+
+    /// Whether the connection works. Look after every `consume_input`: after some fatal errors that still succeeds.
+    #[inline]
+    pub fn status(&self) -> Status {
+        // SAFETY: the connection is alive.
+        match unsafe { pq_sys::PQstatus(self.raw.as_ptr()) } {
+            pq_sys::ConnStatusType::CONNECTION_OK => Status::Ok,
+            pq_sys::ConnStatusType::CONNECTION_BAD => Status::Bad,
+            _ => Status::Connecting,
+        }
+    }
+
+    /// The socket, or `None` once libpq has closed it.
+    pub fn socket(&self) -> Option<RawFd> {
+        // SAFETY: the connection is alive.
+        let socket = unsafe { pq_sys::PQsocket(self.raw.as_ptr()) };
+        (socket >= 0).then_some(socket)
+    }
+
+    /// Makes queries and flushes return instead of waiting for the socket (`PQsetnonblocking`).
+    pub fn set_nonblocking(&mut self) -> Result<()> {
+        // SAFETY: the connection is alive.
+        self.accepted(unsafe { pq_sys::PQsetnonblocking(self.raw.as_ptr(), 1) } == 0)
+    }
+
+    /// Reads what the socket holds, up to some kilobytes, and sends what is still to be sent (`PQconsumeInput`).
+    ///
+    /// That it succeeds says neither that something came nor that nothing is left.
+    #[inline]
+    pub fn consume_input(&mut self) -> Result<()> {
+        // SAFETY: the connection is alive.
+        let read = unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) };
+        if read == 1 && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
+    }
+
+    /// Takes the next notification that libpq holds (`PQnotifies`). Never reads the socket.
+    #[inline]
+    pub fn notifies(&mut self) -> Option<Notify> {
+        // SAFETY: the connection is alive; the notification has no other owner.
+        unsafe { Notify::from_raw(pq_sys::PQnotifies(self.raw.as_ptr())) }
+    }
+
+    /// Whether input may be left that no further edge would tell of. Ask when [`notifies`](Self::notifies) has given
+    /// all it had; on `true`, consume once more.
+    ///
+    /// Most of the time this is one `FIONREAD`. An encrypted connection may also hold bytes that were taken out of the
+    /// kernel and not yet handed to libpq (older releases read one TLS record a call, and not always all of it). There
+    /// the answer is `false` only when nothing has arrived since a moment at which the kernel was empty, and libpq has
+    /// consumed once more since that moment.
+    #[inline]
+    pub fn has_unread_input(&mut self) -> Result<bool> {
+        let Some(socket) = self.socket() else { return Ok(false) };
+        if sys::bytes_unread(socket)? > 0 {
+            return Ok(true);
+        }
+        if !self.encrypted {
+            return Ok(false);
+        }
+        let received = Some(sys::tcp_bytes_received(socket)?);
+        let quiet = self.quiet_at == received;
+        self.quiet_at = received;
+        Ok(!quiet)
+    }
+
+    /// Sends what libpq still holds (`PQflush`); `false` when some of it is left, and the socket must be watched for
+    /// reading and for writing.
+    pub fn flush(&mut self) -> Result<bool> {
+        // SAFETY: the connection is alive.
+        match unsafe { pq_sys::PQflush(self.raw.as_ptr()) } {
+            0 => Ok(true),
+            1 => Ok(false),
+            _ => Err(self.loss()),
+        }
+    }
+
+    /// The PID of the server's process (`PQbackendPID`). It changes with each connection.
+    pub fn backend_pid(&self) -> i32 {
+        // SAFETY: the connection is alive.
+        unsafe { pq_sys::PQbackendPID(self.raw.as_ptr()) }
+    }
+
+    /// A setting that the server reports by itself, such as `server_encoding` (`PQparameterStatus`).
+    pub fn parameter(&self, name: &std::ffi::CStr) -> String {
+        // SAFETY: the connection is alive, the value is copied before anything else is called.
+        unsafe { text(pq_sys::PQparameterStatus(self.raw.as_ptr(), name.as_ptr())) }
+    }
+
+    /// The database's name (`PQdb`).
+    pub fn database(&self) -> String {
+        // SAFETY: the connection is alive, the value is copied.
+        unsafe { text(pq_sys::PQdb(self.raw.as_ptr())) }
+    }
+
+    /// The host that was reached (`PQhost`): a name, an address, or a socket's directory.
+    pub fn host(&self) -> String {
+        // SAFETY: the connection is alive, the value is copied.
+        unsafe { text(pq_sys::PQhost(self.raw.as_ptr())) }
+    }
+
+    /// Whether the connection is encrypted, by TLS or GSSAPI.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// Takes the last message by which the server ended the connection. It comes as a notice, not as a result.
+    pub fn take_fatal_notice(&mut self) -> Option<Notice> {
+        self.notices.fatal.take()
+    }
+
+    /// Why connecting failed, in one line. libpq has the SQLSTATE in its text only.
+    pub fn connect_error(&self) -> Error {
+        let (message, sqlstate) = read_connect_error(&self.message());
+        Error::new(ErrorKind::Connection, message)
+            .with_sqlstate(Some(sqlstate.unwrap_or(SqlState::CONNECTION_NOT_MADE)))
+    }
+
+    /// Why the connection was lost: what the server said, or else what libpq found.
+    fn loss(&mut self) -> Error {
+        if let Some(notice) = self.take_fatal_notice() {
+            return Error::new(ErrorKind::Connection, notice.message).with_sqlstate(notice.sqlstate);
+        }
+        let message = self.message();
+        let message = message.lines().next().unwrap_or_default().trim();
+        let message = if message.is_empty() { "the server closed the connection" } else { message };
+        Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST))
+    }
+
+    /// libpq's text about the last failure.
+    fn message(&self) -> String {
+        // SAFETY: the connection is alive, the text is copied.
+        unsafe { text(pq_sys::PQerrorMessage(self.raw.as_ptr())) }
+    }
+
+    /// Turns libpq's "no" into an error with its text.
+    pub(super) fn accepted(&mut self, accepted: bool) -> Result<()> {
+        if accepted {
+            Ok(())
+        } else if self.status() == Status::Ok {
+            let message = self.message();
+            Err(Error::new(ErrorKind::InvalidArgument, message.lines().next().unwrap_or_default().trim()))
+        } else {
+            Err(self.loss())
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: the connection is alive and finished once, here; the notices it points to are dropped after it.
+        unsafe { pq_sys::PQfinish(self.raw.as_ptr()) }
+    }
+}
+
+/// libpq's text about a failed connect, as one line and a SQLSTATE. With verbose errors the text reads
+/// `FATAL:  28P01: password authentication failed …`, and a line that ends in a source file's name follows.
+fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
+    let mut sqlstate = None;
+    let mut lines = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let is_location = line.rsplit_once(".c:").is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+        if line.is_empty() || is_location {
+            continue;
+        }
+        let mut words = line.splitn(2, ":  ");
+        let found = words.nth(1).and_then(|rest| Some((rest.get(..5)?, rest.get(5..7)?)));
+        match found.filter(|(_, colon)| *colon == ": ").and_then(|(code, _)| SqlState::new(code)) {
+            Some(code) => {
+                sqlstate = Some(code);
+                lines.push(line.replacen(&format!("{code}: "), "", 1).replace(":  ", ": "));
+            }
+            None => lines.push(line.to_string()),
+        }
+    }
+    (lines.join(" "), sqlstate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_error_has_its_sqlstate_whatever_the_language() {
+        let text = "connection to server at \"::1\", port 5432 failed: FATAL:  28P01: Passwort-Authentifizierung \
+                    für Benutzer »u« fehlgeschlagen\nORT:  auth_failed, auth.c:333\n";
+        let (message, sqlstate) = read_connect_error(text);
+        assert_eq!(sqlstate, SqlState::new("28P01"));
+        assert_eq!(
+            message,
+            "connection to server at \"::1\", port 5432 failed: FATAL: Passwort-Authentifizierung für Benutzer »u« \
+             fehlgeschlagen"
+        );
+    }
+
+    #[test]
+    fn a_connect_error_of_libpq_itself_is_one_line() {
+        let text = "connection to server on socket \"/x/.s.PGSQL.5432\" failed: No such file or directory\n\
+                    \tIs the server running locally and accepting connections on that socket?\n";
+        let (message, sqlstate) = read_connect_error(text);
+        assert_eq!(sqlstate, None);
+        assert!(message.ends_with("directory Is the server running locally and accepting connections on that socket?"));
+    }
+}

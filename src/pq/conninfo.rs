@@ -1,0 +1,164 @@
+//! What to connect to: a connection string as keywords and values, parsed by libpq itself, shown without its secrets.
+#![allow(unsafe_code)]
+
+use super::text;
+use crate::error::{Error, ErrorKind, Result};
+use std::ffi::{CString, c_char};
+use std::fmt;
+
+/// The usual directories of a server's socket: Debian's, and PostgreSQL's own. Which of them a libpq tries by itself
+/// depends on who built it, so both are tried where nothing names a host.
+const SOCKET_DIRECTORIES: &str = "/var/run/postgresql,/tmp";
+
+/// Keywords and values, as `PQconnectStartParams` takes them (manual, "Connection Strings").
+#[derive(Clone)]
+pub struct Conninfo {
+    options: Vec<(CString, CString)>,
+    secret: Vec<bool>,
+}
+
+impl Conninfo {
+    /// Parses `key=value` pairs or a URI. Environment, service file and `~/.pgpass` fill in the rest when connecting.
+    pub fn parse(conninfo: &str) -> Result<Self> {
+        let source = CString::new(conninfo)
+            .map_err(|_| Error::new(ErrorKind::InvalidArgument, "the connection string holds a NUL byte"))?;
+        let mut problem: *mut c_char = std::ptr::null_mut();
+        // SAFETY: `source` is a C string; libpq answers with an array of its own, or NULL and a message.
+        let array = unsafe { pq_sys::PQconninfoParse(source.as_ptr(), &mut problem) };
+        if array.is_null() {
+            // SAFETY: the message, if any, is a C string that must be freed by libpq, once.
+            let message = unsafe {
+                let message = text(problem);
+                pq_sys::PQfreemem(problem.cast());
+                message
+            };
+            return Err(malformed(&message));
+        }
+        // SAFETY: the array is libpq's, complete, and freed once.
+        let mut parsed = unsafe {
+            let parsed = Conninfo::from_array(array);
+            pq_sys::PQconninfoFree(array);
+            parsed
+        };
+        parsed.default_host();
+        parsed.set_default("fallback_application_name", "pgwake");
+        Ok(parsed)
+    }
+
+    /// # Safety
+    ///
+    /// `option` points to an array of libpq's that ends with a NULL keyword.
+    unsafe fn from_array(mut option: *const pq_sys::PQconninfoOption) -> Self {
+        let mut parsed = Conninfo { options: Vec::new(), secret: Vec::new() };
+        // SAFETY: within the array, up to its end; keywords and values are C strings or NULL.
+        unsafe {
+            while !(*option).keyword.is_null() {
+                if !(*option).val.is_null() {
+                    let keyword = std::ffi::CStr::from_ptr((*option).keyword).to_owned();
+                    let value = std::ffi::CStr::from_ptr((*option).val).to_owned();
+                    parsed.options.push((keyword, value));
+                    // libpq marks what a dialog must hide with "*".
+                    parsed.secret.push(super::bytes((*option).dispchar) == b"*");
+                }
+                option = option.add(1);
+            }
+        }
+        parsed
+    }
+
+    fn default_host(&mut self) {
+        let named = ["host", "hostaddr", "service"].iter().any(|key| self.get(key).is_some());
+        let environment = ["PGHOST", "PGHOSTADDR", "PGSERVICE"].iter().any(|v| std::env::var_os(v).is_some());
+        if !named && !environment {
+            self.set_default("host", SOCKET_DIRECTORIES);
+        }
+    }
+
+    /// The value of a keyword, if the connection string has it.
+    pub fn get(&self, keyword: &str) -> Option<&str> {
+        let (_, value) = self.options.iter().find(|(key, _)| key.as_bytes() == keyword.as_bytes())?;
+        value.to_str().ok()
+    }
+
+    /// Adds a keyword unless the connection string has it already. Neither text holds a NUL byte.
+    pub fn set_default(&mut self, keyword: &str, value: &str) {
+        if self.get(keyword).is_some() {
+            return;
+        }
+        if let (Ok(keyword), Ok(value)) = (CString::new(keyword), CString::new(value)) {
+            self.options.push((keyword, value));
+            self.secret.push(false);
+        }
+    }
+
+    /// Two arrays of the same length that end with NULL, for `PQconnectStartParams`. They borrow from `self`.
+    pub(super) fn as_arrays(&self) -> (Vec<*const c_char>, Vec<*const c_char>) {
+        let end = [std::ptr::null()];
+        let keywords = self.options.iter().map(|(keyword, _)| keyword.as_ptr()).chain(end).collect();
+        let values = self.options.iter().map(|(_, value)| value.as_ptr()).chain(end).collect();
+        (keywords, values)
+    }
+}
+
+/// Keywords and values with every secret hidden, fit for a log.
+impl fmt::Display for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for ((keyword, value), secret) in self.options.iter().zip(&self.secret) {
+            let (keyword, value) = (keyword.to_string_lossy(), value.to_string_lossy());
+            write!(f, "{space}{keyword}={}", if *secret { "***".into() } else { value })?;
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Conninfo({self})")
+    }
+}
+
+/// libpq quotes the part it could not read, and that part may be a password: the quotes are kept, their content is not.
+fn malformed(message: &str) -> Error {
+    let parts = message.trim().split('"').enumerate();
+    let hidden: String = parts.map(|(i, part)| if i % 2 == 0 { part } else { "\"…\"" }).collect();
+    let advice = "write it as \"host=… dbname=…\" or \"postgresql://user@host/dbname\", with special characters quoted";
+    Error::new(ErrorKind::InvalidArgument, format!("the connection string is malformed: {hidden}; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_and_uris_are_parsed() {
+        for source in ["host=db port=5433 dbname=app", "postgresql://db:5433/app"] {
+            let conninfo = Conninfo::parse(source).unwrap();
+            assert_eq!(conninfo.get("host"), Some("db"));
+            assert_eq!(conninfo.get("port"), Some("5433"));
+            assert_eq!(conninfo.get("dbname"), Some("app"));
+            assert_eq!(conninfo.get("user"), None);
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let conninfo = Conninfo::parse("host=db password=hunter2 sslpassword=hunter3").unwrap();
+        for shown in [conninfo.to_string(), format!("{conninfo:?}")] {
+            assert!(shown.contains("host=db") && shown.contains("password=***"), "{shown}");
+            assert!(!shown.contains("hunter"), "{shown}");
+        }
+        for malformed in [
+            "password=hunter2 hunter3",
+            "postgresql://u:hunter2@[db/app",
+            "postgresql://u:p?hunter2@db/app",
+            "password='hunter2",
+            "hunter2",
+        ] {
+            let error = Conninfo::parse(malformed).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument);
+            assert!(!error.message.contains("hunter"), "{malformed}: {error}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The result of one query, freed on drop.
+#![allow(unsafe_code)]
+
+use super::{bytes, notice};
+use crate::error::{Error, ErrorKind};
+use std::ffi::c_int;
+use std::ptr::NonNull;
+
+/// What kind of result it is (manual, `PQresultStatus`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResultStatus {
+    /// A command without rows succeeded, or the query was empty.
+    Done,
+    /// A query that may return rows succeeded.
+    Rows,
+    /// All that was sent before a synchronisation point of the pipeline has been answered.
+    PipelineSync,
+    /// An earlier command of the same part of the pipeline failed, and this one was skipped.
+    PipelineAborted,
+    /// The server refused the command, or the connection was lost: see [`QueryResult::error`].
+    Failed,
+}
+
+/// A `PGresult`.
+#[derive(Debug)]
+pub struct QueryResult(NonNull<pq_sys::PGresult>);
+
+// SAFETY: a result does not depend on its connection, and this value is its only owner.
+unsafe impl Send for QueryResult {}
+
+impl QueryResult {
+    /// Takes over what `PQgetResult` returned; `None` for NULL.
+    ///
+    /// # Safety
+    ///
+    /// `result` comes from libpq and has no other owner.
+    pub(super) unsafe fn from_raw(result: *mut pq_sys::PGresult) -> Option<Self> {
+        NonNull::new(result).map(QueryResult)
+    }
+
+    /// What kind of result it is.
+    pub fn status(&self) -> ResultStatus {
+        // SAFETY: the result is alive until drop.
+        match unsafe { pq_sys::PQresultStatus(self.0.as_ptr()) } {
+            pq_sys::ExecStatusType::PGRES_COMMAND_OK | pq_sys::ExecStatusType::PGRES_EMPTY_QUERY => {
+                ResultStatus::Done
+            }
+            pq_sys::ExecStatusType::PGRES_TUPLES_OK | pq_sys::ExecStatusType::PGRES_SINGLE_TUPLE => {
+                ResultStatus::Rows
+            }
+            pq_sys::ExecStatusType::PGRES_PIPELINE_SYNC => ResultStatus::PipelineSync,
+            pq_sys::ExecStatusType::PGRES_PIPELINE_ABORTED => ResultStatus::PipelineAborted,
+            _ => ResultStatus::Failed,
+        }
+    }
+
+    /// The server's answer as an error. Only meaningful for [`ResultStatus::Failed`].
+    pub fn error(&self) -> Error {
+        // SAFETY: the result is alive until drop.
+        let notice = unsafe { notice::from_result(self.0.as_ptr()) };
+        Error::new(ErrorKind::Server, notice.message).with_sqlstate(notice.sqlstate)
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        // SAFETY: the result is alive until drop.
+        unsafe { pq_sys::PQntuples(self.0.as_ptr()) as usize }
+    }
+
+    /// A value in text form; `None` for NULL and for what is not there.
+    pub fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
+        let result = self.0.as_ptr();
+        // SAFETY: the result is alive until drop.
+        let columns = unsafe { pq_sys::PQnfields(result) as usize };
+        if row >= self.rows() || column >= columns {
+            return None;
+        }
+        let (row, column) = (row as c_int, column as c_int);
+        // SAFETY: both indexes are within bounds; the value lives as long as the result and ends with NUL.
+        unsafe {
+            if pq_sys::PQgetisnull(result, row, column) == 1 {
+                return None;
+            }
+            Some(bytes(pq_sys::PQgetvalue(result, row, column)))
+        }
+    }
+}
+
+impl Drop for QueryResult {
+    fn drop(&mut self) {
+        // SAFETY: the result came from libpq and is freed once, here.
+        unsafe { pq_sys::PQclear(self.0.as_ptr()) }
+    }
+}

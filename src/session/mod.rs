@@ -1,0 +1,336 @@
+//! One connection's life: a state machine that never waits. Readiness and the time flow in; out come what happened
+//! ([`Progress`]), what it waits for, and until when.
+//!
+//! ```text
+//! Connecting ──▶ Open ──▶ (lost) ──▶ Waiting ──▶ Connecting …
+//!      └───────────────────▲    └──▶ Failed: the same permanent error twice
+//! ```
+//!
+//! What is said over an open connection is the business of the source above.
+
+mod backoff;
+mod pipeline;
+
+use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::pq::{Conninfo, Connection, Polling};
+use crate::reactor::WaitFor;
+use backoff::Backoff;
+pub(crate) use pipeline::Command;
+use pipeline::{Asker, Pipeline};
+use std::time::{Duration, Instant};
+
+/// How long one attempt to connect may take when the conninfo has no `connect_timeout`; libpq enforces that only in its
+/// blocking calls.
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// What happened. The source takes the notifications that libpq holds before it asks for more.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Input was consumed: take notifications, then ask again.
+    Consumed,
+    /// The connection is made, and nothing has been said on it.
+    Opened,
+    /// The source's oldest unanswered batch was answered.
+    Answered(Result<()>),
+    /// The connection was lost, or could not be made.
+    Lost(Loss),
+    /// Nothing more, until readiness or the deadline.
+    Idle,
+}
+
+/// The end of a connection or of an attempt.
+#[derive(Debug)]
+pub(crate) struct Loss {
+    pub(crate) error: Error,
+    /// When the next attempt starts; `None` when there will be none.
+    pub(crate) retry_in: Option<Duration>,
+    pub(crate) at: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting { until: Instant },
+    Open,
+    Waiting { until: Instant },
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    conninfo: Conninfo,
+    connect_timeout: Duration,
+    /// Zero: no probes.
+    heartbeat: Duration,
+    state: State,
+    connection: Option<Connection>,
+    pipeline: Pipeline,
+    /// The poller said that the socket is readable or writable, and it was not looked at yet.
+    is_ready: bool,
+    /// The poller said that the peer sends nothing more: read on to the end of the stream, for no edge will come.
+    is_closed: bool,
+    /// Input was consumed since the last look at what the socket still holds.
+    may_have_more: bool,
+    wait_for: WaitFor,
+    /// The socket must be registered anew.
+    watch_due: bool,
+    /// The connection is over, and libpq may hold notifications that have not been taken.
+    ending: Option<Error>,
+    heard_at: Instant,
+    probed_at: Option<Instant>,
+    backoff: Backoff,
+    /// The permanent error of the last attempt: the second in a row is the end.
+    refused: Option<SqlState>,
+}
+
+impl Session {
+    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, now: Instant) -> Self {
+        let seconds = conninfo.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
+        Session {
+            connect_timeout: seconds.map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from_secs),
+            conninfo,
+            heartbeat,
+            state: State::Waiting { until: now },
+            connection: None,
+            pipeline: Pipeline::default(),
+            is_ready: false,
+            is_closed: false,
+            may_have_more: false,
+            wait_for: WaitFor::Reading,
+            watch_due: false,
+            ending: None,
+            heard_at: now,
+            probed_at: None,
+            backoff: Backoff::default(),
+            refused: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut()
+    }
+
+    /// The database's name as the conninfo has it; the connection knows better.
+    pub(crate) fn database_asked_for(&self) -> &str {
+        self.conninfo.get("dbname").unwrap_or_default()
+    }
+
+    /// The poller told of the socket.
+    #[inline]
+    pub(crate) fn set_ready(&mut self, closed: bool) {
+        self.is_ready = true;
+        self.is_closed |= closed;
+    }
+
+    /// The socket is to be watched afresh since its turn is over: what is left in it will be told again.
+    pub(crate) fn put_back(&mut self) {
+        self.is_ready = false;
+        self.is_closed = false;
+        self.may_have_more = false;
+        self.watch_due = true;
+    }
+
+    /// What to register anew, if anything: to be called when `progress` has come to rest.
+    #[inline]
+    pub(crate) fn take_watch(&mut self) -> Option<(&mut Connection, WaitFor)> {
+        if !std::mem::take(&mut self.watch_due) {
+            return None;
+        }
+        self.connection.as_mut().map(|connection| (connection, self.wait_for))
+    }
+
+    /// When `on_time` must be called at the latest, if nothing happens before.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Connecting { until } | State::Waiting { until } => Some(until),
+            State::Open if self.heartbeat.is_zero() => None,
+            State::Open => Some(self.probed_at.unwrap_or(self.heard_at) + self.heartbeat),
+            State::Failed => None,
+        }
+    }
+
+    /// The deadline may have come.
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        match self.state {
+            State::Waiting { until } if now >= until => self.connect(now),
+            State::Connecting { until } if now >= until => {
+                let message = format!(
+                    "no answer to the attempt to connect within {} s (connect_timeout)",
+                    self.connect_timeout.as_secs()
+                );
+                self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
+            }
+            State::Open if self.deadline().is_some_and(|deadline| now >= deadline) => self.beat(now),
+            _ => {}
+        }
+    }
+
+    /// Nothing was heard for a heartbeat: ask the server for a sign of life, or give it up if it was asked already.
+    fn beat(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        // When we were late ourselves, the sign may be waiting in the socket.
+        if connection.has_unread_input().unwrap_or(true) {
+            self.set_ready(false);
+        } else if self.probed_at.is_some_and(|at| now >= at + self.heartbeat) {
+            let message = format!(
+                "the server did not answer for {:?} (heartbeat): it is frozen or cut off",
+                now.duration_since(self.heard_at)
+            );
+            self.ending = Some(lost(message, SqlState::CONNECTION_LOST));
+        } else if self.probed_at.is_none() {
+            self.probed_at = Some(now);
+            self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
+        }
+    }
+
+    /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is
+    /// a failure of the connection, and comes as [`Progress::Lost`].
+    pub(crate) fn send<'a>(&mut self, batch: impl Iterator<Item = Command<'a>>) {
+        self.send_as(Asker::Source, batch);
+    }
+
+    fn send_as<'a>(&mut self, asker: Asker, batch: impl Iterator<Item = Command<'a>>) {
+        let Some(connection) = &mut self.connection else { return };
+        match self.pipeline.send(connection, asker, batch).and_then(|()| connection.flush()) {
+            Ok(flushed) => self.wait_for_flush(flushed),
+            Err(error) => self.ending = self.ending.take().or(Some(error)),
+        }
+    }
+
+    fn wait_for_flush(&mut self, flushed: bool) {
+        let wait_for = if flushed { WaitFor::Reading } else { WaitFor::Both };
+        if self.wait_for != wait_for {
+            self.wait_for = wait_for;
+            self.watch_due = true;
+        }
+    }
+
+    /// Ends the connection for a reason that the source found.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.ending = Some(error);
+    }
+
+    /// Takes one step, and says what it brought.
+    #[inline]
+    pub(crate) fn progress(&mut self, now: Instant) -> Progress {
+        match self.state {
+            State::Open => self.progress_open(now),
+            State::Connecting { .. } => self.progress_connecting(now),
+            State::Waiting { .. } | State::Failed => Progress::Idle,
+        }
+    }
+
+    fn progress_open(&mut self, now: Instant) -> Progress {
+        let Some(connection) = &mut self.connection else { return Progress::Idle };
+        if !self.pipeline.is_empty()
+            && let Some((asker, answer)) = self.pipeline.next_answer(connection)
+        {
+            return match asker {
+                Asker::Probe => Progress::Consumed,
+                Asker::Source => Progress::Answered(answer),
+            };
+        }
+        if let Some(error) = self.ending.take() {
+            return Progress::Lost(self.lose(error, now));
+        }
+        if !self.is_ready && self.may_have_more {
+            self.may_have_more = false;
+            // An error here is the socket's; consuming tells it better.
+            self.is_ready = self.is_closed || connection.has_unread_input().unwrap_or(true);
+        }
+        if !std::mem::take(&mut self.is_ready) {
+            return Progress::Idle;
+        }
+        self.may_have_more = true;
+        self.heard_at = now;
+        self.probed_at = None;
+        let consumed = connection.consume_input();
+        // Consuming has also sent what it could; how much is only of interest while something was left.
+        let flushed = match (&consumed, self.wait_for) {
+            (Ok(()), WaitFor::Both) => connection.flush(),
+            _ => Ok(self.wait_for != WaitFor::Both),
+        };
+        match consumed.and(flushed) {
+            Ok(flushed) => self.wait_for_flush(flushed),
+            Err(error) => self.ending = Some(error),
+        }
+        Progress::Consumed
+    }
+
+    fn connect(&mut self, now: Instant) {
+        log::debug!("connecting to {}", self.conninfo);
+        self.state = State::Connecting { until: now + self.connect_timeout };
+        match Connection::start(&self.conninfo) {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.wait_for = WaitFor::Writing;
+                self.watch_due = true;
+            }
+            Err(error) => self.ending = Some(error),
+        }
+    }
+
+    fn progress_connecting(&mut self, now: Instant) -> Progress {
+        if let Some(error) = self.ending.take() {
+            return Progress::Lost(self.lose(error, now));
+        }
+        if !std::mem::take(&mut self.is_ready) {
+            return Progress::Idle;
+        }
+        let Some(connection) = &mut self.connection else { return Progress::Idle };
+        let polling = connection.poll_connect();
+        self.watch_due = true;
+        self.is_closed = false;
+        match polling {
+            Polling::Reading => self.wait_for = WaitFor::Reading,
+            Polling::Writing => self.wait_for = WaitFor::Writing,
+            Polling::Failed => {
+                let error = connection.connect_error();
+                return Progress::Lost(self.lose(error, now));
+            }
+            Polling::Ready => {
+                self.wait_for = WaitFor::Reading;
+                let opened = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode());
+                if let Err(error) = opened {
+                    return Progress::Lost(self.lose(error, now));
+                }
+                self.state = State::Open;
+                self.heard_at = now;
+                self.probed_at = None;
+                // What came together with the end of the handshake causes no further edge.
+                self.may_have_more = true;
+                return Progress::Opened;
+            }
+        }
+        Progress::Idle
+    }
+
+    /// The source is content with the connection: the next loss starts a new series of attempts.
+    pub(crate) fn settled(&mut self) {
+        self.backoff.reset();
+        self.refused = None;
+    }
+
+    fn lose(&mut self, error: Error, now: Instant) -> Loss {
+        self.connection = None;
+        self.pipeline.clear();
+        (self.is_ready, self.is_closed, self.may_have_more, self.watch_due) = (false, false, false, false);
+        let permanent = error.sqlstate.filter(SqlState::is_permanent);
+        let retry_in = if permanent.is_some() && permanent == self.refused {
+            self.state = State::Failed;
+            None
+        } else {
+            let delay = self.backoff.next_delay(error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS));
+            self.state = State::Waiting { until: now + delay };
+            Some(delay)
+        };
+        self.refused = permanent;
+        log::info!("{}; next attempt: {retry_in:?}", error);
+        Loss { error, retry_in, at: now }
+    }
+}
+
+fn lost(message: String, sqlstate: SqlState) -> Error {
+    Error::new(ErrorKind::Connection, message).with_sqlstate(Some(sqlstate))
+}

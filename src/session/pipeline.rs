@@ -1,0 +1,80 @@
+//! Commands out, answers in, in order and without waiting: each batch is one transaction between two synchronisation
+//! points, so an error in one leaves the others alone (manual, "Pipeline Mode").
+
+use crate::error::{Error, Result};
+use crate::pq::{Connection, ResultStatus};
+use std::collections::VecDeque;
+
+/// Who asked for a batch, and gets its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The session itself, to see whether the server is alive.
+    Probe,
+    /// The source above it.
+    Source,
+}
+
+/// One command of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Command<'a> {
+    pub(crate) sql: &'a [u8],
+    pub(crate) parameters: &'a [&'a [u8]],
+}
+
+/// The batches that were sent and not yet answered.
+#[derive(Debug, Default)]
+pub(super) struct Pipeline {
+    unanswered: VecDeque<Asker>,
+    /// The first error of the batch whose results are coming in.
+    failure: Option<Error>,
+}
+
+impl Pipeline {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Pipeline::default();
+    }
+
+    /// Sends a batch. What the socket does not take stays in libpq's buffer until the next flush.
+    pub(super) fn send<'a>(
+        &mut self,
+        connection: &mut Connection,
+        asker: Asker,
+        batch: impl Iterator<Item = Command<'a>>,
+    ) -> Result<()> {
+        for command in batch {
+            connection.send_query_params(command.sql, command.parameters)?;
+        }
+        connection.pipeline_sync()?;
+        self.unanswered.push_back(asker);
+        Ok(())
+    }
+
+    /// The next answer that libpq has in full. Never waits.
+    pub(super) fn next_answer(&mut self, connection: &mut Connection) -> Option<(Asker, Result<()>)> {
+        let mut ended = false;
+        while !self.unanswered.is_empty() && !connection.is_busy() {
+            let Some(result) = connection.result() else {
+                // One `None` ends the results of a command; a second one means that there is no more to come now.
+                if ended {
+                    return None;
+                }
+                ended = true;
+                continue;
+            };
+            ended = false;
+            match result.status() {
+                ResultStatus::Failed if self.failure.is_none() => self.failure = Some(result.error()),
+                ResultStatus::PipelineSync => {
+                    let asker = self.unanswered.pop_front()?;
+                    return Some((asker, self.failure.take().map_or(Ok(()), Err)));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}

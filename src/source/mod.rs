@@ -1,0 +1,79 @@
+//! What a session emits: each source drives one session and turns what comes over it into reports and notifications.
+
+pub(crate) mod channels;
+
+use crate::error::{Error, SqlState};
+use crate::event::{
+    Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Sent, SessionId,
+};
+use crate::pq::Notify;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One step of a source.
+#[derive(Debug)]
+pub(crate) enum Pull {
+    /// A notification, and whether this session sent it.
+    Notification(Notify, bool),
+    /// Anything that is rarer than a notification.
+    Report(Report),
+    /// Input was consumed: pull again, as long as the session's budget for this turn lasts.
+    Again,
+    /// Nothing more until readiness, a command or the deadline.
+    Idle,
+}
+
+/// What is to be told besides notifications: an event that owns its data.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Listening { channels: Vec<Channel>, backend_pid: i32, server_version: String, host: String },
+    Gap { channels: Vec<Channel>, outage: Outage },
+    Disconnected { error: Error, retry_in: Duration },
+    Failed { error: Error },
+    CommandFailed { command: &'static str, channel: Channel, error: Error },
+    Sent { count: u64 },
+}
+
+/// From the loss of a connection until all channels listen again.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    pub(crate) error: Error,
+    pub(crate) lost_at: Instant,
+    pub(crate) attempts: u32,
+}
+
+impl Report {
+    /// The event that borrows from this report. `now` turns the time of a loss into calendar time.
+    pub(crate) fn as_event<'a>(&'a self, session: SessionId, db: &'a str, now: Instant) -> Event<'a> {
+        let parts = |error: &'a Error| -> (Option<SqlState>, &'a str) { (error.sqlstate, &error.message) };
+        match self {
+            Report::Listening { channels, backend_pid, server_version, host } => Event::Listening(Listening {
+                session,
+                db,
+                channels,
+                backend_pid: *backend_pid,
+                server_version,
+                host,
+            }),
+            Report::Gap { channels, outage } => {
+                let (sqlstate, message) = parts(&outage.error);
+                let lost_at = SystemTime::now() - now.saturating_duration_since(outage.lost_at);
+                let attempts = outage.attempts;
+                let reason = GapReason::Outage;
+                Event::Gap(Gap { session, db, channels, reason, sqlstate, message, lost_at, attempts })
+            }
+            Report::Disconnected { error, retry_in } => {
+                let (sqlstate, message) = parts(error);
+                Event::Disconnected(Disconnected { session, db, sqlstate, message, retry_in: *retry_in })
+            }
+            Report::Failed { error } => {
+                let (sqlstate, message) = parts(error);
+                Event::Failed(Failed { session, db, sqlstate, message })
+            }
+            Report::CommandFailed { command, channel, error } => {
+                let (sqlstate, message) = parts(error);
+                Event::CommandFailed(CommandFailed { session, db, command, channel, sqlstate, message })
+            }
+            Report::Sent { count } => Event::Sent(Sent { session, db, count: *count }),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The few system calls that neither std nor mio has: a timer as a descriptor, and what a socket still holds.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The number of bytes that wait in the kernel to be read from `socket` (`FIONREAD`, ioctl_tty(2), unix(7), tcp(7)).
+pub(crate) fn bytes_unread(socket: RawFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int through the pointer, which outlives the call; a bad descriptor is an error.
+    check(unsafe { libc::ioctl(socket, libc::FIONREAD, &mut bytes) })?;
+    Ok(bytes.max(0) as usize)
+}
+
+/// The number of bytes that a TCP socket has received in its life (`TCP_INFO`, tcp(7)).
+pub(crate) fn tcp_bytes_received(socket: RawFd) -> io::Result<u64> {
+    /// `tcpi_bytes_received` of `struct tcp_info` (linux/tcp.h since 4.1), as an index of u64.
+    const BYTES_RECEIVED: usize = 128 / 8;
+    let mut info = [0u64; 32];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, and any bytes are a valid array of u64.
+    check(unsafe {
+        libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast::<libc::c_void>(),
+            &mut length,
+        )
+    })?;
+    Ok(info[BYTES_RECEIVED])
+}
+
+/// A timer that makes a descriptor readable (timerfd_create(2)), so that one poll carries sockets and times.
+#[derive(Debug)]
+pub(crate) struct Timer(OwnedFd);
+
+impl Timer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: no pointers; the result is checked.
+        let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        // SAFETY: the descriptor was made just now and has no other owner.
+        Ok(Timer(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Fires once after `delay`; `None` disarms. Setting it also takes back an expiry that nobody has seen.
+    pub(crate) fn set(&self, delay: Option<Duration>) -> io::Result<()> {
+        // A time of zero would disarm: the shortest delay is a nanosecond.
+        let delay = delay.map_or(Duration::ZERO, |d| d.max(Duration::from_nanos(1)));
+        let value = libc::timespec {
+            tv_sec: delay.as_secs().min(i32::MAX as u64) as libc::time_t,
+            tv_nsec: libc::c_long::from(delay.subsec_nanos()),
+        };
+        let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // SAFETY: `once` outlives the call, and the old value is not asked for.
+        check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) })?;
+        Ok(())
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_socket_tells_what_it_holds() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        assert_eq!(bytes_unread(far.as_raw_fd()).unwrap(), 0);
+        near.write_all(b"12345").unwrap();
+        assert_eq!(bytes_unread(far.as_raw_fd()).unwrap(), 5);
+        assert!(bytes_unread(-1).is_err());
+    }
+
+    #[test]
+    fn a_tcp_socket_counts_what_it_received() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let before = tcp_bytes_received(far.as_raw_fd()).unwrap();
+        near.write_all(&[7; 1000]).unwrap();
+        far.read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(tcp_bytes_received(far.as_raw_fd()).unwrap() - before, 1000);
+    }
+
+    #[test]
+    fn a_timer_fires_once_and_can_be_taken_back() {
+        let timer = Timer::new().unwrap();
+        let mut expiries = [0u8; 8];
+        let mut read = || (&std::fs::File::from(timer.0.try_clone().unwrap())).read(&mut expiries);
+        timer.set(Some(Duration::ZERO)).unwrap();
+        while read().is_err() {}
+        assert_eq!(read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        timer.set(Some(Duration::ZERO)).unwrap();
+        timer.set(None).unwrap();
+        assert_eq!(read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}
