@@ -4,6 +4,8 @@
 //! the number at the start of its payload, and prints one line of JSON. Called without arguments, as `cargo bench` and
 //! `cargo test` do, it says so and ends.
 
+#![allow(unsafe_code)]
+
 use pgwake::{Event, EventLoop, EventLoopOptions, Result};
 use std::time::Duration;
 

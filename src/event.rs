@@ -28,7 +28,9 @@ impl Channel {
             n if n > CHANNEL_BYTES_MAX => {
                 format!("a channel's name has {n} bytes: PostgreSQL keeps at most 63, choose a shorter one")
             }
-            _ if name.contains(&0) => "a channel's name holds a NUL byte: PostgreSQL has none in text".to_string(),
+            _ if name.contains(&0) => {
+                "a channel's name holds a NUL byte: PostgreSQL has none in text".to_string()
+            }
             _ => return Ok(Channel(name.into())),
         };
         Err(Error::new(ErrorKind::InvalidArgument, problem))

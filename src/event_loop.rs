@@ -1,5 +1,8 @@
 //! One turn after the other: what is decoded is returned, what was asked for is sent, due timers fire, readiness is
-//! harvested, and ready sessions are drained in rotation, each within a budget. Alone reads the clock.
+//! harvested, and ready sessions are drained in rotation. Alone reads the clock.
+//!
+//! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others waiting; what
+//! it leaves in its socket is found by the next harvest.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
@@ -11,9 +14,6 @@ use crate::source::{Pull, Report};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
-
-/// How often a session consumes input (about 16 KB each) before it is the others' turn.
-const ROUNDS_MAX: u32 = 8;
 
 /// How long a session may hear nothing before it asks the server for a sign of life.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
@@ -96,12 +96,14 @@ enum Taken {
 #[derive(Debug)]
 pub struct EventLoop {
     taken: Taken,
-    /// The session whose turn it is, and how many rounds it has left.
-    turn: Option<(usize, u32)>,
+    /// The session whose turn it is.
+    turn: Option<usize>,
     /// The time of the last harvest.
     now: Instant,
     slots: Vec<Slot>,
     ready: VecDeque<usize>,
+    /// Sessions that want a turn after the next harvest although no poller will tell of them.
+    held: Vec<usize>,
     reactor: Reactor,
     timers: BTreeSet<(Instant, usize)>,
     timer_set_to: Option<Instant>,
@@ -128,6 +130,7 @@ impl EventLoop {
             now,
             slots: Vec::new(),
             ready: VecDeque::new(),
+            held: Vec::new(),
             reactor: Reactor::new()?,
             timers: BTreeSet::new(),
             timer_set_to: None,
@@ -153,7 +156,9 @@ impl EventLoop {
         let free = self.slots.iter().position(|slot| slot.source.is_none());
         let index = free.unwrap_or(self.slots.len());
         match self.slots.get_mut(index) {
-            Some(slot) => *slot = Slot { generation: slot.generation + 1, source, timer: None, has_failed: false },
+            Some(slot) => {
+                *slot = Slot { generation: slot.generation + 1, source, timer: None, has_failed: false }
+            }
             None if index >> INDEX_BITS == 0 => {
                 self.slots.push(Slot { generation: 0, source, timer: None, has_failed: false });
             }
@@ -167,7 +172,7 @@ impl EventLoop {
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;
         self.taken = Taken::Nothing;
-        self.turn = self.turn.filter(|(turn, _)| *turn != index);
+        self.turn = self.turn.filter(|turn| *turn != index);
         let slot = &mut self.slots[index];
         slot.source = None;
         if let Some(timer) = slot.timer.take() {
@@ -235,7 +240,7 @@ impl EventLoop {
     fn advance(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let mut deadline = None;
         loop {
-            while let Some((index, rounds)) = self.turn {
+            while let Some(index) = self.turn {
                 let pull = match &mut self.slots[index].source {
                     Some(source) => source.pull(self.now),
                     None => Pull::Idle,
@@ -250,12 +255,10 @@ impl EventLoop {
                         self.taken = Taken::Report { report, index };
                         return Ok(true);
                     }
-                    Pull::Again if rounds > 1 => self.turn = Some((index, rounds - 1)),
-                    Pull::Again => self.end_turn(index, true)?,
-                    Pull::Idle => self.end_turn(index, false)?,
+                    Pull::Idle => self.end_turn(index)?,
                 }
             }
-            self.turn = self.ready.pop_front().map(|index| (index, ROUNDS_MAX));
+            self.turn = self.ready.pop_front();
             if self.turn.is_none() && !self.wait(timeout, &mut deadline)? {
                 return Ok(false);
             }
@@ -281,12 +284,12 @@ impl EventLoop {
     }
 
     /// A session has come to rest, or used up its rounds: see to what it waits for.
-    fn end_turn(&mut self, index: usize, put_back: bool) -> Result<()> {
+    fn end_turn(&mut self, index: usize) -> Result<()> {
         self.turn = None;
         let Some(source) = &mut self.slots[index].source else { return Ok(()) };
         let session = source.session();
-        if put_back {
-            session.put_back();
+        if session.holds_more() {
+            self.held.push(index);
         }
         if let Some((connection, wait_for)) = session.take_watch() {
             self.reactor.watch(connection, index, wait_for)?;
@@ -352,17 +355,24 @@ impl EventLoop {
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
     fn harvest(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
+        let timeout = if self.held.is_empty() { timeout } else { Some(Duration::ZERO) };
         for ready in self.reactor.harvest(timeout)? {
             has_found = true;
             match ready {
                 Ready::Timer => is_timer_due = true,
                 Ready::Waker => is_waker_due = true,
-                Ready::Socket { index, closed } => {
+                Ready::Socket(index) => {
                     if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
-                        source.session().set_ready(closed);
+                        source.session().set_ready();
                         self.ready.push_back(index);
                     }
                 }
+            }
+        }
+        for index in self.held.drain(..) {
+            if let Some(source) = &mut self.slots[index].source {
+                source.session().set_ready();
+                self.ready.push_back(index);
             }
         }
         self.now = Instant::now();
@@ -376,7 +386,7 @@ impl EventLoop {
             self.is_nudged = false;
             self.is_woken |= self.reactor.waker().take();
         }
-        Ok(has_found)
+        Ok(has_found || !self.ready.is_empty())
     }
 
     fn fire_timers(&mut self) -> Result<()> {
@@ -394,7 +404,8 @@ impl EventLoop {
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
     fn is_deserted(&self) -> bool {
-        self.slots.iter().all(|slot| slot.source.is_none() || slot.has_failed) && !self.reactor.waker().is_shared()
+        self.slots.iter().all(|slot| slot.source.is_none() || slot.has_failed)
+            && !self.reactor.waker().is_shared()
     }
 
     /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls `next`.
@@ -434,4 +445,3 @@ impl AsRawFd for EventLoop {
         self.reactor.as_raw_fd()
     }
 }
-

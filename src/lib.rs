@@ -67,8 +67,8 @@ mod sys;
 
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
-    CHANNEL_BYTES_MAX, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Notification,
-    PAYLOAD_BYTES_MAX, Sent, SessionId,
+    CHANNEL_BYTES_MAX, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening,
+    Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
 };
 pub use event_loop::{EventLoop, EventLoopOptions, SessionOptions};
 pub use reactor::Waker;

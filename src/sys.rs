@@ -1,4 +1,5 @@
-//! The few system calls that neither std nor mio has: a timer as a descriptor, and what a socket still holds.
+//! The few system calls that neither std nor mio has: a timer as a descriptor, what a socket still holds, and
+//! readiness by level.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -36,6 +37,28 @@ pub(crate) fn tcp_bytes_received(socket: RawFd) -> io::Result<u64> {
     Ok(info[BYTES_RECEIVED])
 }
 
+/// Watches `socket` for reading, for writing, or both, by level: whatever is left unread is told again at the next
+/// wait (epoll_ctl(2) without `EPOLLET`). Takes a socket that `epoll` knows and one that it does not.
+pub(crate) fn watch_by_level(
+    epoll: RawFd,
+    socket: RawFd,
+    key: u64,
+    read: bool,
+    write: bool,
+) -> io::Result<()> {
+    let read = if read { libc::EPOLLIN | libc::EPOLLRDHUP } else { 0 };
+    let write = if write { libc::EPOLLOUT } else { 0 };
+    let mut event = libc::epoll_event { events: (read | write) as u32, u64: key };
+    // SAFETY: the kernel reads `event`, which outlives the call; bad descriptors are errors.
+    let mut control = |operation| check(unsafe { libc::epoll_ctl(epoll, operation, socket, &mut event) });
+    // Whether it is known cannot be remembered: libpq may have closed the socket and opened one of the same number.
+    match control(libc::EPOLL_CTL_MOD) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => control(libc::EPOLL_CTL_ADD)?,
+        result => result?,
+    };
+    Ok(())
+}
+
 /// A timer that makes a descriptor readable (timerfd_create(2)), so that one poll carries sockets and times.
 #[derive(Debug)]
 pub(crate) struct Timer(OwnedFd);
@@ -57,7 +80,8 @@ impl Timer {
             tv_sec: delay.as_secs().min(i32::MAX as u64) as libc::time_t,
             tv_nsec: libc::c_long::from(delay.subsec_nanos()),
         };
-        let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let once =
+            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         // SAFETY: `once` outlives the call, and the old value is not asked for.
         check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) })?;
         Ok(())

@@ -16,7 +16,7 @@ pub struct Connection {
     /// Boxed, because libpq holds its address.
     notices: Box<Notices>,
     encrypted: bool,
-    /// The socket's count of received bytes at a moment when the kernel held none; see `has_unread_input`.
+    /// The socket's count of received bytes at a moment when the kernel held none; see `has_held_input`.
     quiet_at: Option<u64>,
 }
 
@@ -79,7 +79,8 @@ impl Connection {
             pq_sys::PostgresPollingStatusType::PGRES_POLLING_OK => {
                 // SAFETY: the connection is alive.
                 self.encrypted = unsafe {
-                    pq_sys::PQsslInUse(self.raw.as_ptr()) != 0 || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
+                    pq_sys::PQsslInUse(self.raw.as_ptr()) != 0
+                        || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
                 };
                 Polling::Ready
             }
@@ -130,26 +131,33 @@ impl Connection {
         unsafe { Notify::from_raw(pq_sys::PQnotifies(self.raw.as_ptr())) }
     }
 
-    /// Whether input may be left that no further edge would tell of. Ask when [`notifies`](Self::notifies) has given
-    /// all it had; on `true`, consume once more.
-    ///
-    /// Most of the time this is one `FIONREAD`. An encrypted connection may also hold bytes that were taken out of the
-    /// kernel and not yet handed to libpq (older releases read one TLS record a call, and not always all of it). There
-    /// the answer is `false` only when nothing has arrived since a moment at which the kernel was empty, and libpq has
-    /// consumed once more since that moment.
-    #[inline]
+    /// Whether input may be left that no further edge would tell of: for a poll that reports edges, as mio does. Ask
+    /// when [`notifies`](Self::notifies) has given all it had; on `true`, consume once more.
     pub fn has_unread_input(&mut self) -> Result<bool> {
-        let Some(socket) = self.socket() else { return Ok(false) };
+        Ok(self.has_kernel_input()? || self.has_held_input()?)
+    }
+
+    /// Whether the kernel holds input for us (`FIONREAD`).
+    pub(crate) fn has_kernel_input(&self) -> Result<bool> {
+        Ok(self.socket().map_or(Ok(0), sys::bytes_unread)? > 0)
+    }
+
+    /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to libpq,
+    /// of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it.
+    ///
+    /// The answer is `false` when the kernel has more, for then a poll tells, and when nothing has arrived since a
+    /// moment at which the kernel was empty, and libpq has consumed once more since that moment: it asks for 8 KB at
+    /// least (`pqReadData`, fe-misc.c), which is as much as the first read of a record of 16 KB can leave behind.
+    #[inline]
+    pub(crate) fn has_held_input(&mut self) -> Result<bool> {
+        let Some(socket) = self.socket().filter(|_| self.encrypted) else { return Ok(false) };
         if sys::bytes_unread(socket)? > 0 {
-            return Ok(true);
-        }
-        if !self.encrypted {
             return Ok(false);
         }
         let received = Some(sys::tcp_bytes_received(socket)?);
-        let quiet = self.quiet_at == received;
+        let is_quiet = self.quiet_at == received;
         self.quiet_at = received;
-        Ok(!quiet)
+        Ok(!is_quiet)
     }
 
     /// Sends what libpq still holds (`PQflush`); `false` when some of it is left, and the socket must be watched for
@@ -287,6 +295,10 @@ mod tests {
                     \tIs the server running locally and accepting connections on that socket?\n";
         let (message, sqlstate) = read_connect_error(text);
         assert_eq!(sqlstate, None);
-        assert!(message.ends_with("directory Is the server running locally and accepting connections on that socket?"));
+        assert!(
+            message.ends_with(
+                "directory Is the server running locally and accepting connections on that socket?"
+            )
+        );
     }
 }

@@ -12,7 +12,7 @@ mod backoff;
 mod pipeline;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::pq::{Conninfo, Connection, Polling};
+use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
 use backoff::Backoff;
 pub(crate) use pipeline::Command;
@@ -66,10 +66,8 @@ pub(crate) struct Session {
     pipeline: Pipeline,
     /// The poller said that the socket is readable or writable, and it was not looked at yet.
     is_ready: bool,
-    /// The poller said that the peer sends nothing more: read on to the end of the stream, for no edge will come.
-    is_closed: bool,
-    /// Input was consumed since the last look at what the socket still holds.
-    may_have_more: bool,
+    /// Input was consumed that may have left bytes behind which no poller sees.
+    may_hold_more: bool,
     wait_for: WaitFor,
     /// The socket must be registered anew.
     watch_due: bool,
@@ -93,8 +91,7 @@ impl Session {
             connection: None,
             pipeline: Pipeline::default(),
             is_ready: false,
-            is_closed: false,
-            may_have_more: false,
+            may_hold_more: false,
             wait_for: WaitFor::Reading,
             watch_due: false,
             ending: None,
@@ -115,28 +112,27 @@ impl Session {
         self.conninfo.get("dbname").unwrap_or_default()
     }
 
-    /// The poller told of the socket.
+    /// The poller told of the socket, or would if it could see what is held before libpq.
     #[inline]
-    pub(crate) fn set_ready(&mut self, closed: bool) {
+    pub(crate) fn set_ready(&mut self) {
         self.is_ready = true;
-        self.is_closed |= closed;
     }
 
-    /// The socket is to be watched afresh since its turn is over: what is left in it will be told again.
-    pub(crate) fn put_back(&mut self) {
-        self.is_ready = false;
-        self.is_closed = false;
-        self.may_have_more = false;
-        self.watch_due = true;
+    /// Whether bytes may be held where no poller sees them, so that the session wants another turn without being told.
+    #[inline]
+    pub(crate) fn holds_more(&mut self) -> bool {
+        // An error here is the socket's, and consuming tells it better.
+        std::mem::take(&mut self.may_hold_more)
+            && self.connection.as_mut().is_some_and(|connection| connection.has_held_input().unwrap_or(true))
     }
 
     /// What to register anew, if anything: to be called when `progress` has come to rest.
     #[inline]
-    pub(crate) fn take_watch(&mut self) -> Option<(&mut Connection, WaitFor)> {
+    pub(crate) fn take_watch(&mut self) -> Option<(&Connection, WaitFor)> {
         if !std::mem::take(&mut self.watch_due) {
             return None;
         }
-        self.connection.as_mut().map(|connection| (connection, self.wait_for))
+        self.connection.as_ref().map(|connection| (connection, self.wait_for))
     }
 
     /// When `on_time` must be called at the latest, if nothing happens before.
@@ -170,8 +166,8 @@ impl Session {
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         // When we were late ourselves, the sign may be waiting in the socket.
-        if connection.has_unread_input().unwrap_or(true) {
-            self.set_ready(false);
+        if connection.has_kernel_input().unwrap_or(true) {
+            self.set_ready();
         } else if self.probed_at.is_some_and(|at| now >= at + self.heartbeat) {
             let message = format!(
                 "the server did not answer for {:?} (heartbeat): it is frozen or cut off",
@@ -234,15 +230,10 @@ impl Session {
         if let Some(error) = self.ending.take() {
             return Progress::Lost(self.lose(error, now));
         }
-        if !self.is_ready && self.may_have_more {
-            self.may_have_more = false;
-            // An error here is the socket's; consuming tells it better.
-            self.is_ready = self.is_closed || connection.has_unread_input().unwrap_or(true);
-        }
         if !std::mem::take(&mut self.is_ready) {
             return Progress::Idle;
         }
-        self.may_have_more = true;
+        self.may_hold_more = true;
         self.heard_at = now;
         self.probed_at = None;
         let consumed = connection.consume_input();
@@ -281,7 +272,6 @@ impl Session {
         let Some(connection) = &mut self.connection else { return Progress::Idle };
         let polling = connection.poll_connect();
         self.watch_due = true;
-        self.is_closed = false;
         match polling {
             Polling::Reading => self.wait_for = WaitFor::Reading,
             Polling::Writing => self.wait_for = WaitFor::Writing,
@@ -298,8 +288,8 @@ impl Session {
                 self.state = State::Open;
                 self.heard_at = now;
                 self.probed_at = None;
-                // What came together with the end of the handshake causes no further edge.
-                self.may_have_more = true;
+                // The end of the handshake may have come with more.
+                self.may_hold_more = true;
                 return Progress::Opened;
             }
         }
@@ -315,7 +305,7 @@ impl Session {
     fn lose(&mut self, error: Error, now: Instant) -> Loss {
         self.connection = None;
         self.pipeline.clear();
-        (self.is_ready, self.is_closed, self.may_have_more, self.watch_due) = (false, false, false, false);
+        (self.is_ready, self.may_hold_more, self.watch_due) = (false, false, false);
         let permanent = error.sqlstate.filter(SqlState::is_permanent);
         let retry_in = if permanent.is_some() && permanent == self.refused {
             self.state = State::Failed;

@@ -104,11 +104,13 @@ impl ChannelSource {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if payload.contains(&0) {
-            let message = "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first";
+            let message =
+                "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if self.unsent.len() >= UNSENT_MAX || self.unsent_bytes + payload.len() > UNSENT_BYTES_MAX {
-            let message = "too many notifications wait to be sent: take events until `Sent` comes, then go on";
+            let message =
+                "too many notifications wait to be sent: take events until `Sent` comes, then go on";
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
         self.unsent_bytes += payload.len();
@@ -116,7 +118,7 @@ impl ChannelSource {
         Ok(())
     }
 
-    /// One step: the next thing to tell, or whether to ask again.
+    /// The next thing to tell. Consumes input once for each time that the session was found ready.
     #[inline]
     pub(crate) fn pull(&mut self, now: Instant) -> Pull {
         loop {
@@ -133,7 +135,7 @@ impl ChannelSource {
                 return Pull::Notification(notify, own);
             }
             match self.session.progress(now) {
-                Progress::Consumed => return Pull::Again,
+                Progress::Consumed => {}
                 Progress::Idle if !self.send_queued() => return Pull::Idle,
                 Progress::Idle => {}
                 Progress::Opened => self.prepare(),
@@ -240,13 +242,13 @@ impl ChannelSource {
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
         self.is_listening = false;
         if self.was_listening {
-            let outage =
-                self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
+            let outage = self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
             outage.attempts += 1;
         }
         for batch in self.unanswered.drain(..) {
             if let Batch::Notify(channel) = batch {
-                let message = "the connection was lost before the server answered: it may have been sent or not";
+                let message =
+                    "the connection was lost before the server answered: it may have been sent or not";
                 let error =
                     Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN));
                 self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });

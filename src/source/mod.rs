@@ -16,8 +16,6 @@ pub(crate) enum Pull {
     Notification(Notify, bool),
     /// Anything that is rarer than a notification.
     Report(Report),
-    /// Input was consumed: pull again, as long as the session's budget for this turn lasts.
-    Again,
     /// Nothing more until readiness, a command or the deadline.
     Idle,
 }
@@ -46,14 +44,16 @@ impl Report {
     pub(crate) fn as_event<'a>(&'a self, session: SessionId, db: &'a str, now: Instant) -> Event<'a> {
         let parts = |error: &'a Error| -> (Option<SqlState>, &'a str) { (error.sqlstate, &error.message) };
         match self {
-            Report::Listening { channels, backend_pid, server_version, host } => Event::Listening(Listening {
-                session,
-                db,
-                channels,
-                backend_pid: *backend_pid,
-                server_version,
-                host,
-            }),
+            Report::Listening { channels, backend_pid, server_version, host } => {
+                Event::Listening(Listening {
+                    session,
+                    db,
+                    channels,
+                    backend_pid: *backend_pid,
+                    server_version,
+                    host,
+                })
+            }
             Report::Gap { channels, outage } => {
                 let (sqlstate, message) = parts(&outage.error);
                 let lost_at = SystemTime::now() - now.saturating_duration_since(outage.lost_at);
