@@ -1,4 +1,221 @@
 //! Events to JSON lines, payloads from JSON. Nothing else names serde_json.
+//!
+//! A line is safe to print: control characters, those that change the direction of text, and the separators U+2028 and
+//! U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
+
+use crate::error::SqlState;
+use crate::event::{Channel, Event, Notification};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::Deserialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::ser::{CharEscape, Formatter};
+use std::io;
+use std::time::SystemTime;
+
+/// Any JSON, for payloads without a type of their own.
+pub type JsonValue = serde_json::Value;
 
 /// Why a payload is not the JSON that was asked for.
 pub type JsonError = serde_json::Error;
+
+impl<'a> Notification<'a> {
+    /// The payload as JSON, into any type that serde knows; text may borrow from the payload.
+    ///
+    /// ```no_run
+    /// # fn on(notification: pgwake::Notification<'_>) -> Result<(), pgwake::json::JsonError> {
+    /// let order: std::collections::HashMap<String, u64> = notification.json()?;
+    /// println!("order {:?}", order.get("id"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn json<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
+        serde_json::from_slice(self.payload)
+    }
+}
+
+/// Writes an event as one line. `at` is the time to put into it.
+pub fn write_line(out: &mut impl io::Write, event: &Event<'_>, at: SystemTime) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Printable);
+    Line { event, at: &rfc3339(at) }.serialize(&mut serializer)?;
+    out.write_all(b"\n")
+}
+
+struct Line<'a> {
+    event: &'a Event<'a>,
+    at: &'a str,
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.event {
+            Event::Notification(n) => {
+                head(&mut map, "notification", self.at, n.db)?;
+                bytes(&mut map, "channel", "channel_base64", n.channel)?;
+                bytes(&mut map, "payload", "payload_base64", n.payload)?;
+                map.serialize_entry("pid", &n.pid)?;
+                map.serialize_entry("own", &n.own)?;
+            }
+            Event::Listening(l) => {
+                head(&mut map, "listening", self.at, l.db)?;
+                map.serialize_entry("channels", &names(l.channels))?;
+                map.serialize_entry("backend_pid", &l.backend_pid)?;
+                map.serialize_entry("server_version", l.server_version)?;
+                map.serialize_entry("host", l.host)?;
+            }
+            Event::Gap(g) => {
+                head(&mut map, "gap", self.at, g.db)?;
+                map.serialize_entry("channels", &names(g.channels))?;
+                map.serialize_entry("reason", g.reason.as_str())?;
+                problem(&mut map, g.sqlstate, g.message)?;
+                map.serialize_entry("lost_at", &rfc3339(g.lost_at))?;
+                map.serialize_entry("attempts", &g.attempts)?;
+            }
+            Event::Disconnected(d) => {
+                head(&mut map, "disconnected", self.at, d.db)?;
+                problem(&mut map, d.sqlstate, d.message)?;
+                map.serialize_entry("retry_in_ms", &(d.retry_in.as_millis() as u64))?;
+            }
+            Event::Failed(f) => {
+                head(&mut map, "failed", self.at, f.db)?;
+                problem(&mut map, f.sqlstate, f.message)?;
+                map.serialize_entry("retry_in_ms", &None::<u64>)?;
+            }
+            Event::CommandFailed(c) => {
+                head(&mut map, "command_failed", self.at, c.db)?;
+                map.serialize_entry("command", c.command)?;
+                bytes(&mut map, "channel", "channel_base64", c.channel.as_bytes())?;
+                problem(&mut map, c.sqlstate, c.message)?;
+            }
+            Event::Sent(s) => {
+                head(&mut map, "sent", self.at, s.db)?;
+                map.serialize_entry("count", &s.count)?;
+            }
+        }
+        map.end()
+    }
+}
+
+fn head<M: SerializeMap>(map: &mut M, event: &str, at: &str, db: &str) -> Result<(), M::Error> {
+    map.serialize_entry("event", event)?;
+    map.serialize_entry("at", at)?;
+    map.serialize_entry("db", db)
+}
+
+fn problem<M: SerializeMap>(map: &mut M, sqlstate: Option<SqlState>, message: &str) -> Result<(), M::Error> {
+    map.serialize_entry("sqlstate", &sqlstate.as_ref().map(SqlState::as_str))?;
+    map.serialize_entry("message", message)
+}
+
+fn bytes<M: SerializeMap>(map: &mut M, name: &str, name_base64: &str, value: &[u8]) -> Result<(), M::Error> {
+    match std::str::from_utf8(value) {
+        Ok(text) => map.serialize_entry(name, text),
+        Err(_) => map.serialize_entry(name_base64, &STANDARD.encode(value)),
+    }
+}
+
+/// Names as text; one that is not UTF-8 has U+FFFD in it.
+fn names(channels: &[Channel]) -> Vec<String> {
+    channels.iter().map(Channel::to_string).collect()
+}
+
+/// A time as RFC 3339 in UTC, with microseconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.6}"))
+}
+
+/// Escapes what JSON allows in a string but a terminal or a log viewer should not be given.
+struct Printable;
+
+/// Whether a character should not reach a terminal although JSON allows it: deletion, C1 controls, marks and overrides
+/// of direction, line and paragraph separators.
+pub fn needs_escape(c: char) -> bool {
+    matches!(c,
+        '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl Formatter for Printable {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(needs_escape) {
+            out.write_all(&rest.as_bytes()[..at])?;
+            let mut characters = rest[at..].chars();
+            let escaped = characters.next().map_or(0, u32::from);
+            write!(out, "\\u{escaped:04x}")?;
+            rest = characters.as_str();
+        }
+        out.write_all(rest.as_bytes())
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        serde_json::ser::CompactFormatter.write_char_escape(out, escape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Sent, SessionId};
+
+    fn line(payload: &[u8]) -> String {
+        let (session, db, channel) = (SessionId(0), "app", b"orders".as_slice());
+        let event = Event::Notification(Notification { session, db, channel, payload, pid: 7, own: false });
+        let mut out = Vec::new();
+        write_line(&mut out, &event, SystemTime::UNIX_EPOCH).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_notification_is_one_line() {
+        let expected = r#"{"event":"notification","at":"1970-01-01T00:00:00.000000Z","db":"app","channel":"orders","payload":"{\"id\":1}","pid":7,"own":false}"#;
+        assert_eq!(line(b"{\"id\":1}"), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn what_a_terminal_should_not_see_is_escaped_and_reads_back() {
+        let nasty = "a\n\u{1b}[31m\u{7f}\u{9b}\u{202e}\u{2028}\u{2069}é日";
+        let line = line(nasty.as_bytes());
+        let shown = line.trim_end();
+        assert!(!shown.chars().any(|c| c.is_control() || needs_escape(c)), "{line}");
+        assert!(shown.contains("\\u202e") && shown.contains("é日"), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["payload"], nasty);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_come_in_base64() {
+        let value: serde_json::Value = serde_json::from_str(&line(b"caf\xe9")).unwrap();
+        assert_eq!(value["payload_base64"], "Y2Fm6Q==");
+        assert!(value.get("payload").is_none());
+    }
+
+    #[test]
+    fn a_payload_is_decoded_when_asked() {
+        let (session, db, channel) = (SessionId(0), "app", b"c".as_slice());
+        let payload = br#"{"id":42}"#.as_slice();
+        let notification = Notification { session, db, channel, payload, pid: 7, own: false };
+        let value: std::collections::HashMap<&str, u64> = notification.json().unwrap();
+        assert_eq!(value["id"], 42);
+        let payload = b"not json".as_slice();
+        assert!(Notification { payload, ..notification }.json::<serde_json::Value>().is_err());
+        let mut out = Vec::new();
+        write_line(&mut out, &Event::Sent(Sent { session, db, count: 3 }), SystemTime::UNIX_EPOCH).unwrap();
+        assert!(out.starts_with(b"{\"event\":\"sent\"") && out.ends_with(b"\"count\":3}\n"));
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_in_utc_with_microseconds() {
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_709_251_200_000_005);
+        assert_eq!(rfc3339(time), "2024-03-01T00:00:00.000005Z");
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000Z");
+    }
+}

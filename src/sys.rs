@@ -18,6 +18,18 @@ pub(crate) fn bytes_unread(socket: RawFd) -> io::Result<usize> {
     Ok(bytes.max(0) as usize)
 }
 
+/// Waits without a limit until `socket` can be read or written (poll(2)).
+pub(crate) fn wait_for(socket: RawFd, read: bool, write: bool) -> io::Result<()> {
+    let read = if read { libc::POLLIN } else { 0 };
+    let write = if write { libc::POLLOUT } else { 0 };
+    let mut waiting = libc::pollfd { fd: socket, events: read | write, revents: 0 };
+    // SAFETY: one pollfd that outlives the call.
+    match check(unsafe { libc::poll(&mut waiting, 1, -1) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The number of bytes that a TCP socket has received in its life (`TCP_INFO`, tcp(7)).
 pub(crate) fn tcp_bytes_received(socket: RawFd) -> io::Result<u64> {
     /// `tcpi_bytes_received` of `struct tcp_info` (linux/tcp.h since 4.1), as an index of u64.

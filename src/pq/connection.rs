@@ -71,6 +71,21 @@ impl Connection {
         }
     }
 
+    /// Connects and waits until that is done, as a tool or a test may.
+    pub fn connect(conninfo: &Conninfo) -> Result<Self> {
+        let mut connection = Connection::start(conninfo)?;
+        let mut polling = Polling::Writing;
+        loop {
+            let (readable, writable) = (polling == Polling::Reading, polling == Polling::Writing);
+            match connection.socket() {
+                Some(socket) if readable || writable => sys::wait_for(socket, readable, writable)?,
+                _ if polling == Polling::Ready => return Ok(connection),
+                _ => return Err(connection.connect_error()),
+            }
+            polling = connection.poll_connect();
+        }
+    }
+
     /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one afterwards, even
     /// under the same number, so it must be registered anew after each step.
     pub fn poll_connect(&mut self) -> Polling {

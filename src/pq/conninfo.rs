@@ -152,7 +152,7 @@ mod tests {
         for malformed in [
             "password=hunter2 hunter3",
             "postgresql://u:hunter2@[db/app",
-            "postgresql://u:p?hunter2@db/app",
+            "postgresql://u@db/app?hunter2=1",
             "password='hunter2",
             "hunter2",
         ] {

@@ -71,6 +71,22 @@ pub fn version() -> String {
     format!("{}.{minor}", number / 10_000)
 }
 
+/// The version of the TLS library that libpq uses, if it can be found in this process.
+#[allow(unsafe_code)]
+pub fn tls_version() -> Option<String> {
+    type OpensslVersion = unsafe extern "C" fn(std::ffi::c_int) -> *const std::ffi::c_char;
+    // SAFETY: dlsym takes a C string and gives NULL or an address; the address has the type of the function's manual
+    // page (OpenSSL_version(3)), whose answer for 0 is a static C string.
+    unsafe {
+        let address = libc::dlsym(libc::RTLD_DEFAULT, c"OpenSSL_version".as_ptr());
+        if address.is_null() {
+            return None;
+        }
+        let openssl_version = std::mem::transmute::<*mut std::ffi::c_void, OpensslVersion>(address);
+        Some(text(openssl_version(0)))
+    }
+}
+
 /// The text behind a pointer that libpq owns, empty for NULL.
 ///
 /// # Safety

@@ -1,0 +1,129 @@
+//! What may be typed: the grammar of the command line, and its help.
+
+use clap::{Args, Parser, ValueEnum};
+use std::time::Duration;
+
+/// Wakes you up when PostgreSQL has something to tell.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgwake",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = false,
+    after_help = "\
+Start here:
+  pgwake demo                      see it work, on a throw-away server of its own
+  pgwake -d dbname=app listen jobs  hear notifications
+  pgwake -d dbname=app notify jobs 'hello'
+
+Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
+Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
+Exit status: 0 done (also by Ctrl-C), 1 failed while running, 2 wrong usage."
+)]
+pub(crate) struct Arguments {
+    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on this
+    /// machine can read it: keep passwords in ~/.pgpass
+    #[arg(short, long, global = true, value_name = "CONNINFO")]
+    pub(crate) dsn: Option<String>,
+
+    /// How events are written
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+
+    /// Log more to stderr: -v info, -vv debug, -vvv trace (or RUST_LOG)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Subcommand,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One line an event, for people
+    Text,
+    /// One JSON object a line, for programs
+    Json,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Subcommand {
+    /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean up
+    Demo,
+    /// Print notifications as they come
+    Listen(Listen),
+    /// Send notifications
+    Notify(Notify),
+    /// Print the versions of pgwake, libpq and OpenSSL
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Names of channels: exact, never folded to lower case, 1 to 63 bytes
+    #[arg(required = true, value_name = "CHANNEL")]
+    pub(crate) channels: Vec<String>,
+
+    /// End after that many notifications
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after that long
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Leave out notifications that this session sent itself
+    #[arg(long)]
+    pub(crate) skip_own: bool,
+
+    /// Poll that long after each event before sleeping: less latency, for a whole core
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
+    pub(crate) spin: Duration,
+
+    /// Ask a silent server for a sign of life that often; 0s: never
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub(crate) heartbeat: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Notify {
+    /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
+    pub(crate) channel: String,
+
+    /// The payload, up to 7999 bytes; - reads it from stdin, byte by byte as it stands
+    pub(crate) payload: Option<String>,
+
+    /// Send each line of stdin as a payload, one after the other, without waiting for each
+    #[arg(long, conflicts_with = "payload")]
+    pub(crate) lines: bool,
+}
+
+/// `250ms`, `5s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "write it as 250ms, 5s, 2m or 1h";
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| hint.to_string())?;
+    Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, ms) in [("250ms", 250), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+        for bad in ["", "5", "s", "-5s", "1 fortnight"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

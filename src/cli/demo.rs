@@ -1,0 +1,136 @@
+//! `pgwake demo`: the main job on a server of its own: a table changes, events come, their latency is shown.
+
+use super::arguments::Format;
+use super::output::Output;
+use super::server::{PrivateServer, ServerOptions, find_programs};
+use super::stop::Stop;
+use super::{Failure, not_connected};
+use pgwake::json::JsonValue;
+use pgwake::pq::{Connection, Conninfo, ResultStatus};
+use pgwake::{Error, Event, EventLoop};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The payload tells when the trigger ran, so that the latency of each event can be told.
+const TABLE_WITH_TRIGGER: &str = "
+CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text, pieces int);
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+  PERFORM pg_notify('orders', json_build_object(
+    'op', lower(TG_OP), 'at_us', (extract(epoch FROM clock_timestamp()) * 1e6)::bigint,
+    'row', CASE TG_OP WHEN 'DELETE' THEN row_to_json(OLD) ELSE row_to_json(NEW) END)::text);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON orders FOR EACH ROW EXECUTE FUNCTION tell();";
+
+const STORY: [&str; 5] = [
+    "INSERT INTO orders (item, pieces) VALUES ('tea', 2)",
+    "INSERT INTO orders (item, pieces) VALUES ('naïve \"quotes\"', 1)",
+    "UPDATE orders SET pieces = 3 WHERE item = 'tea'",
+    "DELETE FROM orders WHERE pieces = 1",
+    "NOTIFY orders, '{\"op\": \"by hand\"}'",
+];
+
+/// Changes that are measured after the story, and the time between two of them.
+const MEASURED: usize = 1000;
+const PACE: Duration = Duration::from_millis(1);
+
+pub(crate) fn run(format: Format) -> Result<(), Failure> {
+    let programs = find_programs()?;
+    eprintln!("starting a private PostgreSQL from {} …", programs.display());
+    let server =
+        PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
+    let conninfo = server.conninfo();
+    let mut writer = Connection::connect(&Conninfo::parse(&conninfo)?)?;
+    execute(&mut writer, TABLE_WITH_TRIGGER)?;
+
+    let mut events = EventLoop::new()?;
+    let session = events.connect(&conninfo)?;
+    events.listen(session, "orders")?;
+    let stop = Stop::on_signals(events.waker())?;
+    let mut output = Output::new(format);
+    let mut latencies_us = Vec::with_capacity(MEASURED);
+    let (mut told, mut writing) = (0, None);
+    while told < STORY.len() + MEASURED {
+        if stop.is_asked_for() {
+            return Ok(());
+        }
+        match events.next(None)? {
+            Some(event @ Event::Listening(_)) => {
+                output.write(&event)?;
+                output.flush()?;
+                let conninfo = conninfo.clone();
+                writing = Some(std::thread::spawn(move || write(&conninfo)));
+            }
+            Some(event @ Event::Notification(notification)) => {
+                told += 1;
+                if told <= STORY.len() {
+                    output.write(&event)?;
+                    output.flush()?;
+                } else {
+                    latencies_us.extend(notification.json().ok().as_ref().and_then(age_us));
+                }
+            }
+            Some(Event::Disconnected(lost)) => return Err(not_connected(lost.message, lost.sqlstate)),
+            _ => {}
+        }
+    }
+    if let Some(Err(failure)) = writing.map(|writing| writing.join().unwrap_or(Ok(()))) {
+        return Err(failure);
+    }
+    drop(events);
+    show_latencies(&mut latencies_us);
+    eprintln!("next: pgwake -d \"dbname=…\" listen CHANNEL     (pgwake --help)");
+    Ok(())
+}
+
+/// The time from the trigger's run to now, in microseconds. Server and client share one clock here.
+fn age_us(payload: &JsonValue) -> Option<u64> {
+    let ran_at_us = payload.get("at_us")?.as_u64()?;
+    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros() as u64;
+    Some(now_us.saturating_sub(ran_at_us))
+}
+
+/// What happens to the table: each change is a transaction of its own.
+fn write(conninfo: &str) -> Result<(), Failure> {
+    let mut writer = Connection::connect(&Conninfo::parse(conninfo)?)?;
+    for sql in STORY {
+        eprintln!("  {sql}");
+        execute(&mut writer, sql)?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    eprintln!("  … and {MEASURED} updates, one every {} ms", PACE.as_millis());
+    for _ in 0..MEASURED {
+        execute(&mut writer, "UPDATE orders SET pieces = pieces + 1 WHERE id = 1")?;
+        std::thread::sleep(PACE);
+    }
+    Ok(())
+}
+
+fn execute(connection: &mut Connection, sql: &str) -> Result<(), Error> {
+    connection.send_query(sql)?;
+    let mut outcome = Ok(());
+    while let Some(result) = connection.result() {
+        if result.status() == ResultStatus::Failed {
+            outcome = Err(result.error());
+        }
+    }
+    outcome
+}
+
+/// The distribution, one line for each doubling.
+fn show_latencies(latencies_us: &mut [u64]) {
+    const BAR_WIDTH_MAX: usize = 50;
+    latencies_us.sort_unstable();
+    let (Some(&least), Some(&most)) = (latencies_us.first(), latencies_us.last()) else { return };
+    let at = |percent: usize| latencies_us[(latencies_us.len() - 1) * percent / 100];
+    eprintln!("\nfrom the trigger to the event, {} updates:", latencies_us.len());
+    eprintln!("  median {} µs, 99 % within {} µs, longest {most} µs", at(50), at(99));
+    let (mut from, mut rest) = (1u64 << least.max(1).ilog2(), &*latencies_us);
+    while !rest.is_empty() {
+        let (bucket, others) = rest.split_at(rest.partition_point(|us| *us < from * 2));
+        let width = (bucket.len() * BAR_WIDTH_MAX).div_ceil(latencies_us.len());
+        eprintln!("  {from:>6} µs {:>5}  {}", bucket.len(), "█".repeat(width));
+        (from, rest) = (from * 2, others);
+    }
+    eprintln!();
+}

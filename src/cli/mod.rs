@@ -1,0 +1,95 @@
+//! Two stages: `arguments` says what may be typed, the file of each subcommand gives it its meaning.
+//!
+//! Exit status: 0 done, 1 failed while running, 2 wrong usage. A failure is one sentence on stderr.
+
+mod arguments;
+mod demo;
+mod listen;
+mod notify;
+mod output;
+mod server;
+mod stop;
+mod version;
+
+use arguments::{Arguments, Subcommand};
+use clap::Parser;
+use pgwake::{Error, ErrorKind};
+use std::process::ExitCode;
+
+/// Why the command ends with another status than 0.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Status 2: nothing was done.
+    Usage(String),
+    /// Status 1.
+    Running(String),
+    /// Nobody reads our output any more, as with `| head`. That is no failure of ours: status 0.
+    OutputClosed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.kind {
+            ErrorKind::InvalidArgument => Failure::Usage(error.to_string()),
+            _ => Failure::Running(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Running(error.to_string()),
+        }
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.verbose);
+    let dsn = arguments.dsn.as_deref().unwrap_or_default();
+    let done = match &arguments.command {
+        Subcommand::Demo => demo::run(arguments.format),
+        Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
+        Subcommand::Notify(notify) => notify::run(dsn, notify),
+        Subcommand::Version => version::run(),
+    };
+    match done {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Running(sentence)) => complain(&sentence, 1),
+        Err(Failure::Usage(sentence)) => complain(&sentence, 2),
+    }
+}
+
+fn complain(sentence: &str, status: u8) -> ExitCode {
+    eprintln!("pgwake: {sentence}");
+    ExitCode::from(status)
+}
+
+fn start_log(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
+}
+
+/// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error in the
+/// conninfo should not be retried for ever. Afterwards the session goes on by itself.
+pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {
+    let advice = match sqlstate.as_ref().map(pgwake::SqlState::as_str) {
+        Some("28P01") => "check the user and the password (~/.pgpass or PGPASSWORD)",
+        Some("28000") => "the server's pg_hba.conf does not let this user in from here",
+        Some("3D000") => "check the name of the database",
+        Some("25006") => {
+            "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"
+        }
+        Some("53300") => "raise max_connections, or close some",
+        _ => "check host and port (-d, PGHOST, PGPORT), and that the server runs",
+    };
+    let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
+    Failure::Running(format!("{message}{code}; {advice}"))
+}

@@ -1,0 +1,113 @@
+//! `pgwake notify`: sends one payload, or each line of stdin, and ends when the server has committed them all.
+
+use super::arguments::Notify;
+use super::stop::Stop;
+use super::{Failure, not_connected};
+use pgwake::{Channel, ErrorKind, Event, EventLoop, SessionId, Waker};
+use std::io::{BufRead, Read};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+/// How many lines are read ahead of what the loop has queued.
+const LINES_AHEAD_MAX: usize = 4096;
+
+pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
+    // What is wrong with the name or the payload is said before anything is connected.
+    let channel = Channel::new(&arguments.channel)?;
+    let mut events = EventLoop::new()?;
+    let session = events.connect(dsn)?;
+    let payloads = if arguments.lines {
+        lines_of_stdin(events.waker())?
+    } else {
+        let payload = match arguments.payload.as_deref() {
+            Some("-") => {
+                let mut payload = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut payload)?;
+                payload
+            }
+            payload => payload.unwrap_or_default().as_bytes().to_vec(),
+        };
+        let (sender, receiver) = sync_channel(1);
+        sender.send(payload).map_err(|_| Failure::Running("the payload was lost".into()))?;
+        receiver
+    };
+    let stop = Stop::on_signals(events.waker())?;
+    Sender { events, session, channel, payloads, held: None, queued: 0, sent: 0, line: 0 }.run(&stop)
+}
+
+/// Reads lines on a thread of its own, so that a slow input does not stop the loop.
+fn lines_of_stdin(waker: Waker) -> Result<Receiver<Vec<u8>>, Failure> {
+    let (sender, receiver) = sync_channel(LINES_AHEAD_MAX);
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        for line in std::io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            if sender.send(line).is_err() || waker.wake().is_err() {
+                return;
+            }
+        }
+        // The end of the input is told by dropping the sender, before the loop is woken to see it.
+        drop(sender);
+        let _ = waker.wake();
+    })?;
+    Ok(receiver)
+}
+
+struct Sender {
+    events: EventLoop,
+    session: SessionId,
+    channel: Channel,
+    payloads: Receiver<Vec<u8>>,
+    /// A payload that the full queue did not take.
+    held: Option<Vec<u8>>,
+    queued: u64,
+    sent: u64,
+    line: u64,
+}
+
+impl Sender {
+    fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+        let mut is_input_open = self.queue()?;
+        let mut refused = None;
+        while !stop.is_asked_for() && (is_input_open || self.sent < self.queued) {
+            match self.events.next(None)? {
+                Some(Event::Sent(sent)) => self.sent += sent.count,
+                Some(Event::CommandFailed(failed)) => {
+                    self.queued -= 1;
+                    refused.get_or_insert_with(|| failed.message.to_string());
+                }
+                Some(Event::Disconnected(lost)) => return Err(not_connected(lost.message, lost.sqlstate)),
+                _ => {}
+            }
+            if is_input_open {
+                is_input_open = self.queue()?;
+            }
+        }
+        match refused {
+            Some(message) => Err(Failure::Running(format!("the server refused a notification: {message}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Queues what there is to send; `false` at the end of the input.
+    fn queue(&mut self) -> Result<bool, Failure> {
+        loop {
+            let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), Ok) {
+                Ok(payload) => payload,
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Ok(false),
+            };
+            match self.events.notify(self.session, &self.channel, &payload) {
+                Ok(()) => (self.queued, self.line) = (self.queued + 1, self.line + 1),
+                Err(error) if error.kind == ErrorKind::QueueFull => {
+                    self.held = Some(payload);
+                    return Ok(true);
+                }
+                Err(error) if self.line > 0 => {
+                    let line = self.line + 1;
+                    return Err(Failure::Usage(format!(
+                        "line {line} of stdin: {error}; the lines before it may be sent"
+                    )));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

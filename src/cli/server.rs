@@ -1,0 +1,214 @@
+//! A private PostgreSQL in a directory of its own, gone with the process that started it: for the demo, and for the
+//! tests, which share this file.
+//!
+//! A shell stands between us and the server. It holds the read end of a pipe of ours: when that closes, for whatever
+//! reason our process ended, it stops the server and removes the directory.
+
+use std::fs;
+use std::io::{self, Error, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long initdb and the start may take together.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Where distributions put the server's programs, when they are not in PATH.
+const USUAL_DIRECTORIES: [&str; 4] =
+    ["/usr/lib/postgresql", "/usr/pgsql", "/usr/local/pgsql", "/opt/homebrew/opt/postgresql"];
+
+/// `$1`: the programs, `$2`: the directory. The server reads nothing from our pipe, and never sees its end.
+const SUPERVISOR: &str = r#"
+bin=$1 dir=$2
+"$bin/initdb" -D "$dir/data" -U postgres -A trust --no-sync -E UTF8 --locale=C >"$dir/log" 2>&1 </dev/null &&
+cat "$dir/settings" >>"$dir/data/postgresql.conf" &&
+if [ -f "$dir/hba" ]; then cp "$dir/hba" "$dir/data/pg_hba.conf"; fi && {
+  "$bin/postgres" -D "$dir/data" >>"$dir/log" 2>&1 </dev/null &
+  server=$!
+  read -r _
+  kill -INT $server && wait $server
+}
+rm -rf "$dir"
+"#;
+
+/// How the server is set up.
+#[derive(Debug, Default)]
+pub(crate) struct ServerOptions {
+    /// Lines for postgresql.conf.
+    pub(crate) settings: Vec<String>,
+    /// Lines that replace pg_hba.conf; none: everybody on this machine is trusted.
+    pub(crate) hba: Vec<String>,
+    /// Files that settings refer to by name, readable by the server only.
+    pub(crate) files: Vec<(String, String)>,
+    /// Also listens on 127.0.0.1.
+    pub(crate) tcp: bool,
+    /// Where its programs are; none: they are looked for.
+    pub(crate) programs: Option<PathBuf>,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct PrivateServer {
+    directory: PathBuf,
+    port: u16,
+    supervisor: Child,
+}
+
+impl PrivateServer {
+    /// Makes a cluster and starts it. Takes about two seconds.
+    pub(crate) fn start(options: &ServerOptions) -> io::Result<Self> {
+        let programs = options.programs.clone().map_or_else(find_programs, Ok)?;
+        let owner = server_user()?;
+        let directory = new_directory(owner)?;
+        let port = if options.tcp { free_port()? } else { 5432 };
+        let write = |name: &str, text: &str| -> io::Result<()> {
+            let path = directory.join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            owner.map_or(Ok(()), |(uid, gid)| chown(&path, Some(uid), Some(gid)))
+        };
+        let place = directory.display();
+        let mut settings = format!(
+            "unix_socket_directories = '{place}'\nport = {port}\nlisten_addresses = '{}'\n\
+             fsync = off\nfull_page_writes = off\n",
+            if options.tcp { "127.0.0.1" } else { "" }
+        );
+        for (name, text) in &options.files {
+            write(name, text)?;
+        }
+        for line in &options.settings {
+            settings.push_str(&line.replace("$DIRECTORY", &place.to_string()));
+            settings.push('\n');
+        }
+        write("settings", &settings)?;
+        if !options.hba.is_empty() {
+            write("hba", &(options.hba.join("\n") + "\n"))?;
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", SUPERVISOR, "sh"]).arg(&programs).arg(&directory);
+        // Outside of our process group, so that Ctrl-C reaches us first and the server is stopped in good order.
+        command.process_group(0).current_dir(&directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some((uid, gid)) = owner {
+            command.uid(uid).gid(gid);
+        }
+        let mut server = PrivateServer { directory, port, supervisor: command.spawn()? };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self) -> io::Result<()> {
+        let started = Instant::now();
+        let (status, log) = (self.directory.join("data/postmaster.pid"), self.directory.join("log"));
+        let mut last_log = String::new();
+        while !fs::read_to_string(&status)
+            .is_ok_and(|text| text.lines().nth(7).is_some_and(|l| l.trim() == "ready"))
+        {
+            last_log = fs::read_to_string(&log).unwrap_or(last_log);
+            if self.supervisor.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
+                let reason = last_log.lines().last().unwrap_or("no reason is known");
+                return Err(Error::other(format!("the private server did not start: {reason}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// A conninfo for its socket, as superuser.
+    pub(crate) fn conninfo(&self) -> String {
+        format!("host={} port={} user=postgres dbname=postgres", self.directory.display(), self.port)
+    }
+
+    /// Where its files and its socket are.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its port, on the socket and on 127.0.0.1.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// The directory with `initdb` and `postgres`: from PATH, from `pg_config`, or where distributions put it.
+pub(crate) fn find_programs() -> io::Result<PathBuf> {
+    let is_complete =
+        |directory: &PathBuf| ["initdb", "postgres"].iter().all(|name| directory.join(name).is_file());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let from_path = std::env::split_paths(&path).find(is_complete);
+    // In PATH there may be no more than a link; the server looks for its files beside its own program.
+    if let Some(initdb) = from_path.and_then(|directory| directory.join("initdb").canonicalize().ok())
+        && let Some(directory) = initdb.parent()
+    {
+        return Ok(directory.to_path_buf());
+    }
+    let asked = Command::new("pg_config").arg("--bindir").output();
+    let from_config = asked.ok().map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let usual = USUAL_DIRECTORIES.iter().flat_map(|directory| {
+        let versions =
+            fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+        let mut found: Vec<_> = versions.chain([PathBuf::from(directory).join("bin")]).collect();
+        found.sort();
+        found.into_iter().rev()
+    });
+    from_config.into_iter().chain(usual).find(is_complete).ok_or_else(|| {
+        Error::other("no PostgreSQL server was found: install one (Debian: apt-get install postgresql), or put initdb in PATH")
+    })
+}
+
+/// A server does not run as root: then it runs as `postgres` or `nobody`, given here by their numbers.
+fn server_user() -> io::Result<Option<(u32, u32)>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective_uid =
+        status.lines().find_map(|l| l.strip_prefix("Uid:")).and_then(|l| l.split_whitespace().nth(1));
+    if effective_uid != Some("0") {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd")?;
+    let ids = |name: &str| {
+        let mut fields =
+            users.lines().map(|l| l.split(':')).find(|fields| fields.clone().next() == Some(name))?;
+        Some((fields.nth(2)?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let found = ids("postgres").or_else(|| ids("nobody"));
+    found
+        .map(Some)
+        .ok_or_else(|| Error::other("a server cannot run as root, and there is no user postgres or nobody"))
+}
+
+/// A new directory that only its owner can enter. Its path is short: a socket's may have 107 bytes.
+fn new_directory(owner: Option<(u32, u32)>) -> io::Result<PathBuf> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let mut random = [0u8; 4];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let name = format!(
+        "pgwake-{}-{}-{:08x}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed),
+        u32::from_ne_bytes(random)
+    );
+    let directory = std::env::temp_dir().join(name);
+    fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    if let Some((uid, gid)) = owner {
+        chown(&directory, Some(uid), Some(gid))?;
+    }
+    Ok(directory)
+}
+
+/// A port that is free now. Another program may take it first; the server then says so, and does not start.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,37 @@
+//! SIGINT and SIGTERM end the command in good order: a thread waits for them and wakes the loop.
+
+use super::Failure;
+use pgwake::Waker;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether somebody asked the command to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Watches for the signals from now on. A second one ends the process at once, as if nobody watched.
+    pub(crate) fn on_signals(waker: Waker) -> Result<Self, Failure> {
+        let stop = Stop(Arc::new(AtomicBool::new(false)));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
+        }
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let asked = stop.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for _ in &mut signals {
+                asked.0.store(true, Ordering::Release);
+                if waker.wake().is_err() {
+                    std::process::exit(1);
+                }
+            }
+        })?;
+        Ok(stop)
+    }
+
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

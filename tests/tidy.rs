@@ -1,0 +1,540 @@
+//! The house rules as tests: each reads the source tree and lists the places that break one rule, with what to do.
+//!
+//! The checks are plain functions from a path and a text to findings, so that the last tests can show each of them a
+//! sample: a check that cannot fail is worth nothing. They read rustfmt'ed text, not syntax trees. That is good enough
+//! because `cargo fmt --check` holds beside them, and it needs no dependency.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const FILE_LINES_MAX: usize = 500;
+const LINE_CHARS_MAX: usize = 110;
+const FUNCTION_LINES_MAX: usize = 60;
+
+/// How far above unsafe code its reason may end: the code may stand inside a statement of a few lines.
+const REASON_DISTANCE_LINES_MAX: usize = 3;
+
+/// Names that say nothing about what is inside.
+const VAGUE_NAMES: [&str; 4] = ["utils", "helpers", "types", "common"];
+
+/// The only places of `src` where `unsafe` may stand. Tests and benchmarks are hosts, and call what a host may call.
+const UNSAFE_HOMES: [&str; 3] = ["src/pq/", "src/sys.rs", "src/capi.rs"];
+
+/// The dependencies that only one place of `src` may name.
+const DEPENDENCY_HOMES: [(&str, &str); 3] =
+    [("mio", "src/reactor.rs"), ("serde_json", "src/json.rs"), ("pq_sys", "src/pq/")];
+
+/// From the bottom up: a module names modules of its own layer and of those below.
+const LAYERS: [&[&str]; 6] = [
+    &["error", "event"],
+    &["pq", "sys", "decode", "install", "json"],
+    &["reactor", "session"],
+    &["source"],
+    &["event_loop"],
+    &["capi", "main", "cli"],
+];
+
+/// What marks unfinished work. It is put together from pieces, as what follows, so that this file does not find itself.
+const UNDONE: [&str; 4] =
+    [concat!("to", "do!"), concat!("unimpl", "emented!"), concat!("db", "g!"), concat!("#[", "ignore")];
+
+const ROOT_DIRECTORY: &str = concat!("/ro", "ot/");
+const HOME_DIRECTORY: &str = concat!("/ho", "me/");
+const PRIVATE_REGISTRY: &str = concat!("arti", "factory");
+
+/// What breaks a rule: the line, and what to do about it.
+type Findings = Vec<(usize, String)>;
+
+/// Takes a file's path below the crate's root, and its text.
+type Check = fn(&str, &str) -> Findings;
+
+#[test]
+fn every_source_file_opens_with_its_purpose() {
+    hold(purposeless, sources());
+}
+
+#[test]
+fn no_file_is_too_long_to_read_at_once() {
+    hold(long_files, sources());
+}
+
+#[test]
+fn every_line_fits_the_width() {
+    hold(long_lines, sources());
+}
+
+#[test]
+fn every_function_fits_a_screen() {
+    hold(long_functions, sources());
+}
+
+#[test]
+fn every_module_is_named_after_what_it_holds() {
+    hold(vague_names, sources());
+}
+
+#[test]
+fn unsafe_code_stays_where_it_belongs() {
+    hold(stray_unsafe, sources());
+}
+
+#[test]
+fn unsafe_code_gives_its_reason() {
+    hold(unreasoned_unsafe, sources());
+}
+
+#[test]
+fn a_wrapped_dependency_is_named_in_one_place() {
+    hold(stray_dependencies, sources());
+}
+
+#[test]
+fn imports_point_downwards() {
+    hold(upward_imports, sources());
+}
+
+#[test]
+fn neither_the_library_nor_the_command_unwraps() {
+    hold(unwraps, sources());
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    hold(unfinished, sources());
+}
+
+#[test]
+fn no_file_names_a_private_machine_or_registry() {
+    hold(private_places, tracked_files());
+}
+
+#[test]
+fn every_check_finds_a_bad_sample() {
+    let long_file = "\n".repeat(FILE_LINES_MAX + 1);
+    let long_line = "é".repeat(LINE_CHARS_MAX + 1);
+    let long_function = format!("    fn f() {{\n{}    }}\n", "        g();\n".repeat(FUNCTION_LINES_MAX - 1));
+    let samples: [(Check, &str, &str); 31] = [
+        (purposeless, "tests/a.rs", "use std::fs;\n//! Too late.\n"),
+        (long_files, "src/a.rs", &long_file),
+        (long_lines, "src/a.rs", &long_line),
+        (long_functions, "src/a.rs", &long_function),
+        (vague_names, "src/pq/utils.rs", ""),
+        (vague_names, "src/types/mod.rs", ""),
+        (vague_names, "src/a.rs", "pub(crate) mod helpers {"),
+        (stray_unsafe, "src/event.rs", "let a = unsafe { b() };"),
+        (stray_unsafe, "src/event.rs", "let a = (r#\"\"\"#, '\"', '\\'', unsafe { b() });"),
+        (unreasoned_unsafe, "src/sys.rs", "// SAFETY: too far.\n\n\n\nlet a = unsafe { b() };"),
+        (unreasoned_unsafe, "src/sys.rs", "/// # Safety\nunsafe impl Send for A {}"),
+        (unreasoned_unsafe, "src/sys.rs", "/// Safe enough.\npub unsafe extern \"C\" fn a() {}"),
+        (stray_dependencies, "src/sys.rs", "use mio::Poll;"),
+        (stray_dependencies, "src/event.rs", "/* … */ type A = serde_json::Value;"),
+        (stray_dependencies, "src/session/mod.rs", "let a = pq_sys::PQlibVersion();"),
+        (upward_imports, "src/pq/notify.rs", "use crate::session::Session;"),
+        (upward_imports, "src/source/mod.rs", "use crate::{\n    error::{Error, Result},\n    capi,\n};"),
+        (upward_imports, "src/sys.rs", "fn a() -> crate::event_loop::EventLoop {}"),
+        (upward_imports, "src/session/backoff.rs", "use super::super::source::Pull;"),
+        (upward_imports, "src/event.rs", "use super::sys;"),
+        (upward_imports, "src/event.rs", "use crate::EventLoop;"),
+        (upward_imports, "src/event.rs", "use crate::*;"),
+        (upward_imports, "src/homeless.rs", ""),
+        (unwraps, "src/a.rs", "#[cfg(test)]\nmod tests;\n\nfn a() {\n    b.unwrap();\n}"),
+        (unwraps, "src/a.rs", "a\n    .expect(\"b\")"),
+        (unfinished, "tests/a.rs", concat!("to", "do!()")),
+        (unfinished, "src/a.rs", concat!("db", "g!(a);")),
+        (unfinished, "benches/a.rs", concat!("#[ig", "nore = \"slow\"]")),
+        (private_places, "README.md", concat!("see /ro", "ot/notes")),
+        (private_places, "Makefile", concat!("PATH=/ho", "me/a/bin")),
+        (private_places, "Cargo.lock", concat!("https://Arti", "factory.example.org")),
+    ];
+    for (check, path, sample) in samples {
+        assert!(!check(path, sample).is_empty(), "nothing found in {path}: {sample}");
+    }
+}
+
+#[test]
+fn no_check_blames_a_good_sample() {
+    let full_file = "\n".repeat(FILE_LINES_MAX);
+    let full_line = "é".repeat(LINE_CHARS_MAX);
+    let full_function =
+        format!("fn f() {{\n{}}}\n\nfn g(\n) {{\n}}\n", "    g();\n".repeat(FUNCTION_LINES_MAX - 2));
+    let samples: [(Check, &str, &str); 17] = [
+        (purposeless, "src/a.rs", "//! Bytes in, values out.\n"),
+        (long_files, "src/a.rs", &full_file),
+        (long_lines, "src/a.rs", &full_line),
+        (long_functions, "src/a.rs", &full_function),
+        (vague_names, "tests/common/mod.rs", ""),
+        (
+            stray_unsafe,
+            "src/a.rs",
+            "// unsafe\n/* /* a */ unsafe */ let a = \"\\\"unsafe\"; #![allow(unsafe_code)]",
+        ),
+        (unreasoned_unsafe, "src/sys.rs", "// SAFETY: a,\n// b,\n// c,\n// d.\nlet a =\n    unsafe { b() };"),
+        (unreasoned_unsafe, "src/sys.rs", "/// # Safety\n///\n/// A.\n#[inline]\nunsafe fn a() {}"),
+        (unreasoned_unsafe, "src/sys.rs", "type A = unsafe extern \"C\" fn(c_int);"),
+        (stray_dependencies, "src/reactor.rs", "use mio::Poll;"),
+        (stray_dependencies, "src/pq/mod.rs", "//! use mio::Poll;"),
+        (upward_imports, "src/session/mod.rs", "use crate::reactor::WaitFor;\nuse super::error::Error;"),
+        (
+            upward_imports,
+            "src/pq/mod.rs",
+            "/// [`EventLoop`](crate::EventLoop)\npub(crate) use notify::Notify;",
+        ),
+        (upward_imports, "src/capi.rs", "use crate::{EventLoop, error::Error};"),
+        (unwraps, "src/a.rs", "#[cfg(test)]\nmod tests {\n    fn a() {\n        b.unwrap();\n    }\n}"),
+        (unwraps, "tests/a.rs", "a.expect(\"b\")"),
+        (private_places, "README.md", concat!("/ho", "me/$USER")),
+    ];
+    for (check, path, sample) in samples {
+        assert_eq!(check(path, sample), [], "in {path}: {sample}");
+    }
+}
+
+fn purposeless(_: &str, text: &str) -> Findings {
+    if text.strip_prefix("//! ").is_some_and(|sentence| sentence.starts_with(char::is_alphanumeric)) {
+        return Vec::new();
+    }
+    vec![(1, "no purpose: let the first line be a `//!` sentence that says it".to_string())]
+}
+
+fn long_files(_: &str, text: &str) -> Findings {
+    let beyond = text.lines().enumerate().skip(FILE_LINES_MAX).take(1);
+    beyond
+        .map(|(index, _)| (index + 1, format!("more than {FILE_LINES_MAX} lines: split the file")))
+        .collect()
+}
+
+fn long_lines(_: &str, text: &str) -> Findings {
+    judge_lines(text, |line| {
+        let chars = line.chars().count();
+        let what = || format!("{chars} characters, {LINE_CHARS_MAX} at most: break the line");
+        (chars > LINE_CHARS_MAX).then(what)
+    })
+}
+
+/// A line that names a function starts it; [`item_lines`] says where it ends.
+fn long_functions(_: &str, text: &str) -> Findings {
+    let code = code_of(text);
+    let lines: Vec<&str> = code.lines().collect();
+    let starts = (0..lines.len()).filter(|start| names_after(lines[*start], "fn").next().is_some());
+    let lengths = starts.map(|start| (start + 1, item_lines(&lines[start..])));
+    let what = |length| format!("a function of {length} lines, {FUNCTION_LINES_MAX} at most: split it");
+    lengths
+        .filter(|(_, length)| *length > FUNCTION_LINES_MAX)
+        .map(|(line, length)| (line, what(length)))
+        .collect()
+}
+
+fn vague_names(path: &str, text: &str) -> Findings {
+    let Some(inside) = path.strip_prefix("src/") else { return Vec::new() };
+    let what = |name: &str| format!("`{name}` says nothing: name it after what it holds");
+    let parts = inside.trim_end_matches(".rs").split('/');
+    let mut findings: Findings =
+        parts.filter(|part| VAGUE_NAMES.contains(part)).map(|part| (1, what(part))).collect();
+    findings.extend(judge_lines(&code_of(text), |line| {
+        names_after(line, "mod").find(|name| VAGUE_NAMES.contains(name)).map(what)
+    }));
+    findings
+}
+
+fn stray_unsafe(path: &str, text: &str) -> Findings {
+    if !path.starts_with("src/") || UNSAFE_HOMES.iter().any(|home| path.starts_with(home)) {
+        return Vec::new();
+    }
+    let what = || format!("`unsafe`: move it to one of {}", UNSAFE_HOMES.join(", "));
+    judge_lines(&code_of(text), |line| words(line, "unsafe").next().map(|_| what()))
+}
+
+/// A block and an implementation say why they are sound; a function says what its caller owes. The type of a pointer
+/// to a function has no name, and owes nothing yet.
+fn unreasoned_unsafe(_: &str, text: &str) -> Findings {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut findings = Vec::new();
+    for (index, line) in code_of(text).lines().enumerate() {
+        for at in words(line, "unsafe") {
+            let rest = line[at + "unsafe".len()..].trim_start();
+            let is_function =
+                names_after(rest.trim_start_matches("extern").trim_start(), "fn").next().is_some();
+            let reason = match rest {
+                _ if rest.starts_with('{') || rest.starts_with("impl") => "// SAFETY:",
+                _ if is_function => "/// # Safety",
+                _ => continue,
+            };
+            if !has_reason(&lines[..index], reason) {
+                findings.push((index + 1, format!("`unsafe` without its reason: put `{reason}` above it")));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a comment with the reason, of as many lines as it needs, ends close to the end of these lines.
+fn has_reason(above: &[&str], reason: &str) -> bool {
+    let nearest = above.len().saturating_sub(REASON_DISTANCE_LINES_MAX)..above.len();
+    nearest.into_iter().any(|last| {
+        let comment = above[..=last].iter().rev().map(|line| line.trim_start());
+        comment.take_while(|line| line.starts_with("//")).any(|line| line.starts_with(reason))
+    })
+}
+
+fn stray_dependencies(path: &str, text: &str) -> Findings {
+    let is_stray = |home: &str| path.starts_with("src/") && !path.starts_with(home);
+    judge_lines(&code_of(text), |line| {
+        let mut named = DEPENDENCY_HOMES.iter().filter(|(name, _)| words(line, name).next().is_some());
+        let (name, home) = named.find(|(_, home)| is_stray(home))?;
+        Some(format!("`{name}` is for {home} alone: use what that offers"))
+    })
+}
+
+fn upward_imports(path: &str, text: &str) -> Findings {
+    let Some(inside) = path.strip_prefix("src/").filter(|inside| *inside != "lib.rs") else {
+        return Vec::new();
+    };
+    let parts: Vec<&str> = inside.trim_end_matches(".rs").split('/').filter(|part| *part != "mod").collect();
+    let Some(own) = layer(parts[0]) else {
+        return vec![(1, format!("`{}` has no layer: give it its place in tests/tidy.rs", parts[0]))];
+    };
+    let judge = |name: &str| match layer(name) {
+        Some(other) if other <= own => None,
+        Some(_) => Some(format!("`{name}` lies above `{}`: turn the dependency round", parts[0])),
+        // The top layer is a client of the public names, which stand at the root.
+        None if own == LAYERS.len() - 1 => None,
+        None => Some(format!("`crate::{name}` hides its layer: name the module that defines it")),
+    };
+    let code = code_of(text);
+    let names = root_names(&code, parts.len()).into_iter();
+    names.filter_map(|(line, name)| Some((line, judge(name)?))).collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+/// What the code of a module at this depth names at the crate's root, through `crate::` or enough `super::`, with the
+/// line. A module inside the file lies deeper than the file, so for `super::` only known modules count.
+fn root_names(code: &str, depth: usize) -> Vec<(usize, &str)> {
+    let line_of = |at: usize| code[..at].matches('\n').count() + 1;
+    let mut names = Vec::new();
+    for at in words(code, "crate") {
+        let Some(tail) = code[at..].strip_prefix("crate::") else { continue };
+        names.extend(leading_names(tail).into_iter().map(|name| (line_of(at), name)));
+    }
+    for at in words(code, "super").filter(|at| !code[..*at].ends_with("::")) {
+        let tail = code[at..].trim_start_matches("super::");
+        if code.len() - at - tail.len() >= depth * "super::".len() {
+            let known = leading_names(tail).into_iter().filter(|name| layer(name).is_some());
+            names.extend(known.map(|name| (line_of(at), name)));
+        }
+    }
+    names
+}
+
+/// The first name of a path, or of each path in a group.
+fn leading_names(tail: &str) -> Vec<&str> {
+    let Some(group) = tail.strip_prefix('{') else { return vec![name_of(tail)] };
+    let mut names = vec![name_of(group)];
+    let mut depth = 1;
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 1 => break,
+            '}' => depth -= 1,
+            ',' if depth == 1 => names.push(name_of(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn unwraps(path: &str, text: &str) -> Findings {
+    if !path.starts_with("src/") {
+        return Vec::new();
+    }
+    judge_lines(&without_tests(&code_of(text)), |line| {
+        let found = [".unwrap()", ".expect("].into_iter().find(|needle| line.contains(needle))?;
+        Some(format!("`{found}` can end the host's process: return an error, or make the case impossible"))
+    })
+}
+
+fn unfinished(_: &str, text: &str) -> Findings {
+    judge_lines(text, |line| {
+        let found = UNDONE.into_iter().find(|needle| line.contains(needle))?;
+        Some(format!("`{found}`: finish it or take it out"))
+    })
+}
+
+fn private_places(_: &str, text: &str) -> Findings {
+    judge_lines(text, |line| {
+        let line = line.to_lowercase();
+        let mut users = line.match_indices(HOME_DIRECTORY).map(|(at, home)| &line[at + home.len()..]);
+        if line.contains(ROOT_DIRECTORY) || users.any(|user| user.starts_with(char::is_alphabetic)) {
+            return Some("a path of somebody's machine: make it relative, or an argument".to_string());
+        }
+        let what = || "a private package registry: name the public one, or none".to_string();
+        line.contains(PRIVATE_REGISTRY).then(what)
+    })
+}
+
+fn judge_lines(text: &str, judge: impl Fn(&str) -> Option<String>) -> Findings {
+    text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, judge(line)?))).collect()
+}
+
+/// Where a whole word stands in a text.
+fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let found = text.match_indices(word).map(|(at, _)| at);
+    found.filter(move |at| !text[..*at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
+}
+
+/// The names that follow a keyword.
+fn names_after<'a>(line: &'a str, keyword: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    let tails = words(line, keyword).filter_map(|at| line[at + keyword.len()..].strip_prefix(' '));
+    tails.map(name_of).filter(|name| !name.is_empty())
+}
+
+/// The name, or the star, that a text starts with.
+fn name_of(text: &str) -> &str {
+    let text = text.trim_start();
+    let is_other = |letter: char| !letter.is_alphanumeric() && !matches!(letter, '_' | '*');
+    &text[..text.find(is_other).unwrap_or(text.len())]
+}
+
+/// How many lines the item that opens on the first of these has. It ends with the first line of its own indentation
+/// that closes a brace or a declaration: rustfmt puts the end there, so no parser is needed to find it.
+fn item_lines(lines: &[&str]) -> usize {
+    let indentation = &lines[0][..lines[0].len() - lines[0].trim_start().len()];
+    let is_end = |line: &&str| {
+        let rest = line.strip_prefix(indentation).unwrap_or_default().trim_end();
+        !rest.starts_with(' ') && rest.ends_with(['}', ';'])
+    };
+    lines.iter().position(is_end).map_or(lines.len(), |last| last + 1)
+}
+
+/// The code with the items that only tests compile blanked, line for line.
+fn without_tests(code: &str) -> String {
+    let mut lines: Vec<&str> = code.lines().collect();
+    for start in 0..lines.len() {
+        if ["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|test| lines[start].trim_start().starts_with(test))
+        {
+            let length = item_lines(&lines[start..]);
+            lines[start..start + length].fill("");
+        }
+    }
+    lines.join("\n")
+}
+
+/// The text with its comments, strings and characters blanked, line for line.
+fn code_of(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < letters.len() {
+        let end = (at + prose_length(&letters[at..])).min(letters.len());
+        code.extend(letters[at..end].iter().map(|letter| if *letter == '\n' { '\n' } else { ' ' }));
+        code.extend((end == at).then_some(letters[at]));
+        at = end.max(at + 1);
+    }
+    code
+}
+
+/// How many letters the comment or literal that starts here has; none if code goes on.
+fn prose_length(letters: &[char]) -> usize {
+    let hashes = letters.iter().skip(1).take_while(|letter| **letter == '#').count();
+    match letters {
+        ['/', '/', ..] => letters.iter().position(|letter| *letter == '\n').unwrap_or(letters.len()),
+        ['/', '*', ..] => block_comment_length(letters),
+        ['"', ..] => quoted_length(letters),
+        // Otherwise a quote is a lifetime's or a label's.
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => quoted_length(letters),
+        // No name ends in `r` right before a quote or a hash: the language reserves that.
+        ['r', ..] if letters.get(1 + hashes) == Some(&'"') => {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let body: String = letters[2 + hashes..].iter().collect();
+            let length = body.find(&end).map_or(letters.len(), |at| body[..at].chars().count() + end.len());
+            2 + hashes + length
+        }
+        _ => 0,
+    }
+}
+
+fn block_comment_length(letters: &[char]) -> usize {
+    let (mut at, mut depth) = (0, 0);
+    while at < letters.len() {
+        match &letters[at..] {
+            ['/', '*', ..] => (at, depth) = (at + 2, depth + 1),
+            ['*', '/', ..] if depth == 1 => return at + 2,
+            ['*', '/', ..] => (at, depth) = (at + 2, depth - 1),
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn quoted_length(letters: &[char]) -> usize {
+    let mut at = 1;
+    while at < letters.len() && letters[at] != letters[0] {
+        at += if letters[at] == '\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// Fails with everything that breaks the rule, not only with the first.
+fn hold(check: Check, files: Vec<(String, String)>) {
+    assert!(!files.is_empty(), "no file was found, so nothing was checked");
+    let mut findings = Vec::new();
+    for (path, text) in &files {
+        findings.extend(check(path, text).into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
+    }
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+/// Every Rust file of the crate, whether it is under version control yet or not.
+fn sources() -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    for directory in ["src", "tests", "benches"] {
+        walk(directory, &mut paths);
+    }
+    paths.retain(|path| path.ends_with(".rs"));
+    with_texts(paths)
+}
+
+/// Every text file under version control; in an unpacked release, where there is none, every text file.
+fn tracked_files() -> Vec<(String, String)> {
+    let listing =
+        Command::new("git").args(["ls-files", "-z"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let listed =
+        listing.map(|listing| String::from_utf8_lossy(&listing.stdout).into_owned()).unwrap_or_default();
+    let mut paths: Vec<String> = listed.split_terminator('\0').map(str::to_string).collect();
+    if paths.is_empty() {
+        walk("", &mut paths);
+    }
+    with_texts(paths)
+}
+
+/// Leaves out what is not text, and what is listed but was taken away.
+fn with_texts(paths: Vec<String>) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let texts = paths.into_iter().filter_map(|path| {
+        let bytes = fs::read(root.join(&path)).ok().filter(|bytes| !bytes.contains(&0))?;
+        Some((path, String::from_utf8_lossy(&bytes).into_owned()))
+    });
+    texts.collect()
+}
+
+/// Collects the files below a directory, in the order of their names, but for hidden ones and what a build leaves.
+fn walk(directory: &str, paths: &mut Vec<String>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(root.join(directory)).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    for name in names.iter().filter(|name| !name.starts_with('.') && *name != "target") {
+        let path = format!("{directory}/{name}").trim_start_matches('/').to_string();
+        if root.join(&path).is_dir() {
+            walk(&path, paths);
+        } else {
+            paths.push(path);
+        }
+    }
+}
