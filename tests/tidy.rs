@@ -1,8 +1,8 @@
-//! The house rules as tests: each reads the source tree and lists the places that break one rule, with what to do.
+//! The house rules as tests: each lists the places of the source tree that break a rule, with what to do.
 //!
-//! The checks are plain functions from a path and a text to findings, so that the last tests can show each of them a
-//! sample: a check that cannot fail is worth nothing. They read rustfmt'ed text, not syntax trees. That is good enough
-//! because `cargo fmt --check` holds beside them, and it needs no dependency.
+//! The checks are plain functions from a path and a text to findings, so that two tests can show them samples:
+//! a check that cannot fail is worth nothing. They read rustfmt'ed text, not syntax trees. That is good enough,
+//! for `cargo fmt --check` holds beside them, and it needs no dependency.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ const REASON_DISTANCE_LINES_MAX: usize = 3;
 /// Names that say nothing about what is inside.
 const VAGUE_NAMES: [&str; 4] = ["utils", "helpers", "types", "common"];
 
-/// Words that only these places of `src` may use. Tests and benchmarks are hosts, and call what a host may call.
+/// Words that only these places of `src` may use. Tests and benchmarks call what any host may call.
 const HOMES: [(&str, &[&str]); 4] = [
     ("unsafe", &["src/pq/", "src/sys.rs", "src/capi.rs"]),
     ("pq_sys", &["src/pq/"]),
@@ -155,8 +155,7 @@ fn every_check_finds_a_bad_sample() {
 fn no_check_blames_a_good_sample() {
     let full_file = "\n".repeat(FILE_LINES_MAX);
     let full_line = "é".repeat(LINE_CHARS_MAX);
-    let full_function =
-        format!("fn f() {{\n{}}}\n\nfn g(\n) {{\n}}\n", "    g();\n".repeat(FUNCTION_LINES_MAX - 2));
+    let full_function = format!("fn f(\n) {{\n{}}}\nfn g();\n", "    h();\n".repeat(FUNCTION_LINES_MAX - 3));
     let samples: [(Check, &str, &str); 17] = [
         (purposeless, "src/a.rs", "//! Bytes in, values out.\n"),
         (long_files, "src/a.rs", &full_file),
@@ -167,14 +166,10 @@ fn no_check_blames_a_good_sample() {
         (unreasoned_unsafe, "src/sys.rs", "// SAFETY: a,\n// b,\n// c,\n// d.\nlet a =\n    unsafe { b() };"),
         (unreasoned_unsafe, "src/sys.rs", "/// # Safety\n///\n/// A.\n#[inline]\nunsafe fn a() {}"),
         (unreasoned_unsafe, "src/sys.rs", "type A = unsafe extern \"C\" fn(c_int);"),
-        (strays, "src/reactor.rs", "use mio::Poll;"),
+        (unreasoned_unsafe, "src/sys.rs", "impl A for B {\n    unsafe fn a() {}\n\n    unsafe fn b() {}\n}"),
         (strays, "src/pq/mod.rs", "//! use mio::Poll;"),
         (upward_imports, "src/session/mod.rs", "use crate::reactor::WaitFor;\nuse super::error::Error;"),
-        (
-            upward_imports,
-            "src/pq/mod.rs",
-            "/// [`EventLoop`](crate::EventLoop)\npub(crate) use notify::Notify;",
-        ),
+        (upward_imports, "src/pq/mod.rs", "/// [`Event`](crate::Event)\npub use notify::Notify;"),
         (upward_imports, "src/capi.rs", "use crate::{EventLoop, error::Error};"),
         (unwraps, "src/a.rs", "#[cfg(test)]\nmod tests {\n    fn a() {\n        b.unwrap();\n    }\n}"),
         (unwraps, "tests/a.rs", "a.expect(\"b\")"),
@@ -186,17 +181,17 @@ fn no_check_blames_a_good_sample() {
 }
 
 fn purposeless(_: &str, text: &str) -> Findings {
-    let has_purpose =
-        text.strip_prefix("//! ").is_some_and(|sentence| !sentence.starts_with(char::is_whitespace));
-    let what = || "no purpose: let the first line be a `//!` sentence that says it".to_string();
-    (!has_purpose).then(|| (1, what())).into_iter().collect()
+    match text.lines().next().and_then(|line| line.strip_prefix("//! ")) {
+        Some(_) => Vec::new(),
+        None => vec![(1, "no purpose: let the first line be a `//!` sentence that says it".to_string())],
+    }
 }
 
 fn long_files(_: &str, text: &str) -> Findings {
-    let beyond = text.lines().enumerate().skip(FILE_LINES_MAX).take(1);
-    beyond
-        .map(|(index, _)| (index + 1, format!("more than {FILE_LINES_MAX} lines: split the file")))
-        .collect()
+    match text.lines().count() {
+        ..=FILE_LINES_MAX => Vec::new(),
+        lines => vec![(lines, format!("{lines} lines, {FILE_LINES_MAX} at most: split the file"))],
+    }
 }
 
 fn long_lines(_: &str, text: &str) -> Findings {
@@ -211,48 +206,52 @@ fn long_lines(_: &str, text: &str) -> Findings {
 fn long_functions(_: &str, text: &str) -> Findings {
     let code = code_of(text);
     let lines: Vec<&str> = code.lines().collect();
-    let starts = (0..lines.len()).filter(|start| names_after(lines[*start], "fn").next().is_some());
-    let lengths = starts.map(|start| (start + 1, item_lines(&lines[start..])));
-    let what = |length| format!("a function of {length} lines, {FUNCTION_LINES_MAX} at most: split it");
-    lengths
-        .filter(|(_, length)| *length > FUNCTION_LINES_MAX)
-        .map(|(line, length)| (line, what(length)))
-        .collect()
+    let judge = |start: usize| {
+        names_after(lines[start], "fn").next()?;
+        let length = item_lines(&lines[start..]);
+        let what = || format!("a function of {length} lines, {FUNCTION_LINES_MAX} at most: split it");
+        (length > FUNCTION_LINES_MAX).then(|| (start + 1, what()))
+    };
+    (0..lines.len()).filter_map(judge).collect()
 }
 
 fn vague_names(path: &str, text: &str) -> Findings {
     let Some(inside) = path.strip_prefix("src/") else { return Vec::new() };
     let what = |name: &str| format!("`{name}` says nothing: name it after what it holds");
-    let parts = inside.trim_end_matches(".rs").split('/');
-    let mut findings: Findings =
-        parts.filter(|part| VAGUE_NAMES.contains(part)).map(|part| (1, what(part))).collect();
-    findings.extend(judge_lines(&code_of(text), |line| {
-        names_after(line, "mod").find(|name| VAGUE_NAMES.contains(name)).map(what)
-    }));
+    let is_vague = |name: &&str| VAGUE_NAMES.contains(name);
+    let mut findings = judge_lines(&code_of(text), |line| names_after(line, "mod").find(is_vague).map(what));
+    let parts = inside.trim_end_matches(".rs").split('/').filter(is_vague);
+    findings.extend(parts.map(|part| (1, what(part))));
     findings
 }
 
-/// A block and an implementation say why they are sound, a function what its caller owes. A function without a name
-/// is the type of a pointer, and nothing is owed yet.
+/// A block and an implementation say why they are sound, a function what its caller owes. The type of a pointer
+/// to a function has no name, and owes nothing; what a trait's method owes, the trait says.
 fn unreasoned_unsafe(_: &str, text: &str) -> Findings {
     let lines: Vec<&str> = text.lines().collect();
-    let mut findings = Vec::new();
-    for (index, line) in code_of(text).lines().enumerate() {
-        for at in words(line, "unsafe") {
-            let rest = line[at + "unsafe".len()..].trim_start();
-            let is_function =
-                names_after(rest.trim_start_matches("extern").trim_start(), "fn").next().is_some();
-            let reason = match rest {
-                _ if rest.starts_with('{') || rest.starts_with("impl") => "// SAFETY:",
-                _ if is_function => "/// # Safety",
-                _ => continue,
-            };
-            if !has_reason(&lines[..index], reason) {
-                findings.push((index + 1, format!("`unsafe` without its reason: put `{reason}` above it")));
-            }
-        }
-    }
-    findings
+    let code = code_of(text);
+    let code: Vec<&str> = code.lines().collect();
+    let judge = |(index, at): (usize, usize)| {
+        let rest = code[index][at + "unsafe".len()..].trim_start();
+        let reason = match rest.trim_start_matches("extern").trim_start() {
+            _ if rest.starts_with('{') || rest.starts_with("impl") => "// SAFETY:",
+            function if function.starts_with("fn ") && !is_of_trait(&code[..=index]) => "/// # Safety",
+            _ => return None,
+        };
+        let what = || format!("`unsafe` without its reason: put `{reason}` above it");
+        (!has_reason(&lines[..index], reason)).then(|| (index + 1, what()))
+    };
+    let places = (0..code.len()).flat_map(|index| words(code[index], "unsafe").map(move |at| (index, at)));
+    places.filter_map(judge).collect()
+}
+
+/// Whether the last of these lines is right inside the implementation of a trait.
+fn is_of_trait(code: &[&str]) -> bool {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let mut outer = code.iter().rev().filter(|line| !line.trim().is_empty());
+    let own = outer.next().map_or(0, |line| indentation(line));
+    let block = outer.find(|line| indentation(line) < own);
+    block.is_some_and(|line| words(line, "impl").next().is_some() && words(line, "for").next().is_some())
 }
 
 /// Whether a comment with the reason, of as many lines as it needs, ends close to the end of these lines.
@@ -298,8 +297,8 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
-/// What the code of a module at this depth names at the crate's root, through `crate::` or enough `super::`, and on
-/// which line. A module inside a file lies deeper than the file, so for `super::` only known modules count.
+/// What the code of a module at this depth names at the crate's root, by `crate::` or enough `super::`, and
+/// where. A module inside a file lies deeper than the file, so after `super::` only known modules count.
 fn root_names(code: &str, depth: usize) -> Vec<(usize, &str)> {
     let line_of = |at: usize| code[..at].matches('\n').count() + 1;
     let mut names = Vec::new();
@@ -319,15 +318,13 @@ fn root_names(code: &str, depth: usize) -> Vec<(usize, &str)> {
 
 /// The first name of a path, or of each path in a group.
 fn leading_names(tail: &str) -> Vec<&str> {
-    let Some(group) = tail.strip_prefix('{') else { return vec![name_of(tail)] };
-    let mut names = vec![name_of(group)];
-    let mut depth = 1;
-    for (at, letter) in group.char_indices() {
+    let mut names = vec![name_of(tail)];
+    let mut depth = 0;
+    for (at, letter) in tail.char_indices() {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
         match letter {
-            '{' => depth += 1,
-            '}' if depth == 1 => break,
-            '}' => depth -= 1,
-            ',' if depth == 1 => names.push(name_of(&group[at + 1..])),
+            _ if depth == 0 => break,
+            '{' | ',' if depth == 1 => names.push(name_of(&tail[at + 1..])),
             _ => {}
         }
     }
@@ -388,8 +385,8 @@ fn name_of(text: &str) -> &str {
     &text[..text.find(is_other).unwrap_or(text.len())]
 }
 
-/// How many lines the item that opens on the first of these has. It ends with the first line of its own indentation
-/// that closes a brace or a declaration: rustfmt puts the end there, so no parser is needed to find it.
+/// How many lines the item that opens on the first of these has. It ends with the first line of its own
+/// indentation that closes a brace or a declaration: rustfmt puts the end there, so no parser is needed.
 fn item_lines(lines: &[&str]) -> usize {
     let indentation = &lines[0][..lines[0].len() - lines[0].trim_start().len()];
     let is_end = |line: &&str| {
@@ -403,8 +400,8 @@ fn item_lines(lines: &[&str]) -> usize {
 fn without_tests(code: &str) -> String {
     let mut lines: Vec<&str> = code.lines().collect();
     for start in 0..lines.len() {
-        if ["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|test| lines[start].trim_start().starts_with(test))
-        {
+        let line = lines[start].trim_start();
+        if line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test,") {
             let length = item_lines(&lines[start..]);
             lines[start..start + length].fill("");
         }
@@ -471,15 +468,16 @@ fn sources() -> Vec<(String, String)> {
     let mut paths = Vec::new();
     ["src", "tests", "benches"].into_iter().for_each(|directory| walk(directory, &mut paths));
     paths.retain(|path| path.ends_with(".rs"));
+    paths.sort();
     with_texts(paths)
 }
 
 /// Every text file under version control; in an unpacked release, where there is none, every text file.
 fn tracked_files() -> Vec<(String, String)> {
-    let listing = Command::new("git").args(["ls-files", "-z"]).current_dir(ROOT).output();
-    let listed = listing.map(|listing| listing.stdout).unwrap_or_default();
-    let mut paths: Vec<String> =
-        String::from_utf8_lossy(&listed).split_terminator('\0').map(str::to_string).collect();
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(ROOT).output();
+    let names = output.map(|output| output.stdout).unwrap_or_default();
+    let names = String::from_utf8_lossy(&names);
+    let mut paths: Vec<String> = names.split_terminator('\0').map(str::to_string).collect();
     if paths.is_empty() {
         walk("", &mut paths);
     }
@@ -488,25 +486,22 @@ fn tracked_files() -> Vec<(String, String)> {
 
 /// Leaves out what is not text, and what is listed but was taken away.
 fn with_texts(paths: Vec<String>) -> Vec<(String, String)> {
-    let texts = paths.into_iter().filter_map(|path| {
-        let bytes = fs::read(Path::new(ROOT).join(&path)).ok().filter(|bytes| !bytes.contains(&0))?;
-        Some((path, String::from_utf8_lossy(&bytes).into_owned()))
-    });
-    texts.collect()
+    let text_of = |path: &String| {
+        let bytes = fs::read(Path::new(ROOT).join(path)).ok().filter(|bytes| !bytes.contains(&0))?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    paths.into_iter().filter_map(|path| text_of(&path).map(|text| (path, text))).collect()
 }
 
-/// Collects the files below a directory, in the order of their names, but for hidden ones and what a build leaves.
+/// Collects the files below a directory, but for hidden ones and what a build leaves.
 fn walk(directory: &str, paths: &mut Vec<String>) {
-    let entries = fs::read_dir(Path::new(ROOT).join(directory)).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    for name in names.iter().filter(|name| !name.starts_with('.') && *name != "target") {
+    for entry in fs::read_dir(Path::new(ROOT).join(directory)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("{directory}/{name}").trim_start_matches('/').to_string();
-        if Path::new(ROOT).join(&path).is_dir() {
-            walk(&path, paths);
-        } else {
-            paths.push(path);
+        match entry.path().is_dir() {
+            _ if name.starts_with('.') || name == "target" => {}
+            true => walk(&path, paths),
+            false => paths.push(path),
         }
     }
 }
