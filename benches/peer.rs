@@ -1,10 +1,8 @@
 //! pgwake as a peer of a side-by-side measurement: `peer [--spin MICROSECONDS] CONNINFO CHANNEL COUNT`.
 //!
-//! Listens, prints `READY`, takes COUNT notifications, compares the time of each (`CLOCK_MONOTONIC`, nanoseconds) with
-//! the number at the start of its payload, and prints one line of JSON. Called without arguments, as `cargo bench` and
-//! `cargo test` do, it says so and ends.
-
-#![allow(unsafe_code)]
+//! Listens, prints `READY`, takes COUNT notifications, compares the time of each (`CLOCK_MONOTONIC`,
+//! nanoseconds) with the number at the start of its payload, and prints one line of JSON. Called without
+//! arguments, as `cargo bench` and `cargo test` do, it says so and ends.
 
 use pgwake::{Event, EventLoop, EventLoopOptions, Result};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What can go wrong, as data: a kind, the server's SQLSTATE where there is one, and a sentence that says what to do.
+//! What can go wrong, as data: a kind, the server's SQLSTATE where there is one, and a sentence that says
+//! what to do.
 
 use std::fmt;
 
@@ -25,7 +26,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// No such session in this loop; it was disconnected, or belongs to another loop.
     UnknownSession,
-    /// The session's queue of unsent commands is full: take events until [`Sent`](crate::Sent) comes, then go on.
+    /// The session's queue of unsent commands is full: take events until [`Sent`](crate::Sent) comes, then go
+    /// on.
     QueueFull,
     /// The connection could not be made, or was lost.
     Connection,
@@ -51,7 +53,8 @@ impl Error {
             ErrorKind::InvalidArgument | ErrorKind::UnknownSession => false,
             ErrorKind::QueueFull | ErrorKind::System => true,
             ErrorKind::Connection => !self.sqlstate.is_some_and(|s| s.is_permanent()),
-            // 40: transaction rollback, 53: insufficient resources, 55: object in use, 57: operator intervention.
+            // 40: transaction rollback, 53: insufficient resources, 55: object in use, 57: operator
+            // intervention.
             ErrorKind::Server => {
                 self.sqlstate.is_some_and(|s| ["40", "53", "55", "57"].contains(&&s.as_str()[..2]))
             }
@@ -103,8 +106,8 @@ impl SqlState {
         std::str::from_utf8(&self.0).unwrap_or("XX000")
     }
 
-    /// Whether trying to connect again is useless until somebody changes something: wrong password, no access, no
-    /// such database, a standby that cannot LISTEN.
+    /// Whether trying to connect again is useless until somebody changes something: wrong password, no
+    /// access, no such database, a standby that cannot LISTEN.
     pub fn is_permanent(&self) -> bool {
         matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006")
     }

@@ -20,7 +20,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 7999;
 pub struct Channel(Box<[u8]>);
 
 impl Channel {
-    /// Checks the name. `LISTEN` would cut it at 63 bytes with no more than a notice, so that is refused here.
+    /// Checks the name. `LISTEN` would cut it at 63 bytes with no more than a notice, so that is refused
+    /// here.
     pub fn new(name: impl AsRef<[u8]>) -> Result<Self> {
         let name = name.as_ref();
         let problem = match name.len() {
@@ -145,8 +146,9 @@ impl GapReason {
     }
 }
 
-/// An outage is over: all channels listen again. What was notified between `lost_at` and now is gone, so whatever the
-/// notifications stood for must be looked at afresh. Exactly one comes for each outage, before the next notification.
+/// An outage is over: all channels listen again. What was notified between `lost_at` and now is gone, so
+/// whatever the notifications stood for must be looked at afresh. Exactly one comes for each outage, before
+/// the next notification.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Gap<'a> {

@@ -1,8 +1,8 @@
-//! One turn after the other: what is decoded is returned, what was asked for is sent, due timers fire, readiness is
-//! harvested, and ready sessions are drained in rotation. Alone reads the clock.
+//! One turn after the other: what is decoded is returned, what was asked for is sent, due timers fire,
+//! readiness is harvested, and ready sessions are drained in rotation. Alone reads the clock.
 //!
-//! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others waiting; what
-//! it leaves in its socket is found by the next harvest.
+//! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others
+//! waiting; what it leaves in its socket is found by the next harvest.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 /// How long a session may hear nothing before it asks the server for a sign of life.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used before.
+/// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
+/// before.
 const INDEX_BITS: u32 = 16;
 
 /// How a loop works.
@@ -33,8 +34,8 @@ impl EventLoopOptions {
         Self::default()
     }
 
-    /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by the
-    /// kernel off the next notification's latency, for a whole core meanwhile.
+    /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by
+    /// the kernel off the next notification's latency, for a whole core meanwhile.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
         self
@@ -60,8 +61,8 @@ impl SessionOptions {
         Self::default()
     }
 
-    /// When nothing came for this long, an empty query is sent; when that is not answered within the same time again,
-    /// the connection is given up. Zero sends none: a frozen server then goes unnoticed.
+    /// When nothing came for this long, an empty query is sent; when that is not answered within the same
+    /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat;
         self
@@ -141,10 +142,11 @@ impl EventLoop {
         })
     }
 
-    /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in the rest.
+    /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in
+    /// the rest.
     ///
-    /// Returns at once: what becomes of it is told by [`Event::Listening`] or [`Event::Disconnected`]. An error is one
-    /// of the conninfo itself.
+    /// Returns at once: what becomes of it is told by [`Event::Listening`] or [`Event::Disconnected`]. An
+    /// error is one of the conninfo itself.
     pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
         self.connect_with(conninfo, SessionOptions::default())
     }
@@ -168,7 +170,8 @@ impl EventLoop {
         Ok(self.id(index))
     }
 
-    /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any more.
+    /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
+    /// more.
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;
         self.taken = Taken::Nothing;
@@ -181,8 +184,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded to lower
-    /// case, any bytes but NUL. [`Event::Listening`] tells when the server has confirmed it.
+    /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
+    /// to lower case, any bytes but NUL. [`Event::Listening`] tells when the server has confirmed it.
     pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
@@ -198,9 +201,9 @@ impl EventLoop {
         self.enqueue(index)
     }
 
-    /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session is
-    /// connected. [`Event::Sent`] tells when all that was queued is committed, [`Event::CommandFailed`] what was not.
-    /// A payload has up to 7999 bytes in the server's encoding.
+    /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session
+    /// is connected. [`Event::Sent`] tells when all that was queued is committed, [`Event::CommandFailed`]
+    /// what was not. A payload has up to 7999 bytes in the server's encoding.
     pub fn notify(
         &mut self,
         session: SessionId,
@@ -220,15 +223,17 @@ impl EventLoop {
 
     /// The next event. It borrows from the loop until the next call.
     ///
-    /// With `None` this waits until there is one; with a timeout at most that long (milliseconds count, fractions are
-    /// rounded up); with zero not at all. It gives `None` when the time is over, when [`Waker::wake`] was called, and
-    /// when there is nothing left to wait for: no session that could ever report, and nobody to wake it.
+    /// With `None` this waits until there is one; with a timeout at most that long (milliseconds count,
+    /// fractions are rounded up); with zero not at all. It gives `None` when the time is over, when
+    /// [`Waker::wake`] was called, and when there is nothing left to wait for: no session that could ever
+    /// report, and nobody to wake it.
     ///
     /// # In a loop of your own
     ///
-    /// Watch [`as_raw_fd`](AsRawFd::as_raw_fd) for reading: it is one descriptor for the loop's whole life, timers
-    /// included. When it is readable, call `next(Some(Duration::ZERO))` until it gives `None`. Stopping earlier leaves
-    /// events inside that the descriptor does not tell of; to do so all the same, call [`Waker::wake`] first.
+    /// Watch [`as_raw_fd`](AsRawFd::as_raw_fd) for reading: it is one descriptor for the loop's whole life,
+    /// timers included. When it is readable, call `next(Some(Duration::ZERO))` until it gives `None`.
+    /// Stopping earlier leaves events inside that the descriptor does not tell of; to do so all the same,
+    /// call [`Waker::wake`] first.
     #[inline]
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
         self.taken = Taken::Nothing;
@@ -297,8 +302,8 @@ impl EventLoop {
         self.schedule(index)
     }
 
-    /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline that
-    /// moves away with each notification costs nothing then.
+    /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline
+    /// that moves away with each notification costs nothing then.
     #[inline]
     fn schedule(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
@@ -338,7 +343,11 @@ impl EventLoop {
             timeout => timeout,
         };
         let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
-        Ok(may_wait && self.spin_on(timeout)? || self.harvest(timeout)? || may_wait)
+        if may_wait && self.spin_on(timeout)? {
+            return Ok(true);
+        }
+        let has_found = self.harvest(timeout)?;
+        Ok(has_found || may_wait)
     }
 
     /// Polls without sleeping as long as the options say; `true` when that brought something.
@@ -408,7 +417,8 @@ impl EventLoop {
             && !self.reactor.waker().is_shared()
     }
 
-    /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls `next`.
+    /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
+    /// `next`.
     fn enqueue(&mut self, index: usize) -> Result<()> {
         if !self.ready.contains(&index) {
             self.ready.push_back(index);

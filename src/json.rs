@@ -1,7 +1,7 @@
 //! Events to JSON lines, payloads from JSON. Nothing else names serde_json.
 //!
-//! A line is safe to print: control characters, those that change the direction of text, and the separators U+2028 and
-//! U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
+//! A line is safe to print: control characters, those that change the direction of text, and the separators
+//! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
 use crate::error::SqlState;
 use crate::event::{Channel, Event, Notification};
@@ -128,11 +128,12 @@ pub fn rfc3339(time: SystemTime) -> String {
 /// Escapes what JSON allows in a string but a terminal or a log viewer should not be given.
 struct Printable;
 
-/// Whether a character should not reach a terminal although JSON allows it: deletion, C1 controls, marks and overrides
-/// of direction, line and paragraph separators.
+/// Whether a character should not reach a terminal although JSON allows it: deletion, C1 controls, marks and
+/// overrides of direction, line and paragraph separators.
 pub fn needs_escape(c: char) -> bool {
     matches!(c,
-        '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl Formatter for Printable {
@@ -176,8 +177,9 @@ mod tests {
 
     #[test]
     fn a_notification_is_one_line() {
-        let expected = r#"{"event":"notification","at":"1970-01-01T00:00:00.000000Z","db":"app","channel":"orders","payload":"{\"id\":1}","pid":7,"own":false}"#;
-        assert_eq!(line(b"{\"id\":1}"), format!("{expected}\n"));
+        let head = r#"{"event":"notification","at":"1970-01-01T00:00:00.000000Z","db":"app","#;
+        let rest = r#""channel":"orders","payload":"{\"id\":1}","pid":7,"own":false}"#;
+        assert_eq!(line(b"{\"id\":1}"), format!("{head}{rest}\n"));
     }
 
     #[test]

@@ -21,9 +21,10 @@
 //! }
 //! ```
 //!
-//! [`EventLoop::next`] is the whole interface: it returns the next event, waits when there is none, and is the only
-//! place where anything happens. It is pulled, never a callback: nothing can re-enter the loop or free it while it runs.
-//! An event borrows from the loop until the next call, so a payload is not copied on its way to you.
+//! [`EventLoop::next`] is the whole interface: it returns the next event, waits when there is none, and is
+//! the only place where anything happens. It is pulled, never a callback: nothing can re-enter the loop or
+//! free it while it runs. An event borrows from the loop until the next call, so a payload is not copied on
+//! its way to you.
 //!
 //! # Data flows one way
 //!
@@ -53,6 +54,8 @@
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
+
+#![deny(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 
 mod error;
 mod event;

@@ -1,4 +1,8 @@
-//! The command `pgwake`: arguments become a plan, the plan drives the loop, and the outcome becomes an exit status.
+//! The command `pgwake`: arguments become a plan, the plan drives the loop, and the outcome becomes an exit
+//! status.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod cli;
 

@@ -10,10 +10,12 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The number of bytes that wait in the kernel to be read from `socket` (`FIONREAD`, ioctl_tty(2), unix(7), tcp(7)).
+/// The number of bytes that wait in the kernel to be read from `socket` (`FIONREAD`, ioctl_tty(2), unix(7),
+/// tcp(7)).
 pub(crate) fn bytes_unread(socket: RawFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int through the pointer, which outlives the call; a bad descriptor is an error.
+    // SAFETY: FIONREAD writes one int through the pointer, which outlives the call; a bad descriptor is an
+    // error.
     check(unsafe { libc::ioctl(socket, libc::FIONREAD, &mut bytes) })?;
     Ok(bytes.max(0) as usize)
 }
@@ -49,8 +51,8 @@ pub(crate) fn tcp_bytes_received(socket: RawFd) -> io::Result<u64> {
     Ok(info[BYTES_RECEIVED])
 }
 
-/// Watches `socket` for reading, for writing, or both, by level: whatever is left unread is told again at the next
-/// wait (epoll_ctl(2) without `EPOLLET`). Takes a socket that `epoll` knows and one that it does not.
+/// Watches `socket` for reading, for writing, or both, by level: whatever is left unread is told again at the
+/// next wait (epoll_ctl(2) without `EPOLLET`). Takes a socket that `epoll` knows and one that it does not.
 pub(crate) fn watch_by_level(
     epoll: RawFd,
     socket: RawFd,
@@ -63,7 +65,8 @@ pub(crate) fn watch_by_level(
     let mut event = libc::epoll_event { events: (read | write) as u32, u64: key };
     // SAFETY: the kernel reads `event`, which outlives the call; bad descriptors are errors.
     let mut control = |operation| check(unsafe { libc::epoll_ctl(epoll, operation, socket, &mut event) });
-    // Whether it is known cannot be remembered: libpq may have closed the socket and opened one of the same number.
+    // Whether it is known cannot be remembered: libpq may have closed the socket and opened one of the same
+    // number.
     match control(libc::EPOLL_CTL_MOD) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => control(libc::EPOLL_CTL_ADD)?,
         result => result?,

@@ -1,6 +1,4 @@
 //! On the hot path nothing is allocated in Rust: what libpq does is its own.
-#![allow(unsafe_code)]
-
 mod common;
 
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
@@ -55,7 +53,9 @@ fn a_notification_costs_no_allocation() {
         let (mut events, _) = listening(&conninfo, &[&channel]);
         let mut sql = Sql::connect(&server().conninfo());
         let mut flood = |events: &mut EventLoop| {
-            sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 20000) i"));
+            sql.run(&format!(
+                "SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 20000) i"
+            ));
             for i in 0..100 {
                 sql.notify(&channel, &format!("single {i}"));
             }

@@ -1,4 +1,5 @@
-//! The command as its users meet it: output, exit status, one sentence for each mistake, and no secret anywhere.
+//! The command as its users meet it: output, exit status, one sentence for each mistake, and no secret
+//! anywhere.
 #![cfg(feature = "command")]
 
 mod common;
@@ -116,7 +117,10 @@ fn listen_goes_on_after_an_outage_and_says_what_was_missed() {
     let lost = listen.json();
     assert_eq!((&lost["event"], &lost["sqlstate"]), (&"disconnected".into(), &"57P01".into()));
     let gap = listen.json();
-    assert_eq!((&gap["event"], &gap["reason"], &gap["attempts"]), (&"gap".into(), &"outage".into(), &1.into()));
+    assert_eq!(
+        (&gap["event"], &gap["reason"], &gap["attempts"]),
+        (&"gap".into(), &"outage".into(), &1.into())
+    );
     sql.notify(&channel, "back");
     assert_eq!(listen.json()["payload"], "back");
     assert_eq!(listen.status(), 0);
@@ -234,7 +238,8 @@ fn a_million_notifications_at_once_come_all_in_order_in_little_memory() {
     let sender = std::thread::spawn({
         let (dsn, channel) = (dsn.clone(), channel.clone());
         move || {
-            let flood = format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, {COUNT}) i");
+            let flood =
+                format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, {COUNT}) i");
             Sql::connect(&dsn).run(&flood);
         }
     });
@@ -262,7 +267,8 @@ fn the_demo_shows_events_and_leaves_nothing_behind() {
     let opened = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(temporary.path(), opened).unwrap();
     let output = pgwake(&["demo", "-f", "json"]).env("TMPDIR", temporary.path()).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     let events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let operations = ["insert", "insert", "update", "delete", "by hand"];
@@ -280,7 +286,10 @@ fn the_demo_shows_events_and_leaves_nothing_behind() {
 fn version_and_help_say_what_is_there() {
     let output = run(&["version"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(env!("CARGO_PKG_VERSION")) && text.contains("libpq") && text.contains("OpenSSL"), "{text}");
+    assert!(
+        text.contains(env!("CARGO_PKG_VERSION")) && text.contains("libpq") && text.contains("OpenSSL"),
+        "{text}"
+    );
     let mut help = String::new();
     let mut child = pgwake(&["listen", "--help"]).spawn().unwrap();
     child.stdout.take().unwrap().read_to_string(&mut help).unwrap();

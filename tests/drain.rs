@@ -1,12 +1,10 @@
 //! Nothing is left behind: bursts over every transport, in the loop's own wait and nested in others.
 
-#![allow(unsafe_code)]
-
 mod common;
 
 use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server, transports};
 use mio::{Events, Interest, Poll, Token};
-use pgwake::pq::{Conninfo, Connection};
+use pgwake::pq::{Connection, Conninfo};
 use pgwake::{Event, EventLoop};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,11 +12,16 @@ use std::time::{Duration, Instant};
 
 const BURST: usize = 300;
 
-/// A burst in one transaction, or one in as many; each is a function because only the order of commits counts.
-const LOADS: [(&str, fn(&mut Sql, &str)); 2] = [("300 × 4 KB at once", big_burst), ("300 transactions", many_rows)];
+/// Sends a burst to a channel.
+type Load = fn(&mut Sql, &str);
+
+/// A burst in one transaction, and one in as many as it has notifications.
+const LOADS: [(&str, Load); 2] = [("300 × 4 KB at once", big_burst), ("300 transactions", many_rows)];
 
 fn big_burst(sql: &mut Sql, channel: &str) {
-    sql.run(&format!("SELECT pg_notify('{channel}', rpad(i || ' ', 4000, 'x')) FROM generate_series(0, 299) i"));
+    sql.run(&format!(
+        "SELECT pg_notify('{channel}', rpad(i || ' ', 4000, 'x')) FROM generate_series(0, 299) i"
+    ));
 }
 
 fn many_rows(sql: &mut Sql, channel: &str) {
@@ -100,7 +103,8 @@ fn in_an_outer_epoll(edge: epoll::EventFlags) {
         epoll::add(&outer, inner, epoll::EventData::new_u64(0), epoll::EventFlags::IN | edge).unwrap();
         // One registration for the whole burst: an edge that is lost is lost for good.
         while count.0 < BURST {
-            let mut found = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+            let mut found =
+                [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
             let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
             let woken = epoll::wait(&outer, &mut found, Some(&patience)).unwrap();
             assert_eq!(woken, 1, "no wake-up after {} of {BURST}", count.0);

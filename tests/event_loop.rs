@@ -1,7 +1,5 @@
 //! The loop as its host sees it: waiting, waking, several sessions, one descriptor.
 
-#![allow(unsafe_code)]
-
 mod common;
 
 use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server};
@@ -132,7 +130,11 @@ fn the_descriptor_stays_the_same_and_tells_of_commands_and_timers() {
         }
         let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         let mut watched = [rustix::event::PollFd::new(&borrowed, rustix::event::PollFlags::IN)];
-        assert_eq!(rustix::event::poll(&mut watched, Some(&timeout)).unwrap(), 1, "the descriptor told of nothing");
+        assert_eq!(
+            rustix::event::poll(&mut watched, Some(&timeout)).unwrap(),
+            1,
+            "the descriptor told of nothing"
+        );
     };
     let session = events.connect(&server().conninfo()).unwrap();
     assert_eq!(pump(&mut events), Seen::listening(&[]));

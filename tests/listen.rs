@@ -23,7 +23,9 @@ fn a_notification_carries_channel_payload_and_pid() {
     let (mut events, session) = listening(&server().conninfo(), &[&channel]);
     let mut sql = Sql::connect(&server().conninfo());
     sql.notify(&channel, r#"{"id": 7}"#);
-    let Some(Event::Notification(n)) = events.next(Some(PATIENCE)).unwrap() else { panic!("no notification") };
+    let Some(Event::Notification(n)) = events.next(Some(PATIENCE)).unwrap() else {
+        panic!("no notification")
+    };
     assert_eq!((n.session, n.db, n.pid, n.own), (session, "postgres", sql.pid(), false));
     assert_eq!((n.channel_str(), n.payload_str()), (Some(&*channel), Some(r#"{"id": 7}"#)));
     assert_eq!(n.json::<std::collections::HashMap<&str, i32>>().unwrap()["id"], 7);
@@ -31,7 +33,8 @@ fn a_notification_carries_channel_payload_and_pid() {
 
 #[test]
 fn a_channel_is_exact_bytes_of_any_content() {
-    let names = ["Foo", "foo", "two words", "a\"b", "'; DROP TABLE t; --", "日本語 ☃", "select", "\\", "\u{1}\n"];
+    let names =
+        ["Foo", "foo", "two words", "a\"b", "'; DROP TABLE t; --", "日本語 ☃", "select", "\\", "\u{1}\n"];
     let (mut events, session) = listening(&server().conninfo(), &names);
     let mut sql = Sql::connect(&server().conninfo());
     for name in names {
@@ -53,10 +56,7 @@ fn the_longest_channel_and_the_longest_payload_pass() {
     let (mut events, session) = listening(&server().conninfo(), &[&channel]);
     let payload = "p".repeat(7999);
     events.notify(session, &channel, &payload).unwrap();
-    assert_eq!(
-        next(&mut events),
-        Seen::Notification { channel: channel.clone(), payload, own: true }
-    );
+    assert_eq!(next(&mut events), Seen::Notification { channel: channel.clone(), payload, own: true });
     assert_eq!(next(&mut events), Seen::Sent(1));
 }
 
@@ -161,7 +161,8 @@ fn a_payload_that_the_server_refuses_is_told_and_harms_no_other() {
     let (mut events, session) = listening(&server().conninfo(), &[&channel]);
     events.notify(session, &channel, b"not \xff UTF-8").unwrap();
     events.notify(session, &channel, "fine").unwrap();
-    let refused = Seen::CommandFailed { command: "notify".into(), channel: channel.clone(), sqlstate: "22021".into() };
+    let refused =
+        Seen::CommandFailed { command: "notify".into(), channel: channel.clone(), sqlstate: "22021".into() };
     assert_eq!(next(&mut events), refused);
     assert_eq!(next(&mut events), Seen::Notification { channel, payload: "fine".into(), own: true });
     assert_eq!(next(&mut events), Seen::Sent(1));
@@ -170,10 +171,13 @@ fn a_payload_that_the_server_refuses_is_told_and_harms_no_other() {
 #[test]
 fn payloads_are_bytes_whatever_the_encodings() {
     let mut admin = Sql::connect(&server().conninfo());
-    for (encoding, payload) in [("SQL_ASCII", b"\xff\xfe".as_slice()), ("LATIN1", b"caf\xe9"), ("EUC_JP", b"\xb0\xa1")] {
+    for (encoding, payload) in
+        [("SQL_ASCII", b"\xff\xfe".as_slice()), ("LATIN1", b"caf\xe9"), ("EUC_JP", b"\xb0\xa1")]
+    {
         let db = format!("in_{}", encoding.to_lowercase());
         admin.run(&format!("CREATE DATABASE {db} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"));
-        let conninfo = server().conninfo().replace("dbname=postgres", &format!("dbname={db} client_encoding=UTF8"));
+        let conninfo =
+            server().conninfo().replace("dbname=postgres", &format!("dbname={db} client_encoding=UTF8"));
         let (mut events, session) = listening(&conninfo, &["c"]);
         events.notify(session, "c", payload).unwrap();
         match events.next(Some(PATIENCE)).unwrap() {

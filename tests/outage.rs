@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{PASSWORD, PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, start_server};
+use common::{
+    PASSWORD, PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, start_server,
+};
 use pgwake::{Event, EventLoop, SessionOptions};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -39,7 +41,8 @@ fn what_was_there_before_the_loss_is_delivered_first() {
     let pid = connect(&mut events, &channel, Duration::ZERO);
     let mut sql = Sql::connect(&server().conninfo());
     sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 1000) i"));
-    // The listener's process tells its client before it looks at the next signal; it is idle when it has told.
+    // The listener's process tells its client before it looks at the next signal; it is idle when it has
+    // told.
     let idle = format!("SELECT state FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'ClientRead'");
     while sql.value(&idle) != "idle" {}
     sql.run(&format!("SELECT pg_terminate_backend({pid})"));
@@ -74,7 +77,10 @@ fn every_hole_in_a_numbered_stream_lies_in_a_gap() {
                 assert!(number == expected || (number > expected && is_gap), "a silent hole before {number}");
                 (expected, is_gap) = (number + 1, false);
                 if number % 200 == 100 && losses < 8 {
-                    pid = killer.value(&format!("SELECT pid FROM pg_stat_activity WHERE pid = {pid}")).parse().unwrap();
+                    pid = killer
+                        .value(&format!("SELECT pid FROM pg_stat_activity WHERE pid = {pid}"))
+                        .parse()
+                        .unwrap();
                     killer.run(&format!("SELECT pg_terminate_backend({pid})"));
                 }
             }
@@ -101,7 +107,8 @@ fn a_frozen_backend_is_noticed_within_two_heartbeats() {
     let pid = connect(&mut events, &channel, heartbeat);
     // Several heartbeats pass first, and the server answers them.
     assert_silent(&mut events, Duration::from_millis(1600));
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
     let frozen = Instant::now();
     signal("-STOP");
     let told = next(&mut events);
@@ -141,7 +148,8 @@ fn a_permanent_error_ends_in_one_failure_after_two_attempts() {
         // Nothing is left to wait for, so an unlimited wait ends at once.
         assert!(events.next(None).unwrap().is_none());
     }
-    let (mut events, _) = listening(&format!("{conninfo} dbname=postgres user=locked password={PASSWORD}"), &["c"]);
+    let (mut events, _) =
+        listening(&format!("{conninfo} dbname=postgres user=locked password={PASSWORD}"), &["c"]);
     assert_silent(&mut events, Duration::from_millis(50));
 }
 
@@ -166,11 +174,15 @@ fn a_notification_whose_outcome_is_unknown_is_told() {
         Some(Event::Listening(listening)) => listening.backend_pid,
         other => panic!("{other:?}"),
     };
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
     signal("-STOP");
     events.notify(session, "somewhere", "").unwrap();
-    let unknown =
-        Seen::CommandFailed { command: "notify".into(), channel: "somewhere".into(), sqlstate: "08007".into() };
+    let unknown = Seen::CommandFailed {
+        command: "notify".into(),
+        channel: "somewhere".into(),
+        sqlstate: "08007".into(),
+    };
     assert_eq!(next(&mut events), unknown);
     assert_eq!(next(&mut events), Seen::Disconnected("08006".into()));
     signal("-CONT");

@@ -23,8 +23,8 @@ Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
 Exit status: 0 done (also by Ctrl-C), 1 failed while running, 2 wrong usage."
 )]
 pub(crate) struct Arguments {
-    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on this
-    /// machine can read it: keep passwords in ~/.pgpass
+    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on
+    /// this machine can read it: keep passwords in ~/.pgpass
     #[arg(short, long, global = true, value_name = "CONNINFO")]
     pub(crate) dsn: Option<String>,
 
@@ -50,7 +50,8 @@ pub(crate) enum Format {
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
-    /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean up
+    /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean
+    /// up
     Demo,
     /// Print notifications as they come
     Listen(Listen),

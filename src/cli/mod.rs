@@ -77,8 +77,8 @@ fn start_log(verbose: u8) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
 }
 
-/// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error in the
-/// conninfo should not be retried for ever. Afterwards the session goes on by itself.
+/// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error
+/// in the conninfo should not be retried for ever. Afterwards the session goes on by itself.
 pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {
     let advice = match sqlstate.as_ref().map(pgwake::SqlState::as_str) {
         Some("28P01") => "check the user and the password (~/.pgpass or PGPASSWORD)",

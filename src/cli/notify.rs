@@ -1,4 +1,5 @@
-//! `pgwake notify`: sends one payload, or each line of stdin, and ends when the server has committed them all.
+//! `pgwake notify`: sends one payload, or each line of stdin, and ends when the server has committed them
+//! all.
 
 use super::arguments::Notify;
 use super::stop::Stop;

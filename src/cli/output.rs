@@ -1,4 +1,5 @@
-//! Events to lines on stdout, as text for people or as JSON. In text, one event is one line whatever is in it.
+//! Events to lines on stdout, as text for people or as JSON. In text, one event is one line whatever is in
+//! it.
 
 use super::Failure;
 use super::arguments::Format;
@@ -89,8 +90,8 @@ fn names(line: &mut String, channels: &[Channel]) {
     }
 }
 
-/// Text as it is; control characters and bytes that are not UTF-8 as `\xNN`, what changes the direction of text or ends
-/// a line as `\u{…}`.
+/// Text as it is; control characters and bytes that are not UTF-8 as `\xNN`, what changes the direction of
+/// text or ends a line as `\u{…}`.
 fn printable(line: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -1,8 +1,8 @@
-//! A private PostgreSQL in a directory of its own, gone with the process that started it: for the demo, and for the
-//! tests, which share this file.
+//! A private PostgreSQL in a directory of its own, gone with the process that started it: for the demo, and
+//! for the tests, which share this file.
 //!
-//! A shell stands between us and the server. It holds the read end of a pipe of ours: when that closes, for whatever
-//! reason our process ended, it stops the server and removes the directory.
+//! A shell stands between us and the server. It holds the read end of a pipe of ours: when that closes, for
+//! whatever reason our process ended, it stops the server and removes the directory.
 
 use std::fs;
 use std::io::{self, Error, Read};
@@ -90,7 +90,8 @@ impl PrivateServer {
         }
         let mut command = Command::new("sh");
         command.args(["-c", SUPERVISOR, "sh"]).arg(&programs).arg(&directory);
-        // Outside of our process group, so that Ctrl-C reaches us first and the server is stopped in good order.
+        // Outside of our process group, so that Ctrl-C reaches us first and the server is stopped in good
+        // order.
         command.process_group(0).current_dir(&directory);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some((uid, gid)) = owner {
@@ -165,7 +166,9 @@ pub(crate) fn find_programs() -> io::Result<PathBuf> {
         found.into_iter().rev()
     });
     from_config.into_iter().chain(usual).find(is_complete).ok_or_else(|| {
-        Error::other("no PostgreSQL server was found: install one (Debian: apt-get install postgresql), or put initdb in PATH")
+        Error::other(
+            "no PostgreSQL server was found: install one (apt-get install postgresql), or put initdb in PATH",
+        )
     })
 }
 

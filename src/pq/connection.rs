@@ -20,8 +20,8 @@ pub struct Connection {
     quiet_at: Option<u64>,
 }
 
-// SAFETY: libpq lets any thread use a connection, one at a time (manual, "Behavior in Threaded Programs"), and nothing
-// here takes `&self` where libpq changes the connection.
+// SAFETY: libpq lets any thread use a connection, one at a time (manual, "Behavior in Threaded Programs"),
+// and nothing here takes `&self` where libpq changes the connection.
 unsafe impl Send for Connection {}
 
 /// What [`Connection::poll_connect`] waits for.
@@ -86,8 +86,8 @@ impl Connection {
         }
     }
 
-    /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one afterwards, even
-    /// under the same number, so it must be registered anew after each step.
+    /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one
+    /// afterwards, even under the same number, so it must be registered anew after each step.
     pub fn poll_connect(&mut self) -> Polling {
         // SAFETY: the connection is alive.
         match unsafe { pq_sys::PQconnectPoll(self.raw.as_ptr()) } {
@@ -105,7 +105,8 @@ impl Connection {
         }
     }
 
-    /// Whether the connection works. Look after every `consume_input`: after some fatal errors that still succeeds.
+    /// Whether the connection works. Look after every `consume_input`: after some fatal errors that still
+    /// succeeds.
     #[inline]
     pub fn status(&self) -> Status {
         // SAFETY: the connection is alive.
@@ -129,7 +130,8 @@ impl Connection {
         self.accepted(unsafe { pq_sys::PQsetnonblocking(self.raw.as_ptr(), 1) } == 0)
     }
 
-    /// Reads what the socket holds, up to some kilobytes, and sends what is still to be sent (`PQconsumeInput`).
+    /// Reads what the socket holds, up to some kilobytes, and sends what is still to be sent
+    /// (`PQconsumeInput`).
     ///
     /// That it succeeds says neither that something came nor that nothing is left.
     #[inline]
@@ -146,8 +148,8 @@ impl Connection {
         unsafe { Notify::from_raw(pq_sys::PQnotifies(self.raw.as_ptr())) }
     }
 
-    /// Whether input may be left that no further edge would tell of: for a poll that reports edges, as mio does. Ask
-    /// when [`notifies`](Self::notifies) has given all it had; on `true`, consume once more.
+    /// Whether input may be left that no further edge would tell of: for a poll that reports edges, as mio
+    /// does. Ask when [`notifies`](Self::notifies) has given all it had; on `true`, consume once more.
     pub fn has_unread_input(&mut self) -> Result<bool> {
         Ok(self.has_kernel_input()? || self.has_held_input()?)
     }
@@ -157,12 +159,13 @@ impl Connection {
         Ok(self.socket().map_or(Ok(0), sys::bytes_unread)? > 0)
     }
 
-    /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to libpq,
-    /// of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it.
+    /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to
+    /// libpq, of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it.
     ///
-    /// The answer is `false` when the kernel has more, for then a poll tells, and when nothing has arrived since a
-    /// moment at which the kernel was empty, and libpq has consumed once more since that moment: it asks for 8 KB at
-    /// least (`pqReadData`, fe-misc.c), which is as much as the first read of a record of 16 KB can leave behind.
+    /// The answer is `false` when the kernel has more, for then a poll tells, and when nothing has arrived
+    /// since a moment at which the kernel was empty, and libpq has consumed once more since that moment: it
+    /// asks for 8 KB at least (`pqReadData`, fe-misc.c), which is as much as the first read of a record of 16
+    /// KB can leave behind.
     #[inline]
     pub(crate) fn has_held_input(&mut self) -> Result<bool> {
         let Some(socket) = self.socket().filter(|_| self.encrypted) else { return Ok(false) };
@@ -175,8 +178,8 @@ impl Connection {
         Ok(!is_quiet)
     }
 
-    /// Sends what libpq still holds (`PQflush`); `false` when some of it is left, and the socket must be watched for
-    /// reading and for writing.
+    /// Sends what libpq still holds (`PQflush`); `false` when some of it is left, and the socket must be
+    /// watched for reading and for writing.
     pub fn flush(&mut self) -> Result<bool> {
         // SAFETY: the connection is alive.
         match unsafe { pq_sys::PQflush(self.raw.as_ptr()) } {
@@ -215,7 +218,8 @@ impl Connection {
         self.encrypted
     }
 
-    /// Takes the last message by which the server ended the connection. It comes as a notice, not as a result.
+    /// Takes the last message by which the server ended the connection. It comes as a notice, not as a
+    /// result.
     pub fn take_fatal_notice(&mut self) -> Option<Notice> {
         self.notices.fatal.take()
     }
@@ -259,7 +263,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: the connection is alive and finished once, here; the notices it points to are dropped after it.
+        // SAFETY: the connection is alive and finished once, here; the notices it points to are dropped after
+        // it.
         unsafe { pq_sys::PQfinish(self.raw.as_ptr()) }
     }
 }
@@ -293,14 +298,14 @@ mod tests {
 
     #[test]
     fn a_connect_error_has_its_sqlstate_whatever_the_language() {
-        let text = "connection to server at \"::1\", port 5432 failed: FATAL:  28P01: Passwort-Authentifizierung \
-                    für Benutzer »u« fehlgeschlagen\nORT:  auth_failed, auth.c:333\n";
+        let text = "connection to server at \"::1\", port 5432 failed: FATAL:  28P01: \
+                    Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen\nORT:  auth_failed, auth.c:333\n";
         let (message, sqlstate) = read_connect_error(text);
         assert_eq!(sqlstate, SqlState::new("28P01"));
         assert_eq!(
             message,
-            "connection to server at \"::1\", port 5432 failed: FATAL: Passwort-Authentifizierung für Benutzer »u« \
-             fehlgeschlagen"
+            "connection to server at \"::1\", port 5432 failed: FATAL: Passwort-Authentifizierung für \
+             Benutzer »u« fehlgeschlagen"
         );
     }
 

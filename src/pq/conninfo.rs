@@ -1,4 +1,5 @@
-//! What to connect to: a connection string as keywords and values, parsed by libpq itself, shown without its secrets.
+//! What to connect to: a connection string as keywords and values, parsed by libpq itself, shown without its
+//! secrets.
 #![allow(unsafe_code)]
 
 use super::text;
@@ -6,8 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use std::ffi::{CString, c_char};
 use std::fmt;
 
-/// The usual directories of a server's socket: Debian's, and PostgreSQL's own. Which of them a libpq tries by itself
-/// depends on who built it, so both are tried where nothing names a host.
+/// The usual directories of a server's socket: Debian's, and PostgreSQL's own. Which of them a libpq tries by
+/// itself depends on who built it, so both are tried where nothing names a host.
 const SOCKET_DIRECTORIES: &str = "/var/run/postgresql,/tmp";
 
 /// Keywords and values, as `PQconnectStartParams` takes them (manual, "Connection Strings").
@@ -18,7 +19,8 @@ pub struct Conninfo {
 }
 
 impl Conninfo {
-    /// Parses `key=value` pairs or a URI. Environment, service file and `~/.pgpass` fill in the rest when connecting.
+    /// Parses `key=value` pairs or a URI. Environment, service file and `~/.pgpass` fill in the rest when
+    /// connecting.
     pub fn parse(conninfo: &str) -> Result<Self> {
         let source = CString::new(conninfo)
             .map_err(|_| Error::new(ErrorKind::InvalidArgument, "the connection string holds a NUL byte"))?;
@@ -119,11 +121,13 @@ impl fmt::Debug for Conninfo {
     }
 }
 
-/// libpq quotes the part it could not read, and that part may be a password: the quotes are kept, their content is not.
+/// libpq quotes the part it could not read, and that part may be a password: the quotes are kept, their
+/// content is not.
 fn malformed(message: &str) -> Error {
     let parts = message.trim().split('"').enumerate();
     let hidden: String = parts.map(|(i, part)| if i % 2 == 0 { part } else { "\"…\"" }).collect();
-    let advice = "write it as \"host=… dbname=…\" or \"postgresql://user@host/dbname\", with special characters quoted";
+    let advice =
+        "write it as \"host=… dbname=…\" or \"postgresql://user@host/dbname\", special characters quoted";
     Error::new(ErrorKind::InvalidArgument, format!("the connection string is malformed: {hidden}; {advice}"))
 }
 

@@ -1,15 +1,16 @@
-//! The thin layer over libpq: ownership by `Drop`, lifetimes instead of copies, no policy. Nothing else names `PQ*`.
+//! The thin layer over libpq: ownership by `Drop`, lifetimes instead of copies, no policy. Nothing else names
+//! `PQ*`.
 //!
-//! Most programs want [`EventLoop`](crate::EventLoop). This layer is for those who own a mio loop and want the three
-//! steps of every LISTEN program bare: wait until the socket is readable, consume, drain.
+//! Most programs want [`EventLoop`](crate::EventLoop). This layer is for those who own a mio loop and want
+//! the three steps of every LISTEN program bare: wait until the socket is readable, consume, drain.
 //!
 //! # Draining readiness
 //!
-//! mio reports an edge: readiness is told once, and not again for what was left unread. libpq's `PQconsumeInput` makes
-//! one `recv` of some kilobytes at most. One call per wake-up therefore loses wake-ups: of a burst of 300
-//! notifications of 4 KB it delivers 4 and hangs. So consume and take notifications until
-//! [`has_unread_input`](Connection::has_unread_input) says that nothing is left, and, when mio says that the peer has
-//! closed, until the connection is no longer [`Status::Ok`].
+//! mio reports an edge: readiness is told once, and not again for what was left unread. libpq's
+//! `PQconsumeInput` makes one `recv` of some kilobytes at most. One call per wake-up therefore loses
+//! wake-ups: of a burst of 300 notifications of 4 KB it delivers 4 and hangs. So consume and take
+//! notifications until [`has_unread_input`](Connection::has_unread_input) says that nothing is left, and,
+//! when mio says that the peer has closed, until the connection is no longer [`Status::Ok`].
 //!
 //! ```no_run
 //! use mio::{Events, Interest, Poll, Token};
@@ -75,8 +76,8 @@ pub fn version() -> String {
 #[allow(unsafe_code)]
 pub fn tls_version() -> Option<String> {
     type OpensslVersion = unsafe extern "C" fn(std::ffi::c_int) -> *const std::ffi::c_char;
-    // SAFETY: dlsym takes a C string and gives NULL or an address; the address has the type of the function's manual
-    // page (OpenSSL_version(3)), whose answer for 0 is a static C string.
+    // SAFETY: dlsym takes a C string and gives NULL or an address; the address has the type of the function's
+    // manual page (OpenSSL_version(3)), whose answer for 0 is a static C string.
     unsafe {
         let address = libc::dlsym(libc::RTLD_DEFAULT, c"OpenSSL_version".as_ptr());
         if address.is_null() {

@@ -1,5 +1,5 @@
-//! What the server says unasked. Without a receiver libpq would print it to the host program's stderr; and the reason
-//! why a server ends a connection comes in no other way.
+//! What the server says unasked. Without a receiver libpq would print it to the host program's stderr; and
+//! the reason why a server ends a connection comes in no other way.
 #![allow(unsafe_code)]
 
 use super::text;
@@ -27,7 +27,8 @@ pub(super) struct Notices {
 ///
 /// # Safety
 ///
-/// `notices` points to the `Notices` of the connection, which nobody else uses meanwhile; `result` is a valid result.
+/// `notices` points to the `Notices` of the connection, which nobody else uses meanwhile; `result` is a valid
+/// result.
 pub(super) unsafe extern "C" fn receive(notices: *mut c_void, result: *const pq_sys::PGresult) {
     // SAFETY: as promised above; libpq calls this on our own thread from within a call of ours.
     let notice = unsafe { from_result(result) };

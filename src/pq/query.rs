@@ -16,8 +16,8 @@ impl Connection {
         self.accepted(unsafe { pq_sys::PQsendQuery(self.raw.as_ptr(), sql.as_ptr()) } == 1)
     }
 
-    /// Sends one command with parameters of type `text` (`PQsendQueryParams`). They go as they are, without a copy of
-    /// ours and without quoting.
+    /// Sends one command with parameters of type `text` (`PQsendQueryParams`). They go as they are, without a
+    /// copy of ours and without quoting.
     pub fn send_query_params(&mut self, sql: &[u8], parameters: &[&[u8]]) -> Result<()> {
         /// No command of ours has more; an array on the stack saves an allocation.
         const PARAMETERS_MAX: usize = 4;
@@ -35,7 +35,8 @@ impl Connection {
         }
         // The binary format of text is its bytes with a length: no NUL is needed at the end.
         let (types, formats) = ([TEXT_OID; PARAMETERS_MAX], [1; PARAMETERS_MAX]);
-        // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call, which copies.
+        // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
+        // which copies.
         let sent = unsafe {
             pq_sys::PQsendQueryParams(
                 self.raw.as_ptr(),
@@ -70,7 +71,8 @@ impl Connection {
     }
 
     /// The next result (`PQgetResult`); `None` at the end of a command's results. Waits while
-    /// [`is_busy`](Self::is_busy). Take notifications afterwards: those that came with the result cause no readiness.
+    /// [`is_busy`](Self::is_busy). Take notifications afterwards: those that came with the result cause no
+    /// readiness.
     pub fn result(&mut self) -> Option<QueryResult> {
         // SAFETY: the connection is alive; the result has no other owner.
         unsafe { QueryResult::from_raw(pq_sys::PQgetResult(self.raw.as_ptr())) }

@@ -1,5 +1,5 @@
-//! How long to wait before the next attempt to connect: doubling, with full jitter, so that many clients of one server
-//! do not come back in step.
+//! How long to wait before the next attempt to connect: doubling, with full jitter, so that many clients of
+//! one server do not come back in step.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;

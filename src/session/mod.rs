@@ -1,5 +1,5 @@
-//! One connection's life: a state machine that never waits. Readiness and the time flow in; out come what happened
-//! ([`Progress`]), what it waits for, and until when.
+//! One connection's life: a state machine that never waits. Readiness and the time flow in; out come what
+//! happened ([`Progress`]), what it waits for, and until when.
 //!
 //! ```text
 //! Connecting ──▶ Open ──▶ (lost) ──▶ Waiting ──▶ Connecting …
@@ -19,8 +19,8 @@ pub(crate) use pipeline::Command;
 use pipeline::{Asker, Pipeline};
 use std::time::{Duration, Instant};
 
-/// How long one attempt to connect may take when the conninfo has no `connect_timeout`; libpq enforces that only in its
-/// blocking calls.
+/// How long one attempt to connect may take when the conninfo has no `connect_timeout`; libpq enforces that
+/// only in its blocking calls.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// What happened. The source takes the notifications that libpq holds before it asks for more.
@@ -118,7 +118,8 @@ impl Session {
         self.is_ready = true;
     }
 
-    /// Whether bytes may be held where no poller sees them, so that the session wants another turn without being told.
+    /// Whether bytes may be held where no poller sees them, so that the session wants another turn without
+    /// being told.
     #[inline]
     pub(crate) fn holds_more(&mut self) -> bool {
         // An error here is the socket's, and consuming tells it better.
@@ -162,7 +163,8 @@ impl Session {
         }
     }
 
-    /// Nothing was heard for a heartbeat: ask the server for a sign of life, or give it up if it was asked already.
+    /// Nothing was heard for a heartbeat: ask the server for a sign of life, or give it up if it was asked
+    /// already.
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         // When we were late ourselves, the sign may be waiting in the socket.
@@ -180,8 +182,8 @@ impl Session {
         }
     }
 
-    /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is
-    /// a failure of the connection, and comes as [`Progress::Lost`].
+    /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to
+    /// send is a failure of the connection, and comes as [`Progress::Lost`].
     pub(crate) fn send<'a>(&mut self, batch: impl Iterator<Item = Command<'a>>) {
         self.send_as(Asker::Source, batch);
     }

@@ -1,5 +1,5 @@
-//! Commands out, answers in, in order and without waiting: each batch is one transaction between two synchronisation
-//! points, so an error in one leaves the others alone (manual, "Pipeline Mode").
+//! Commands out, answers in, in order and without waiting: each batch is one transaction between two
+//! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
 
 use crate::error::{Error, Result};
 use crate::pq::{Connection, ResultStatus};
@@ -58,7 +58,8 @@ impl Pipeline {
         let mut ended = false;
         while !self.unanswered.is_empty() && !connection.is_busy() {
             let Some(result) = connection.result() else {
-                // One `None` ends the results of a command; a second one means that there is no more to come now.
+                // One `None` ends the results of a command; a second one means that there is no more to come
+                // now.
                 if ended {
                     return None;
                 }

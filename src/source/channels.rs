@@ -1,7 +1,7 @@
 //! LISTEN and NOTIFY over one session: commands in, notifications out, and a gap told after each outage.
 //!
-//! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again and before
-//! the next notification.
+//! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again
+//! and before the next notification.
 
 use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
@@ -10,12 +10,13 @@ use crate::session::{Command, Loss, Progress, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-/// How many notifications may wait to be sent, and how many bytes they may hold together: a caller that queues faster
-/// than the server commits is told to take events first.
+/// How many notifications may wait to be sent, and how many bytes they may hold together: a caller that
+/// queues faster than the server commits is told to take events first.
 const UNSENT_MAX: usize = 65_536;
 const UNSENT_BYTES_MAX: usize = 16 << 20;
 
-/// How many batches may be on their way: enough to hide the round trip, few enough to lose when a connection breaks.
+/// How many batches may be on their way: enough to hide the round trip, few enough to lose when a connection
+/// breaks.
 const UNANSWERED_MAX: usize = 256;
 
 const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1, $2)";
@@ -99,7 +100,7 @@ impl ChannelSource {
         if payload.len() > PAYLOAD_BYTES_MAX {
             let n = payload.len();
             let message = format!(
-                "the payload has {n} bytes: PostgreSQL takes at most 7999, send a reference to the data instead"
+                "the payload has {n} bytes: PostgreSQL takes at most 7999, send a reference to the data"
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
@@ -145,13 +146,14 @@ impl ChannelSource {
         }
     }
 
-    /// Says on a new connection what has to be said before anything else: the encoding and every LISTEN, at once.
+    /// Says on a new connection what has to be said before anything else: the encoding and every LISTEN, at
+    /// once.
     fn prepare(&mut self) {
         let Some(connection) = self.session.connection() else { return };
         self.db = connection.database();
         self.backend_pid = connection.backend_pid();
-        // A payload that cannot be converted to the client's encoding would make the server end this session, and
-        // anybody may send one. With the server's own encoding nothing is converted.
+        // A payload that cannot be converted to the client's encoding would make the server end this session,
+        // and anybody may send one. With the server's own encoding nothing is converted.
         let encoding = connection.parameter(c"server_encoding");
         let set_encoding = (encoding != connection.parameter(c"client_encoding"))
             .then(|| format!("SET client_encoding TO '{encoding}'").into_bytes());
@@ -261,8 +263,8 @@ impl ChannelSource {
     }
 }
 
-/// `LISTEN "…"` or `UNLISTEN "…"`. Quoting needs no connection: the client's encoding is the server's, and in those no
-/// multi-byte character holds a quote (manual, "Supported Character Sets": server-safe encodings).
+/// `LISTEN "…"` or `UNLISTEN "…"`. Quoting needs no connection: the client's encoding is the server's, and in
+/// those no multi-byte character holds a quote (manual, "Supported Character Sets": server-safe encodings).
 fn listen_sql(listen: bool, channel: &Channel) -> Vec<u8> {
     let mut sql = if listen { b"LISTEN \"".to_vec() } else { b"UNLISTEN \"".to_vec() };
     for byte in channel.as_bytes() {

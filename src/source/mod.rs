@@ -1,4 +1,5 @@
-//! What a session emits: each source drives one session and turns what comes over it into reports and notifications.
+//! What a session emits: each source drives one session and turns what comes over it into reports and
+//! notifications.
 
 pub(crate) mod channels;
 

@@ -1,11 +1,11 @@
-//! What the tests share: a private server for each test binary, SQL over a plain connection, and waiting for an event
-//! instead of for a time.
+//! What the tests share: a private server for each test binary, SQL over a plain connection, and waiting for
+//! an event instead of for a time.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 #[path = "../../src/cli/server.rs"]
 mod server;
 
-use pgwake::pq::{Conninfo, Connection, ResultStatus};
+use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};
 use server::{PrivateServer, ServerOptions};
 use std::sync::OnceLock;
@@ -170,8 +170,8 @@ pub(crate) fn assert_silent(events: &mut EventLoop, time: Duration) {
     }
 }
 
-/// A loop with one session that listens on `channels` already. It has no heartbeat, which could cover up a wake-up that
-/// was lost.
+/// A loop with one session that listens on `channels` already. It has no heartbeat, which could cover up a
+/// wake-up that was lost.
 pub(crate) fn listening(conninfo: &str, channels: &[&str]) -> (EventLoop, pgwake::SessionId) {
     let mut events = EventLoop::new().unwrap();
     let options = pgwake::SessionOptions::new().heartbeat(Duration::ZERO);

@@ -1,0 +1,51 @@
+#!/bin/sh
+# setup.sh [--test]: sees to it that pgwake can be built and its demo run; with --test, also its tests.
+# Installs what is missing when it may (root or passwordless sudo, Debian or Ubuntu), and names it in one line when it
+# may not. Does nothing, and needs no rights, when nothing is missing.
+set -eu
+
+PATH=$PATH:$HOME/.cargo/bin
+missing='' packages=''
+need() { missing="$missing${missing:+, }$1" packages="$packages $2"; }
+
+has_server() {
+    for directory in $(echo "$PATH" | tr ':' ' ') "$(pg_config --bindir 2>/dev/null)" \
+        /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/local/pgsql/bin; do
+        [ -x "$directory/initdb" ] && [ -x "$directory/postgres" ] && return 0
+    done
+    return 1
+}
+has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
+
+command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
+command -v pkg-config >/dev/null || need 'pkg-config' 'pkg-config'
+has_library openssl || need 'the headers of OpenSSL' 'libssl-dev'
+has_server || need 'a PostgreSQL server' 'postgresql'
+if [ "${1:-}" = --test ]; then
+    has_library libpq || need 'the headers of libpq' 'libpq-dev'
+fi
+if ! command -v cargo >/dev/null; then
+    echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2
+    exit 1
+fi
+[ -n "$missing" ] || exit 0
+
+as_root=''
+if [ "$(id -u)" != 0 ]; then
+    as_root='sudo -n'
+    sudo -n true 2>/dev/null || as_root=no
+fi
+if [ "$as_root" = no ] || ! command -v apt-get >/dev/null; then
+    echo "pgwake: missing: $missing; on Debian or Ubuntu: apt-get install$packages" >&2
+    exit 1
+fi
+
+echo "pgwake: installing $missing …" >&2
+# Debian's package would make and start a server of its own; only its programs are wanted here.
+if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
+    $as_root mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
+$as_root apt-get -qq update
+# shellcheck disable=SC2086 # each word is a package
+DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends $packages >/dev/null
