@@ -296,8 +296,12 @@ impl EventLoop {
         if session.holds_more() {
             self.held.push(index);
         }
-        if let Some((connection, wait_for)) = session.take_watch() {
-            self.reactor.watch(connection, index, wait_for)?;
+        if let Some((connection, wait_for)) = session.take_watch()
+            && let Err(error) = self.reactor.watch(connection, index, wait_for)
+        {
+            // A socket that cannot be watched is this session's trouble, and no other's.
+            session.fail(error.into());
+            self.ready.push_back(index);
         }
         self.schedule(index)
     }

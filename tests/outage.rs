@@ -187,3 +187,17 @@ fn a_notification_whose_outcome_is_unknown_is_told() {
     assert_eq!(next(&mut events), Seen::Disconnected("08006".into()));
     signal("-CONT");
 }
+
+#[test]
+fn a_notification_queued_on_a_session_that_fails_is_told() {
+    let mut events = EventLoop::new().unwrap();
+    let conninfo = format!("host=127.0.0.1 port={} dbname=does_not_exist user=postgres", server().port());
+    let session = events.connect(&conninfo).unwrap();
+    events.notify(session, "c", "never sent").unwrap();
+    assert_eq!(next(&mut events), Seen::Disconnected("3D000".into()));
+    let unsent =
+        Seen::CommandFailed { command: "notify".into(), channel: "c".into(), sqlstate: "3D000".into() };
+    assert_eq!(next(&mut events), unsent);
+    assert_eq!(next(&mut events), Seen::Failed("3D000".into()));
+    assert_eq!(events.notify(session, "c", "").unwrap_err().kind, pgwake::ErrorKind::Connection);
+}

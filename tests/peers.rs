@@ -30,7 +30,7 @@ fn each_peer_says_ready_and_then_reports() {
         let report: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert_eq!(report["n"], 100);
         for figure in ["wall_s", "per_s", "cpu_ns_each", "p50_us", "p99_us", "p999_us", "max_us"] {
-            assert!(report[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} of {report}");
+            assert!(report[figure].as_f64().is_some_and(|value| value >= 0.0), "{figure} of {report}");
         }
         assert!(report["max_us"].as_f64().unwrap() < 60e6, "the clocks are the same: {report}");
         assert!(peer.wait().unwrap().success());

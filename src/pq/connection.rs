@@ -299,7 +299,8 @@ mod tests {
     #[test]
     fn a_connect_error_has_its_sqlstate_whatever_the_language() {
         let text = "connection to server at \"::1\", port 5432 failed: FATAL:  28P01: \
-                    Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen\nORT:  auth_failed, auth.c:333\n";
+                    Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen\n\
+                    ORT:  auth_failed, auth.c:333\n";
         let (message, sqlstate) = read_connect_error(text);
         assert_eq!(sqlstate, SqlState::new("28P01"));
         assert_eq!(

@@ -44,6 +44,8 @@ pub(crate) struct ChannelSource {
     skip_own: bool,
     /// All channels listen on the connection there is, and what it brings is passed on.
     is_listening: bool,
+    /// No further attempt will be made to connect.
+    has_failed: bool,
     wanted: BTreeSet<Channel>,
     changes: Vec<Change>,
     unsent: VecDeque<(Channel, Box<[u8]>)>,
@@ -63,6 +65,7 @@ impl ChannelSource {
             backend_pid: 0,
             skip_own,
             is_listening: false,
+            has_failed: false,
             wanted: BTreeSet::new(),
             changes: Vec::new(),
             unsent: VecDeque::new(),
@@ -108,6 +111,10 @@ impl ChannelSource {
             let message =
                 "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if self.has_failed {
+            let message = "the session has failed for good: disconnect it, mend the cause, and connect again";
+            return Err(Error::new(ErrorKind::Connection, message));
         }
         if self.unsent.len() >= UNSENT_MAX || self.unsent_bytes + payload.len() > UNSENT_BYTES_MAX {
             let message =
@@ -209,7 +216,7 @@ impl ChannelSource {
             }
             (Some(Batch::Notify(_)), Ok(())) => self.sent += 1,
             (Some(Batch::Notify(channel)), Err(error)) => {
-                self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });
+                self.report_unsent(channel, error);
             }
             (None, _) => {}
         }
@@ -241,25 +248,33 @@ impl ChannelSource {
         });
     }
 
+    fn report_unsent(&mut self, channel: Channel, error: Error) {
+        self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });
+    }
+
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
         self.is_listening = false;
         if self.was_listening {
             let outage = self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
             outage.attempts += 1;
         }
-        for batch in self.unanswered.drain(..) {
+        let message = "the connection was lost before the server answered: it may have been sent or not";
+        let unknown =
+            Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN));
+        for batch in std::mem::take(&mut self.unanswered) {
             if let Batch::Notify(channel) = batch {
-                let message =
-                    "the connection was lost before the server answered: it may have been sent or not";
-                let error =
-                    Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN));
-                self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });
+                self.report_unsent(channel, unknown.clone());
             }
         }
-        self.reports.push_back(match retry_in {
-            Some(retry_in) => Report::Disconnected { error, retry_in },
-            None => Report::Failed { error },
-        });
+        let Some(retry_in) = retry_in else {
+            self.has_failed = true;
+            self.unsent_bytes = 0;
+            for (channel, _) in std::mem::take(&mut self.unsent) {
+                self.report_unsent(channel, error.clone());
+            }
+            return self.reports.push_back(Report::Failed { error });
+        };
+        self.reports.push_back(Report::Disconnected { error, retry_in });
     }
 }
 
