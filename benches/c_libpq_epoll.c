@@ -42,6 +42,7 @@ int main(int argc, char **argv) {
     long count = atol(argv[3]), taken = 0;
     int64_t *latency_ns = malloc(sizeof *latency_ns * count), first_ns = 0;
     PGconn *connection = PQconnectdb(argv[1]);
+    if (latency_ns) memset(latency_ns, 1, sizeof *latency_ns * count); /* no page is to be found while it counts */
     if (!latency_ns || PQstatus(connection) != CONNECTION_OK) fail(connection);
     char *channel = PQescapeIdentifier(connection, argv[2], strlen(argv[2])), listen[512];
     if (!channel) fail(connection);

@@ -75,3 +75,8 @@ pub use event::{
 };
 pub use event_loop::{EventLoop, EventLoopOptions, SessionOptions};
 pub use reactor::Waker;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
