@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
-use crate::session::Session;
+use crate::session::{Lookups, Session};
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
 use std::collections::{BTreeSet, VecDeque};
@@ -21,6 +21,9 @@ const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 /// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
 /// before.
 const INDEX_BITS: u32 = 16;
+
+/// Ids stay below 2^31, so that they are positive in C.
+const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
 
 /// How a loop works.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +109,7 @@ pub struct EventLoop {
     /// Sessions that want a turn after the next harvest although no poller will tell of them.
     held: Vec<usize>,
     reactor: Reactor,
+    lookups: Lookups,
     timers: BTreeSet<(Instant, usize)>,
     timer_set_to: Option<Instant>,
     /// The descriptor was made readable for the host, and not harvested since.
@@ -125,6 +129,7 @@ impl EventLoop {
     /// A loop without sessions that works as `options` say.
     pub fn with_options(options: EventLoopOptions) -> Result<Self> {
         let now = Instant::now();
+        let reactor = Reactor::new()?;
         Ok(EventLoop {
             taken: Taken::Nothing,
             turn: None,
@@ -132,7 +137,8 @@ impl EventLoop {
             slots: Vec::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
-            reactor: Reactor::new()?,
+            lookups: Lookups::new(reactor.nudge().clone()),
+            reactor,
             timers: BTreeSet::new(),
             timer_set_to: None,
             is_nudged: false,
@@ -153,21 +159,23 @@ impl EventLoop {
 
     /// Adds a session that works as `options` say.
     pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
-        let session = Session::new(Conninfo::parse(conninfo)?, options.heartbeat, Instant::now());
-        let source = Some(Box::new(ChannelSource::new(session, options.skip_own)));
+        let conninfo = Conninfo::parse(conninfo)?;
         let free = self.slots.iter().position(|slot| slot.source.is_none());
         let index = free.unwrap_or(self.slots.len());
+        if index >> INDEX_BITS != 0 {
+            return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions"));
+        }
+        let generation = self.slots.get(index).map_or(0, |slot| (slot.generation + 1) & GENERATION_MAX);
+        let id = SessionId(index as u32 | generation << INDEX_BITS);
+        let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
+        let source = Some(Box::new(ChannelSource::new(session, options.skip_own)));
+        let slot = Slot { generation, source, timer: None, has_failed: false };
         match self.slots.get_mut(index) {
-            Some(slot) => {
-                *slot = Slot { generation: slot.generation + 1, source, timer: None, has_failed: false }
-            }
-            None if index >> INDEX_BITS == 0 => {
-                self.slots.push(Slot { generation: 0, source, timer: None, has_failed: false });
-            }
-            None => return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions")),
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
         }
         self.schedule(index)?;
-        Ok(self.id(index))
+        Ok(id)
     }
 
     /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
@@ -398,8 +406,20 @@ impl EventLoop {
         if is_waker_due {
             self.is_nudged = false;
             self.is_woken |= self.reactor.waker().take();
+            self.take_addresses();
         }
         Ok(has_found || !self.ready.is_empty())
+    }
+
+    /// Hands what the name service said to the sessions that asked.
+    fn take_addresses(&mut self) {
+        while let Some((session, addresses)) = self.lookups.next() {
+            let Ok(index) = self.index(session) else { continue };
+            if let Some(source) = &mut self.slots[index].source {
+                source.session().resolved(&addresses, self.now);
+                self.ready.push_back(index);
+            }
+        }
     }
 
     fn fire_timers(&mut self) -> Result<()> {
@@ -428,7 +448,7 @@ impl EventLoop {
             self.ready.push_back(index);
         }
         if !std::mem::replace(&mut self.is_nudged, true) {
-            self.reactor.nudge()?;
+            self.reactor.nudge().nudge()?;
         }
         Ok(())
     }

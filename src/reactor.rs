@@ -75,10 +75,8 @@ impl Reactor {
         let poll = Poll::new()?;
         let timer = Timer::new()?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let waker = Waker(Arc::new(Shared {
-            asked: AtomicBool::new(false),
-            waker: mio::Waker::new(poll.registry(), WAKER)?,
-        }));
+        let nudge = Nudge(Arc::new(mio::Waker::new(poll.registry(), WAKER)?));
+        let waker = Waker(Arc::new(Shared { asked: AtomicBool::new(false), nudge }));
         Ok(Reactor { poll, events: Events::with_capacity(HARVEST_EVENTS_MAX), timer, waker })
     }
 
@@ -110,9 +108,8 @@ impl Reactor {
         &self.waker
     }
 
-    /// Makes the descriptor readable, so that a host which watches it calls `next`.
-    pub(crate) fn nudge(&self) -> io::Result<()> {
-        self.waker.0.waker.wake()
+    pub(crate) fn nudge(&self) -> &Nudge {
+        &self.waker.0.nudge
     }
 }
 
@@ -129,7 +126,17 @@ pub struct Waker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     asked: AtomicBool,
-    waker: mio::Waker,
+    nudge: Nudge,
+}
+
+/// Makes the descriptor readable, so that the loop, or a host that watches it, takes a turn.
+#[derive(Debug, Clone)]
+pub(crate) struct Nudge(Arc<mio::Waker>);
+
+impl Nudge {
+    pub(crate) fn nudge(&self) -> io::Result<()> {
+        self.0.wake()
+    }
 }
 
 impl Waker {
@@ -139,7 +146,7 @@ impl Waker {
         if self.0.asked.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.0.waker.wake().inspect_err(|_| self.0.asked.store(false, Ordering::Release))
+        self.0.nudge.nudge().inspect_err(|_| self.0.asked.store(false, Ordering::Release))
     }
 
     /// Takes the request.

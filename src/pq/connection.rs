@@ -213,6 +213,12 @@ impl Connection {
         unsafe { text(pq_sys::PQhost(self.raw.as_ptr())) }
     }
 
+    /// The address and the port that are being tried or were reached (`PQhostaddr`, `PQport`).
+    pub fn address(&self) -> (String, String) {
+        // SAFETY: the connection is alive, the values are copied.
+        unsafe { (text(pq_sys::PQhostaddr(self.raw.as_ptr())), text(pq_sys::PQport(self.raw.as_ptr()))) }
+    }
+
     /// Whether the connection is encrypted, by TLS or GSSAPI.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted

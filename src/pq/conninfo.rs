@@ -82,6 +82,50 @@ impl Conninfo {
         value.to_str().ok()
     }
 
+    /// The same with all that the environment, the service file and libpq itself add; to be read, not to
+    /// connect with (`channel_binding` is spoilt).
+    pub fn with_defaults(&self) -> Self {
+        // libpq adds them only on its way to a connection: an impossible setting stops it there.
+        let mut probe = self.clone();
+        probe.set("channel_binding", "impossible");
+        let (keywords, values) = probe.as_arrays();
+        // SAFETY: two arrays of C strings of the same length that end with NULL and outlive the call; the
+        // connection and the array it gives are libpq's and freed once.
+        unsafe {
+            let raw = pq_sys::PQconnectStartParams(keywords.as_ptr(), values.as_ptr(), 0);
+            let array = pq_sys::PQconninfo(raw);
+            let complete = if array.is_null() { self.clone() } else { Conninfo::from_array(array) };
+            pq_sys::PQconninfoFree(array);
+            pq_sys::PQfinish(raw);
+            complete
+        }
+    }
+
+    /// Whether the libpq in use knows a keyword.
+    pub fn is_known(keyword: &str) -> bool {
+        // SAFETY: the array is libpq's and freed once; keywords are C strings, and the last is NULL.
+        unsafe {
+            let array = pq_sys::PQconndefaults();
+            let mut option = array;
+            let mut is_known = false;
+            while !option.is_null() && !(*option).keyword.is_null() {
+                is_known |= super::bytes((*option).keyword) == keyword.as_bytes();
+                option = option.add(1);
+            }
+            pq_sys::PQconninfoFree(array);
+            is_known
+        }
+    }
+
+    /// Sets a keyword. Neither text holds a NUL byte.
+    pub fn set(&mut self, keyword: &str, value: &str) {
+        let place = self.options.iter().position(|(key, _)| key.as_bytes() == keyword.as_bytes());
+        match (place, CString::new(value)) {
+            (Some(place), Ok(value)) => self.options[place].1 = value,
+            _ => self.set_default(keyword, value),
+        }
+    }
+
     /// Adds a keyword unless the connection string has it already. Neither text holds a NUL byte.
     pub fn set_default(&mut self, keyword: &str, value: &str) {
         if self.get(keyword).is_some() {

@@ -2,26 +2,27 @@
 //! happened ([`Progress`]), what it waits for, and until when.
 //!
 //! ```text
-//! Connecting ──▶ Open ──▶ (lost) ──▶ Waiting ──▶ Connecting …
-//!      └───────────────────▲    └──▶ Failed: the same permanent error twice
+//! Waiting ──▶ Resolving ──▶ Connecting ──▶ Open ──▶ (lost) ──▶ Waiting …
+//!                 └──────────────┴────────────────────▲  └──▶ Failed: the same permanent error twice
 //! ```
 //!
 //! What is said over an open connection is the business of the source above.
 
 mod backoff;
+mod connecting;
 mod pipeline;
+mod resolver;
+mod route;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::pq::{Connection, Conninfo, Polling};
+use crate::pq::{Connection, Conninfo};
 use crate::reactor::WaitFor;
 use backoff::Backoff;
 pub(crate) use pipeline::Command;
 use pipeline::{Asker, Pipeline};
+pub(crate) use resolver::{Addresses, Lookups, Resolver};
+use route::Route;
 use std::time::{Duration, Instant};
-
-/// How long one attempt to connect may take when the conninfo has no `connect_timeout`; libpq enforces that
-/// only in its blocking calls.
-const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// What happened. The source takes the notifications that libpq holds before it asks for more.
 #[derive(Debug)]
@@ -49,15 +50,34 @@ pub(crate) struct Loss {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Connecting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
+    /// Names are being looked up, elsewhere.
+    Resolving {
+        until: Instant,
+    },
+    /// One host has until then to answer.
+    Connecting {
+        until: Instant,
+    },
     Open,
-    Waiting { until: Instant },
     Failed,
 }
 
 #[derive(Debug)]
 pub(crate) struct Session {
     conninfo: Conninfo,
+    resolver: Resolver,
+    /// The name service was asked and has not answered yet; it is not asked again before it has.
+    is_looking_up: bool,
+    /// What this attempt goes by: the conninfo with all defaults, for reading only, and the places it names.
+    attempt: Conninfo,
+    route: Route,
+    /// How many places of the route have been silent in this attempt.
+    silent: usize,
+    /// The place that libpq is trying.
+    trying: (String, String),
     connect_timeout: Duration,
     /// Zero: no probes.
     heartbeat: Duration,
@@ -81,11 +101,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, now: Instant) -> Self {
-        let seconds = conninfo.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
+    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, resolver: Resolver, now: Instant) -> Self {
         Session {
-            connect_timeout: seconds.map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from_secs),
+            attempt: conninfo.clone(),
             conninfo,
+            resolver,
+            is_looking_up: false,
+            route: Route::default(),
+            silent: 0,
+            trying: Default::default(),
+            connect_timeout: connecting::CONNECT_TIMEOUT_DEFAULT,
             heartbeat,
             state: State::Waiting { until: now },
             connection: None,
@@ -140,7 +165,9 @@ impl Session {
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Connecting { until } | State::Waiting { until } => Some(until),
+            State::Waiting { until } | State::Resolving { until } | State::Connecting { until } => {
+                Some(until)
+            }
             State::Open if self.heartbeat.is_zero() => None,
             State::Open => Some(self.probed_at.unwrap_or(self.heard_at) + self.heartbeat),
             State::Failed => None,
@@ -150,14 +177,9 @@ impl Session {
     /// The deadline may have come.
     pub(crate) fn on_time(&mut self, now: Instant) {
         match self.state {
-            State::Waiting { until } if now >= until => self.connect(now),
-            State::Connecting { until } if now >= until => {
-                let message = format!(
-                    "no answer to the attempt to connect within {} s (connect_timeout)",
-                    self.connect_timeout.as_secs()
-                );
-                self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
-            }
+            State::Waiting { until } if now >= until => self.start_attempt(now),
+            State::Resolving { until } if now >= until => self.give_up("the name service did not answer"),
+            State::Connecting { until } if now >= until => self.pass_over(now),
             State::Open if self.deadline().is_some_and(|deadline| now >= deadline) => self.beat(now),
             _ => {}
         }
@@ -215,7 +237,8 @@ impl Session {
         match self.state {
             State::Open => self.progress_open(now),
             State::Connecting { .. } => self.progress_connecting(now),
-            State::Waiting { .. } | State::Failed => Progress::Idle,
+            State::Resolving { .. } if self.ending.is_some() => self.progress_connecting(now),
+            State::Waiting { .. } | State::Resolving { .. } | State::Failed => Progress::Idle,
         }
     }
 
@@ -249,53 +272,6 @@ impl Session {
             Err(error) => self.ending = Some(error),
         }
         Progress::Consumed
-    }
-
-    fn connect(&mut self, now: Instant) {
-        log::debug!("connecting to {}", self.conninfo);
-        self.state = State::Connecting { until: now + self.connect_timeout };
-        match Connection::start(&self.conninfo) {
-            Ok(connection) => {
-                self.connection = Some(connection);
-                self.wait_for = WaitFor::Writing;
-                self.watch_due = true;
-            }
-            Err(error) => self.ending = Some(error),
-        }
-    }
-
-    fn progress_connecting(&mut self, now: Instant) -> Progress {
-        if let Some(error) = self.ending.take() {
-            return Progress::Lost(self.lose(error, now));
-        }
-        if !std::mem::take(&mut self.is_ready) {
-            return Progress::Idle;
-        }
-        let Some(connection) = &mut self.connection else { return Progress::Idle };
-        let polling = connection.poll_connect();
-        self.watch_due = true;
-        match polling {
-            Polling::Reading => self.wait_for = WaitFor::Reading,
-            Polling::Writing => self.wait_for = WaitFor::Writing,
-            Polling::Failed => {
-                let error = connection.connect_error();
-                return Progress::Lost(self.lose(error, now));
-            }
-            Polling::Ready => {
-                self.wait_for = WaitFor::Reading;
-                let opened = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode());
-                if let Err(error) = opened {
-                    return Progress::Lost(self.lose(error, now));
-                }
-                self.state = State::Open;
-                self.heard_at = now;
-                self.probed_at = None;
-                // The end of the handshake may have come with more.
-                self.may_hold_more = true;
-                return Progress::Opened;
-            }
-        }
-        Progress::Idle
     }
 
     /// The source is content with the connection: the next loss starts a new series of attempts.

@@ -1,0 +1,200 @@
+//! The way to a connection: where to, through which host, and what is asked of it. No step waits, neither for
+//! a name service nor for a host.
+
+use super::route::Route;
+use super::{Addresses, Progress, Session, State, lost};
+use crate::error::SqlState;
+use crate::pq::{Connection, Conninfo, Polling};
+use crate::reactor::WaitFor;
+use std::time::{Duration, Instant};
+
+/// How long one host, or the name service, may be silent when nothing says `connect_timeout`; libpq enforces
+/// that only in its blocking calls.
+pub(super) const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// Finds out where to connect to, and starts to, or looks the names up first.
+    pub(super) fn start_attempt(&mut self, now: Instant) {
+        self.attempt = self.conninfo.with_defaults();
+        let seconds = self.attempt.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
+        self.connect_timeout = seconds.map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from_secs);
+        self.silent = 0;
+        // Lists that do not match are for libpq to complain about.
+        self.route = Route::of(&self.attempt).unwrap_or_default();
+        let names = self.route.names();
+        if names.is_empty() {
+            return self.connect(now);
+        }
+        self.state = State::Resolving { until: now + self.connect_timeout };
+        if !self.is_looking_up {
+            self.is_looking_up = true;
+            if let Err(error) = self.resolver.look_up(names) {
+                self.is_looking_up = false;
+                self.ending = Some(error.into());
+            }
+        }
+    }
+
+    /// The name service has answered; perhaps too late for the attempt that asked.
+    pub(crate) fn resolved(&mut self, addresses: &Addresses, now: Instant) {
+        self.is_looking_up = false;
+        if !matches!(self.state, State::Resolving { .. }) {
+            return;
+        }
+        let answer =
+            |name: &str| addresses.get(name).and_then(|found| found.clone().ok()).unwrap_or_default();
+        self.route.resolve(answer);
+        if self.route.len() > 0 {
+            return self.connect(now);
+        }
+        let reasons = addresses.iter().filter_map(|(name, found)| Some((name, found.as_ref().err()?)));
+        let reasons: Vec<_> = reasons.map(|(name, reason)| format!("\"{name}\": {reason}")).collect();
+        let message = format!("no address was found for host {}", reasons.join(", "));
+        self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
+    }
+
+    /// The host in hand has been silent for too long: the others first, and it at the end.
+    pub(super) fn pass_over(&mut self, now: Instant) {
+        self.silent += 1;
+        if self.silent >= self.route.len() {
+            return self.give_up("no answer to the attempt to connect");
+        }
+        let (address, port) = &self.trying;
+        log::info!("no answer from {address} port {port}, it goes to the end of the list");
+        self.route.put_last(address, port);
+        self.connect(now);
+    }
+
+    pub(super) fn give_up(&mut self, what: &str) {
+        let message = format!("{what} within {} s (connect_timeout)", self.connect_timeout.as_secs());
+        self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let mut conninfo = self.conninfo.clone();
+        if self.route.len() > 0 {
+            self.route.write_into(&mut conninfo);
+        }
+        self.protect(&mut conninfo);
+        log::debug!("connecting to {conninfo}");
+        self.state = State::Connecting { until: now + self.connect_timeout };
+        match Connection::start(&conninfo) {
+            Ok(connection) => {
+                self.trying = connection.address();
+                self.connection = Some(connection);
+                self.wait_for = WaitFor::Writing;
+                self.watch_due = true;
+            }
+            Err(error) => self.ending = Some(error),
+        }
+    }
+
+    /// What a LISTEN session wants of a server, where the user has not said otherwise.
+    fn protect(&self, conninfo: &mut Conninfo) {
+        // A standby cannot LISTEN. (`read-write` would also turn away a primary whose transactions are
+        // read-only by default, which can.)
+        let is_chosen = self.conninfo.get("target_session_attrs").is_some()
+            || self.attempt.get("target_session_attrs").is_some_and(|attributes| attributes != "any");
+        if !is_chosen {
+            conninfo.set("target_session_attrs", "primary");
+        }
+        // With its other defaults libpq sends the password in clear to a server that declines TLS and asks
+        // for it.
+        let is_encrypted =
+            ["require", "verify-ca", "verify-full"].map(Some).contains(&self.attempt.get("sslmode"));
+        if !is_encrypted
+            && !self.route.is_local()
+            && self.attempt.get("require_auth").is_none_or(str::is_empty)
+        {
+            if Conninfo::is_known("require_auth") {
+                conninfo.set("require_auth", "!password");
+            } else {
+                log::warn!("this libpq may send a password in clear over the network: use sslmode=require");
+            }
+        }
+    }
+
+    pub(super) fn progress_connecting(&mut self, now: Instant) -> Progress {
+        if let Some(error) = self.ending.take() {
+            return Progress::Lost(self.lose(error, now));
+        }
+        if !std::mem::take(&mut self.is_ready) {
+            return Progress::Idle;
+        }
+        let Some(connection) = &mut self.connection else { return Progress::Idle };
+        let polling = connection.poll_connect();
+        self.watch_due = true;
+        let trying = connection.address();
+        if trying != self.trying {
+            self.trying = trying;
+            self.state = State::Connecting { until: now + self.connect_timeout };
+        }
+        match polling {
+            Polling::Reading => self.wait_for = WaitFor::Reading,
+            Polling::Writing => self.wait_for = WaitFor::Writing,
+            Polling::Failed => {
+                let error = connection.connect_error();
+                return Progress::Lost(self.lose(error, now));
+            }
+            Polling::Ready => {
+                self.wait_for = WaitFor::Reading;
+                let opened = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode());
+                if let Err(error) = opened {
+                    return Progress::Lost(self.lose(error, now));
+                }
+                self.state = State::Open;
+                self.heard_at = now;
+                self.probed_at = None;
+                // The end of the handshake may have come with more.
+                self.may_hold_more = true;
+                return Progress::Opened;
+            }
+        }
+        Progress::Idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::SessionId;
+    use crate::reactor::Reactor;
+    use crate::session::Lookups;
+
+    /// What a session would connect with.
+    fn protected(conninfo: &str) -> Conninfo {
+        let lookups = Lookups::new(Reactor::new().unwrap().nudge().clone());
+        let conninfo = Conninfo::parse(conninfo).unwrap();
+        let now = Instant::now();
+        let mut session = Session::new(conninfo, Duration::ZERO, lookups.resolver(SessionId(0)), now);
+        session.attempt = session.conninfo.with_defaults();
+        session.route = Route::of(&session.attempt).unwrap();
+        let mut conninfo = session.conninfo.clone();
+        session.protect(&mut conninfo);
+        conninfo
+    }
+
+    #[test]
+    fn a_password_goes_in_clear_only_where_nobody_can_listen_in_or_the_user_says_so() {
+        if !Conninfo::is_known("require_auth") {
+            println!("SKIPPED: this libpq has no require_auth (16 and later do)");
+            return;
+        }
+        let remote = "host=192.0.2.1 password=x";
+        assert_eq!(protected(remote).get("require_auth"), Some("!password"));
+        assert_eq!(protected(&format!("{remote} sslmode=prefer")).get("require_auth"), Some("!password"));
+        assert_eq!(protected("host=db.example").get("require_auth"), Some("!password"));
+        for local in ["host=/tmp", "host=127.0.0.1", "host=192.0.2.1 sslmode=require"] {
+            assert_eq!(protected(local).get("require_auth"), None, "{local}");
+        }
+        let asked_for = format!("{remote} require_auth=password");
+        assert_eq!(protected(&asked_for).get("require_auth"), Some("password"));
+    }
+
+    #[test]
+    fn a_listener_goes_to_a_primary_unless_told_otherwise() {
+        assert_eq!(protected("host=/tmp").get("target_session_attrs"), Some("primary"));
+        let chosen = protected("host=/tmp target_session_attrs=any");
+        assert_eq!(chosen.get("target_session_attrs"), Some("any"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Connecting never holds up the loop: names are looked up elsewhere, and a silent host is passed over.
+
+mod common;
+
+use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
+use pgwake::{Event, EventLoop};
+use std::net::TcpListener;
+use std::time::Instant;
+
+/// A host that takes connections and never says a word, and its port.
+fn silent_host() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[test]
+fn a_silent_host_costs_its_timeout_and_the_next_one_is_reached() {
+    let (_listener, silent) = silent_host();
+    let port = server().port();
+    let channel = fresh_channel();
+    let (mut events, quick) = listening(&server().conninfo(), &[&channel]);
+    let conninfo = format!(
+        "host=127.0.0.1,127.0.0.1 port={silent},{port} user=postgres dbname=postgres connect_timeout=1"
+    );
+    let started = Instant::now();
+    let slow = events.connect(&conninfo).unwrap();
+    let mut sql = Sql::connect(&server().conninfo());
+    let mut heard_meanwhile = 0;
+    loop {
+        sql.notify(&channel, "the loop goes on");
+        match events.next(Some(PATIENCE)).unwrap().unwrap() {
+            Event::Notification(n) if n.session == quick => heard_meanwhile += 1,
+            Event::Listening(listening) => break assert_eq!(listening.session, slow),
+            other => panic!("{other:?}"),
+        }
+    }
+    let took = started.elapsed();
+    assert!(took.as_secs_f64() >= 1.0 && took.as_secs_f64() < 1.5, "{took:?}");
+    assert!(heard_meanwhile > 100, "the other session heard only {heard_meanwhile}");
+}
+
+#[test]
+fn a_host_that_is_silent_and_alone_is_told_as_such() {
+    let (_listener, silent) = silent_host();
+    let mut events = EventLoop::new().unwrap();
+    events.connect(&format!("host=127.0.0.1 port={silent} connect_timeout=1")).unwrap();
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => {
+            assert_eq!(lost.sqlstate.unwrap().as_str(), "08001");
+            assert!(lost.message.contains("connect_timeout"), "{}", lost.message);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_are_looked_up_and_certificates_still_go_by_them() {
+    let port = server().port();
+    let certificate = server().directory().join("server.crt");
+    for tls in
+        ["sslmode=disable".into(), format!("sslmode=verify-full sslrootcert={}", certificate.display())]
+    {
+        let conninfo = format!("host=localhost port={port} user=postgres dbname=postgres {tls}");
+        let mut events = EventLoop::new().unwrap();
+        events.connect(&conninfo).unwrap();
+        match events.next(Some(PATIENCE)).unwrap() {
+            Some(Event::Listening(listening)) => assert_eq!(listening.host, "localhost"),
+            other => panic!("{tls}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_name_is_named_and_tried_again() {
+    let mut events = EventLoop::new().unwrap();
+    let known = format!(
+        "host=no-such-host.invalid,127.0.0.1 port=1,{} user=postgres dbname=postgres",
+        server().port()
+    );
+    events.connect(&known).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[]));
+    events.connect("host=no-such-host.invalid").unwrap();
+    for _ in 0..2 {
+        match events.next(Some(PATIENCE)).unwrap() {
+            Some(Event::Disconnected(lost)) => {
+                assert!(lost.message.contains("no-such-host.invalid"), "{lost:?}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn lists_that_do_not_match_are_told_in_libpqs_words() {
+    let mut events = EventLoop::new().unwrap();
+    events.connect("host=127.0.0.1,127.0.0.2,127.0.0.3 port=1,2").unwrap();
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => assert!(lost.message.contains("port"), "{}", lost.message),
+        other => panic!("{other:?}"),
+    }
+}
