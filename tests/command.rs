@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{PASSWORD, Sql, fresh_channel, server};
+use common::{PASSWORD, Sql, fresh_channel, server, signal};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -44,11 +45,6 @@ impl Running {
     fn json(&mut self) -> Value {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
     }
 
     fn status(mut self) -> i32 {
@@ -98,11 +94,11 @@ fn text_has_one_line_an_event() {
 #[test]
 fn listen_ends_in_good_order_by_signals_and_by_time() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
-    for signal in ["-INT", "-TERM"] {
+    for asked in [Signal::INT, Signal::TERM] {
         let mut listen = Running::start(&["-d", &dsn, "listen", &channel]);
         listen.line();
-        listen.signal(signal);
-        assert_eq!(listen.status(), 0, "{signal}");
+        signal(listen.child.id() as i32, asked);
+        assert_eq!(listen.status(), 0, "{asked:?}");
     }
     assert_eq!(run(&["-d", &dsn, "listen", &channel, "--for", "50ms"]).status.code(), Some(0));
 }

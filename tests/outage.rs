@@ -3,10 +3,11 @@
 mod common;
 
 use common::{
-    PASSWORD, PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, start_server,
+    PASSWORD, PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, signal,
+    start_server,
 };
 use pgwake::{Event, EventLoop, SessionOptions};
-use std::process::Command;
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 /// The PID of the server process behind the session, from its first event.
@@ -107,13 +108,11 @@ fn a_frozen_backend_is_noticed_within_two_heartbeats() {
     let pid = connect(&mut events, &channel, heartbeat);
     // Several heartbeats pass first, and the server answers them.
     assert_silent(&mut events, Duration::from_millis(1600));
-    let signal =
-        |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
     let frozen = Instant::now();
-    signal("-STOP");
+    signal(pid, Signal::STOP);
     let told = next(&mut events);
     let noticed = frozen.elapsed();
-    signal("-CONT");
+    signal(pid, Signal::CONT);
     assert_eq!(told, Seen::Disconnected("08006".into()));
     assert!(noticed < 2 * heartbeat + heartbeat / 2, "noticed after {noticed:?}");
     assert!(matches!(next(&mut events), Seen::Gap { .. }));
@@ -174,9 +173,7 @@ fn a_notification_whose_outcome_is_unknown_is_told() {
         Some(Event::Listening(listening)) => listening.backend_pid,
         other => panic!("{other:?}"),
     };
-    let signal =
-        |name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
-    signal("-STOP");
+    signal(pid, Signal::STOP);
     events.notify(session, "somewhere", "").unwrap();
     let unknown = Seen::CommandFailed {
         command: "notify".into(),
@@ -185,7 +182,7 @@ fn a_notification_whose_outcome_is_unknown_is_told() {
     };
     assert_eq!(next(&mut events), unknown);
     assert_eq!(next(&mut events), Seen::Disconnected("08006".into()));
-    signal("-CONT");
+    signal(pid, Signal::CONT);
 }
 
 #[test]

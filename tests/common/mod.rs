@@ -182,3 +182,9 @@ pub(crate) fn listening(conninfo: &str, channels: &[&str]) -> (EventLoop, pgwake
     assert!(matches!(next(&mut events), Seen::Listening(_)));
     (events, session)
 }
+
+/// Sends a signal to a process of ours, or to one of our server's.
+pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a PID");
+    rustix::process::kill_process(pid, signal).unwrap();
+}
