@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
+use crate::options::{EventLoopOptions, SessionOptions};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
 use crate::session::{Lookups, Session};
@@ -15,8 +16,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// How long a session may hear nothing before it asks the server for a sign of life.
-const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+/// How many sessions of a loop are on their way to a connection at once: a server that comes back is not to
+/// be overrun by those that waited for it.
+const CONNECTING_MAX: usize = 50;
 
 /// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
 /// before.
@@ -24,59 +26,6 @@ const INDEX_BITS: u32 = 16;
 
 /// Ids stay below 2^31, so that they are positive in C.
 const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
-
-/// How a loop works.
-#[derive(Debug, Clone, Default)]
-pub struct EventLoopOptions {
-    spin: Duration,
-}
-
-impl EventLoopOptions {
-    /// The default: sleep whenever there is nothing to do.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by
-    /// the kernel off the next notification's latency, for a whole core meanwhile.
-    pub fn spin(mut self, spin: Duration) -> Self {
-        self.spin = spin;
-        self
-    }
-}
-
-/// How a session works.
-#[derive(Debug, Clone)]
-pub struct SessionOptions {
-    heartbeat: Duration,
-    skip_own: bool,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false }
-    }
-}
-
-impl SessionOptions {
-    /// The defaults: a heartbeat of 5 s, own notifications are told like others.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// When nothing came for this long, an empty query is sent; when that is not answered within the same
-    /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
-    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
-        self
-    }
-
-    /// Leaves out notifications that this session sent itself.
-    pub fn skip_own(mut self, skip_own: bool) -> Self {
-        self.skip_own = skip_own;
-        self
-    }
-}
 
 /// A place in the table of sessions.
 #[derive(Debug)]
@@ -86,6 +35,8 @@ struct Slot {
     /// The entry of this session in the table of timers; never later than its deadline.
     timer: Option<Instant>,
     has_failed: bool,
+    /// It is counted among those that are on their way to a connection.
+    is_connecting: bool,
 }
 
 /// What the last call of `next` gave out. It stays here while the event borrows from it.
@@ -110,6 +61,9 @@ pub struct EventLoop {
     held: Vec<usize>,
     reactor: Reactor,
     lookups: Lookups,
+    /// How many sessions are on their way to a connection, and who waits until it is fewer.
+    connecting: usize,
+    waiting_to_connect: VecDeque<usize>,
     timers: BTreeSet<(Instant, usize)>,
     timer_set_to: Option<Instant>,
     /// The descriptor was made readable for the host, and not harvested since.
@@ -139,6 +93,8 @@ impl EventLoop {
             held: Vec::new(),
             lookups: Lookups::new(reactor.nudge().clone()),
             reactor,
+            connecting: 0,
+            waiting_to_connect: VecDeque::new(),
             timers: BTreeSet::new(),
             timer_set_to: None,
             is_nudged: false,
@@ -169,7 +125,7 @@ impl EventLoop {
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
         let source = Some(Box::new(ChannelSource::new(session, options.skip_own)));
-        let slot = Slot { generation, source, timer: None, has_failed: false };
+        let slot = Slot { generation, source, timer: None, has_failed: false, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
@@ -189,6 +145,7 @@ impl EventLoop {
         if let Some(timer) = slot.timer.take() {
             self.timers.remove(&(timer, index));
         }
+        self.admit(index);
         Ok(())
     }
 
@@ -311,7 +268,40 @@ impl EventLoop {
             session.fail(error.into());
             self.ready.push_back(index);
         }
+        self.admit(index);
         self.schedule(index)
+    }
+
+    /// Keeps count of the sessions on their way to a connection, and lets the next ones go.
+    fn admit(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let is_connecting = slot.source.as_mut().is_some_and(|source| source.session().is_connecting());
+        if std::mem::replace(&mut slot.is_connecting, is_connecting) == is_connecting {
+            return;
+        }
+        if is_connecting {
+            self.connecting += 1;
+            return;
+        }
+        self.connecting -= 1;
+        while self.connecting < CONNECTING_MAX
+            && let Some(next) = self.waiting_to_connect.pop_front()
+        {
+            self.come_to_time(next);
+        }
+    }
+
+    /// A session's deadline may have come. When that means to connect, it may have to wait for its turn.
+    fn come_to_time(&mut self, index: usize) {
+        let Some(source) = &mut self.slots[index].source else { return };
+        let session = source.session();
+        if session.is_waiting() && self.connecting >= CONNECTING_MAX {
+            self.waiting_to_connect.push_back(index);
+            return;
+        }
+        session.on_time(self.now);
+        self.ready.push_back(index);
+        self.admit(index);
     }
 
     /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline
@@ -426,10 +416,7 @@ impl EventLoop {
         while let Some(&(at, index)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
             self.timers.remove(&(at, index));
             self.slots[index].timer = None;
-            if let Some(source) = &mut self.slots[index].source {
-                source.session().on_time(self.now);
-                self.ready.push_back(index);
-            }
+            self.come_to_time(index);
         }
         self.timer_set_to = None;
         self.set_timer()

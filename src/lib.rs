@@ -62,6 +62,7 @@ mod event;
 mod event_loop;
 #[cfg(feature = "json")]
 pub mod json;
+mod options;
 pub mod pq;
 mod reactor;
 mod session;
@@ -73,7 +74,8 @@ pub use event::{
     CHANNEL_BYTES_MAX, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening,
     Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
 };
-pub use event_loop::{EventLoop, EventLoopOptions, SessionOptions};
+pub use event_loop::EventLoop;
+pub use options::{EventLoopOptions, SessionOptions};
 pub use reactor::Waker;
 
 /// The README's example compiles.

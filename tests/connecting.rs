@@ -100,3 +100,28 @@ fn lists_that_do_not_match_are_told_in_libpqs_words() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn no_more_than_fifty_sessions_connect_at_once_and_the_others_follow() {
+    let (listener, silent) = silent_host();
+    listener.set_nonblocking(true).unwrap();
+    let mut events = EventLoop::new().unwrap();
+    for _ in 0..120 {
+        events.connect(&format!("host=127.0.0.1 port={silent} connect_timeout=1")).unwrap();
+    }
+    let mut accepted = Vec::new();
+    let mut told = 0;
+    // Until the first fifty have waited in vain, nobody else has knocked.
+    while told == 0 {
+        told += usize::from(events.next(Some(std::time::Duration::from_millis(10))).unwrap().is_some());
+        accepted.extend(std::iter::from_fn(|| listener.accept().ok()));
+        assert!(told > 0 || accepted.len() <= 50, "{} knocked at once", accepted.len());
+    }
+    assert!(accepted.len() >= 50, "only {} knocked", accepted.len());
+    let started = Instant::now();
+    while accepted.len() < 120 && started.elapsed() < PATIENCE {
+        events.next(Some(std::time::Duration::from_millis(10))).unwrap();
+        accepted.extend(std::iter::from_fn(|| listener.accept().ok()));
+    }
+    assert!(accepted.len() >= 120, "only {} had their turn", accepted.len());
+}

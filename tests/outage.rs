@@ -198,3 +198,33 @@ fn a_notification_queued_on_a_session_that_fails_is_told() {
     assert_eq!(next(&mut events), Seen::Failed("3D000".into()));
     assert_eq!(events.notify(session, "c", "").unwrap_err().kind, pgwake::ErrorKind::Connection);
 }
+
+#[test]
+fn ninety_sessions_come_back_after_each_restart() {
+    let mut server = start_server();
+    let mut events = EventLoop::new().unwrap();
+    for _ in 0..90 {
+        let session = events.connect(&server.conninfo()).unwrap();
+        events.listen(session, "c").unwrap();
+    }
+    for _ in 0..90 {
+        assert_eq!(next(&mut events), Seen::listening(&["c"]));
+    }
+    for mode in ["fast", "immediate"] {
+        server.restart(mode).unwrap();
+        let mut back = std::collections::BTreeSet::new();
+        while back.len() < 90 {
+            match events.next(Some(PATIENCE)).unwrap() {
+                Some(Event::Gap(gap)) => assert!(back.insert(gap.session), "a second gap for one outage"),
+                Some(Event::Disconnected(lost)) => {
+                    assert!(!back.contains(&lost.session), "lost again: {lost:?}")
+                }
+                other => panic!("{mode}, {} are back: {other:?}", back.len()),
+            }
+        }
+        Sql::connect(&server.conninfo()).notify("c", mode);
+        for _ in 0..90 {
+            assert_eq!(next(&mut events), Seen::notification("c", mode));
+        }
+    }
+}

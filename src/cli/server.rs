@@ -5,7 +5,7 @@
 //! whatever reason our process ended, it stops the server and removes the directory.
 
 use std::fs;
-use std::io::{self, Error, Read};
+use std::io::{self, Error, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
@@ -22,15 +22,21 @@ const USUAL_DIRECTORIES: [&str; 4] =
     ["/usr/lib/postgresql", "/usr/pgsql", "/usr/local/pgsql", "/opt/homebrew/opt/postgresql"];
 
 /// `$1`: the programs, `$2`: the directory. The server reads nothing from our pipe, and never sees its end.
+/// Each line in it says how to restart.
 const SUPERVISOR: &str = r#"
 bin=$1 dir=$2
 "$bin/initdb" -D "$dir/data" -U postgres -A trust --no-sync -E UTF8 --locale=C >"$dir/log" 2>&1 </dev/null &&
 cat "$dir/settings" >>"$dir/data/postgresql.conf" &&
 if [ -f "$dir/hba" ]; then cp "$dir/hba" "$dir/data/pg_hba.conf"; fi && {
-  "$bin/postgres" -D "$dir/data" >>"$dir/log" 2>&1 </dev/null &
-  server=$!
-  read -r _
-  kill -INT $server && wait $server
+  while :; do
+    "$bin/postgres" -D "$dir/data" >>"$dir/log" 2>&1 </dev/null &
+    server=$!
+    order=''
+    read -r order
+    if [ "$order" = immediate ]; then kill -QUIT $server; else kill -INT $server; fi
+    wait $server
+    [ -n "$order" ] || break
+  done
 }
 rm -rf "$dir"
 "#;
@@ -55,6 +61,8 @@ pub(crate) struct ServerOptions {
 pub(crate) struct PrivateServer {
     directory: PathBuf,
     port: u16,
+    /// The server's PID, as its own file has it.
+    pid: String,
     supervisor: Child,
 }
 
@@ -97,26 +105,37 @@ impl PrivateServer {
         if let Some((uid, gid)) = owner {
             command.uid(uid).gid(gid);
         }
-        let mut server = PrivateServer { directory, port, supervisor: command.spawn()? };
+        let mut server = PrivateServer { directory, port, pid: String::new(), supervisor: command.spawn()? };
         server.wait_until_ready()?;
         Ok(server)
     }
 
+    /// Waits for the file in which a server says who it is and that it is ready; for another one than before.
     fn wait_until_ready(&mut self) -> io::Result<()> {
         let started = Instant::now();
-        let (status, log) = (self.directory.join("data/postmaster.pid"), self.directory.join("log"));
         let mut last_log = String::new();
-        while !fs::read_to_string(&status)
-            .is_ok_and(|text| text.lines().nth(7).is_some_and(|l| l.trim() == "ready"))
-        {
-            last_log = fs::read_to_string(&log).unwrap_or(last_log);
+        loop {
+            let status = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap_or_default();
+            let line = |n| status.lines().nth(n).unwrap_or_default().trim();
+            if line(7) == "ready" && line(0) != self.pid {
+                self.pid = line(0).to_string();
+                return Ok(());
+            }
+            last_log = fs::read_to_string(self.directory.join("log")).unwrap_or(last_log);
             if self.supervisor.try_wait()?.is_some() || started.elapsed() > START_TIMEOUT {
                 let reason = last_log.lines().last().unwrap_or("no reason is known");
                 return Err(Error::other(format!("the private server did not start: {reason}")));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
+    }
+
+    /// Stops it as `pg_ctl stop -m MODE` does (`fast` or `immediate`), and starts it again.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn restart(&mut self, mode: &str) -> io::Result<()> {
+        let pipe = self.supervisor.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(pipe, "{mode}")?;
+        self.wait_until_ready()
     }
 
     /// A conninfo for its socket, as superuser.

@@ -96,6 +96,8 @@ pub(crate) struct Session {
     heard_at: Instant,
     probed_at: Option<Instant>,
     backoff: Backoff,
+    /// The source was content with the connection there is.
+    is_settled: bool,
     /// The permanent error of the last attempt: the second in a row is the end.
     refused: Option<SqlState>,
 }
@@ -123,6 +125,7 @@ impl Session {
             heard_at: now,
             probed_at: None,
             backoff: Backoff::default(),
+            is_settled: false,
             refused: None,
         }
     }
@@ -159,6 +162,21 @@ impl Session {
             return None;
         }
         self.connection.as_ref().map(|connection| (connection, self.wait_for))
+    }
+
+    /// Whether it waits for the time of its next attempt to connect.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    /// Whether it is on its way to a connection that the source is content with.
+    #[inline]
+    pub(crate) fn is_connecting(&self) -> bool {
+        match self.state {
+            State::Open => !self.is_settled,
+            State::Resolving { .. } | State::Connecting { .. } => true,
+            State::Waiting { .. } | State::Failed => false,
+        }
     }
 
     /// When `on_time` must be called at the latest, if nothing happens before.
@@ -276,12 +294,14 @@ impl Session {
 
     /// The source is content with the connection: the next loss starts a new series of attempts.
     pub(crate) fn settled(&mut self) {
+        self.is_settled = true;
         self.backoff.reset();
         self.refused = None;
     }
 
     fn lose(&mut self, error: Error, now: Instant) -> Loss {
         self.connection = None;
+        self.is_settled = false;
         self.pipeline.clear();
         (self.is_ready, self.may_hold_more, self.watch_due) = (false, false, false);
         let permanent = error.sqlstate.filter(SqlState::is_permanent);

@@ -1,0 +1,59 @@
+//! How a loop and a session work: what their owner may choose, with its defaults.
+
+use std::time::Duration;
+
+/// How long a session may hear nothing before it asks the server for a sign of life.
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// How a loop works.
+#[derive(Debug, Clone, Default)]
+pub struct EventLoopOptions {
+    pub(crate) spin: Duration,
+}
+
+impl EventLoopOptions {
+    /// The default: sleep whenever there is nothing to do.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by
+    /// the kernel off the next notification's latency, for a whole core meanwhile.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+}
+
+/// How a session works.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    pub(crate) heartbeat: Duration,
+    pub(crate) skip_own: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false }
+    }
+}
+
+impl SessionOptions {
+    /// The defaults: a heartbeat of 5 s, own notifications are told like others.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When nothing came for this long, an empty query is sent; when that is not answered within the same
+    /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// Leaves out notifications that this session sent itself.
+    pub fn skip_own(mut self, skip_own: bool) -> Self {
+        self.skip_own = skip_own;
+        self
+    }
+}
