@@ -115,6 +115,9 @@ pub struct Notification<'a> {
     pub pid: i32,
     /// Whether this very session sent it.
     pub own: bool,
+    /// How many earlier notifications of the channel this one stands for; always 0 unless the session
+    /// coalesces.
+    pub folded: u64,
 }
 
 impl<'a> Notification<'a> {
@@ -135,6 +138,8 @@ impl<'a> Notification<'a> {
 pub enum GapReason {
     /// The connection was lost.
     Outage,
+    /// The caller took notifications slower than they came, and the session was told to drop the oldest.
+    Overflow,
 }
 
 impl GapReason {
@@ -142,6 +147,7 @@ impl GapReason {
     pub fn as_str(&self) -> &'static str {
         match self {
             GapReason::Outage => "outage",
+            GapReason::Overflow => "overflow",
         }
     }
 }
@@ -168,6 +174,8 @@ pub struct Gap<'a> {
     pub lost_at: SystemTime,
     /// How many attempts it took to connect again.
     pub attempts: u32,
+    /// How many notifications were dropped here; 0 for an outage, of which nobody knows.
+    pub dropped: u64,
 }
 
 /// A connection was lost or could not be made.

@@ -43,7 +43,7 @@ struct Slot {
 #[derive(Debug)]
 enum Taken {
     Nothing,
-    Notification { notify: Notify, index: usize, own: bool },
+    Notification { notify: Notify, index: usize, own: bool, folded: u64 },
     Report { report: Report, index: usize },
 }
 
@@ -124,7 +124,7 @@ impl EventLoop {
         let generation = self.slots.get(index).map_or(0, |slot| (slot.generation + 1) & GENERATION_MAX);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
-        let source = Some(Box::new(ChannelSource::new(session, options.skip_own)));
+        let source = Some(Box::new(ChannelSource::new(session, &options)));
         let slot = Slot { generation, source, timer: None, has_failed: false, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
@@ -216,8 +216,8 @@ impl EventLoop {
                     None => Pull::Idle,
                 };
                 match pull {
-                    Pull::Notification(notify, own) => {
-                        self.taken = Taken::Notification { notify, index, own };
+                    Pull::Notification { notify, own, folded } => {
+                        self.taken = Taken::Notification { notify, index, own, folded };
                         return Ok(true);
                     }
                     Pull::Report(report) => {
@@ -238,13 +238,14 @@ impl EventLoop {
     fn event(&self) -> Option<Event<'_>> {
         match &self.taken {
             Taken::Nothing => None,
-            Taken::Notification { notify, index, own } => Some(Event::Notification(Notification {
+            Taken::Notification { notify, index, own, folded } => Some(Event::Notification(Notification {
                 session: self.id(*index),
                 db: self.slots[*index].source.as_ref()?.db(),
                 channel: notify.channel(),
                 payload: notify.payload(),
                 pid: notify.pid(),
                 own: *own,
+                folded: *folded,
             })),
             Taken::Report { report, index } => {
                 let db = self.slots[*index].source.as_ref()?.db();

@@ -56,6 +56,9 @@ impl Serialize for Line<'_> {
                 bytes(&mut map, "payload", "payload_base64", n.payload)?;
                 map.serialize_entry("pid", &n.pid)?;
                 map.serialize_entry("own", &n.own)?;
+                if n.folded > 0 {
+                    map.serialize_entry("folded", &n.folded)?;
+                }
             }
             Event::Listening(l) => {
                 head(&mut map, "listening", self.at, l.db)?;
@@ -71,6 +74,9 @@ impl Serialize for Line<'_> {
                 problem(&mut map, g.sqlstate, g.message)?;
                 map.serialize_entry("lost_at", &rfc3339(g.lost_at))?;
                 map.serialize_entry("attempts", &g.attempts)?;
+                if g.dropped > 0 {
+                    map.serialize_entry("dropped", &g.dropped)?;
+                }
             }
             Event::Disconnected(d) => {
                 head(&mut map, "disconnected", self.at, d.db)?;
@@ -169,7 +175,15 @@ mod tests {
 
     fn line(payload: &[u8]) -> String {
         let (session, db, channel) = (SessionId(0), "app", b"orders".as_slice());
-        let event = Event::Notification(Notification { session, db, channel, payload, pid: 7, own: false });
+        let event = Event::Notification(Notification {
+            session,
+            db,
+            channel,
+            payload,
+            pid: 7,
+            own: false,
+            folded: 0,
+        });
         let mut out = Vec::new();
         write_line(&mut out, &event, SystemTime::UNIX_EPOCH).unwrap();
         String::from_utf8(out).unwrap()
@@ -204,7 +218,7 @@ mod tests {
     fn a_payload_is_decoded_when_asked() {
         let (session, db, channel) = (SessionId(0), "app", b"c".as_slice());
         let payload = br#"{"id":42}"#.as_slice();
-        let notification = Notification { session, db, channel, payload, pid: 7, own: false };
+        let notification = Notification { session, db, channel, payload, pid: 7, own: false, folded: 0 };
         let value: std::collections::HashMap<&str, u64> = notification.json().unwrap();
         assert_eq!(value["id"], 42);
         let payload = b"not json".as_slice();

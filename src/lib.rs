@@ -75,7 +75,7 @@ pub use event::{
     Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
 };
 pub use event_loop::EventLoop;
-pub use options::{EventLoopOptions, SessionOptions};
+pub use options::{EventLoopOptions, Overflow, SessionOptions};
 pub use reactor::Waker;
 
 /// The README's example compiles.

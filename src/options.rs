@@ -30,11 +30,26 @@ impl EventLoopOptions {
 pub struct SessionOptions {
     pub(crate) heartbeat: Duration,
     pub(crate) skip_own: bool,
+    pub(crate) overflow: Overflow,
+}
+
+/// What is done with notifications that come faster than they are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// They stay in the server until they are taken. Nothing is lost and memory stays flat, but a caller that
+    /// stays away for long keeps the server's notification queue from being cleaned.
+    #[default]
+    Block,
+    /// One is kept for each channel, the latest, and says how many others it stands for: NOTIFY as a wake-up.
+    Coalesce,
+    /// That many are kept, and the oldest are dropped for newer ones. A [`Gap`](crate::Gap) says how many.
+    DropOldest(usize),
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false }
+        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false, overflow: Overflow::Block }
     }
 }
 
@@ -48,6 +63,12 @@ impl SessionOptions {
     /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat;
+        self
+    }
+
+    /// What is done with notifications that come faster than they are taken.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
         self
     }
 

@@ -79,6 +79,10 @@ pub(crate) struct Listen {
     #[arg(long)]
     pub(crate) skip_own: bool,
 
+    /// When they come faster than they can be written, keep only the latest of each channel
+    #[arg(long)]
+    pub(crate) coalesce: bool,
+
     /// Poll that long after each event before sleeping: less latency, for a whole core
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     pub(crate) spin: Duration,

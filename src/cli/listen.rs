@@ -4,13 +4,15 @@ use super::arguments::{Format, Listen};
 use super::output::Output;
 use super::stop::Stop;
 use super::{Failure, not_connected};
-use pgwake::{Event, EventLoop, EventLoopOptions, SessionOptions};
+use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
     let until = arguments.duration.map(|duration| Instant::now() + duration);
     let mut events = EventLoop::with_options(EventLoopOptions::new().spin(arguments.spin))?;
-    let options = SessionOptions::new().heartbeat(arguments.heartbeat).skip_own(arguments.skip_own);
+    let overflow = if arguments.coalesce { Overflow::Coalesce } else { Overflow::Block };
+    let options =
+        SessionOptions::new().heartbeat(arguments.heartbeat).skip_own(arguments.skip_own).overflow(overflow);
     let session = events.connect_with(dsn, options)?;
     for channel in &arguments.channels {
         events.listen(session, channel)?;

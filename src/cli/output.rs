@@ -44,6 +44,9 @@ fn describe(line: &mut String, event: &Event<'_>) {
             line.push_str("notification  ");
             printable(line, n.channel);
             let _ = write!(line, "  pid {}{}  ", n.pid, if n.own { " (own)" } else { "" });
+            if n.folded > 0 {
+                let _ = write!(line, "(and {} before)  ", n.folded);
+            }
             printable(line, n.payload);
         }
         Event::Listening(l) => {

@@ -276,6 +276,26 @@ impl Session {
         if !std::mem::take(&mut self.is_ready) {
             return Progress::Idle;
         }
+        self.consume(now);
+        Progress::Consumed
+    }
+
+    /// Consumes input although no poller has told of it; `false` when there is none.
+    pub(crate) fn read_ahead(&mut self, now: Instant) -> bool {
+        let has_input = self.state == State::Open
+            && self.ending.is_none()
+            && self
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.has_kernel_input().unwrap_or(false));
+        if has_input {
+            self.consume(now);
+        }
+        has_input
+    }
+
+    fn consume(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else { return };
         self.may_hold_more = true;
         self.heard_at = now;
         self.probed_at = None;
@@ -289,7 +309,6 @@ impl Session {
             Ok(flushed) => self.wait_for_flush(flushed),
             Err(error) => self.ending = Some(error),
         }
-        Progress::Consumed
     }
 
     /// The source is content with the connection: the next loss starts a new series of attempts.

@@ -3,9 +3,12 @@
 //! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again
 //! and before the next notification.
 
+use super::overflow::Held;
 use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, PAYLOAD_BYTES_MAX};
+use crate::options::SessionOptions;
+use crate::pq::Notify;
 use crate::session::{Command, Loss, Progress, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -18,6 +21,9 @@ const UNSENT_BYTES_MAX: usize = 16 << 20;
 /// How many batches may be on their way: enough to hide the round trip, few enough to lose when a connection
 /// breaks.
 const UNANSWERED_MAX: usize = 256;
+
+/// How much is read ahead at most before something is told (some 16 KB a round).
+const READ_AHEAD_ROUNDS_MAX: u32 = 64;
 
 const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1, $2)";
 
@@ -51,6 +57,7 @@ pub(crate) struct ChannelSource {
     unsent: VecDeque<(Channel, Box<[u8]>)>,
     unsent_bytes: usize,
     unanswered: VecDeque<Batch>,
+    held: Held,
     sent: u64,
     was_listening: bool,
     outage: Option<Outage>,
@@ -58,12 +65,13 @@ pub(crate) struct ChannelSource {
 }
 
 impl ChannelSource {
-    pub(crate) fn new(session: Session, skip_own: bool) -> Self {
+    pub(crate) fn new(session: Session, options: &SessionOptions) -> Self {
         ChannelSource {
             db: session.database_asked_for().to_string(),
             session,
             backend_pid: 0,
-            skip_own,
+            skip_own: options.skip_own,
+            held: Held::new(options.overflow),
             is_listening: false,
             has_failed: false,
             wanted: BTreeSet::new(),
@@ -130,17 +138,20 @@ impl ChannelSource {
     #[inline]
     pub(crate) fn pull(&mut self, now: Instant) -> Pull {
         loop {
+            if self.is_listening && self.held.reads_ahead() {
+                self.read_ahead(now);
+            }
             if let Some(report) = self.reports.pop_front() {
                 return Pull::Report(report);
             }
             if self.is_listening
-                && let Some(notify) = self.session.connection().and_then(|connection| connection.notifies())
+                && let Some((notify, folded)) = self.next_notification()
             {
                 let own = notify.pid() == self.backend_pid;
                 if own && self.skip_own {
                     continue;
                 }
-                return Pull::Notification(notify, own);
+                return Pull::Notification { notify, own, folded };
             }
             match self.session.progress(now) {
                 Progress::Consumed => {}
@@ -150,6 +161,34 @@ impl ChannelSource {
                 Progress::Answered(answer) => self.answered(answer),
                 Progress::Lost(loss) => self.lost(loss),
             }
+        }
+    }
+
+    #[inline]
+    fn next_notification(&mut self) -> Option<(Notify, u64)> {
+        if self.held.reads_ahead() {
+            return self.held.take();
+        }
+        Some((self.session.connection()?.notifies()?, 0))
+    }
+
+    /// Takes in what has come meanwhile, so that it neither stays in the server nor grows here.
+    fn read_ahead(&mut self, now: Instant) {
+        for _ in 0..READ_AHEAD_ROUNDS_MAX {
+            while let Some(notify) = self.session.connection().and_then(|connection| connection.notifies()) {
+                let is_wanted = !self.skip_own || notify.pid() != self.backend_pid;
+                if is_wanted {
+                    self.held.put(notify);
+                }
+            }
+            if !self.session.read_ahead(now) {
+                break;
+            }
+        }
+        let dropped = self.held.take_dropped();
+        if dropped > 0 {
+            let channels = self.wanted.iter().cloned().collect();
+            self.reports.push_back(Report::Overflow { channels, dropped });
         }
     }
 

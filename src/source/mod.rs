@@ -2,6 +2,7 @@
 //! notifications.
 
 pub(crate) mod channels;
+mod overflow;
 
 use crate::error::{Error, SqlState};
 use crate::event::{
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// One step of a source.
 #[derive(Debug)]
 pub(crate) enum Pull {
-    /// A notification, and whether this session sent it.
-    Notification(Notify, bool),
+    /// A notification, whether this session sent it, and how many others of its channel it stands for.
+    Notification { notify: Notify, own: bool, folded: u64 },
     /// Anything that is rarer than a notification.
     Report(Report),
     /// Nothing more until readiness, a command or the deadline.
@@ -26,6 +27,7 @@ pub(crate) enum Pull {
 pub(crate) enum Report {
     Listening { channels: Vec<Channel>, backend_pid: i32, server_version: String, host: String },
     Gap { channels: Vec<Channel>, outage: Outage },
+    Overflow { channels: Vec<Channel>, dropped: u64 },
     Disconnected { error: Error, retry_in: Duration },
     Failed { error: Error },
     CommandFailed { command: &'static str, channel: Channel, error: Error },
@@ -58,10 +60,30 @@ impl Report {
             Report::Gap { channels, outage } => {
                 let (sqlstate, message) = parts(&outage.error);
                 let lost_at = SystemTime::now() - now.saturating_duration_since(outage.lost_at);
-                let attempts = outage.attempts;
-                let reason = GapReason::Outage;
-                Event::Gap(Gap { session, db, channels, reason, sqlstate, message, lost_at, attempts })
+                let (attempts, reason, dropped) = (outage.attempts, GapReason::Outage, 0);
+                Event::Gap(Gap {
+                    session,
+                    db,
+                    channels,
+                    reason,
+                    sqlstate,
+                    message,
+                    lost_at,
+                    attempts,
+                    dropped,
+                })
             }
+            Report::Overflow { channels, dropped } => Event::Gap(Gap {
+                session,
+                db,
+                channels,
+                reason: GapReason::Overflow,
+                sqlstate: None,
+                message: "notifications came faster than they were taken, and the oldest were dropped",
+                lost_at: SystemTime::now(),
+                attempts: 0,
+                dropped: *dropped,
+            }),
             Report::Disconnected { error, retry_in } => {
                 let (sqlstate, message) = parts(error);
                 Event::Disconnected(Disconnected { session, db, sqlstate, message, retry_in: *retry_in })
