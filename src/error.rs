@@ -31,6 +31,8 @@ pub enum ErrorKind {
     QueueFull,
     /// The connection could not be made, or was lost.
     Connection,
+    /// The loop was made before a fork, and this is the child: only the parent may use it.
+    Forked,
     /// The server answered with an error.
     Server,
     /// The operating system refused something: no more file descriptors, no memory.
@@ -50,7 +52,7 @@ impl Error {
     /// Whether the same call may succeed later without a change by its caller.
     pub fn is_retryable(&self) -> bool {
         match self.kind {
-            ErrorKind::InvalidArgument | ErrorKind::UnknownSession => false,
+            ErrorKind::InvalidArgument | ErrorKind::UnknownSession | ErrorKind::Forked => false,
             ErrorKind::QueueFull | ErrorKind::System => true,
             ErrorKind::Connection => !self.sqlstate.is_some_and(|s| s.is_permanent()),
             // 40: transaction rollback, 53: insufficient resources, 55: object in use, 57: operator
@@ -89,6 +91,8 @@ impl SqlState {
     pub const CONNECTION_NOT_MADE: SqlState = SqlState(*b"08001");
     /// `08006`: the connection was lost.
     pub const CONNECTION_LOST: SqlState = SqlState(*b"08006");
+    /// `08P01`: the other side does not keep to the protocol.
+    pub const PROTOCOL_VIOLATION: SqlState = SqlState(*b"08P01");
     /// `08007`: the connection was lost before the server's answer; whether the command was done is unknown.
     pub const OUTCOME_UNKNOWN: SqlState = SqlState(*b"08007");
     /// `53300`: the server has no connection left for us.
@@ -104,6 +108,16 @@ impl SqlState {
     pub fn as_str(&self) -> &str {
         // The constructors let nothing but ASCII in.
         std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+
+    /// Class 57: somebody or something ended the session (manual, "Operator Intervention").
+    pub(crate) fn is_shutdown(&self) -> bool {
+        self.0.starts_with(b"57")
+    }
+
+    /// Classes 22 and 42: the command itself is wrong, and would be anywhere.
+    pub(crate) fn is_about_the_command(&self) -> bool {
+        self.0.starts_with(b"22") || (self.0.starts_with(b"42") && self.0 != *b"42501")
     }
 
     /// Whether trying to connect again is useless until somebody changes something: wrong password, no

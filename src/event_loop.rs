@@ -4,28 +4,39 @@
 //! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others
 //! waiting; what it leaves in its socket is found by the next harvest.
 
+mod timing;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
-use crate::options::{EventLoopOptions, SessionOptions};
+use crate::options::{EventLoopOptions, SessionOptions, bounded};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
 use crate::session::{Lookups, Session};
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
+use crate::sys;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// How many sessions of a loop are on their way to a connection at once: a server that comes back is not to
-/// be overrun by those that waited for it.
-const CONNECTING_MAX: usize = 50;
+/// How often a call looks for more when its time is over: readiness that never brings an event must not keep
+/// it. Before it gives up, it makes the descriptor readable.
+const POLLS_MAX: u32 = 64;
 
 /// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
 /// before.
 const INDEX_BITS: u32 = 16;
 
-/// Ids stay below 2^31, so that they are positive in C.
+/// Ids stay below 2^31, so that they are positive in C. A place that was used that often is not used again.
 const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
+
+/// How far one call of `next` has come with its wait.
+#[derive(Debug, Default)]
+struct Wait {
+    until: Option<Instant>,
+    /// How often it has looked for more when its time was over.
+    polls: u32,
+}
 
 /// A place in the table of sessions.
 #[derive(Debug)]
@@ -51,6 +62,8 @@ enum Taken {
 #[derive(Debug)]
 pub struct EventLoop {
     taken: Taken,
+    /// The process it belongs to, as `sys::forks` has it.
+    forks: u32,
     /// The session whose turn it is.
     turn: Option<usize>,
     /// The time of the last harvest.
@@ -86,6 +99,7 @@ impl EventLoop {
         let reactor = Reactor::new()?;
         Ok(EventLoop {
             taken: Taken::Nothing,
+            forks: sys::forks(),
             turn: None,
             now,
             slots: Vec::new(),
@@ -116,12 +130,12 @@ impl EventLoop {
     /// Adds a session that works as `options` say.
     pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
         let conninfo = Conninfo::parse(conninfo)?;
-        let free = self.slots.iter().position(|slot| slot.source.is_none());
+        let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
         let index = free.unwrap_or(self.slots.len());
         if index >> INDEX_BITS != 0 {
             return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions"));
         }
-        let generation = self.slots.get(index).map_or(0, |slot| (slot.generation + 1) & GENERATION_MAX);
+        let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
         let source = Some(Box::new(ChannelSource::new(session, &options)));
@@ -146,7 +160,8 @@ impl EventLoop {
             self.timers.remove(&(timer, index));
         }
         self.admit(index);
-        Ok(())
+        // Another session may have its turn to connect now.
+        self.nudge()
     }
 
     /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
@@ -154,7 +169,7 @@ impl EventLoop {
     pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
-        self.source(index)?.listen(channel);
+        self.source(index)?.listen(channel)?;
         self.enqueue(index)
     }
 
@@ -162,7 +177,7 @@ impl EventLoop {
     pub fn unlisten(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
-        self.source(index)?.unlisten(channel);
+        self.source(index)?.unlisten(channel)?;
         self.enqueue(index)
     }
 
@@ -201,6 +216,11 @@ impl EventLoop {
     /// call [`Waker::wake`] first.
     #[inline]
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
+        if self.forks != sys::forks() {
+            let message =
+                "this loop was made before a fork: only the parent may use it, make one in the child";
+            return Err(Error::new(ErrorKind::Forked, message));
+        }
         self.taken = Taken::Nothing;
         Ok(if self.advance(timeout)? { self.event() } else { None })
     }
@@ -208,7 +228,7 @@ impl EventLoop {
     /// Works until something is in `taken`; `false` when the wait ended without.
     #[inline]
     fn advance(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let mut deadline = None;
+        let mut progress = Wait::default();
         loop {
             while let Some(index) = self.turn {
                 let pull = match &mut self.slots[index].source {
@@ -229,7 +249,7 @@ impl EventLoop {
                 }
             }
             self.turn = self.ready.pop_front();
-            if self.turn.is_none() && !self.wait(timeout, &mut deadline)? {
+            if self.turn.is_none() && !self.wait(timeout, &mut progress)? {
                 return Ok(false);
             }
         }
@@ -273,73 +293,16 @@ impl EventLoop {
         self.schedule(index)
     }
 
-    /// Keeps count of the sessions on their way to a connection, and lets the next ones go.
-    fn admit(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let is_connecting = slot.source.as_mut().is_some_and(|source| source.session().is_connecting());
-        if std::mem::replace(&mut slot.is_connecting, is_connecting) == is_connecting {
-            return;
-        }
-        if is_connecting {
-            self.connecting += 1;
-            return;
-        }
-        self.connecting -= 1;
-        while self.connecting < CONNECTING_MAX
-            && let Some(next) = self.waiting_to_connect.pop_front()
-        {
-            self.come_to_time(next);
-        }
-    }
-
-    /// A session's deadline may have come. When that means to connect, it may have to wait for its turn.
-    fn come_to_time(&mut self, index: usize) {
-        let Some(source) = &mut self.slots[index].source else { return };
-        let session = source.session();
-        if session.is_waiting() && self.connecting >= CONNECTING_MAX {
-            self.waiting_to_connect.push_back(index);
-            return;
-        }
-        session.on_time(self.now);
-        self.ready.push_back(index);
-        self.admit(index);
-    }
-
-    /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline
-    /// that moves away with each notification costs nothing then.
-    #[inline]
-    fn schedule(&mut self, index: usize) -> Result<()> {
-        let slot = &mut self.slots[index];
-        let Some(deadline) = slot.source.as_mut().and_then(|source| source.session().deadline()) else {
-            return Ok(());
-        };
-        if slot.timer.is_none_or(|timer| deadline < timer) {
-            if let Some(timer) = slot.timer.replace(deadline) {
-                self.timers.remove(&(timer, index));
-            }
-            self.timers.insert((deadline, index));
-            self.set_timer()?;
-        }
-        Ok(())
-    }
-
-    fn set_timer(&mut self) -> Result<()> {
-        let first = self.timers.first().map(|(at, _)| *at);
-        if first != self.timer_set_to {
-            self.timer_set_to = first;
-            self.reactor.set_timer(first.map(|at| at.saturating_duration_since(Instant::now())))?;
-        }
-        Ok(())
-    }
-
     /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
-    fn wait(&mut self, timeout: Option<Duration>, deadline: &mut Option<Instant>) -> Result<bool> {
-        if std::mem::take(&mut self.is_woken) {
-            return Ok(false);
+    fn wait(&mut self, timeout: Option<Duration>, progress: &mut Wait) -> Result<bool> {
+        if self.let_in() {
+            return Ok(true);
         }
         let timeout = match timeout {
+            // Somebody wants us back; but not before all that is there has been taken.
+            _ if self.is_woken => Some(Duration::ZERO),
             Some(timeout) if !timeout.is_zero() => {
-                let at = *deadline.get_or_insert_with(|| Instant::now() + timeout);
+                let at = *progress.until.get_or_insert_with(|| Instant::now() + bounded(timeout));
                 Some(at.saturating_duration_since(Instant::now()))
             }
             None if self.is_deserted() => return Ok(false),
@@ -350,7 +313,18 @@ impl EventLoop {
             return Ok(true);
         }
         let has_found = self.harvest(timeout)?;
-        Ok(has_found || may_wait)
+        if may_wait {
+            return Ok(true);
+        }
+        progress.polls += 1;
+        if has_found && progress.polls < POLLS_MAX {
+            return Ok(true);
+        }
+        self.is_woken = false;
+        if has_found {
+            self.nudge()?;
+        }
+        Ok(false)
     }
 
     /// Polls without sleeping as long as the options say; `true` when that brought something.
@@ -402,27 +376,6 @@ impl EventLoop {
         Ok(has_found || !self.ready.is_empty())
     }
 
-    /// Hands what the name service said to the sessions that asked.
-    fn take_addresses(&mut self) {
-        while let Some((session, addresses)) = self.lookups.next() {
-            let Ok(index) = self.index(session) else { continue };
-            if let Some(source) = &mut self.slots[index].source {
-                source.session().resolved(&addresses, self.now);
-                self.ready.push_back(index);
-            }
-        }
-    }
-
-    fn fire_timers(&mut self) -> Result<()> {
-        while let Some(&(at, index)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
-            self.timers.remove(&(at, index));
-            self.slots[index].timer = None;
-            self.come_to_time(index);
-        }
-        self.timer_set_to = None;
-        self.set_timer()
-    }
-
     /// Whether no session can report anything ever again, and nobody else can wake us.
     fn is_deserted(&self) -> bool {
         self.slots.iter().all(|slot| slot.source.is_none() || slot.has_failed)
@@ -435,6 +388,10 @@ impl EventLoop {
         if !self.ready.contains(&index) {
             self.ready.push_back(index);
         }
+        self.nudge()
+    }
+
+    fn nudge(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.is_nudged, true) {
             self.reactor.nudge().nudge()?;
         }

@@ -5,6 +5,11 @@ use std::time::Duration;
 /// How long a session may hear nothing before it asks the server for a sign of life.
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
+/// A duration that can be added to the time of day: 30 years, beyond which nobody waits.
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    duration.min(Duration::from_secs(30 * 365 * 24 * 3600))
+}
+
 /// How a loop works.
 #[derive(Debug, Clone, Default)]
 pub struct EventLoopOptions {
@@ -20,7 +25,7 @@ impl EventLoopOptions {
     /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by
     /// the kernel off the next notification's latency, for a whole core meanwhile.
     pub fn spin(mut self, spin: Duration) -> Self {
-        self.spin = spin;
+        self.spin = bounded(spin);
         self
     }
 }
@@ -62,7 +67,7 @@ impl SessionOptions {
     /// When nothing came for this long, an empty query is sent; when that is not answered within the same
     /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
+        self.heartbeat = bounded(heartbeat);
         self
     }
 

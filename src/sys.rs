@@ -4,10 +4,35 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// How many forks lie between the first process that asked and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Counts the forks that made this process (pthread_atfork(3)): a connection belongs to the process that made
+/// it, and a look at this number is all it takes to know.
+pub(crate) fn forks() -> u32 {
+    static WATCH: Once = Once::new();
+    extern "C" fn count_in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the handler is a plain function that does nothing but change an atomic.
+    WATCH.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(count_in_child));
+    });
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Closes a descriptor of this process.
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: the caller owns it; at worst the call says that it is not open.
+    unsafe { libc::close(fd) };
 }
 
 /// The number of bytes that wait in the kernel to be read from `socket` (`FIONREAD`, ioctl_tty(2), unix(7),

@@ -125,3 +125,18 @@ fn no_more_than_fifty_sessions_connect_at_once_and_the_others_follow() {
     }
     assert!(accepted.len() >= 120, "only {} had their turn", accepted.len());
 }
+
+#[test]
+fn a_silent_unix_socket_is_passed_over_too() {
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let port = server().port();
+    let silent =
+        std::os::unix::net::UnixListener::bind(directory.path().join(format!(".s.PGSQL.{port}"))).unwrap();
+    let hosts = format!("{},{}", directory.path().display(), server().directory().display());
+    let mut events = EventLoop::new().unwrap();
+    events
+        .connect(&format!("host={hosts} port={port} user=postgres dbname=postgres connect_timeout=1"))
+        .unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[]));
+    drop(silent);
+}

@@ -209,3 +209,28 @@ fn a_flood_on_one_session_does_not_starve_another() {
     }
     assert!(before_quiet.unwrap() < 90_000, "the quiet session had to wait for {before_quiet:?} of 100000");
 }
+
+/// The wake ends the wait only when the burst has been taken: an outer edge would not come again.
+#[test]
+fn a_wake_in_the_middle_of_a_burst_leaves_nothing_behind() {
+    for (transport, conninfo) in transports(server()) {
+        let channel = fresh_channel();
+        let (mut events, _) = listening(&conninfo, &[&channel]);
+        let (mut sql, mut count) = (Sql::connect(&server().conninfo()), Count::default());
+        let waker = events.waker();
+        let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        // SAFETY: the loop outlives the borrow of its descriptor.
+        let inner = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&outer, inner, epoll::EventData::new_u64(0), flags).unwrap();
+        big_burst(&mut sql, &channel);
+        waker.wake().unwrap();
+        while count.0 < BURST {
+            let mut found = [epoll::Event { flags, data: epoll::EventData::new_u64(0) }];
+            let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            let woken = epoll::wait(&outer, &mut found, Some(&patience)).unwrap();
+            assert_eq!(woken, 1, "{transport}: no wake-up after {} of {BURST}", count.0);
+            count.take_all(&mut events);
+        }
+    }
+}

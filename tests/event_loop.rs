@@ -159,3 +159,43 @@ fn a_malformed_conninfo_is_refused_without_its_secret() {
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }
+
+#[test]
+fn no_duration_is_too_long() {
+    let mut events = EventLoop::with_options(pgwake::EventLoopOptions::new().spin(Duration::MAX)).unwrap();
+    let options = pgwake::SessionOptions::new().heartbeat(Duration::MAX);
+    let conninfo = format!("{} connect_timeout=2147483647", server().conninfo());
+    events.connect_with(&conninfo, options).unwrap();
+    assert!(matches!(events.next(Some(Duration::MAX)).unwrap(), Some(Event::Listening(_))));
+}
+
+#[test]
+fn what_a_disconnect_sets_in_motion_is_told_by_the_descriptor() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut events = EventLoop::new().unwrap();
+    // SAFETY: the loop outlives the borrow of its descriptor.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(events.as_raw_fd()) };
+    let mut first = None;
+    for _ in 0..50 {
+        let session = events.connect(&format!("host=127.0.0.1 port={port} connect_timeout=60")).unwrap();
+        first.get_or_insert(session);
+    }
+    assert_silent(&mut events, Duration::from_millis(100));
+    // No place is left for this one until another goes.
+    events.connect(&server().conninfo()).unwrap();
+    assert_silent(&mut events, Duration::from_millis(100));
+    events.disconnect(first.unwrap()).unwrap();
+    loop {
+        let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let mut watched = [rustix::event::PollFd::new(&borrowed, rustix::event::PollFlags::IN)];
+        assert_eq!(
+            rustix::event::poll(&mut watched, Some(&timeout)).unwrap(),
+            1,
+            "the descriptor told of nothing"
+        );
+        if let Some(event) = events.next(Some(Duration::ZERO)).unwrap() {
+            return assert_eq!(Seen::of(event), Seen::listening(&[]));
+        }
+    }
+}

@@ -204,3 +204,35 @@ fn ten_thousand_notifications_are_sent_in_order_through_a_bounded_queue() {
     let full = std::iter::repeat_with(|| events.notify(session, &channel, "")).find_map(Result::err);
     assert_eq!(full.unwrap().kind, ErrorKind::QueueFull);
 }
+
+#[test]
+fn a_channel_that_the_server_refuses_harms_no_other() {
+    let (good, bad) = (fresh_channel(), b"bad \xff".as_slice());
+    // Before the connection there is one, and after.
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&server().conninfo()).unwrap();
+    for channel in [good.as_bytes(), bad] {
+        events.listen(session, channel).unwrap();
+    }
+    let refused = |seen| match seen {
+        Seen::CommandFailed { command, sqlstate, .. } => command == "listen" && sqlstate == "22021",
+        _ => false,
+    };
+    assert!(refused(next(&mut events)));
+    assert_eq!(next(&mut events), Seen::listening(&[&good]));
+    let other = fresh_channel();
+    for channel in [other.as_bytes(), bad] {
+        events.listen(session, channel).unwrap();
+    }
+    events.unlisten(session, &good).unwrap();
+    events.listen(session, &good).unwrap();
+    assert!(refused(next(&mut events)));
+    let mut both = vec![other.as_str(), good.as_str()];
+    both.sort();
+    assert_eq!(next(&mut events), Seen::listening(&both));
+    let mut sql = Sql::connect(&server().conninfo());
+    for channel in [&good, &other] {
+        sql.notify(channel, "x");
+        assert_eq!(next(&mut events), Seen::notification(channel, "x"));
+    }
+}

@@ -109,7 +109,9 @@ pub(crate) struct Notify {
 fn duration(text: &str) -> Result<Duration, String> {
     let hint = "write it as 250ms, 5s, 2m or 1h";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| hint.to_string())?;
-    Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))
+    let duration = Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))?;
+    let days = duration.as_secs() / 86_400;
+    if days > 3650 { Err(format!("{days} days are too long: leave the option out")) } else { Ok(duration) }
 }
 
 #[cfg(test)]

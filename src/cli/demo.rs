@@ -8,7 +8,15 @@ use super::{Failure, not_connected};
 use pgwake::json::JsonValue;
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Error, Event, EventLoop};
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Tells the user something; when stderr is closed, nobody.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
 
 /// The payload tells when the trigger ran, so that the latency of each event can be told.
 const TABLE_WITH_TRIGGER: &str = "
@@ -36,7 +44,7 @@ const PACE: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(format: Format) -> Result<(), Failure> {
     let programs = find_programs()?;
-    eprintln!("starting a private PostgreSQL from {} …", programs.display());
+    say!("starting a private PostgreSQL from {} …", programs.display());
     let server =
         PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
     let conninfo = server.conninfo();
@@ -49,7 +57,7 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
     let stop = Stop::on_signals(events.waker())?;
     let mut output = Output::new(format);
     let mut latencies_us = Vec::with_capacity(MEASURED);
-    let (mut told, mut writing) = (0, None);
+    let (mut told, mut writing) = (0, None::<std::thread::JoinHandle<Result<(), Failure>>>);
     while told < STORY.len() + MEASURED {
         if stop.is_asked_for() {
             return Ok(());
@@ -58,8 +66,13 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
             Some(event @ Event::Listening(_)) => {
                 output.write(&event)?;
                 output.flush()?;
-                let conninfo = conninfo.clone();
-                writing = Some(std::thread::spawn(move || write(&conninfo)));
+                let (conninfo, waker) = (conninfo.clone(), events.waker());
+                writing = Some(std::thread::spawn(move || {
+                    let written = write(&conninfo);
+                    // When it failed, nothing else would end the wait.
+                    let _ = waker.wake();
+                    written
+                }));
             }
             Some(event @ Event::Notification(notification)) => {
                 told += 1;
@@ -70,16 +83,17 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
                     latencies_us.extend(notification.json().ok().as_ref().and_then(age_us));
                 }
             }
+            None if writing.as_ref().is_some_and(|writing| writing.is_finished()) => {
+                let written = writing.take().map_or(Ok(Ok(())), |writing| writing.join());
+                written.unwrap_or(Err(Failure::Running("the demo's writer broke down".into())))?;
+            }
             Some(Event::Disconnected(lost)) => return Err(not_connected(lost.message, lost.sqlstate)),
             _ => {}
         }
     }
-    if let Some(Err(failure)) = writing.map(|writing| writing.join().unwrap_or(Ok(()))) {
-        return Err(failure);
-    }
     drop(events);
     show_latencies(&mut latencies_us);
-    eprintln!("next: pgwake -d \"dbname=…\" listen CHANNEL     (pgwake --help)");
+    say!("next: pgwake -d \"dbname=…\" listen CHANNEL     (pgwake --help)");
     Ok(())
 }
 
@@ -94,11 +108,11 @@ fn age_us(payload: &JsonValue) -> Option<u64> {
 fn write(conninfo: &str) -> Result<(), Failure> {
     let mut writer = Connection::connect(&Conninfo::parse(conninfo)?)?;
     for sql in STORY {
-        eprintln!("  {sql}");
+        say!("  {sql}");
         execute(&mut writer, sql)?;
         std::thread::sleep(Duration::from_millis(200));
     }
-    eprintln!("  … and {MEASURED} updates, one every {} ms", PACE.as_millis());
+    say!("  … and {MEASURED} updates, one every {} ms", PACE.as_millis());
     for _ in 0..MEASURED {
         execute(&mut writer, "UPDATE orders SET pieces = pieces + 1 WHERE id = 1")?;
         std::thread::sleep(PACE);
@@ -123,14 +137,14 @@ fn show_latencies(latencies_us: &mut [u64]) {
     latencies_us.sort_unstable();
     let (Some(&least), Some(&most)) = (latencies_us.first(), latencies_us.last()) else { return };
     let at = |percent: usize| latencies_us[(latencies_us.len() - 1) * percent / 100];
-    eprintln!("\nfrom the trigger to the event, {} updates:", latencies_us.len());
-    eprintln!("  median {} µs, 99 % within {} µs, longest {most} µs", at(50), at(99));
+    say!("\nfrom the trigger to the event, {} updates:", latencies_us.len());
+    say!("  median {} µs, 99 % within {} µs, longest {most} µs", at(50), at(99));
     let (mut from, mut rest) = (1u64 << least.max(1).ilog2(), &*latencies_us);
     while !rest.is_empty() {
         let (bucket, others) = rest.split_at(rest.partition_point(|us| *us < from * 2));
         let width = (bucket.len() * BAR_WIDTH_MAX).div_ceil(latencies_us.len());
-        eprintln!("  {from:>6} µs {:>5}  {}", bucket.len(), "█".repeat(width));
+        say!("  {from:>6} µs {:>5}  {}", bucket.len(), "█".repeat(width));
         (from, rest) = (from * 2, others);
     }
-    eprintln!();
+    say!();
 }

@@ -14,6 +14,7 @@ mod version;
 use arguments::{Arguments, Subcommand};
 use clap::Parser;
 use pgwake::{Error, ErrorKind};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Why the command ends with another status than 0.
@@ -63,7 +64,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn complain(sentence: &str, status: u8) -> ExitCode {
-    eprintln!("pgwake: {sentence}");
+    // There is nobody left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "pgwake: {sentence}");
     ExitCode::from(status)
 }
 

@@ -5,7 +5,7 @@ use super::arguments::Notify;
 use super::stop::Stop;
 use super::{Failure, not_connected};
 use pgwake::{Channel, ErrorKind, Event, EventLoop, SessionId, Waker};
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 /// How many lines are read ahead of what the loop has queued.
@@ -28,7 +28,7 @@ pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
             payload => payload.unwrap_or_default().as_bytes().to_vec(),
         };
         let (sender, receiver) = sync_channel(1);
-        sender.send(payload).map_err(|_| Failure::Running("the payload was lost".into()))?;
+        sender.send(Ok(payload)).map_err(|_| Failure::Running("the payload was lost".into()))?;
         receiver
     };
     let stop = Stop::on_signals(events.waker())?;
@@ -36,10 +36,10 @@ pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
 }
 
 /// Reads lines on a thread of its own, so that a slow input does not stop the loop.
-fn lines_of_stdin(waker: Waker) -> Result<Receiver<Vec<u8>>, Failure> {
+fn lines_of_stdin(waker: Waker) -> Result<Receiver<io::Result<Vec<u8>>>, Failure> {
     let (sender, receiver) = sync_channel(LINES_AHEAD_MAX);
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
-        for line in std::io::stdin().lock().split(b'\n').map_while(Result::ok) {
+        for line in std::io::stdin().lock().split(b'\n') {
             if sender.send(line).is_err() || waker.wake().is_err() {
                 return;
             }
@@ -55,7 +55,7 @@ struct Sender {
     events: EventLoop,
     session: SessionId,
     channel: Channel,
-    payloads: Receiver<Vec<u8>>,
+    payloads: Receiver<io::Result<Vec<u8>>>,
     /// A payload that the full queue did not take.
     held: Option<Vec<u8>>,
     queued: u64,
@@ -81,6 +81,12 @@ impl Sender {
                 is_input_open = self.queue()?;
             }
         }
+        if self.sent < self.queued {
+            let (sent, queued) = (self.sent, self.queued);
+            return Err(Failure::Running(format!(
+                "stopped: {sent} of {queued} notifications are known to be sent"
+            )));
+        }
         match refused {
             Some(message) => Err(Failure::Running(format!("the server refused a notification: {message}"))),
             None => Ok(()),
@@ -90,8 +96,9 @@ impl Sender {
     /// Queues what there is to send; `false` at the end of the input.
     fn queue(&mut self) -> Result<bool, Failure> {
         loop {
-            let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), Ok) {
-                Ok(payload) => payload,
+            let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), |held| Ok(Ok(held)))
+            {
+                Ok(payload) => payload?,
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             };

@@ -33,7 +33,9 @@ if [ -f "$dir/hba" ]; then cp "$dir/hba" "$dir/data/pg_hba.conf"; fi && {
     server=$!
     order=''
     read -r order
-    if [ "$order" = immediate ]; then kill -QUIT $server; else kill -INT $server; fi
+    if [ "$order" = immediate ]; then signal=QUIT; else signal=INT; fi
+    # A server that has only just been started does not listen to signals yet.
+    while kill -$signal $server 2>/dev/null; do sleep 0.1; done &
     wait $server
     [ -n "$order" ] || break
   done

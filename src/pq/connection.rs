@@ -13,8 +13,10 @@ use std::ptr::NonNull;
 #[derive(Debug)]
 pub struct Connection {
     pub(super) raw: NonNull<pq_sys::PGconn>,
-    /// Boxed, because libpq holds its address.
-    notices: Box<Notices>,
+    /// From a box, freed on drop. A bare pointer, because libpq holds it, too.
+    notices: NonNull<Notices>,
+    /// The process it belongs to, as `sys::forks` has it.
+    forks: u32,
     encrypted: bool,
     /// The socket's count of received bytes at a moment when the kernel held none; see `has_held_input`.
     quiet_at: Option<u64>,
@@ -56,15 +58,15 @@ impl Connection {
         let raw = unsafe { pq_sys::PQconnectStartParams(keywords.as_ptr(), values.as_ptr(), 0) };
         let raw = NonNull::new(raw)
             .ok_or_else(|| Error::new(ErrorKind::System, "libpq could not allocate a connection"))?;
-        let mut notices = Box::<Notices>::default();
+        let notices = NonNull::from(Box::leak(Box::<Notices>::default()));
         // SAFETY: the connection is alive; the box keeps its address as long as the connection lives.
         unsafe {
-            let argument: *mut Notices = &mut *notices;
-            pq_sys::PQsetNoticeReceiver(raw.as_ptr(), Some(notice::receive), argument.cast::<c_void>());
+            let argument = notices.as_ptr().cast::<c_void>();
+            pq_sys::PQsetNoticeReceiver(raw.as_ptr(), Some(notice::receive), argument);
             // Without this a connect error has no SQLSTATE, and its text depends on the server's language.
             pq_sys::PQsetErrorVerbosity(raw.as_ptr(), pq_sys::PGVerbosity::PQERRORS_VERBOSE);
         }
-        let connection = Connection { raw, notices, encrypted: false, quiet_at: None };
+        let connection = Connection { raw, notices, forks: sys::forks(), encrypted: false, quiet_at: None };
         match connection.status() {
             Status::Bad => Err(connection.connect_error()),
             _ => Ok(connection),
@@ -159,6 +161,11 @@ impl Connection {
         Ok(self.socket().map_or(Ok(0), sys::bytes_unread)? > 0)
     }
 
+    /// How much the kernel holds for us; nothing when the socket is closed.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.socket().and_then(|socket| sys::bytes_unread(socket).ok()).unwrap_or(0)
+    }
+
     /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to
     /// libpq, of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it.
     ///
@@ -169,10 +176,11 @@ impl Connection {
     #[inline]
     pub(crate) fn has_held_input(&mut self) -> Result<bool> {
         let Some(socket) = self.socket().filter(|_| self.encrypted) else { return Ok(false) };
+        // In this order: what arrives between the two is found by the second.
+        let received = Some(sys::tcp_bytes_received(socket)?);
         if sys::bytes_unread(socket)? > 0 {
             return Ok(false);
         }
-        let received = Some(sys::tcp_bytes_received(socket)?);
         let is_quiet = self.quiet_at == received;
         self.quiet_at = received;
         Ok(!is_quiet)
@@ -213,10 +221,13 @@ impl Connection {
         unsafe { text(pq_sys::PQhost(self.raw.as_ptr())) }
     }
 
-    /// The address and the port that are being tried or were reached (`PQhostaddr`, `PQport`).
+    /// The address and the port that are being tried or were reached (`PQhostaddr`, `PQport`); of a unix
+    /// socket the directory instead of an address.
     pub fn address(&self) -> (String, String) {
         // SAFETY: the connection is alive, the values are copied.
-        unsafe { (text(pq_sys::PQhostaddr(self.raw.as_ptr())), text(pq_sys::PQport(self.raw.as_ptr()))) }
+        let (address, port) =
+            unsafe { (text(pq_sys::PQhostaddr(self.raw.as_ptr())), text(pq_sys::PQport(self.raw.as_ptr()))) };
+        (if address.is_empty() { self.host() } else { address }, port)
     }
 
     /// Whether the connection is encrypted, by TLS or GSSAPI.
@@ -227,7 +238,9 @@ impl Connection {
     /// Takes the last message by which the server ended the connection. It comes as a notice, not as a
     /// result.
     pub fn take_fatal_notice(&mut self) -> Option<Notice> {
-        self.notices.fatal.take()
+        // SAFETY: the box is alive until drop, and libpq writes to it only within calls that borrow `self` as
+        // this does.
+        unsafe { self.notices.as_mut() }.fatal.take()
     }
 
     /// Why connecting failed, in one line. libpq has the SQLSTATE in its text only.
@@ -238,14 +251,14 @@ impl Connection {
     }
 
     /// Why the connection was lost: what the server said, or else what libpq found.
-    fn loss(&mut self) -> Error {
+    pub(crate) fn loss(&mut self) -> Error {
         if let Some(notice) = self.take_fatal_notice() {
             return Error::new(ErrorKind::Connection, notice.message).with_sqlstate(notice.sqlstate);
         }
         let message = self.message();
         let message = message.lines().next().unwrap_or_default().trim();
         let message = if message.is_empty() { "the server closed the connection" } else { message };
-        Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST))
+        Error::new(ErrorKind::Connection, message).with_sqlstate(Some(loss_sqlstate(message)))
     }
 
     /// libpq's text about the last failure.
@@ -269,9 +282,26 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.forks != sys::forks() {
+            // In a forked child: PQfinish would say goodbye to the server in the name of the parent. Its
+            // memory stays.
+            return self.socket().map_or((), sys::close);
+        }
         // SAFETY: the connection is alive and finished once, here; the notices it points to are dropped after
         // it.
-        unsafe { pq_sys::PQfinish(self.raw.as_ptr()) }
+        unsafe {
+            pq_sys::PQfinish(self.raw.as_ptr());
+            drop(Box::from_raw(self.notices.as_ptr()));
+        }
+    }
+}
+
+/// The code for a loss that only libpq speaks of: its words are all there is (`handleSyncLoss`,
+/// fe-protocol3.c).
+pub(super) fn loss_sqlstate(message: &str) -> SqlState {
+    match message.starts_with("lost synchronization") {
+        true => SqlState::PROTOCOL_VIOLATION,
+        false => SqlState::CONNECTION_LOST,
     }
 }
 

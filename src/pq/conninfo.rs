@@ -42,6 +42,9 @@ impl Conninfo {
             pq_sys::PQconninfoFree(array);
             parsed
         };
+        if conninfo.contains("://") && parsed.holds_strays() {
+            return Err(malformed("a special character of the password is not written as %XX"));
+        }
         parsed.default_host();
         parsed.set_default("fallback_application_name", "pgwake");
         Ok(parsed)
@@ -66,6 +69,16 @@ impl Conninfo {
             }
         }
         parsed
+    }
+
+    /// Whether a part of a URI holds what belongs to another: a password with a bare slash ends up in the
+    /// database's name, or in the port.
+    fn holds_strays(&self) -> bool {
+        let holds =
+            |keyword, stray: fn(char) -> bool| self.get(keyword).is_some_and(|value| value.contains(stray));
+        holds("dbname", |c| c == '@')
+            || holds("host", |c| c == '@')
+            || holds("port", |c| !c.is_ascii_digit() && c != ',')
     }
 
     fn default_host(&mut self) {
@@ -165,14 +178,15 @@ impl fmt::Debug for Conninfo {
     }
 }
 
-/// libpq quotes the part it could not read, and that part may be a password: the quotes are kept, their
-/// content is not.
+/// libpq quotes the part that it could not read, and that may be a password: only its words before that are
+/// shown.
 fn malformed(message: &str) -> Error {
-    let parts = message.trim().split('"').enumerate();
-    let hidden: String = parts.map(|(i, part)| if i % 2 == 0 { part } else { "\"…\"" }).collect();
+    let words =
+        message.split(|c: char| !c.is_ascii() || "\"\'`".contains(c)).next().unwrap_or_default().trim();
     let advice =
         "write it as \"host=… dbname=…\" or \"postgresql://user@host/dbname\", special characters quoted";
-    Error::new(ErrorKind::InvalidArgument, format!("the connection string is malformed: {hidden}; {advice}"))
+    let message = format!("the connection string is malformed ({words} …); {advice}");
+    Error::new(ErrorKind::InvalidArgument, message)
 }
 
 #[cfg(test)]
@@ -203,6 +217,10 @@ mod tests {
             "postgresql://u@db/app?hunter2=1",
             "password='hunter2",
             "hunter2",
+            "password=correct horse\"hunter2",
+            "postgresql://u:a\"[hunter2@[h/db",
+            "postgresql://u:x/hunter2@db/app",
+            "postgresql://u:x/hunter2@db:5432/app",
         ] {
             let error = Conninfo::parse(malformed).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidArgument);

@@ -33,7 +33,10 @@ pub(super) unsafe extern "C" fn receive(notices: *mut c_void, result: *const pq_
     // SAFETY: as promised above; libpq calls this on our own thread from within a call of ours.
     let notice = unsafe { from_result(result) };
     log::debug!("server: {} {:?}: {}", notice.severity, notice.sqlstate, notice.message);
-    if matches!(notice.severity.as_str(), "FATAL" | "PANIC" | "ERROR") {
+    // Of a crash elsewhere the server warns, and then hangs up.
+    if matches!(notice.severity.as_str(), "FATAL" | "PANIC" | "ERROR")
+        || notice.sqlstate.is_some_and(|s| s.is_shutdown())
+    {
         // SAFETY: as promised above.
         unsafe { (*notices.cast::<Notices>()).fatal = Some(notice) };
     }

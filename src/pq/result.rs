@@ -1,6 +1,7 @@
 //! The result of one query, freed on drop.
 #![allow(unsafe_code)]
 
+use super::connection::loss_sqlstate;
 use super::{bytes, notice};
 use crate::error::{Error, ErrorKind};
 use std::ffi::c_int;
@@ -59,7 +60,9 @@ impl QueryResult {
     pub fn error(&self) -> Error {
         // SAFETY: the result is alive until drop.
         let notice = unsafe { notice::from_result(self.0.as_ptr()) };
-        Error::new(ErrorKind::Server, notice.message).with_sqlstate(notice.sqlstate)
+        // What has no code comes from libpq: the connection was lost in the middle.
+        let sqlstate = notice.sqlstate.unwrap_or_else(|| loss_sqlstate(&notice.message));
+        Error::new(ErrorKind::Server, notice.message).with_sqlstate(Some(sqlstate))
     }
 
     /// The number of rows.

@@ -4,6 +4,7 @@
 use super::route::Route;
 use super::{Addresses, Progress, Session, State, lost};
 use crate::error::SqlState;
+use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ impl Session {
     pub(super) fn start_attempt(&mut self, now: Instant) {
         self.attempt = self.conninfo.with_defaults();
         let seconds = self.attempt.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
-        self.connect_timeout = seconds.map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from_secs);
+        self.connect_timeout = seconds.map_or(CONNECT_TIMEOUT_DEFAULT, |s| bounded(Duration::from_secs(s)));
         self.silent = 0;
         // Lists that do not match are for libpq to complain about.
         self.route = Route::of(&self.attempt).unwrap_or_default();
@@ -108,8 +109,9 @@ impl Session {
         {
             if Conninfo::is_known("require_auth") {
                 conninfo.set("require_auth", "!password");
-            } else {
-                log::warn!("this libpq may send a password in clear over the network: use sslmode=require");
+            } else if self.conninfo.get("sslmode").is_none() && std::env::var_os("PGSSLMODE").is_none() {
+                // A libpq before 16 cannot be told to keep the password to itself.
+                conninfo.set("sslmode", "require");
             }
         }
     }
@@ -177,7 +179,9 @@ mod tests {
     #[test]
     fn a_password_goes_in_clear_only_where_nobody_can_listen_in_or_the_user_says_so() {
         if !Conninfo::is_known("require_auth") {
-            println!("SKIPPED: this libpq has no require_auth (16 and later do)");
+            // A libpq before 16 is only sent where the password is safe.
+            assert_eq!(protected("host=192.0.2.1").get("sslmode"), Some("require"));
+            assert_eq!(protected("host=/tmp").get("sslmode"), None);
             return;
         }
         let remote = "host=192.0.2.1 password=x";

@@ -15,7 +15,7 @@ mod resolver;
 mod route;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::pq::{Connection, Conninfo};
+use crate::pq::{Connection, Conninfo, Status};
 use crate::reactor::WaitFor;
 use backoff::Backoff;
 pub(crate) use pipeline::Command;
@@ -23,6 +23,19 @@ use pipeline::{Asker, Pipeline};
 pub(crate) use resolver::{Addresses, Lookups, Resolver};
 use route::Route;
 use std::time::{Duration, Instant};
+
+/// How much input may come in without a single message getting complete. A notification has 8 KB at most, an
+/// answer to a command of ours less; libpq itself would take any length that a server claims.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How often input may be consumed in vain before it is measured: a whole message rarely needs more.
+const VAIN_CONSUMES_MAX: u32 = 4;
+
+/// The wait between two attempts that a permanent error ends.
+const PERMANENT_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a connection must have worked to count as a success.
+const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
 
 /// What happened. The source takes the notifications that libpq holds before it asks for more.
 #[derive(Debug)]
@@ -88,16 +101,21 @@ pub(crate) struct Session {
     is_ready: bool,
     /// Input was consumed that may have left bytes behind which no poller sees.
     may_hold_more: bool,
+    /// How often input was consumed, and then how many bytes, since the last message was complete.
+    vain_consumes: u32,
+    vain_bytes: usize,
     wait_for: WaitFor,
     /// The socket must be registered anew.
     watch_due: bool,
     /// The connection is over, and libpq may hold notifications that have not been taken.
     ending: Option<Error>,
+    /// They have been, once more after the last answer.
+    is_drained: bool,
     heard_at: Instant,
     probed_at: Option<Instant>,
     backoff: Backoff,
-    /// The source was content with the connection there is.
-    is_settled: bool,
+    /// Since when the source is content with the connection there is.
+    settled_at: Option<Instant>,
     /// The permanent error of the last attempt: the second in a row is the end.
     refused: Option<SqlState>,
 }
@@ -119,13 +137,16 @@ impl Session {
             pipeline: Pipeline::default(),
             is_ready: false,
             may_hold_more: false,
+            vain_consumes: 0,
+            vain_bytes: 0,
             wait_for: WaitFor::Reading,
             watch_due: false,
             ending: None,
+            is_drained: false,
             heard_at: now,
             probed_at: None,
             backoff: Backoff::default(),
-            is_settled: false,
+            settled_at: None,
             refused: None,
         }
     }
@@ -150,9 +171,9 @@ impl Session {
     /// being told.
     #[inline]
     pub(crate) fn holds_more(&mut self) -> bool {
-        // An error here is the socket's, and consuming tells it better.
+        // An error here is the socket's, of which the poller tells.
         std::mem::take(&mut self.may_hold_more)
-            && self.connection.as_mut().is_some_and(|connection| connection.has_held_input().unwrap_or(true))
+            && self.connection.as_mut().is_some_and(|connection| connection.has_held_input().unwrap_or(false))
     }
 
     /// What to register anew, if anything: to be called when `progress` has come to rest.
@@ -173,7 +194,7 @@ impl Session {
     #[inline]
     pub(crate) fn is_connecting(&self) -> bool {
         match self.state {
-            State::Open => !self.is_settled,
+            State::Open => self.settled_at.is_none(),
             State::Resolving { .. } | State::Connecting { .. } => true,
             State::Waiting { .. } | State::Failed => false,
         }
@@ -265,10 +286,20 @@ impl Session {
         if !self.pipeline.is_empty()
             && let Some((asker, answer)) = self.pipeline.next_answer(connection)
         {
+            self.has_said_something();
             return match asker {
                 Asker::Probe => Progress::Consumed,
                 Asker::Source => Progress::Answered(answer),
             };
+        }
+        // libpq may have given up while it read what it held already: then no call has failed, and nothing
+        // will ever be ready again.
+        if self.ending.is_none() && connection.status() != Status::Ok {
+            self.ending = Some(self.pipeline.take_failure().unwrap_or_else(|| connection.loss()));
+        }
+        if self.ending.is_some() && !std::mem::replace(&mut self.is_drained, true) {
+            // Looking for answers may have brought notifications to light: they come before the loss.
+            return Progress::Consumed;
         }
         if let Some(error) = self.ending.take() {
             return Progress::Lost(self.lose(error, now));
@@ -294,8 +325,24 @@ impl Session {
         has_input
     }
 
+    /// A message was complete.
+    #[inline]
+    pub(crate) fn has_said_something(&mut self) {
+        (self.vain_consumes, self.vain_bytes) = (0, 0);
+    }
+
     fn consume(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
+        self.vain_consumes += 1;
+        if self.vain_consumes > VAIN_CONSUMES_MAX {
+            self.vain_bytes += connection.unread_bytes();
+            if self.vain_bytes > MESSAGE_BYTES_MAX {
+                let message =
+                    "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
+                self.ending = Some(lost(message.into(), SqlState::PROTOCOL_VIOLATION));
+                return;
+            }
+        }
         self.may_hold_more = true;
         self.heard_at = now;
         self.probed_at = None;
@@ -311,29 +358,34 @@ impl Session {
         }
     }
 
-    /// The source is content with the connection: the next loss starts a new series of attempts.
-    pub(crate) fn settled(&mut self) {
-        self.is_settled = true;
-        self.backoff.reset();
+    /// The source is content with the connection.
+    pub(crate) fn settled(&mut self, now: Instant) {
+        self.settled_at = Some(now);
         self.refused = None;
     }
 
     fn lose(&mut self, error: Error, now: Instant) -> Loss {
+        // While an answer is awaited, the server's reason for ending comes as that answer.
+        let reason = self.pipeline.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));
+        let error = reason.unwrap_or(error);
         self.connection = None;
-        self.is_settled = false;
+        self.has_said_something();
         self.pipeline.clear();
-        (self.is_ready, self.may_hold_more, self.watch_due) = (false, false, false);
+        (self.is_ready, self.may_hold_more, self.watch_due, self.is_drained) = (false, false, false, false);
+        // A connection that breaks at once is no success: the waits go on growing.
+        if self.settled_at.take().is_some_and(|at| now.saturating_duration_since(at) >= SETTLED_TIME_MIN) {
+            self.backoff.reset();
+        }
         let permanent = error.sqlstate.filter(SqlState::is_permanent);
-        let retry_in = if permanent.is_some() && permanent == self.refused {
-            self.state = State::Failed;
-            None
-        } else {
-            let delay = self.backoff.next_delay(error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS));
-            self.state = State::Waiting { until: now + delay };
-            Some(delay)
+        let retry_in = match permanent {
+            Some(_) if permanent == self.refused => None,
+            // Time for a reload of the server's rules, or for the other half of a change of password.
+            Some(_) => Some(PERMANENT_RETRY),
+            None => Some(self.backoff.next_delay(error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS))),
         };
+        self.state = retry_in.map_or(State::Failed, |delay| State::Waiting { until: now + delay });
         self.refused = permanent;
-        log::info!("{}; next attempt: {retry_in:?}", error);
+        log::info!("{error}; next attempt: {retry_in:?}");
         Loss { error, retry_in, at: now }
     }
 }

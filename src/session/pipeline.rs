@@ -1,7 +1,7 @@
 //! Commands out, answers in, in order and without waiting: each batch is one transaction between two
 //! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pq::{Connection, ResultStatus};
 use std::collections::VecDeque;
 
@@ -36,6 +36,12 @@ impl Pipeline {
 
     pub(super) fn clear(&mut self) {
         *self = Pipeline::default();
+    }
+
+    /// The error of the batch whose results were coming in when the connection ended, as the end of the
+    /// connection.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
     }
 
     /// Sends a batch. What the socket does not take stays in libpq's buffer until the next flush.

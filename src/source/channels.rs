@@ -34,11 +34,14 @@ struct Change {
     channel: Channel,
 }
 
-/// A batch that was sent, and what its answer means.
+/// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 enum Batch {
-    Prepare,
-    Changes(Vec<Change>),
+    /// The client's encoding is set.
+    Encoding,
+    Change(Change),
+    /// Empty; its answer says that all LISTENs of a new connection are answered.
+    Prepared,
     Notify(Channel),
 }
 
@@ -53,7 +56,11 @@ pub(crate) struct ChannelSource {
     /// No further attempt will be made to connect.
     has_failed: bool,
     wanted: BTreeSet<Channel>,
-    changes: Vec<Change>,
+    /// The LISTENs for all that was wanted are sent; what is wanted later needs its own.
+    is_prepared: bool,
+    changes: VecDeque<Change>,
+    /// The server has confirmed these, and they have not been told.
+    listened: Vec<Channel>,
     unsent: VecDeque<(Channel, Box<[u8]>)>,
     unsent_bytes: usize,
     unanswered: VecDeque<Batch>,
@@ -75,7 +82,9 @@ impl ChannelSource {
             is_listening: false,
             has_failed: false,
             wanted: BTreeSet::new(),
-            changes: Vec::new(),
+            is_prepared: false,
+            changes: VecDeque::new(),
+            listened: Vec::new(),
             unsent: VecDeque::new(),
             unsent_bytes: 0,
             unanswered: VecDeque::new(),
@@ -95,16 +104,28 @@ impl ChannelSource {
         &self.db
     }
 
-    pub(crate) fn listen(&mut self, channel: Channel) {
-        if self.wanted.insert(channel.clone()) {
-            self.changes.push(Change { listen: true, channel });
+    pub(crate) fn listen(&mut self, channel: Channel) -> Result<()> {
+        self.refuse_if_failed()?;
+        if self.wanted.insert(channel.clone()) && self.is_prepared {
+            self.changes.push_back(Change { listen: true, channel });
         }
+        Ok(())
     }
 
-    pub(crate) fn unlisten(&mut self, channel: Channel) {
-        if self.wanted.remove(&channel) {
-            self.changes.push(Change { listen: false, channel });
+    pub(crate) fn unlisten(&mut self, channel: Channel) -> Result<()> {
+        self.refuse_if_failed()?;
+        if self.wanted.remove(&channel) && self.is_prepared {
+            self.changes.push_back(Change { listen: false, channel });
         }
+        Ok(())
+    }
+
+    fn refuse_if_failed(&self) -> Result<()> {
+        if !self.has_failed {
+            return Ok(());
+        }
+        let message = "the session has failed for good: disconnect it, mend the cause, and connect again";
+        Err(Error::new(ErrorKind::Connection, message))
     }
 
     pub(crate) fn notify(&mut self, channel: Channel, payload: &[u8]) -> Result<()> {
@@ -120,10 +141,7 @@ impl ChannelSource {
                 "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        if self.has_failed {
-            let message = "the session has failed for good: disconnect it, mend the cause, and connect again";
-            return Err(Error::new(ErrorKind::Connection, message));
-        }
+        self.refuse_if_failed()?;
         if self.unsent.len() >= UNSENT_MAX || self.unsent_bytes + payload.len() > UNSENT_BYTES_MAX {
             let message =
                 "too many notifications wait to be sent: take events until `Sent` comes, then go on";
@@ -158,7 +176,7 @@ impl ChannelSource {
                 Progress::Idle if !self.send_queued() => return Pull::Idle,
                 Progress::Idle => {}
                 Progress::Opened => self.prepare(),
-                Progress::Answered(answer) => self.answered(answer),
+                Progress::Answered(answer) => self.answered(answer, now),
                 Progress::Lost(loss) => self.lost(loss),
             }
         }
@@ -169,13 +187,16 @@ impl ChannelSource {
         if self.held.reads_ahead() {
             return self.held.take();
         }
-        Some((self.session.connection()?.notifies()?, 0))
+        let notify = self.session.connection()?.notifies()?;
+        self.session.has_said_something();
+        Some((notify, 0))
     }
 
     /// Takes in what has come meanwhile, so that it neither stays in the server nor grows here.
     fn read_ahead(&mut self, now: Instant) {
         for _ in 0..READ_AHEAD_ROUNDS_MAX {
             while let Some(notify) = self.session.connection().and_then(|connection| connection.notifies()) {
+                self.session.has_said_something();
                 let is_wanted = !self.skip_own || notify.pid() != self.backend_pid;
                 if is_wanted {
                     self.held.put(notify);
@@ -201,18 +222,26 @@ impl ChannelSource {
         // A payload that cannot be converted to the client's encoding would make the server end this session,
         // and anybody may send one. With the server's own encoding nothing is converted.
         let encoding = connection.parameter(c"server_encoding");
-        let set_encoding = (encoding != connection.parameter(c"client_encoding"))
-            .then(|| format!("SET client_encoding TO '{encoding}'").into_bytes());
-        let listens = self.wanted.iter().map(|channel| listen_sql(true, channel));
-        let batch: Vec<Vec<u8>> = set_encoding.into_iter().chain(listens).collect();
+        let is_encoding_right = encoding == connection.parameter(c"client_encoding");
         self.changes.clear();
         self.unanswered.clear();
-        self.send(&batch, Batch::Prepare);
+        if !is_encoding_right {
+            self.send(Some(format!("SET client_encoding TO '{encoding}'").into_bytes()), Batch::Encoding);
+        }
+        for channel in self.wanted.clone() {
+            self.send_change(Change { listen: true, channel });
+        }
+        self.send(None, Batch::Prepared);
+        self.is_prepared = true;
     }
 
-    fn send(&mut self, batch: &[Vec<u8>], meaning: Batch) {
-        self.session.send(batch.iter().map(|sql| Command { sql, parameters: &[] }));
+    fn send(&mut self, sql: Option<Vec<u8>>, meaning: Batch) {
+        self.session.send(sql.iter().map(|sql| Command { sql, parameters: &[] }));
         self.unanswered.push_back(meaning);
+    }
+
+    fn send_change(&mut self, change: Change) {
+        self.send(Some(listen_sql(change.listen, &change.channel)), Batch::Change(change));
     }
 
     /// Sends what the caller has queued; `false` when there was nothing to send.
@@ -220,11 +249,8 @@ impl ChannelSource {
         if !self.is_listening || (self.changes.is_empty() && self.unsent.is_empty()) {
             return false;
         }
-        if !self.changes.is_empty() {
-            let changes = std::mem::take(&mut self.changes);
-            let batch: Vec<_> = changes.iter().map(|c| listen_sql(c.listen, &c.channel)).collect();
-            self.send(&batch, Batch::Changes(changes));
-            return true;
+        for change in std::mem::take(&mut self.changes) {
+            self.send_change(change);
         }
         let room = UNANSWERED_MAX.saturating_sub(self.unanswered.len());
         for (channel, payload) in self.unsent.drain(..room.min(self.unsent.len())) {
@@ -236,43 +262,67 @@ impl ChannelSource {
         room > 0
     }
 
-    fn answered(&mut self, answer: Result<()>) {
+    fn answered(&mut self, answer: Result<()>, now: Instant) {
         match (self.unanswered.pop_front(), answer) {
-            (Some(Batch::Prepare), Ok(())) => self.prepared(),
-            (Some(Batch::Prepare), Err(error)) => self.session.fail(error),
-            (Some(Batch::Changes(changes)), Ok(())) => {
-                let channels: Vec<_> = changes.into_iter().filter(|c| c.listen).map(|c| c.channel).collect();
-                if !channels.is_empty() {
-                    self.report_listening(channels);
+            (Some(Batch::Encoding), Ok(())) | (None, _) => {}
+            (Some(Batch::Prepared), Ok(())) => self.prepared(now),
+            (Some(Batch::Encoding | Batch::Prepared), Err(error)) => self.session.fail(error),
+            (Some(Batch::Change(Change { listen, channel })), Ok(())) => {
+                if listen {
+                    self.listened.push(channel);
                 }
             }
-            (Some(Batch::Changes(changes)), Err(error)) => {
-                for Change { listen, channel } in changes {
-                    self.wanted.remove(&channel);
-                    let command = if listen { "listen" } else { "unlisten" };
-                    self.reports.push_back(Report::CommandFailed { command, channel, error: error.clone() });
-                }
-            }
+            (Some(Batch::Change(change)), Err(error)) => self.refused(change, error),
             (Some(Batch::Notify(_)), Ok(())) => self.sent += 1,
-            (Some(Batch::Notify(channel)), Err(error)) => {
-                self.report_unsent(channel, error);
-            }
-            (None, _) => {}
+            (Some(Batch::Notify(channel)), Err(error)) => self.report_unsent(channel, error),
+        }
+        let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Change(_)));
+        if self.is_listening && !has_more_changes && !self.listened.is_empty() {
+            let channels = self.take_listened();
+            self.report_listening(channels);
         }
         if self.sent > 0 && self.unsent.is_empty() && self.unanswered.is_empty() {
-            self.reports.push_back(Report::Sent { count: std::mem::take(&mut self.sent) });
+            self.report_sent();
         }
     }
 
-    fn prepared(&mut self) {
-        self.session.settled();
+    /// The server refused a LISTEN or UNLISTEN. What is wrong with one name must not stop the others; a
+    /// server that listens to nobody, such as a standby, is not the right one.
+    fn refused(&mut self, Change { listen, channel }: Change, error: Error) {
+        let is_about_the_name = error.sqlstate.is_some_and(|sqlstate| sqlstate.is_about_the_command());
+        if !self.is_listening && !is_about_the_name {
+            return self.session.fail(error);
+        }
+        let is_newer = |change: &Change| change.channel == channel;
+        let is_wanted_anew = self.changes.iter().any(is_newer)
+            || self.unanswered.iter().any(|batch| matches!(batch, Batch::Change(change) if is_newer(change)));
+        if !is_wanted_anew && listen {
+            self.wanted.remove(&channel);
+        } else if !is_wanted_anew {
+            self.wanted.insert(channel.clone());
+        }
+        let command = if listen { "listen" } else { "unlisten" };
+        self.reports.push_back(Report::CommandFailed { command, channel, error });
+    }
+
+    fn prepared(&mut self, now: Instant) {
+        self.session.settled(now);
         self.is_listening = true;
-        let channels = self.wanted.iter().cloned().collect();
+        let channels = self.take_listened();
         match self.outage.take() {
             Some(outage) => self.reports.push_back(Report::Gap { channels, outage }),
             None => self.report_listening(channels),
         }
         self.was_listening = true;
+    }
+
+    /// What the server has confirmed, as far as it is still wanted.
+    fn take_listened(&mut self) -> Vec<Channel> {
+        let mut channels = std::mem::take(&mut self.listened);
+        channels.retain(|channel| self.wanted.contains(channel));
+        channels.sort();
+        channels.dedup();
+        channels
     }
 
     fn report_listening(&mut self, channels: Vec<Channel>) {
@@ -287,12 +337,20 @@ impl ChannelSource {
         });
     }
 
+    fn report_sent(&mut self) {
+        self.reports.push_back(Report::Sent { count: std::mem::take(&mut self.sent) });
+    }
+
     fn report_unsent(&mut self, channel: Channel, error: Error) {
         self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });
     }
 
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
-        self.is_listening = false;
+        (self.is_listening, self.is_prepared) = (false, false);
+        self.listened.clear();
+        if self.sent > 0 {
+            self.report_sent();
+        }
         if self.was_listening {
             let outage = self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
             outage.attempts += 1;

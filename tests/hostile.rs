@@ -1,0 +1,140 @@
+//! Servers that do not behave, and processes that fork: an error with a name, bounded memory, no harm to
+//! others.
+
+mod common;
+
+use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
+use pgwake::{ErrorKind, Event, EventLoop};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+/// A message of the protocol: type, length, content.
+fn message(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = (content.len() as u32 + 4).to_be_bytes();
+    [&[kind], &length[..], content].concat()
+}
+
+/// What a server says until it is ready for the first command (manual, "Message Flow").
+fn welcome() -> Vec<u8> {
+    let parameters = ["server_version\x0015.0\0", "server_encoding\0UTF8\0", "client_encoding\0UTF8\0"];
+    let mut said = message(b'R', &0u32.to_be_bytes());
+    for parameter in
+        parameters.into_iter().chain(["in_hot_standby\0off\0", "default_transaction_read_only\0off\0"])
+    {
+        said.extend(message(b'S', parameter.as_bytes()));
+    }
+    said.extend(message(b'K', &[0; 8]));
+    said.extend(message(b'Z', b"I"));
+    said
+}
+
+/// The client's first message: its length, and that much.
+fn take_startup(client: &mut TcpStream) {
+    let mut length = [0; 4];
+    client.read_exact(&mut length).unwrap();
+    client.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4]).unwrap();
+}
+
+/// A server that welcomes its first client and then does as `script` says. Its conninfo.
+fn scripted(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        take_startup(&mut client);
+        client.write_all(&welcome()).unwrap();
+        script(&mut client);
+    });
+    format!("host=127.0.0.1 port={port} sslmode=disable gssencmode=disable user=u dbname=d")
+}
+
+fn first_loss(conninfo: &str) -> (String, String) {
+    let mut events = EventLoop::new().unwrap();
+    events.connect(conninfo).unwrap();
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => (lost.sqlstate.unwrap().to_string(), lost.message.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_message_without_end_is_cut_off_before_it_fills_the_memory() {
+    // At the pace of a network. What libpq can read faster than it comes, it reads in one call
+    // (`pqReadData`).
+    let conninfo = scripted(|client| {
+        let mut endless = vec![b'A'];
+        endless.extend(1_500_000_000u32.to_be_bytes());
+        // Until the client hangs up.
+        while client.write_all(&endless).is_ok() {
+            endless = vec![0; 1 << 20];
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    });
+    let (sqlstate, message) = first_loss(&conninfo);
+    assert_eq!(sqlstate, "08P01", "{message}");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("peak resident memory: {peak_kb} kB");
+    assert!(peak_kb <= 128 * 1024, "{peak_kb} kB");
+}
+
+#[test]
+fn nonsense_and_an_early_end_are_errors_with_a_code() {
+    for nonsense in
+        [message(b'A', &[0; 3]), b"~~~~~~~~~~~~~~~~".to_vec(), message(b'Q', b"x"), vec![b'Z', 0, 0, 0, 0]]
+    {
+        let shown = format!("{nonsense:?}");
+        let (sqlstate, message) = first_loss(&scripted(move |client| {
+            client.write_all(&nonsense).unwrap();
+            // What follows decides how it is told; the connection must not be left hanging.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }));
+        assert!(sqlstate.starts_with("08"), "{shown}: {sqlstate} {message}");
+    }
+}
+
+#[test]
+fn a_connection_cut_at_any_byte_of_the_welcome_is_told() {
+    let whole = welcome();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cuts = whole.len();
+    std::thread::spawn(move || {
+        for cut in 0..cuts {
+            let (mut client, _) = listener.accept().unwrap();
+            take_startup(&mut client);
+            client.write_all(&whole[..cut]).unwrap();
+        }
+    });
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    for _ in 0..cuts {
+        let conninfo =
+            format!("host=127.0.0.1 port={port} sslmode=disable gssencmode=disable user=u dbname=d");
+        let (sqlstate, message) = first_loss(&conninfo);
+        assert!(sqlstate.starts_with("08"), "{sqlstate} {message}");
+    }
+    // Other tests of this process open and close some meanwhile; each cut losing one would be many more.
+    assert!(descriptors() < before + cuts / 2, "descriptors are lost");
+}
+
+#[test]
+fn a_forked_child_may_not_use_the_loop_and_does_not_harm_its_parent() {
+    let channel = fresh_channel();
+    let (mut events, _) = listening(&server().conninfo(), &[&channel]);
+    // SAFETY: the child calls nothing but the loop and _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let is_refused = events.next(None).is_err_and(|error| error.kind == ErrorKind::Forked);
+        drop(events);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(if is_refused { 7 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 7);
+    Sql::connect(&server().conninfo()).notify(&channel, "still here");
+    assert_eq!(next(&mut events), Seen::notification(&channel, "still here"));
+}
