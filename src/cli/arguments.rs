@@ -87,6 +87,16 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     pub(crate) spin: Duration,
 
+    /// Run CMD for each notification, and for each gap, instead of printing it; must come last. Never through
+    /// a shell: the payload is on stdin, PGWAKE_EVENT (notification or gap), PGWAKE_CHANNEL and PGWAKE_PID
+    /// are in the environment
+    #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) exec: Vec<String>,
+
+    /// How many runs of CMD at once; those of one channel stay in order
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: u16,
+
     /// Ask a silent server for a sign of life that often; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,

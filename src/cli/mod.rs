@@ -4,6 +4,7 @@
 
 mod arguments;
 mod demo;
+mod jobs;
 mod listen;
 mod notify;
 mod output;

@@ -2,10 +2,23 @@
 
 use super::Failure;
 use pgwake::Waker;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Wakes the loop whenever a process that we started has ended.
+pub(crate) fn wake_on_children(waker: Waker) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGCHLD])?;
+    std::thread::Builder::new().name("children".into()).spawn(move || {
+        for _ in &mut signals {
+            if waker.wake().is_err() {
+                std::process::exit(1);
+            }
+        }
+    })?;
+    Ok(())
+}
 
 /// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]

@@ -99,6 +99,14 @@ impl Session {
         if !is_chosen {
             conninfo.set("target_session_attrs", "primary");
         }
+        // What was sent and never acknowledged, such as a probe, ends the connection after as long as the
+        // probe would.
+        if !self.heartbeat.is_zero()
+            && self.attempt.get("tcp_user_timeout").is_none_or(|t| t.is_empty() || t == "0")
+        {
+            conninfo
+                .set("tcp_user_timeout", &(2 * self.heartbeat).as_millis().min(i32::MAX as u128).to_string());
+        }
         // With its other defaults libpq sends the password in clear to a server that declines TLS and asks
         // for it.
         let is_encrypted =
