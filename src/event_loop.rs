@@ -55,7 +55,7 @@ struct Slot {
 enum Taken {
     Nothing,
     Notification { notify: Notify, index: usize, own: bool, folded: u64 },
-    Report { report: Report, index: usize },
+    Report { report: Box<Report>, index: usize },
 }
 
 /// The loop: sessions in, events out. See the [crate's page](crate) for a picture.
@@ -241,7 +241,7 @@ impl EventLoop {
                         return Ok(true);
                     }
                     Pull::Report(report) => {
-                        self.slots[index].has_failed |= matches!(report, Report::Failed { .. });
+                        self.slots[index].has_failed |= matches!(*report, Report::Failed { .. });
                         self.taken = Taken::Report { report, index };
                         return Ok(true);
                     }

@@ -160,7 +160,7 @@ impl ChannelSource {
                 self.read_ahead(now);
             }
             if let Some(report) = self.reports.pop_front() {
-                return Pull::Report(report);
+                return Pull::Report(Box::new(report));
             }
             if self.is_listening
                 && let Some((notify, folded)) = self.next_notification()

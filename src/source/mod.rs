@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) enum Pull {
     /// A notification, whether this session sent it, and how many others of its channel it stands for.
     Notification { notify: Notify, own: bool, folded: u64 },
-    /// Anything that is rarer than a notification.
-    Report(Report),
+    /// Anything that is rarer than a notification; in a box, so that those need not carry its size around.
+    Report(Box<Report>),
     /// Nothing more until readiness, a command or the deadline.
     Idle,
 }
