@@ -275,6 +275,7 @@ impl EventLoop {
     }
 
     /// A session has come to rest, or used up its rounds: see to what it waits for.
+    #[inline(never)]
     fn end_turn(&mut self, index: usize) -> Result<()> {
         self.turn = None;
         let Some(source) = &mut self.slots[index].source else { return Ok(()) };
@@ -294,6 +295,7 @@ impl EventLoop {
     }
 
     /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
+    #[inline(never)]
     fn wait(&mut self, timeout: Option<Duration>, progress: &mut Wait) -> Result<bool> {
         if self.let_in() {
             return Ok(true);
@@ -328,6 +330,7 @@ impl EventLoop {
     }
 
     /// Polls without sleeping as long as the options say; `true` when that brought something.
+    #[cold]
     fn spin_on(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let until = timeout.map_or(self.spin_until, |timeout| self.spin_until.min(self.now + timeout));
         while self.now < until {
@@ -339,6 +342,7 @@ impl EventLoop {
     }
 
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
+    #[inline(always)]
     fn harvest(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
         let timeout = if self.held.is_empty() { timeout } else { Some(Duration::ZERO) };

@@ -87,6 +87,7 @@ impl Reactor {
     }
 
     /// Waits until something is ready, at most for `timeout`, and takes what is.
+    #[inline(always)]
     pub(crate) fn harvest(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),

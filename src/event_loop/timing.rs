@@ -11,6 +11,7 @@ const CONNECTING_MAX: usize = 50;
 
 impl EventLoop {
     /// Keeps count of the sessions on their way to a connection.
+    #[inline(always)]
     pub(super) fn admit(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let is_connecting = slot.source.as_mut().is_some_and(|source| source.session().is_connecting());
@@ -38,6 +39,7 @@ impl EventLoop {
     }
 
     /// A session's deadline may have come. When that means to connect, it may have to wait for its turn.
+    #[cold]
     pub(super) fn come_to_time(&mut self, index: usize) {
         let Some(source) = &mut self.slots[index].source else { return };
         let session = source.session();
@@ -52,7 +54,7 @@ impl EventLoop {
 
     /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline
     /// that moves away with each notification costs nothing then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn schedule(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
         let Some(deadline) = slot.source.as_mut().and_then(|source| source.session().deadline()) else {
@@ -68,6 +70,7 @@ impl EventLoop {
         Ok(())
     }
 
+    #[cold]
     pub(super) fn set_timer(&mut self) -> Result<()> {
         let first = self.timers.first().map(|(at, _)| *at);
         if first != self.timer_set_to {
@@ -78,6 +81,7 @@ impl EventLoop {
     }
 
     /// Hands what the name service said to the sessions that asked.
+    #[cold]
     pub(super) fn take_addresses(&mut self) {
         while let Some((session, addresses)) = self.lookups.next() {
             let Ok(index) = self.index(session) else { continue };
@@ -88,6 +92,7 @@ impl EventLoop {
         }
     }
 
+    #[cold]
     pub(super) fn fire_timers(&mut self) -> Result<()> {
         while let Some(&(at, index)) = self.timers.first().filter(|(at, _)| *at <= self.now) {
             self.timers.remove(&(at, index));

@@ -124,6 +124,7 @@ impl Session {
         }
     }
 
+    #[cold]
     pub(super) fn progress_connecting(&mut self, now: Instant) -> Progress {
         if let Some(error) = self.ending.take() {
             return Progress::Lost(self.lose(error, now));

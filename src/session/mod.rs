@@ -169,7 +169,7 @@ impl Session {
 
     /// Whether bytes may be held where no poller sees them, so that the session wants another turn without
     /// being told.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn holds_more(&mut self) -> bool {
         // An error here is the socket's, of which the poller tells.
         std::mem::take(&mut self.may_hold_more)
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// What to register anew, if anything: to be called when `progress` has come to rest.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_watch(&mut self) -> Option<(&Connection, WaitFor)> {
         if !std::mem::take(&mut self.watch_due) {
             return None;
@@ -214,6 +214,7 @@ impl Session {
     }
 
     /// The deadline may have come.
+    #[cold]
     pub(crate) fn on_time(&mut self, now: Instant) {
         match self.state {
             State::Waiting { until } if now >= until => self.start_attempt(now),
@@ -226,6 +227,7 @@ impl Session {
 
     /// Nothing was heard for a heartbeat: ask the server for a sign of life, or give it up if it was asked
     /// already.
+    #[cold]
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         // When we were late ourselves, the sign may be waiting in the socket.
@@ -266,12 +268,13 @@ impl Session {
     }
 
     /// Ends the connection for a reason that the source found.
+    #[cold]
     pub(crate) fn fail(&mut self, error: Error) {
         self.ending = Some(error);
     }
 
     /// Takes one step, and says what it brought.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn progress(&mut self, now: Instant) -> Progress {
         match self.state {
             State::Open => self.progress_open(now),
@@ -281,6 +284,7 @@ impl Session {
         }
     }
 
+    #[inline(always)]
     fn progress_open(&mut self, now: Instant) -> Progress {
         let Some(connection) = &mut self.connection else { return Progress::Idle };
         if !self.pipeline.is_empty()
@@ -312,6 +316,7 @@ impl Session {
     }
 
     /// Consumes input although no poller has told of it; `false` when there is none.
+    #[cold]
     pub(crate) fn read_ahead(&mut self, now: Instant) -> bool {
         let has_input = self.state == State::Open
             && self.ending.is_none()
@@ -331,6 +336,7 @@ impl Session {
         (self.vain_consumes, self.vain_bytes) = (0, 0);
     }
 
+    #[inline(always)]
     fn consume(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
         self.vain_consumes += 1;
@@ -364,6 +370,7 @@ impl Session {
         self.refused = None;
     }
 
+    #[cold]
     fn lose(&mut self, error: Error, now: Instant) -> Loss {
         // While an answer is awaited, the server's reason for ending comes as that answer.
         let reason = self.pipeline.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));

@@ -153,7 +153,7 @@ impl ChannelSource {
     }
 
     /// The next thing to tell. Consumes input once for each time that the session was found ready.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pull(&mut self, now: Instant) -> Pull {
         loop {
             if self.is_listening && self.held.reads_ahead() {
@@ -171,18 +171,27 @@ impl ChannelSource {
                 }
                 return Pull::Notification { notify, own, folded };
             }
-            match self.session.progress(now) {
-                Progress::Consumed => {}
-                Progress::Idle if !self.send_queued() => return Pull::Idle,
-                Progress::Idle => {}
-                Progress::Opened => self.prepare(),
-                Progress::Answered(answer) => self.answered(answer, now),
-                Progress::Lost(loss) => self.lost(loss),
+            if !self.go_on(now) {
+                return Pull::Idle;
             }
         }
     }
 
-    #[inline]
+    /// All that was held has been told: see to what comes next; `false` when there is nothing. Once for each
+    /// wake-up, so it is kept apart from what runs for each notification.
+    #[inline(never)]
+    fn go_on(&mut self, now: Instant) -> bool {
+        match self.session.progress(now) {
+            Progress::Consumed => {}
+            Progress::Idle => return self.send_queued(),
+            Progress::Opened => self.prepare(),
+            Progress::Answered(answer) => self.answered(answer, now),
+            Progress::Lost(loss) => self.lost(loss),
+        }
+        true
+    }
+
+    #[inline(always)]
     fn next_notification(&mut self) -> Option<(Notify, u64)> {
         if self.held.reads_ahead() {
             return self.held.take();
@@ -193,6 +202,7 @@ impl ChannelSource {
     }
 
     /// Takes in what has come meanwhile, so that it neither stays in the server nor grows here.
+    #[cold]
     fn read_ahead(&mut self, now: Instant) {
         for _ in 0..READ_AHEAD_ROUNDS_MAX {
             while let Some(notify) = self.session.connection().and_then(|connection| connection.notifies()) {
@@ -215,6 +225,7 @@ impl ChannelSource {
 
     /// Says on a new connection what has to be said before anything else: the encoding and every LISTEN, at
     /// once.
+    #[cold]
     fn prepare(&mut self) {
         let Some(connection) = self.session.connection() else { return };
         self.db = connection.database();
@@ -240,6 +251,7 @@ impl ChannelSource {
         self.unanswered.push_back(meaning);
     }
 
+    #[cold]
     fn send_change(&mut self, change: Change) {
         self.send(Some(listen_sql(change.listen, &change.channel)), Batch::Change(change));
     }
@@ -262,6 +274,7 @@ impl ChannelSource {
         room > 0
     }
 
+    #[cold]
     fn answered(&mut self, answer: Result<()>, now: Instant) {
         match (self.unanswered.pop_front(), answer) {
             (Some(Batch::Encoding), Ok(())) | (None, _) => {}
@@ -288,6 +301,7 @@ impl ChannelSource {
 
     /// The server refused a LISTEN or UNLISTEN. What is wrong with one name must not stop the others; a
     /// server that listens to nobody, such as a standby, is not the right one.
+    #[cold]
     fn refused(&mut self, Change { listen, channel }: Change, error: Error) {
         let is_about_the_name = error.sqlstate.is_some_and(|sqlstate| sqlstate.is_about_the_command());
         if !self.is_listening && !is_about_the_name {
@@ -345,6 +359,7 @@ impl ChannelSource {
         self.reports.push_back(Report::CommandFailed { command: "notify", channel, error });
     }
 
+    #[cold]
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
         (self.is_listening, self.is_prepared) = (false, false);
         self.listened.clear();
