@@ -199,3 +199,16 @@ fn what_a_disconnect_sets_in_motion_is_told_by_the_descriptor() {
         }
     }
 }
+
+#[test]
+fn no_payload_is_shown_by_debug() {
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&format!("{} password=hunter2", server().conninfo())).unwrap();
+    events.notify(session, "c", "a secret payload").unwrap();
+    let shown = format!("{events:?}");
+    assert!(
+        shown.contains("16 bytes") && !shown.contains("secret") && !shown.contains("115, 101"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -34,6 +34,15 @@ struct Change {
     channel: Channel,
 }
 
+/// What is to be notified. Its content never reaches a log, not even by `Debug`.
+struct Payload(Box<[u8]>);
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 enum Batch {
@@ -61,7 +70,7 @@ pub(crate) struct ChannelSource {
     changes: VecDeque<Change>,
     /// The server has confirmed these, and they have not been told.
     listened: Vec<Channel>,
-    unsent: VecDeque<(Channel, Box<[u8]>)>,
+    unsent: VecDeque<(Channel, Payload)>,
     unsent_bytes: usize,
     unanswered: VecDeque<Batch>,
     held: Held,
@@ -148,7 +157,7 @@ impl ChannelSource {
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
         self.unsent_bytes += payload.len();
-        self.unsent.push_back((channel, payload.into()));
+        self.unsent.push_back((channel, Payload(payload.into())));
         Ok(())
     }
 
@@ -265,7 +274,7 @@ impl ChannelSource {
             self.send_change(change);
         }
         let room = UNANSWERED_MAX.saturating_sub(self.unanswered.len());
-        for (channel, payload) in self.unsent.drain(..room.min(self.unsent.len())) {
+        for (channel, Payload(payload)) in self.unsent.drain(..room.min(self.unsent.len())) {
             let parameters: &[&[u8]] = &[channel.as_bytes(), &payload];
             self.session.send(std::iter::once(Command { sql: NOTIFY_SQL, parameters }));
             self.unsent_bytes -= payload.len();
