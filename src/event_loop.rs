@@ -45,7 +45,6 @@ struct Slot {
     source: Option<Box<ChannelSource>>,
     /// The entry of this session in the table of timers; never later than its deadline.
     timer: Option<Instant>,
-    has_failed: bool,
     /// It is counted among those that are on their way to a connection.
     is_connecting: bool,
 }
@@ -139,7 +138,7 @@ impl EventLoop {
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
         let source = Some(Box::new(ChannelSource::new(session, &options)));
-        let slot = Slot { generation, source, timer: None, has_failed: false, is_connecting: false };
+        let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
@@ -241,7 +240,6 @@ impl EventLoop {
                         return Ok(true);
                     }
                     Pull::Report(report) => {
-                        self.slots[index].has_failed |= matches!(*report, Report::Failed { .. });
                         self.taken = Taken::Report { report, index };
                         return Ok(true);
                     }
@@ -382,7 +380,7 @@ impl EventLoop {
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
     fn is_deserted(&self) -> bool {
-        self.slots.iter().all(|slot| slot.source.is_none() || slot.has_failed)
+        self.slots.iter().all(|slot| slot.source.as_ref().is_none_or(|source| source.has_failed()))
             && !self.reactor.waker().is_shared()
     }
 

@@ -108,6 +108,11 @@ impl ChannelSource {
         &mut self.session
     }
 
+    /// Whether nothing will ever come again.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     #[inline]
     pub(crate) fn db(&self) -> &str {
         &self.db
