@@ -61,7 +61,7 @@ enum Taken {
 #[derive(Debug)]
 pub struct EventLoop {
     taken: Taken,
-    /// The process it belongs to, as `sys::forks` has it.
+    /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
     /// The session whose turn it is.
     turn: Option<usize>,
@@ -98,7 +98,7 @@ impl EventLoop {
         let reactor = Reactor::new()?;
         Ok(EventLoop {
             taken: Taken::Nothing,
-            forks: sys::forks(),
+            forks: sys::watch_forks(),
             turn: None,
             now,
             slots: Vec::new(),

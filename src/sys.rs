@@ -15,9 +15,9 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// How many forks lie between the first process that asked and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Counts the forks that made this process (pthread_atfork(3)): a connection belongs to the process that made
-/// it, and a look at this number is all it takes to know.
-pub(crate) fn forks() -> u32 {
+/// Counts the forks that make further processes of this one from now on (pthread_atfork(3)), and says how
+/// many made it: a connection belongs to the process that made it.
+pub(crate) fn watch_forks() -> u32 {
     static WATCH: Once = Once::new();
     extern "C" fn count_in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
@@ -26,6 +26,12 @@ pub(crate) fn forks() -> u32 {
     WATCH.call_once(|| unsafe {
         libc::pthread_atfork(None, None, Some(count_in_child));
     });
+    forks()
+}
+
+/// How many forks made this process since they are watched: one load, so that each call can afford to look.
+#[inline]
+pub(crate) fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 

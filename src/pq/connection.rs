@@ -15,7 +15,7 @@ pub struct Connection {
     pub(super) raw: NonNull<pq_sys::PGconn>,
     /// From a box, freed on drop. A bare pointer, because libpq holds it, too.
     notices: NonNull<Notices>,
-    /// The process it belongs to, as `sys::forks` has it.
+    /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
     encrypted: bool,
     /// The socket's count of received bytes at a moment when the kernel held none; see `has_held_input`.
@@ -66,7 +66,8 @@ impl Connection {
             // Without this a connect error has no SQLSTATE, and its text depends on the server's language.
             pq_sys::PQsetErrorVerbosity(raw.as_ptr(), pq_sys::PGVerbosity::PQERRORS_VERBOSE);
         }
-        let connection = Connection { raw, notices, forks: sys::forks(), encrypted: false, quiet_at: None };
+        let connection =
+            Connection { raw, notices, forks: sys::watch_forks(), encrypted: false, quiet_at: None };
         match connection.status() {
             Status::Bad => Err(connection.connect_error()),
             _ => Ok(connection),

@@ -167,6 +167,12 @@ impl Session {
         self.is_ready = true;
     }
 
+    /// Whether there is input to consume.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// Whether bytes may be held where no poller sees them, so that the session wants another turn without
     /// being told.
     #[inline(always)]
@@ -302,7 +308,9 @@ impl Session {
             self.ending = Some(self.pipeline.take_failure().unwrap_or_else(|| connection.loss()));
         }
         if self.ending.is_some() && !std::mem::replace(&mut self.is_drained, true) {
-            // Looking for answers may have brought notifications to light: they come before the loss.
+            // Looking for answers may have brought notifications to light: they come before the loss, and
+            // nothing is consumed any more.
+            self.is_ready = false;
             return Progress::Consumed;
         }
         if let Some(error) = self.ending.take() {

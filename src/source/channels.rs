@@ -176,7 +176,9 @@ impl ChannelSource {
             if let Some(report) = self.reports.pop_front() {
                 return Pull::Report(Box::new(report));
             }
+            // A turn begins with consuming: libpq was left empty by the last one.
             if self.is_listening
+                && !self.session.is_ready()
                 && let Some((notify, folded)) = self.next_notification()
             {
                 let own = notify.pid() == self.backend_pid;
