@@ -98,6 +98,11 @@ impl SqlState {
     /// `53300`: the server has no connection left for us.
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState(*b"53300");
 
+    /// `57P01`: somebody ended the session, or stops the server.
+    pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
+    /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
+    pub const NOT_AUTHORIZED: SqlState = SqlState(*b"28000");
+
     /// The code in `text`, which must be five digits or capital letters.
     pub fn new(text: &str) -> Option<Self> {
         let code: [u8; 5] = text.as_bytes().try_into().ok()?;

@@ -248,7 +248,7 @@ impl Connection {
     pub fn connect_error(&self) -> Error {
         let (message, sqlstate) = read_connect_error(&self.message());
         Error::new(ErrorKind::Connection, message)
-            .with_sqlstate(Some(sqlstate.unwrap_or(SqlState::CONNECTION_NOT_MADE)))
+            .with_sqlstate(sqlstate.or_else(|| Some(connect_sqlstate(&self.message()))))
     }
 
     /// Why the connection was lost: what the server said, or else what libpq found.
@@ -306,6 +306,22 @@ pub(super) fn loss_sqlstate(message: &str) -> SqlState {
     }
 }
 
+/// The code for a connect that failed before the server could give one. A certificate that is not accepted
+/// stays so until somebody changes something (`fe-secure-openssl.c`, and OpenSSL's own words, which are never
+/// translated).
+fn connect_sqlstate(message: &str) -> SqlState {
+    // What is quoted is a name, which may hold any word.
+    let is_about_certificates = |line: &&str| {
+        line.split('"').step_by(2).any(|part| part.split_whitespace().any(|w| w == "certificate"))
+    };
+    // Each host that was tried has its line; one that is only away may come back.
+    let hosts = message.lines().filter(|line| line.starts_with("connection to server")).count();
+    match message.lines().filter(is_about_certificates).count() {
+        lines if lines >= hosts.max(1) => SqlState::NOT_AUTHORIZED,
+        _ => SqlState::CONNECTION_NOT_MADE,
+    }
+}
+
 /// libpq's text about a failed connect, as one line and a SQLSTATE. With verbose errors the text reads
 /// `FATAL:  28P01: password authentication failed …`, and a line that ends in a source file's name follows.
 fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
@@ -345,6 +361,24 @@ mod tests {
             "connection to server at \"::1\", port 5432 failed: FATAL: Passwort-Authentifizierung für \
              Benutzer »u« fehlgeschlagen"
         );
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_has_a_code_of_its_own() {
+        for text in [
+            "connection to server at \"db\", port 1 failed: SSL error: certificate verify failed\n",
+            "server certificate for \"a\" does not match host name \"b\"\n",
+            "root certificate file \"/nowhere\" does not exist\n",
+        ] {
+            assert_eq!(connect_sqlstate(text), SqlState::NOT_AUTHORIZED, "{text}");
+        }
+        let refused = "connection to server at \"my certificate host\", port 1 failed: Connection refused\n";
+        let one_of_two = format!(
+            "connection to server at \"a\", port 1 failed: SSL error: certificate verify failed\n{refused}"
+        );
+        for text in [refused, &one_of_two] {
+            assert_eq!(connect_sqlstate(text), SqlState::CONNECTION_NOT_MADE, "{text}");
+        }
     }
 
     #[test]

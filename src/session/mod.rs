@@ -387,8 +387,11 @@ impl Session {
         self.has_said_something();
         self.pipeline.clear();
         (self.is_ready, self.may_hold_more, self.watch_due, self.is_drained) = (false, false, false, false);
-        // A connection that breaks at once is no success: the waits go on growing.
-        if self.settled_at.take().is_some_and(|at| now.saturating_duration_since(at) >= SETTLED_TIME_MIN) {
+        // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it
+        // by hand, which nobody does in a loop.
+        let was_ended_by_hand = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);
+        let is_success = |at| was_ended_by_hand || now.saturating_duration_since(at) >= SETTLED_TIME_MIN;
+        if self.settled_at.take().is_some_and(is_success) {
             self.backoff.reset();
         }
         let permanent = error.sqlstate.filter(SqlState::is_permanent);
@@ -396,7 +399,10 @@ impl Session {
             Some(_) if permanent == self.refused => None,
             // Time for a reload of the server's rules, or for the other half of a change of password.
             Some(_) => Some(PERMANENT_RETRY),
-            None => Some(self.backoff.next_delay(error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS))),
+            None => {
+                let is_crowded = error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS);
+                Some(self.backoff.next_delay(is_crowded, now))
+            }
         };
         self.state = retry_in.map_or(State::Failed, |delay| State::Waiting { until: now + delay });
         self.refused = permanent;
