@@ -2,8 +2,9 @@
 //! readiness by level.
 #![allow(unsafe_code)]
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -105,6 +106,66 @@ pub(crate) fn watch_by_level(
     Ok(())
 }
 
+/// A sip of what has come to a socket. Until it is put back, the socket's descriptor gives those bytes and no
+/// others, so that one who reads until nothing is left comes to an end, however fast more arrives.
+#[derive(Debug)]
+pub(crate) struct Sip {
+    socket: RawFd,
+    network: OwnedFd,
+    cup: UnixStream,
+    bytes: usize,
+}
+
+impl Sip {
+    /// The most that is taken at once: what a new pair of sockets holds without waiting, with room to spare.
+    const BYTES_MAX: usize = 64 << 10;
+
+    /// Takes what there is, up to 64 KB. `None` at the end of the stream; `WouldBlock` when nothing has come. An
+    /// error without a number of the system's means that bytes are lost.
+    pub(crate) fn take(socket: RawFd) -> io::Result<Option<Self>> {
+        let mut bytes = vec![0u8; Self::BYTES_MAX];
+        // All that can fail for want of descriptors comes before a byte is taken out.
+        let (mut cup, end) = UnixStream::pair()?;
+        cup.set_nonblocking(true)?;
+        end.set_nonblocking(true)?;
+        // SAFETY: the caller's socket is open during this call.
+        let network = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
+        // SAFETY: the kernel writes at most `len` bytes into the buffer.
+        let taken = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+        let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
+        if taken == 0 {
+            return Ok(None);
+        }
+        cup.write_all(&bytes[..taken]).map_err(|_| io::Error::other("a pair of sockets holds too little"))?;
+        // SAFETY: two open descriptors; the socket lives on in `network`.
+        check(unsafe { libc::dup3(end.as_raw_fd(), socket, libc::O_CLOEXEC) })?;
+        Ok(Some(Sip { socket, network, cup, bytes: taken }))
+    }
+
+    /// How many bytes were taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives the descriptor its socket back, and sends on what was written meanwhile.
+    pub(crate) fn put_back(mut self) -> io::Result<()> {
+        // SAFETY: two open descriptors, as the caller says by calling this.
+        check(unsafe { libc::dup3(self.network.as_raw_fd(), self.socket, libc::O_CLOEXEC) })?;
+        let mut written = Vec::new();
+        match self.cup.read_to_end(&mut written) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the kernel reads `len` bytes of the buffer.
+        let sent = unsafe { libc::send(self.socket, written.as_ptr().cast(), written.len(), flags) };
+        if written.is_empty() || usize::try_from(sent).is_ok_and(|sent| sent == written.len()) {
+            return Ok(());
+        }
+        Err(io::Error::other("the server sends and does not read"))
+    }
+}
+
 /// A timer that makes a descriptor readable (timerfd_create(2)), so that one poll carries sockets and times.
 #[derive(Debug)]
 pub(crate) struct Timer(OwnedFd);
@@ -143,9 +204,7 @@ impl AsRawFd for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_socket_tells_what_it_holds() {
@@ -165,6 +224,26 @@ mod tests {
         near.write_all(&[7; 1000]).unwrap();
         far.read_exact(&mut [0; 1000]).unwrap();
         assert_eq!(tcp_bytes_received(far.as_raw_fd()).unwrap() - before, 1000);
+    }
+
+    #[test]
+    fn a_sip_comes_to_an_end_and_nothing_is_lost_around_it() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        assert_eq!(Sip::take(far.as_raw_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        near.write_all(b"first").unwrap();
+        let sip = Sip::take(far.as_raw_fd()).unwrap().unwrap();
+        near.write_all(b"second").unwrap();
+        let mut read = [0; 16];
+        assert_eq!((sip.bytes(), far.read(&mut read).unwrap()), (5, 5));
+        assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        far.write_all(b"answer").unwrap();
+        sip.put_back().unwrap();
+        assert_eq!(far.read(&mut read).unwrap(), 6);
+        assert_eq!(&read[..6], b"second");
+        assert_eq!(near.read(&mut read).unwrap(), 6);
+        drop(near);
+        assert!(Sip::take(far.as_raw_fd()).unwrap().is_none());
     }
 
     #[test]

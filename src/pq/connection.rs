@@ -4,7 +4,7 @@
 use super::notice::{self, Notice, Notices};
 use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::sys;
+use crate::sys::{self, Sip};
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -144,6 +144,34 @@ impl Connection {
         if read == 1 && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
     }
 
+    /// As [`consume_input`](Self::consume_input), but takes in some 64 KB at most: once libpq has a message's
+    /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
+    /// Gives the number of bytes.
+    #[cold]
+    pub(crate) fn sip_input(&mut self) -> Result<usize> {
+        /// libpq reads 8 KB a call at least.
+        const CALLS_MAX: usize = 64;
+        let sip = match self.socket().map(Sip::take) {
+            Some(Ok(Some(sip))) => sip,
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(0),
+            Some(Err(error)) if error.raw_os_error().is_none() => return Err(error.into()),
+            // The end of the stream and errors are libpq's to find.
+            _ => return self.consume_input().map(|()| 0),
+        };
+        for _ in 0..CALLS_MAX {
+            // After a failure libpq has closed the descriptor, and there is nothing to put back.
+            self.consume_input()?;
+            if !self.has_kernel_input()? {
+                break;
+            }
+        }
+        let bytes = sip.bytes();
+        if self.socket().is_some() {
+            sip.put_back()?;
+        }
+        Ok(bytes)
+    }
+
     /// Takes the next notification that libpq holds (`PQnotifies`). Never reads the socket.
     #[inline]
     pub fn notifies(&mut self) -> Option<Notify> {
@@ -160,11 +188,6 @@ impl Connection {
     /// Whether the kernel holds input for us (`FIONREAD`).
     pub(crate) fn has_kernel_input(&self) -> Result<bool> {
         Ok(self.socket().map_or(Ok(0), sys::bytes_unread)? > 0)
-    }
-
-    /// How much the kernel holds for us; nothing when the socket is closed.
-    pub(crate) fn unread_bytes(&self) -> usize {
-        self.socket().and_then(|socket| sys::bytes_unread(socket).ok()).unwrap_or(0)
     }
 
     /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to

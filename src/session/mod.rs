@@ -28,9 +28,6 @@ use std::time::{Duration, Instant};
 /// answer to a command of ours less; libpq itself would take any length that a server claims.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// How often input may be consumed in vain before it is measured: a whole message rarely needs more.
-const VAIN_CONSUMES_MAX: u32 = 4;
-
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
@@ -101,9 +98,9 @@ pub(crate) struct Session {
     is_ready: bool,
     /// Input was consumed that may have left bytes behind which no poller sees.
     may_hold_more: bool,
-    /// How often input was consumed, and then how many bytes, since the last message was complete.
-    vain_consumes: u32,
-    vain_bytes: usize,
+    /// Input was consumed since the last message was complete; if more than once, how many bytes since.
+    is_in_message: bool,
+    message_bytes: usize,
     wait_for: WaitFor,
     /// The socket must be registered anew.
     watch_due: bool,
@@ -137,8 +134,8 @@ impl Session {
             pipeline: Pipeline::default(),
             is_ready: false,
             may_hold_more: false,
-            vain_consumes: 0,
-            vain_bytes: 0,
+            is_in_message: false,
+            message_bytes: 0,
             wait_for: WaitFor::Reading,
             watch_due: false,
             ending: None,
@@ -341,26 +338,25 @@ impl Session {
     /// A message was complete.
     #[inline]
     pub(crate) fn has_said_something(&mut self) {
-        (self.vain_consumes, self.vain_bytes) = (0, 0);
+        (self.is_in_message, self.message_bytes) = (false, 0);
     }
 
     #[inline(always)]
     fn consume(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
-        self.vain_consumes += 1;
-        if self.vain_consumes > VAIN_CONSUMES_MAX {
-            self.vain_bytes += connection.unread_bytes();
-            if self.vain_bytes > MESSAGE_BYTES_MAX {
-                let message =
-                    "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
-                self.ending = Some(lost(message.into(), SqlState::PROTOCOL_VIOLATION));
-                return;
-            }
-        }
         self.may_hold_more = true;
         self.heard_at = now;
         self.probed_at = None;
-        let consumed = connection.consume_input();
+        // What is longer than one read is taken in sips, and counted.
+        let consumed = match std::mem::replace(&mut self.is_in_message, true) {
+            false => connection.consume_input(),
+            true => connection.sip_input().map(|bytes| self.message_bytes += bytes),
+        };
+        if self.message_bytes > MESSAGE_BYTES_MAX {
+            let message =
+                "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
+            return self.ending = Some(lost(message.into(), SqlState::PROTOCOL_VIOLATION));
+        }
         // Consuming has also sent what it could; how much is only of interest while something was left.
         let flushed = match (&consumed, self.wait_for) {
             (Ok(()), WaitFor::Both) => connection.flush(),
