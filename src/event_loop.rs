@@ -8,6 +8,7 @@ mod timing;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Event, Notification, SessionId};
+use crate::metrics::Metrics;
 use crate::options::{EventLoopOptions, SessionOptions, bounded};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
@@ -17,7 +18,7 @@ use crate::source::{Pull, Report};
 use crate::sys;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often a call looks for more when its time is over: readiness that never brings an event must not keep
 /// it. Before it gives up, it makes the descriptor readable.
@@ -65,6 +66,10 @@ pub struct EventLoop {
     forks: u32,
     /// The session whose turn it is.
     turn: Option<usize>,
+    /// Since when it has it: since the harvest, or the end of the last turn.
+    turn_began_at: Instant,
+    /// No notification has come out of this turn yet.
+    is_turn_fresh: bool,
     /// The time of the last harvest.
     now: Instant,
     slots: Vec<Slot>,
@@ -84,6 +89,9 @@ pub struct EventLoop {
     is_woken: bool,
     spin: Duration,
     spin_until: Instant,
+    stall_warning: Duration,
+    stalls: u64,
+    longest_stall: Duration,
 }
 
 impl EventLoop {
@@ -100,6 +108,8 @@ impl EventLoop {
             taken: Taken::Nothing,
             forks: sys::watch_forks(),
             turn: None,
+            turn_began_at: now,
+            is_turn_fresh: false,
             now,
             slots: Vec::new(),
             ready: VecDeque::new(),
@@ -114,6 +124,9 @@ impl EventLoop {
             is_woken: false,
             spin: options.spin,
             spin_until: now,
+            stall_warning: options.stall_warning,
+            stalls: 0,
+            longest_stall: Duration::ZERO,
         })
     }
 
@@ -195,6 +208,19 @@ impl EventLoop {
         self.enqueue(index)
     }
 
+    /// What a session has done so far. A copy: it does not change any more.
+    pub fn metrics(&self, session: SessionId) -> Result<Metrics> {
+        let index = self.index(session)?;
+        let Some(source) = &self.slots[index].source else { return Ok(Metrics::default()) };
+        let mut metrics = source.metrics.clone();
+        if let Some((sent_at, round_trip)) = source.last_probe() {
+            metrics.last_probe = SystemTime::now().checked_sub(sent_at.elapsed());
+            metrics.probe_round_trip = Some(round_trip);
+        }
+        (metrics.stalls, metrics.longest_stall) = (self.stalls, self.longest_stall);
+        Ok(metrics)
+    }
+
     /// A handle by which another thread ends a waiting [`next`](Self::next).
     pub fn waker(&self) -> Waker {
         self.reactor.waker().clone()
@@ -221,6 +247,11 @@ impl EventLoop {
             return Err(Error::new(ErrorKind::Forked, message));
         }
         self.taken = Taken::Nothing;
+        if self.turn.is_none() && !self.ready.is_empty() {
+            // Commands gave these sessions a turn, and nobody waited for it before now.
+            self.now = Instant::now();
+            self.turn_began_at = self.now;
+        }
         Ok(if self.advance(timeout)? { self.event() } else { None })
     }
 
@@ -236,6 +267,9 @@ impl EventLoop {
                 };
                 match pull {
                     Pull::Notification { notify, own, folded } => {
+                        if std::mem::take(&mut self.is_turn_fresh) {
+                            self.note_delivery(index);
+                        }
                         self.taken = Taken::Notification { notify, index, own, folded };
                         return Ok(true);
                     }
@@ -247,27 +281,31 @@ impl EventLoop {
                 }
             }
             self.turn = self.ready.pop_front();
+            self.is_turn_fresh = true;
             if self.turn.is_none() && !self.wait(timeout, &mut progress)? {
                 return Ok(false);
             }
         }
     }
 
-    fn event(&self) -> Option<Event<'_>> {
+    fn event(&mut self) -> Option<Event<'_>> {
         match &self.taken {
             Taken::Nothing => None,
-            Taken::Notification { notify, index, own, folded } => Some(Event::Notification(Notification {
-                session: self.id(*index),
-                db: self.slots[*index].source.as_ref()?.db(),
-                channel: notify.channel(),
-                payload: notify.payload(),
-                pid: notify.pid(),
-                own: *own,
-                folded: *folded,
-            })),
+            Taken::Notification { notify, index, own, folded } => {
+                let session = self.id(*index);
+                let source = self.slots[*index].source.as_mut()?;
+                let (channel, payload) = (notify.channel(), notify.payload());
+                source.metrics.notifications += 1;
+                source.metrics.bytes += (channel.len() + payload.len()) as u64;
+                source.metrics.folded += folded;
+                let (db, pid, own, folded) = (source.db(), notify.pid(), *own, *folded);
+                Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
+            }
             Taken::Report { report, index } => {
-                let db = self.slots[*index].source.as_ref()?.db();
-                Some(report.as_event(self.id(*index), db, Instant::now()))
+                let session = self.id(*index);
+                let source = self.slots[*index].source.as_mut()?;
+                report.count_into(&mut source.metrics);
+                Some(report.as_event(session, source.db(), Instant::now()))
             }
         }
     }
@@ -288,6 +326,7 @@ impl EventLoop {
             session.fail(error.into());
             self.ready.push_back(index);
         }
+        self.note_turn(index);
         self.admit(index);
         self.schedule(index)
     }
@@ -364,6 +403,11 @@ impl EventLoop {
             }
         }
         self.now = Instant::now();
+        if is_timer_due {
+            // Before the turns begin, whose time is counted for itself.
+            self.note_lateness();
+        }
+        self.turn_began_at = self.now;
         if !self.ready.is_empty() {
             self.spin_until = self.now + self.spin;
         }

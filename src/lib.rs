@@ -62,6 +62,7 @@ mod event;
 mod event_loop;
 #[cfg(feature = "json")]
 pub mod json;
+mod metrics;
 mod options;
 pub mod pq;
 mod reactor;
@@ -75,6 +76,7 @@ pub use event::{
     Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
 };
 pub use event_loop::EventLoop;
+pub use metrics::{Histogram, Metrics};
 pub use options::{EventLoopOptions, Overflow, SessionOptions};
 pub use reactor::Waker;
 

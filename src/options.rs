@@ -10,16 +10,34 @@ pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(Duration::from_secs(30 * 365 * 24 * 3600))
 }
 
+/// How long the loop may stand still before it says so.
+const STALL_WARNING_DEFAULT: Duration = Duration::from_secs(5);
+
 /// How a loop works.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EventLoopOptions {
     pub(crate) spin: Duration,
+    pub(crate) stall_warning: Duration,
+}
+
+impl Default for EventLoopOptions {
+    fn default() -> Self {
+        EventLoopOptions { spin: Duration::ZERO, stall_warning: STALL_WARNING_DEFAULT }
+    }
 }
 
 impl EventLoopOptions {
-    /// The default: sleep whenever there is nothing to do.
+    /// The defaults: sleep whenever there is nothing to do, and warn when nobody calls `next` for 5 s.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// When the loop stands still for longer, because nobody calls `next` or a turn takes that long, it logs
+    /// a warning and counts it ([`Metrics::stalls`](crate::Metrics)): what comes meanwhile is kept by the
+    /// server, whose queue is the same for everybody. Zero: never. 5 s unless said otherwise.
+    pub fn stall_warning(mut self, stall_warning: Duration) -> Self {
+        self.stall_warning = bounded(stall_warning);
+        self
     }
 
     /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by

@@ -120,8 +120,8 @@ impl Sip {
     /// The most that is taken at once: what a new pair of sockets holds without waiting, with room to spare.
     const BYTES_MAX: usize = 64 << 10;
 
-    /// Takes what there is, up to 64 KB. `None` at the end of the stream; `WouldBlock` when nothing has come. An
-    /// error without a number of the system's means that bytes are lost.
+    /// Takes what there is, up to 64 KB. `None` at the end of the stream; `WouldBlock` when nothing has come.
+    /// An error without a number of the system's means that bytes are lost.
     pub(crate) fn take(socket: RawFd) -> io::Result<Option<Self>> {
         let mut bytes = vec![0u8; Self::BYTES_MAX];
         // All that can fail for want of descriptors comes before a byte is taken out.

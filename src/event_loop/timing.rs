@@ -1,9 +1,9 @@
 //! What moves sessions without readiness: their deadlines, their turn to connect, the answers of the name
-//! service.
+//! service; and how long things took.
 
 use super::EventLoop;
 use crate::error::Result;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many sessions of a loop are on their way to a connection at once: a server that comes back is not to
 /// be overrun by those that waited for it.
@@ -101,5 +101,52 @@ impl EventLoop {
         }
         self.timer_set_to = None;
         self.set_timer()
+    }
+
+    /// The first notification of a turn goes to the caller.
+    #[inline(never)]
+    pub(super) fn note_delivery(&mut self, index: usize) {
+        if let Some(source) = &mut self.slots[index].source {
+            source.metrics.delivery.record(self.now.elapsed());
+        }
+    }
+
+    /// A turn is over. It holds what the caller did with its events.
+    #[inline(always)]
+    pub(super) fn note_turn(&mut self, index: usize) {
+        let ended_at = Instant::now();
+        let took = ended_at.saturating_duration_since(self.turn_began_at);
+        self.turn_began_at = ended_at;
+        if let Some(source) = &mut self.slots[index].source {
+            source.metrics.turns += 1;
+            source.metrics.longest_turn = source.metrics.longest_turn.max(took);
+        }
+        self.note_stall(took);
+    }
+
+    /// A timer fired: how much too late, because nobody called `next`?
+    #[cold]
+    pub(super) fn note_lateness(&mut self) {
+        if let Some(due) = self.timer_set_to {
+            // What was lost in turns has been counted with them.
+            self.note_stall(self.now.saturating_duration_since(due.max(self.turn_began_at)));
+        }
+    }
+
+    #[inline(always)]
+    fn note_stall(&mut self, stood_still: Duration) {
+        if stood_still > self.stall_warning && !self.stall_warning.is_zero() {
+            self.warn_of_stall(stood_still);
+        }
+    }
+
+    #[cold]
+    fn warn_of_stall(&mut self, stood_still: Duration) {
+        self.stalls += 1;
+        self.longest_stall = self.longest_stall.max(stood_still);
+        log::warn!(
+            "the loop stood still for {stood_still:.1?}: call `next` more often, or let the sessions \
+             overflow; meanwhile the server keeps what comes, in a queue that is the same for everybody"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The first wait is at most this long: a restart of the server is often over by then.
 const DELAY_FIRST: Duration = Duration::from_millis(50);
-/// While the outage is young, no wait is longer: a server that is back within seconds is used within a second.
+/// While the outage is young, no wait is longer: who is back within seconds is used within a second.
 const DELAY_YOUNG_MAX: Duration = Duration::from_millis(500);
 /// Later a wait may take this part of the outage so far.
 const OUTAGE_PARTS: u32 = 4;

@@ -110,6 +110,10 @@ pub(crate) struct Session {
     is_drained: bool,
     heard_at: Instant,
     probed_at: Option<Instant>,
+    /// The last probe that was answered: when it was sent, and how long its answer took.
+    last_probe: Option<(Instant, Duration)>,
+    /// When the probe that is on its way was sent.
+    probe_sent_at: Instant,
     backoff: Backoff,
     /// Since when the source is content with the connection there is.
     settled_at: Option<Instant>,
@@ -142,6 +146,8 @@ impl Session {
             is_drained: false,
             heard_at: now,
             probed_at: None,
+            last_probe: None,
+            probe_sent_at: now,
             backoff: Backoff::default(),
             settled_at: None,
             refused: None,
@@ -186,6 +192,11 @@ impl Session {
             return None;
         }
         self.connection.as_ref().map(|connection| (connection, self.wait_for))
+    }
+
+    /// When the last probe was sent that has been answered, and how long that took.
+    pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
+        self.last_probe
     }
 
     /// Whether it waits for the time of its next attempt to connect.
@@ -243,7 +254,7 @@ impl Session {
             );
             self.ending = Some(lost(message, SqlState::CONNECTION_LOST));
         } else if self.probed_at.is_none() {
-            self.probed_at = Some(now);
+            (self.probed_at, self.probe_sent_at) = (Some(now), now);
             self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
         }
     }
@@ -295,7 +306,10 @@ impl Session {
         {
             self.has_said_something();
             return match asker {
-                Asker::Probe => Progress::Consumed,
+                Asker::Probe => {
+                    self.last_probe = Some((self.probe_sent_at, now - self.probe_sent_at));
+                    Progress::Consumed
+                }
                 Asker::Source => Progress::Answered(answer),
             };
         }

@@ -7,11 +7,12 @@ use super::overflow::Held;
 use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, PAYLOAD_BYTES_MAX};
+use crate::metrics::Metrics;
 use crate::options::SessionOptions;
 use crate::pq::Notify;
 use crate::session::{Command, Loss, Progress, Session};
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many notifications may wait to be sent, and how many bytes they may hold together: a caller that
 /// queues faster than the server commits is told to take events first.
@@ -78,6 +79,8 @@ pub(crate) struct ChannelSource {
     was_listening: bool,
     outage: Option<Outage>,
     reports: VecDeque<Report>,
+    /// Kept by the loop.
+    pub(crate) metrics: Metrics,
 }
 
 impl ChannelSource {
@@ -101,11 +104,17 @@ impl ChannelSource {
             was_listening: false,
             outage: None,
             reports: VecDeque::new(),
+            metrics: Metrics::default(),
         }
     }
 
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// When the last probe was sent that has been answered, and how long that took.
+    pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
+        self.session.last_probe()
     }
 
     /// Whether nothing will ever come again.

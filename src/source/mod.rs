@@ -8,6 +8,7 @@ use crate::error::{Error, SqlState};
 use crate::event::{
     Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Sent, SessionId,
 };
+use crate::metrics::Metrics;
 use crate::pq::Notify;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,6 +44,21 @@ pub(crate) struct Outage {
 }
 
 impl Report {
+    /// Counts what is told by this report.
+    pub(crate) fn count_into(&self, metrics: &mut Metrics) {
+        match self {
+            Report::Gap { .. } => {
+                metrics.gaps += 1;
+                metrics.reconnects += 1;
+            }
+            Report::Overflow { dropped, .. } => {
+                metrics.gaps += 1;
+                metrics.dropped += dropped;
+            }
+            _ => {}
+        }
+    }
+
     /// The event that borrows from this report. `now` turns the time of a loss into calendar time.
     pub(crate) fn as_event<'a>(&'a self, session: SessionId, db: &'a str, now: Instant) -> Event<'a> {
         let parts = |error: &'a Error| -> (Option<SqlState>, &'a str) { (error.sqlstate, &error.message) };
