@@ -103,6 +103,9 @@ impl SqlState {
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const NOT_AUTHORIZED: SqlState = SqlState(*b"28000");
 
+    /// `0A000`: what we need cannot be had from this server, or from the pooler before it.
+    pub const NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
+
     /// The code in `text`, which must be five digits or capital letters.
     pub fn new(text: &str) -> Option<Self> {
         let code: [u8; 5] = text.as_bytes().try_into().ok()?;
@@ -128,7 +131,7 @@ impl SqlState {
     /// Whether trying to connect again is useless until somebody changes something: wrong password, no
     /// access, no such database, a standby that cannot LISTEN.
     pub fn is_permanent(&self) -> bool {
-        matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006")
+        matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006" | b"0A000")
     }
 }
 

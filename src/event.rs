@@ -37,6 +37,11 @@ impl Channel {
         Err(Error::new(ErrorKind::InvalidArgument, problem))
     }
 
+    /// A name of our own making, short enough and without NUL.
+    pub(crate) fn of_name(name: &str) -> Self {
+        Channel(name.as_bytes().into())
+    }
+
     /// The name's bytes, in the server's encoding.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::options::{EventLoopOptions, SessionOptions, bounded};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
-use crate::session::{Lookups, Session};
+use crate::session::{Errands, Session};
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
 use crate::sys;
@@ -77,7 +77,7 @@ pub struct EventLoop {
     /// Sessions that want a turn after the next harvest although no poller will tell of them.
     held: Vec<usize>,
     reactor: Reactor,
-    lookups: Lookups,
+    errands: Errands,
     /// How many sessions are on their way to a connection, and who waits until it is fewer.
     connecting: usize,
     waiting_to_connect: VecDeque<usize>,
@@ -114,7 +114,7 @@ impl EventLoop {
             slots: Vec::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
-            lookups: Lookups::new(reactor.nudge().clone()),
+            errands: Errands::new(reactor.nudge().clone()),
             reactor,
             connecting: 0,
             waiting_to_connect: VecDeque::new(),
@@ -149,7 +149,7 @@ impl EventLoop {
         }
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let session = Session::new(conninfo, options.heartbeat, self.lookups.resolver(id), Instant::now());
+        let session = Session::new(conninfo, options.heartbeat, self.errands.runner(id), Instant::now());
         let source = Some(Box::new(ChannelSource::new(session, &options)));
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
@@ -348,7 +348,7 @@ impl EventLoop {
             timeout => timeout,
         };
         let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
-        if may_wait && self.spin_on(timeout)? {
+        if may_wait && !self.spin.is_zero() && self.spin_on(timeout)? {
             return Ok(true);
         }
         let has_found = self.harvest(timeout)?;
@@ -408,7 +408,7 @@ impl EventLoop {
             self.note_lateness();
         }
         self.turn_began_at = self.now;
-        if !self.ready.is_empty() {
+        if !self.spin.is_zero() && !self.ready.is_empty() {
             self.spin_until = self.now + self.spin;
         }
         if is_timer_due {
@@ -417,7 +417,7 @@ impl EventLoop {
         if is_waker_due {
             self.is_nudged = false;
             self.is_woken |= self.reactor.waker().take();
-            self.take_addresses();
+            self.take_answers();
         }
         Ok(has_found || !self.ready.is_empty())
     }

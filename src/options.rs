@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long a session may hear nothing before it asks the server for a sign of life.
-const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A duration that can be added to the time of day: 30 years, beyond which nobody waits.
 pub(crate) fn bounded(duration: Duration) -> Duration {
@@ -54,6 +54,7 @@ pub struct SessionOptions {
     pub(crate) heartbeat: Duration,
     pub(crate) skip_own: bool,
     pub(crate) overflow: Overflow,
+    pub(crate) self_test: bool,
 }
 
 /// What is done with notifications that come faster than they are taken.
@@ -72,7 +73,12 @@ pub enum Overflow {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { heartbeat: HEARTBEAT_DEFAULT, skip_own: false, overflow: Overflow::Block }
+        SessionOptions {
+            heartbeat: HEARTBEAT_DEFAULT,
+            skip_own: false,
+            overflow: Overflow::Block,
+            self_test: false,
+        }
     }
 }
 
@@ -92,6 +98,14 @@ impl SessionOptions {
     /// What is done with notifications that come faster than they are taken.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self
+    }
+
+    /// After the first LISTEN, sends a notification over a second, short-lived connection, and waits a
+    /// heartbeat for it: a pooler in transaction mode takes LISTEN and delivers nothing. A session that hears
+    /// nothing twice ends in [`Failed`](crate::Event::Failed) with `0A000`.
+    pub fn self_test(mut self, self_test: bool) -> Self {
+        self.self_test = self_test;
         self
     }
 

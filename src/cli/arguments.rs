@@ -97,6 +97,10 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: u16,
 
+    /// Make sure first that notifications arrive at all: behind a pooler in transaction mode they do not
+    #[arg(long)]
+    pub(crate) self_test: bool,
+
     /// Ask a silent server for a sign of life that often; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,

@@ -12,8 +12,11 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     let until = arguments.duration.map(|duration| Instant::now() + duration);
     let mut events = EventLoop::with_options(EventLoopOptions::new().spin(arguments.spin))?;
     let overflow = if arguments.coalesce { Overflow::Coalesce } else { Overflow::Block };
-    let options =
-        SessionOptions::new().heartbeat(arguments.heartbeat).skip_own(arguments.skip_own).overflow(overflow);
+    let options = SessionOptions::new()
+        .heartbeat(arguments.heartbeat)
+        .skip_own(arguments.skip_own)
+        .self_test(arguments.self_test)
+        .overflow(overflow);
     let session = events.connect_with(dsn, options)?;
     for channel in &arguments.channels {
         events.listen(session, channel)?;

@@ -3,6 +3,7 @@
 
 use super::EventLoop;
 use crate::error::Result;
+use crate::session::Answer;
 use std::time::{Duration, Instant};
 
 /// How many sessions of a loop are on their way to a connection at once: a server that comes back is not to
@@ -80,15 +81,17 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Hands what the name service said to the sessions that asked.
+    /// Hands what was found out elsewhere to the sessions that asked.
     #[cold]
-    pub(super) fn take_addresses(&mut self) {
-        while let Some((session, addresses)) = self.lookups.next() {
+    pub(super) fn take_answers(&mut self) {
+        while let Some((session, answer)) = self.errands.next() {
             let Ok(index) = self.index(session) else { continue };
-            if let Some(source) = &mut self.slots[index].source {
-                source.session().resolved(&addresses, self.now);
-                self.ready.push_back(index);
+            let Some(source) = &mut self.slots[index].source else { continue };
+            match answer {
+                Answer::Addresses(addresses) => source.session().resolved(&addresses, self.now),
+                Answer::SelfTest(channel, outcome) => source.self_test_over(&channel, outcome),
             }
+            self.ready.push_back(index);
         }
     }
 

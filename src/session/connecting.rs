@@ -29,7 +29,7 @@ impl Session {
         self.state = State::Resolving { until: now + self.connect_timeout };
         if !self.is_looking_up {
             self.is_looking_up = true;
-            if let Err(error) = self.resolver.look_up(names) {
+            if let Err(error) = self.runner.look_up(names) {
                 self.is_looking_up = false;
                 self.ending = Some(error.into());
             }
@@ -71,12 +71,18 @@ impl Session {
         self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
     }
 
-    fn connect(&mut self, now: Instant) {
+    /// What to connect with, to reach one of these places.
+    pub(super) fn conninfo_of(&self, route: &Route) -> Conninfo {
         let mut conninfo = self.conninfo.clone();
-        if self.route.len() > 0 {
-            self.route.write_into(&mut conninfo);
+        if route.len() > 0 {
+            route.write_into(&mut conninfo);
         }
         self.protect(&mut conninfo);
+        conninfo
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let conninfo = self.conninfo_of(&self.route);
         log::debug!("connecting to {conninfo}");
         self.state = State::Connecting { until: now + self.connect_timeout };
         match Connection::start(&conninfo) {
@@ -170,14 +176,14 @@ mod tests {
     use super::*;
     use crate::event::SessionId;
     use crate::reactor::Reactor;
-    use crate::session::Lookups;
+    use crate::session::Errands;
 
     /// What a session would connect with.
     fn protected(conninfo: &str) -> Conninfo {
-        let lookups = Lookups::new(Reactor::new().unwrap().nudge().clone());
+        let errands = Errands::new(Reactor::new().unwrap().nudge().clone());
         let conninfo = Conninfo::parse(conninfo).unwrap();
         let now = Instant::now();
-        let mut session = Session::new(conninfo, Duration::ZERO, lookups.resolver(SessionId(0)), now);
+        let mut session = Session::new(conninfo, Duration::ZERO, errands.runner(SessionId(0)), now);
         session.attempt = session.conninfo.with_defaults();
         session.route = Route::of(&session.attempt).unwrap();
         let mut conninfo = session.conninfo.clone();

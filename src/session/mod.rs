@@ -10,17 +10,19 @@
 
 mod backoff;
 mod connecting;
+mod errand;
 mod pipeline;
-mod resolver;
 mod route;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::event::Channel;
+use crate::options::HEARTBEAT_DEFAULT;
 use crate::pq::{Connection, Conninfo, Status};
 use crate::reactor::WaitFor;
 use backoff::Backoff;
+pub(crate) use errand::{Addresses, Answer, Errands, Runner};
 pub(crate) use pipeline::Command;
 use pipeline::{Asker, Pipeline};
-pub(crate) use resolver::{Addresses, Lookups, Resolver};
 use route::Route;
 use std::time::{Duration, Instant};
 
@@ -78,7 +80,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Session {
     conninfo: Conninfo,
-    resolver: Resolver,
+    runner: Runner,
     /// The name service was asked and has not answered yet; it is not asked again before it has.
     is_looking_up: bool,
     /// What this attempt goes by: the conninfo with all defaults, for reading only, and the places it names.
@@ -122,11 +124,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, resolver: Resolver, now: Instant) -> Self {
+    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, runner: Runner, now: Instant) -> Self {
         Session {
             attempt: conninfo.clone(),
             conninfo,
-            resolver,
+            runner,
             is_looking_up: false,
             route: Route::default(),
             silent: 0,
@@ -259,6 +261,14 @@ impl Session {
         }
     }
 
+    /// Sends a notification to itself over another connection; the answer comes when it should have been
+    /// heard.
+    pub(crate) fn notify_otherwise(&mut self, channel: Channel) -> Result<()> {
+        let patience = if self.heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { self.heartbeat };
+        let (address, port) = &self.trying;
+        Ok(self.runner.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
+    }
+
     /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to
     /// send is a failure of the connection, and comes as [`Progress::Lost`].
     pub(crate) fn send<'a>(&mut self, batch: impl Iterator<Item = Command<'a>>) {
@@ -382,9 +392,13 @@ impl Session {
         }
     }
 
-    /// The source is content with the connection.
+    /// The source is content with the connection, as far as it can tell.
     pub(crate) fn settled(&mut self, now: Instant) {
         self.settled_at = Some(now);
+    }
+
+    /// Nothing is wrong with the server.
+    pub(crate) fn proven(&mut self) {
         self.refused = None;
     }
 

@@ -96,6 +96,11 @@ impl Route {
         self.0.extend::<Vec<Place>>(silent);
     }
 
+    /// The place at `address` and `port` alone.
+    pub(super) fn only(&self, address: &str, port: &str) -> Self {
+        Route(self.0.iter().filter(|place| place.is_at(address, port)).cloned().collect())
+    }
+
     /// Writes the places into a conninfo.
     pub(super) fn write_into(&self, conninfo: &mut Conninfo) {
         let list = |part: fn(&Place) -> &str| self.0.iter().map(part).collect::<Vec<_>>().join(",");

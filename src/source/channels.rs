@@ -53,6 +53,7 @@ enum Batch {
     /// Empty; its answer says that all LISTENs of a new connection are answered.
     Prepared,
     Notify(Channel),
+    SelfTest,
 }
 
 #[derive(Debug)]
@@ -79,6 +80,9 @@ pub(crate) struct ChannelSource {
     was_listening: bool,
     outage: Option<Outage>,
     reports: VecDeque<Report>,
+    /// No notification has proven yet that they arrive; and the channel of the test that is under way.
+    pub(super) is_self_test_due: bool,
+    pub(super) self_test: Option<Channel>,
     /// Kept by the loop.
     pub(crate) metrics: Metrics,
 }
@@ -104,6 +108,8 @@ impl ChannelSource {
             was_listening: false,
             outage: None,
             reports: VecDeque::new(),
+            is_self_test_due: options.self_test,
+            self_test: None,
             metrics: Metrics::default(),
         }
     }
@@ -141,6 +147,16 @@ impl ChannelSource {
             self.changes.push_back(Change { listen: false, channel });
         }
         Ok(())
+    }
+
+    /// Listens on the channel of a self-test.
+    pub(super) fn send_listen(&mut self, channel: &Channel) {
+        self.send(Some(listen_sql(true, channel)), Batch::SelfTest);
+    }
+
+    /// Stops listening on a channel of ours, of which the caller knows nothing.
+    pub(super) fn forget(&mut self, channel: Channel) {
+        self.changes.push_back(Change { listen: false, channel });
     }
 
     fn refuse_if_failed(&self) -> Result<()> {
@@ -190,6 +206,9 @@ impl ChannelSource {
                 && !self.session.is_ready()
                 && let Some((notify, folded)) = self.next_notification()
             {
+                if self.self_test.is_some() && self.is_of_self_test(&notify) {
+                    continue;
+                }
                 let own = notify.pid() == self.backend_pid;
                 if own && self.skip_own {
                     continue;
@@ -313,6 +332,7 @@ impl ChannelSource {
             (Some(Batch::Change(change)), Err(error)) => self.refused(change, error),
             (Some(Batch::Notify(_)), Ok(())) => self.sent += 1,
             (Some(Batch::Notify(channel)), Err(error)) => self.report_unsent(channel, error),
+            (Some(Batch::SelfTest), answer) => self.begin_self_test(answer),
         }
         let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Change(_)));
         if self.is_listening && !has_more_changes && !self.listened.is_empty() {
@@ -347,6 +367,7 @@ impl ChannelSource {
     fn prepared(&mut self, now: Instant) {
         self.session.settled(now);
         self.is_listening = true;
+        self.prepare_self_test();
         let channels = self.take_listened();
         match self.outage.take() {
             Some(outage) => self.reports.push_back(Report::Gap { channels, outage }),

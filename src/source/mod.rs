@@ -3,6 +3,7 @@
 
 pub(crate) mod channels;
 mod overflow;
+mod self_test;
 
 use crate::error::{Error, SqlState};
 use crate::event::{

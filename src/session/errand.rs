@@ -1,0 +1,100 @@
+//! What would make the loop wait is done elsewhere: a short-lived thread asks the name service, or sends the
+//! notification of a self-test over a connection of its own, and wakes the loop with the answer.
+
+use crate::event::{Channel, SessionId};
+use crate::pq::{Connection, Conninfo, ResultStatus};
+use crate::reactor::Nudge;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+/// What the name service said about each name: addresses, or why there are none.
+pub(crate) type Addresses = HashMap<String, Result<Vec<IpAddr>, String>>;
+
+/// What came of an errand.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Addresses(Addresses),
+    /// The notification of a self-test was sent on this channel and there was time enough to hear it; or why
+    /// it could not be sent.
+    SelfTest(Channel, Result<(), String>),
+}
+
+/// Runs errands for one session.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    session: SessionId,
+    answers: Sender<(SessionId, Answer)>,
+    nudge: Nudge,
+}
+
+impl Runner {
+    /// Looks the names up. The loop gets the answer, however long it takes.
+    pub(super) fn look_up(&self, names: Vec<String>) -> io::Result<()> {
+        self.run("pgwake-names", move || {
+            let addresses = names.into_iter().map(|name| {
+                let found = (name.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string());
+                (name, found.map(|found| found.map(|socket| socket.ip()).collect()))
+            });
+            Answer::Addresses(addresses.collect())
+        })
+    }
+
+    /// Sends a notification over a connection of its own, and waits until it should have been heard.
+    pub(super) fn notify(&self, conninfo: Conninfo, channel: Channel, patience: Duration) -> io::Result<()> {
+        self.run("pgwake-test", move || {
+            let sent = notify(&conninfo, &channel).map_err(|error| error.to_string());
+            if sent.is_ok() {
+                std::thread::sleep(patience);
+            }
+            Answer::SelfTest(channel, sent)
+        })
+    }
+
+    fn run(&self, name: &str, errand: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
+        let asker = self.clone();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            // Nobody is there to hear it when the loop is gone.
+            let _ = asker.answers.send((asker.session, errand()));
+            let _ = asker.nudge.nudge();
+        })?;
+        Ok(())
+    }
+}
+
+fn notify(conninfo: &Conninfo, channel: &Channel) -> crate::error::Result<()> {
+    let mut connection = Connection::connect(conninfo)?;
+    connection.send_query_params(b"SELECT pg_catalog.pg_notify($1, '')", &[channel.as_bytes()])?;
+    while let Some(result) = connection.result() {
+        if result.status() == ResultStatus::Failed {
+            return Err(result.error());
+        }
+    }
+    Ok(())
+}
+
+/// The loop's end: takes the answers.
+#[derive(Debug)]
+pub(crate) struct Errands {
+    sender: Sender<(SessionId, Answer)>,
+    receiver: Receiver<(SessionId, Answer)>,
+    nudge: Nudge,
+}
+
+impl Errands {
+    pub(crate) fn new(nudge: Nudge) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Errands { sender, receiver, nudge }
+    }
+
+    pub(crate) fn runner(&self, session: SessionId) -> Runner {
+        Runner { session, answers: self.sender.clone(), nudge: self.nudge.clone() }
+    }
+
+    /// The next answer, if one has come.
+    pub(crate) fn next(&self) -> Option<(SessionId, Answer)> {
+        self.receiver.try_recv().ok()
+    }
+}
