@@ -1,6 +1,7 @@
 # make          builds target/release/pgwake
 # make demo     shows it at work on a throw-away PostgreSQL of its own
 # make test     everything that must hold, as CI runs it
+# make sanitize the same tests under AddressSanitizer
 # make bench    pgwake beside a bare C loop over the same libpq
 # Each installs what it needs and is missing, or names it.
 
@@ -8,7 +9,7 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
-.PHONY: all demo test check bench peers setup setup-test
+.PHONY: all demo test check sanitize bench peers setup setup-test
 
 all: setup
 	$(CARGO) build --release
@@ -35,6 +36,12 @@ peers: setup-test
 	  | sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
+
+# The tests under AddressSanitizer, which also finds leaks. One test bounds the memory, which it needs itself.
+SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test $(SYSTEM_LIBPQ) \
+  --target x86_64-unknown-linux-gnu --target-dir target/sanitized --tests --no-fail-fast
+sanitize: setup-test
+	$(SANITIZED) -- --skip in_little_memory
 
 bench: peers
 	$(CARGO) bench --bench side_by_side $(SYSTEM_LIBPQ) -- target/peers

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// How often a call looks for more when its time is over: readiness that never brings an event must not keep
 /// it. Before it gives up, it makes the descriptor readable.
 const POLLS_MAX: u32 = 64;
+/// To begin a connection takes as long as some looks.
+const POLLS_PER_CONNECT: u32 = 16;
 
 /// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
 /// before.
@@ -72,6 +74,8 @@ pub struct EventLoop {
     is_turn_fresh: bool,
     /// The time of the last harvest.
     now: Instant,
+    /// From here on the times are counted at which heartbeats are taken together.
+    began_at: Instant,
     slots: Vec<Slot>,
     ready: VecDeque<usize>,
     /// Sessions that want a turn after the next harvest although no poller will tell of them.
@@ -111,6 +115,7 @@ impl EventLoop {
             turn_began_at: now,
             is_turn_fresh: false,
             now,
+            began_at: now,
             slots: Vec::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
@@ -334,9 +339,7 @@ impl EventLoop {
     /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
     #[inline(never)]
     fn wait(&mut self, timeout: Option<Duration>, progress: &mut Wait) -> Result<bool> {
-        if self.let_in() {
-            return Ok(true);
-        }
+        let has_let_in = self.let_in();
         let timeout = match timeout {
             // Somebody wants us back; but not before all that is there has been taken.
             _ if self.is_woken => Some(Duration::ZERO),
@@ -348,14 +351,15 @@ impl EventLoop {
             timeout => timeout,
         };
         let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
-        if may_wait && !self.spin.is_zero() && self.spin_on(timeout)? {
+        if may_wait && !self.spin.is_zero() && !has_let_in && self.spin_on(timeout)? {
             return Ok(true);
         }
-        let has_found = self.harvest(timeout)?;
+        // Between two that begin to connect, what the others wait for is looked at.
+        let has_found = self.harvest(if has_let_in { Some(Duration::ZERO) } else { timeout })? || has_let_in;
         if may_wait {
             return Ok(true);
         }
-        progress.polls += 1;
+        progress.polls += if has_let_in { POLLS_PER_CONNECT } else { 1 };
         if has_found && progress.polls < POLLS_MAX {
             return Ok(true);
         }

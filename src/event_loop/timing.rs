@@ -26,25 +26,33 @@ impl EventLoop {
         self.connecting -= 1;
     }
 
-    /// Lets sessions that wait for it begin to connect, as far as there is room; `true` when one did.
+    /// Lets a session that waits for it begin to connect, if there is room; `true` when one did. One at a
+    /// time: to begin takes libpq a good part of a millisecond, and the others must not wait for fifty.
+    #[inline(always)]
     pub(super) fn let_in(&mut self) -> bool {
-        let mut has_let_in = false;
-        while self.connecting < CONNECTING_MAX
-            && let Some(index) = self.waiting_to_connect.pop_front()
-        {
-            self.now = Instant::now();
-            self.come_to_time(index);
-            has_let_in = true;
-        }
-        has_let_in
+        !self.waiting_to_connect.is_empty() && self.let_one_in()
     }
 
-    /// A session's deadline may have come. When that means to connect, it may have to wait for its turn.
+    #[cold]
+    fn let_one_in(&mut self) -> bool {
+        if self.connecting >= CONNECTING_MAX {
+            return false;
+        }
+        let Some(index) = self.waiting_to_connect.pop_front() else { return false };
+        if let Some(source) = &mut self.slots[index].source {
+            source.session().on_time(Instant::now());
+            self.ready.push_back(index);
+            self.admit(index);
+        }
+        true
+    }
+
+    /// A session's deadline may have come. When that means to connect, it has to wait for its turn.
     #[cold]
     pub(super) fn come_to_time(&mut self, index: usize) {
         let Some(source) = &mut self.slots[index].source else { return };
         let session = source.session();
-        if session.is_waiting() && self.connecting >= CONNECTING_MAX {
+        if session.is_waiting() {
             self.waiting_to_connect.push_back(index);
             return;
         }
@@ -62,13 +70,29 @@ impl EventLoop {
             return Ok(());
         };
         if slot.timer.is_none_or(|timer| deadline < timer) {
-            if let Some(timer) = slot.timer.replace(deadline) {
-                self.timers.remove(&(timer, index));
-            }
-            self.timers.insert((deadline, index));
-            self.set_timer()?;
+            self.enter_timer(index, deadline)?;
         }
         Ok(())
+    }
+
+    #[cold]
+    fn enter_timer(&mut self, index: usize, deadline: Instant) -> Result<()> {
+        let slot = &mut self.slots[index];
+        let slack = slot.source.as_mut().map_or(Duration::ZERO, |source| source.session().slack());
+        // Deadlines with slack are moved to times that they share.
+        let early = match slack.as_nanos() {
+            0 => Duration::ZERO,
+            slack_ns => {
+                let since_start_ns = deadline.saturating_duration_since(self.began_at).as_nanos();
+                Duration::from_nanos((since_start_ns % slack_ns) as u64)
+            }
+        };
+        let timer = deadline - early;
+        if let Some(replaced) = slot.timer.replace(timer) {
+            self.timers.remove(&(replaced, index));
+        }
+        self.timers.insert((timer, index));
+        self.set_timer()
     }
 
     #[cold]

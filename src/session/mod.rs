@@ -33,6 +33,9 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
+/// Heartbeats are taken together within this part of one.
+const HEARTBEAT_PARTS: u32 = 16;
+
 /// How long a connection must have worked to count as a success.
 const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
 
@@ -229,14 +232,21 @@ impl Session {
         }
     }
 
+    /// How much earlier than the deadline `on_time` may be called: heartbeats of many sessions are taken
+    /// together, or each would wake the process for itself.
+    pub(crate) fn slack(&self) -> Duration {
+        if self.state == State::Open { self.heartbeat / HEARTBEAT_PARTS } else { Duration::ZERO }
+    }
+
     /// The deadline may have come.
     #[cold]
     pub(crate) fn on_time(&mut self, now: Instant) {
+        let soon = now + self.slack();
         match self.state {
             State::Waiting { until } if now >= until => self.start_attempt(now),
             State::Resolving { until } if now >= until => self.give_up("the name service did not answer"),
             State::Connecting { until } if now >= until => self.pass_over(now),
-            State::Open if self.deadline().is_some_and(|deadline| now >= deadline) => self.beat(now),
+            State::Open if self.deadline().is_some_and(|deadline| soon >= deadline) => self.beat(now),
             _ => {}
         }
     }
@@ -246,18 +256,18 @@ impl Session {
     #[cold]
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
-        // When we were late ourselves, the sign may be waiting in the socket.
-        if connection.has_kernel_input().unwrap_or(true) {
+        if self.probed_at.is_none() {
+            (self.probed_at, self.probe_sent_at) = (Some(now), now);
+            self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
+        } else if connection.has_kernel_input().unwrap_or(true) {
+            // We were late ourselves: the sign waits in the socket.
             self.set_ready();
-        } else if self.probed_at.is_some_and(|at| now >= at + self.heartbeat) {
+        } else {
             let message = format!(
                 "the server did not answer for {:?} (heartbeat): it is frozen or cut off",
                 now.duration_since(self.heard_at)
             );
             self.ending = Some(lost(message, SqlState::CONNECTION_LOST));
-        } else if self.probed_at.is_none() {
-            (self.probed_at, self.probe_sent_at) = (Some(now), now);
-            self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
         }
     }
 
