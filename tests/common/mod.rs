@@ -2,12 +2,15 @@
 //! an event instead of for a time.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod proxy;
+pub(crate) mod random;
 #[path = "../../src/cli/server.rs"]
 mod server;
 
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};
-use server::{PrivateServer, ServerOptions};
+pub(crate) use server::PrivateServer;
+use server::ServerOptions;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
