@@ -104,6 +104,11 @@ impl Proxy {
         Proxy { port: free.port(), shared, acceptor: Some(acceptor) }
     }
 
+    /// Its port of 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What a session needs to get to the server's superuser through the proxy.
     pub(crate) fn conninfo(&self, sslmode: &str) -> String {
         format!(
@@ -276,21 +281,16 @@ impl Link {
         if !is_struck || self.is_over.swap(true, Ordering::SeqCst) {
             return;
         }
-        let ending = match fault {
-            Fault::Cut { ending, .. } => Some(ending),
-            _ => None,
-        };
         if fault != Fault::BlackHole {
             let _ = shutdown(&self.server, Shutdown::Both);
         }
-        match ending {
+        let Fault::Cut { ending, .. } = fault else { return };
+        let _ = match ending {
             // What the client still says is read until it closes its side, for unread bytes would make a RST.
-            Some(Ending::Fin) => shutdown(&self.client, Shutdown::Write),
-            // No time to linger makes closing a RST; the thread that reads must let go of the socket for that.
-            Some(Ending::Reset) => set_socket_linger(&self.client, Some(Duration::ZERO))
+            Ending::Fin => shutdown(&self.client, Shutdown::Write),
+            // No time to linger makes closing a RST; the thread that reads must let go of it for that.
+            Ending::Reset => set_socket_linger(&self.client, Some(Duration::ZERO))
                 .and_then(|()| shutdown(&self.client, Shutdown::Read)),
-            None => Ok(()),
-        }
-        .unwrap_or_default();
+        };
     }
 }
