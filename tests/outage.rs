@@ -55,56 +55,6 @@ fn what_was_there_before_the_loss_is_delivered_first() {
 }
 
 #[test]
-fn every_hole_in_a_numbered_stream_lies_in_a_gap() {
-    let channel = fresh_channel();
-    let mut events = EventLoop::new().unwrap();
-    let session = events.connect(&format!("{} application_name={channel}", server().conninfo())).unwrap();
-    events.listen(session, &channel).unwrap();
-    assert_eq!(next(&mut events), Seen::listening(&[&channel]));
-    let (conninfo, sent_on) = (server().conninfo(), channel.clone());
-    let is_heard = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let is_end_heard = is_heard.clone();
-    let sender = std::thread::spawn(move || {
-        let mut sql = Sql::connect(&conninfo);
-        for i in 0..4000 {
-            sql.notify(&sent_on, &i.to_string());
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // The end may fall into an outage, too.
-        while !is_end_heard.load(std::sync::atomic::Ordering::Acquire) {
-            sql.notify(&sent_on, "end");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    });
-    let mut killer = Sql::connect(&server().conninfo());
-    let kill = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{channel}'"
-    );
-    let (mut expected, mut gaps, mut losses, mut is_gap) = (0u64, 0, 0, false);
-    loop {
-        match events.next(Some(PATIENCE)).unwrap().expect("the stream stopped") {
-            Event::Notification(n) if n.payload == b"end" => break,
-            Event::Notification(n) => {
-                let number: u64 = n.payload_str().unwrap().parse().unwrap();
-                assert!(number == expected || (number > expected && is_gap), "a silent hole before {number}");
-                // Soon after the gap, so that the next outage is another one.
-                if is_gap || number == 100 {
-                    killer.run(&kill);
-                }
-                (expected, is_gap) = (number + 1, false);
-            }
-            Event::Disconnected(_) => losses += 1,
-            Event::Gap(_) => (gaps, is_gap) = (gaps + 1, true),
-            other => panic!("{other:?}"),
-        }
-    }
-    is_heard.store(true, std::sync::atomic::Ordering::Release);
-    sender.join().unwrap();
-    assert!(gaps >= 3, "only {gaps} outages were made");
-    assert_eq!(gaps, losses, "each outage is one gap");
-}
-
-#[test]
 fn a_frozen_backend_is_noticed_within_two_heartbeats() {
     let channel = fresh_channel();
     let mut events = EventLoop::new().unwrap();

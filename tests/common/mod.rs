@@ -11,6 +11,7 @@ use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};
 pub(crate) use server::PrivateServer;
 use server::ServerOptions;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -56,6 +57,18 @@ pub(crate) fn start_server() -> PrivateServer {
     let mut sql = Sql::connect(&server.conninfo());
     sql.run(&format!("CREATE ROLE locked LOGIN PASSWORD '{PASSWORD}'"));
     println!("tests run on PostgreSQL {}", sql.value("SHOW server_version"));
+    server
+}
+
+/// A server of one's own that is a hot standby, of nobody: it replays what there is, and can be promoted.
+pub(crate) fn start_standby() -> PrivateServer {
+    let mut server = start_server();
+    let signal = server.directory().join("data/standby.signal");
+    std::fs::write(&signal, "").unwrap();
+    // The server itself removes it when it is promoted.
+    let owner = std::fs::metadata(server.directory()).unwrap();
+    std::os::unix::fs::chown(&signal, Some(owner.uid()), Some(owner.gid())).unwrap();
+    server.restart("fast").unwrap();
     server
 }
 
