@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{PATIENCE, Seen, Sql, fresh_channel, next, server, start_standby};
+use common::{PATIENCE, Seen, Sql, fresh_channel, make_standby, next, server, start_server};
 use pgwake::{Event, EventLoop};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One attempt is told as lost, the second is the end; both for this reason. The words of the end.
 fn assert_refused(events: &mut EventLoop, sqlstate: &str) -> String {
@@ -27,12 +27,32 @@ fn assert_refused(events: &mut EventLoop, sqlstate: &str) -> String {
 
 #[test]
 fn a_standby_that_was_asked_for_refuses_to_listen() {
-    let standby = start_standby();
+    let mut standby = start_server();
+    make_standby(&mut standby);
     let mut events = EventLoop::new().unwrap();
     let session = events.connect(&format!("{} target_session_attrs=any", standby.conninfo())).unwrap();
     events.listen(session, "c").unwrap();
     let message = assert_refused(&mut events, "25006");
     assert!(message.contains("LISTEN"), "{message}");
+}
+
+#[test]
+fn a_refusal_to_listen_ends_no_outage_when_all_answers_come_at_once() {
+    let mut server = start_server();
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&format!("{} target_session_attrs=any", server.conninfo())).unwrap();
+    events.listen(session, "c").unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&["c"]));
+    make_standby(&mut server);
+    let (started, mut seen) = (Instant::now(), Vec::new());
+    while seen.last() != Some(&Seen::Failed("25006".into())) && started.elapsed() < PATIENCE {
+        seen.extend(events.next(Some(Duration::ZERO)).unwrap().map(Seen::of));
+        // A caller that comes seldom finds the refusal and the end of all answers in one read.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (end, before) = seen.split_last().unwrap();
+    assert_eq!(*end, Seen::Failed("25006".into()), "{before:?}");
+    assert!(before.iter().all(|event| matches!(event, Seen::Disconnected(_))), "it never listened: {seen:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::random::Random;
-use common::{PATIENCE, PrivateServer, Seen, Sql, fresh_channel, next, server, start_server};
+use common::{PATIENCE, PrivateServer, Seen, Sql, fresh_channel, make_standby, next, server, start_server};
 use pgwake::{Event, EventLoop};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -154,7 +154,8 @@ fn a_session_is_back_within_a_second_after_each_restart() {
 
 #[test]
 fn a_standby_is_named_and_listened_to_once_it_is_promoted() {
-    let standby = common::start_standby();
+    let mut standby = start_server();
+    make_standby(&mut standby);
     let mut events = EventLoop::new().unwrap();
     let session = events.connect(&standby.conninfo()).unwrap();
     events.listen(session, "c").unwrap();

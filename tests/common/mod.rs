@@ -60,16 +60,14 @@ pub(crate) fn start_server() -> PrivateServer {
     server
 }
 
-/// A server of one's own that is a hot standby, of nobody: it replays what there is, and can be promoted.
-pub(crate) fn start_standby() -> PrivateServer {
-    let mut server = start_server();
+/// Makes a server a hot standby, of nobody: it replays what there is, and can be promoted.
+pub(crate) fn make_standby(server: &mut PrivateServer) {
     let signal = server.directory().join("data/standby.signal");
     std::fs::write(&signal, "").unwrap();
     // The server itself removes it when it is promoted.
     let owner = std::fs::metadata(server.directory()).unwrap();
     std::os::unix::fs::chown(&signal, Some(owner.uid()), Some(owner.gid())).unwrap();
     server.restart("fast").unwrap();
-    server
 }
 
 /// The three ways to the server.
