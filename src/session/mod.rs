@@ -307,6 +307,11 @@ impl Session {
         self.ending = Some(error);
     }
 
+    /// Whether the connection is given up, although answers may still come.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// Takes one step, and says what it brought.
     #[inline(always)]
     pub(crate) fn progress(&mut self, now: Instant) -> Progress {

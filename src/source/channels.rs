@@ -322,6 +322,8 @@ impl ChannelSource {
     fn answered(&mut self, answer: Result<()>, now: Instant) {
         match (self.unanswered.pop_front(), answer) {
             (Some(Batch::Encoding), Ok(())) | (None, _) => {}
+            // A server that refused a LISTEN is not listened to, whatever else it answers.
+            (Some(Batch::Prepared), Ok(())) if self.session.is_ending() => {}
             (Some(Batch::Prepared), Ok(())) => self.prepared(now),
             (Some(Batch::Encoding | Batch::Prepared), Err(error)) => self.session.fail(error),
             (Some(Batch::Change(Change { listen, channel })), Ok(())) => {
