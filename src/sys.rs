@@ -36,6 +36,22 @@ pub(crate) fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
+/// Starts a thread on which no signal is handled: a host's handlers run on threads of the host's.
+pub(crate) fn spawn_without_signals(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    // SAFETY: both sets outlive the calls, and the first is filled before it is read. The new thread inherits
+    // the mask; ours is put back below.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+    // SAFETY: the set was filled by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    spawned.map(|_| ())
+}
+
 /// Closes a descriptor of this process.
 pub(crate) fn close(fd: RawFd) {
     // SAFETY: the caller owns it; at worst the call says that it is not open.
@@ -244,6 +260,23 @@ mod tests {
         assert_eq!(near.read(&mut read).unwrap(), 6);
         drop(near);
         assert!(Sip::take(far.as_raw_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_thread_of_ours_handles_no_signal_and_the_callers_mask_stays() {
+        let mask = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            status.lines().find(|line| line.starts_with("SigBlk")).unwrap().to_string()
+        };
+        let before = mask();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        spawn_without_signals("quiet", move || sender.send(mask()).unwrap()).unwrap();
+        let on_thread = receiver.recv().unwrap();
+        assert_eq!(mask(), before);
+        let blocked = u64::from_str_radix(on_thread.split_whitespace().last().unwrap(), 16).unwrap();
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGCHLD, libc::SIGPIPE, libc::SIGUSR1] {
+            assert_ne!(blocked & 1 << (signal - 1), 0, "{signal}: {on_thread}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::event::{Channel, SessionId};
 use crate::pq::{Connection, Conninfo, ResultStatus};
 use crate::reactor::Nudge;
+use crate::sys::spawn_without_signals;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -55,12 +56,11 @@ impl Runner {
 
     fn run(&self, name: &str, errand: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
         let asker = self.clone();
-        std::thread::Builder::new().name(name.into()).spawn(move || {
+        spawn_without_signals(name, move || {
             // Nobody is there to hear it when the loop is gone.
             let _ = asker.answers.send((asker.session, errand()));
             let _ = asker.nudge.nudge();
-        })?;
-        Ok(())
+        })
     }
 }
 
