@@ -101,10 +101,10 @@ impl SqlState {
     /// `57P01`: somebody ended the session, or stops the server.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
-    pub const NOT_AUTHORIZED: SqlState = SqlState(*b"28000");
+    pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
 
     /// `0A000`: what we need cannot be had from this server, or from the pooler before it.
-    pub const NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
+    pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
 
     /// The code in `text`, which must be five digits or capital letters.
     pub fn new(text: &str) -> Option<Self> {
@@ -129,7 +129,8 @@ impl SqlState {
     }
 
     /// Whether trying to connect again is useless until somebody changes something: wrong password, no
-    /// access, no such database, a standby that cannot LISTEN.
+    /// access, a certificate that is not accepted, no such database, a standby that cannot LISTEN, a pooler
+    /// that delivers nothing.
     pub fn is_permanent(&self) -> bool {
         matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006" | b"0A000")
     }

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::options::{EventLoopOptions, SessionOptions, bounded};
 use crate::pq::{Conninfo, Notify};
 use crate::reactor::{Reactor, Ready, Waker};
-use crate::session::{Errands, Session};
+use crate::session::{Background, Session};
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
 use crate::sys;
@@ -73,6 +73,8 @@ pub struct EventLoop {
     /// No notification has come out of this turn yet.
     is_turn_fresh: bool,
     /// The time of the last harvest.
+    harvested_at: Instant,
+    /// The time as far as it was looked at since.
     now: Instant,
     /// From here on the times are counted at which heartbeats are taken together.
     began_at: Instant,
@@ -81,7 +83,7 @@ pub struct EventLoop {
     /// Sessions that want a turn after the next harvest although no poller will tell of them.
     held: Vec<usize>,
     reactor: Reactor,
-    errands: Errands,
+    background: Background,
     /// How many sessions are on their way to a connection, and who waits until it is fewer.
     connecting: usize,
     waiting_to_connect: VecDeque<usize>,
@@ -114,12 +116,13 @@ impl EventLoop {
             turn: None,
             turn_began_at: now,
             is_turn_fresh: false,
+            harvested_at: now,
             now,
             began_at: now,
             slots: Vec::new(),
             ready: VecDeque::new(),
             held: Vec::new(),
-            errands: Errands::new(reactor.nudge().clone()),
+            background: Background::new(reactor.nudge().clone()),
             reactor,
             connecting: 0,
             waiting_to_connect: VecDeque::new(),
@@ -154,7 +157,7 @@ impl EventLoop {
         }
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let session = Session::new(conninfo, options.heartbeat, self.errands.runner(id), Instant::now());
+        let session = Session::new(conninfo, options.heartbeat, self.background.jobs(id), Instant::now());
         let source = Some(Box::new(ChannelSource::new(session, &options)));
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
@@ -255,7 +258,7 @@ impl EventLoop {
         if self.turn.is_none() && !self.ready.is_empty() {
             // Commands gave these sessions a turn, and nobody waited for it before now.
             self.now = Instant::now();
-            self.turn_began_at = self.now;
+            (self.harvested_at, self.turn_began_at) = (self.now, self.now);
         }
         Ok(if self.advance(timeout)? { self.event() } else { None })
     }
@@ -320,8 +323,9 @@ impl EventLoop {
     fn end_turn(&mut self, index: usize) -> Result<()> {
         self.turn = None;
         let Some(source) = &mut self.slots[index].source else { return Ok(()) };
+        let wants_turn = source.takes_turn_wish();
         let session = source.session();
-        if session.holds_more() {
+        if session.holds_more() || wants_turn {
             self.held.push(index);
         }
         if let Some((connection, wait_for)) = session.take_watch()
@@ -402,11 +406,12 @@ impl EventLoop {
         }
         for index in self.held.drain(..) {
             if let Some(source) = &mut self.slots[index].source {
-                source.session().set_ready();
+                source.session().set_held();
                 self.ready.push_back(index);
             }
         }
         self.now = Instant::now();
+        self.harvested_at = self.now;
         if is_timer_due {
             // Before the turns begin, whose time is counted for itself.
             self.note_lateness();

@@ -78,7 +78,7 @@ impl Histogram {
         for (index, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= rank {
-                return Duration::from_nanos(upper_ns(index).min(self.max_ns));
+                return Duration::from_nanos(self.upper_ns(index).min(self.max_ns));
             }
         }
         Duration::ZERO
@@ -92,7 +92,12 @@ impl Histogram {
     /// Each bucket that holds something: the longest duration that falls into it, and how many did.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled.map(|(index, count)| (Duration::from_nanos(upper_ns(index)), *count))
+        filled.map(|(index, count)| (Duration::from_nanos(self.upper_ns(index)), *count))
+    }
+
+    /// The longest that falls into a bucket; into the last falls all that is longer.
+    fn upper_ns(&self, index: usize) -> u64 {
+        if index + 1 == PARTS * POWERS { self.max_ns } else { upper_ns(index) }
     }
 }
 

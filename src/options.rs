@@ -32,9 +32,10 @@ impl EventLoopOptions {
         Self::default()
     }
 
-    /// When the loop stands still for longer, because nobody calls `next` or a turn takes that long, it logs
-    /// a warning and counts it ([`Metrics::stalls`](crate::Metrics)): what comes meanwhile is kept by the
-    /// server, whose queue is the same for everybody. Zero: never. 5 s unless said otherwise.
+    /// When the loop stands still for longer while events or its timers wait, because nobody calls `next` or
+    /// a turn takes that long, it logs a warning and counts it ([`Metrics::stalls`](crate::Metrics)): what
+    /// comes meanwhile is kept by the server, whose queue is the same for everybody. Zero: never. 5 s unless
+    /// said otherwise.
     pub fn stall_warning(mut self, stall_warning: Duration) -> Self {
         self.stall_warning = bounded(stall_warning);
         self
@@ -101,9 +102,9 @@ impl SessionOptions {
         self
     }
 
-    /// After the first LISTEN, sends a notification over a second, short-lived connection, and waits a
-    /// heartbeat for it: a pooler in transaction mode takes LISTEN and delivers nothing. A session that hears
-    /// nothing twice ends in [`Failed`](crate::Event::Failed) with `0A000`.
+    /// Before the session listens for the first time, sends it a notification over a second, short-lived
+    /// connection, and waits a heartbeat for it: a pooler in transaction mode takes LISTEN and delivers
+    /// nothing. A session that hears nothing twice ends in [`Failed`](crate::Event::Failed) with `0A000`.
     pub fn self_test(mut self, self_test: bool) -> Self {
         self.self_test = self_test;
         self

@@ -68,15 +68,22 @@ pub(crate) fn bytes_unread(socket: RawFd) -> io::Result<usize> {
     Ok(bytes.max(0) as usize)
 }
 
-/// Waits without a limit until `socket` can be read or written (poll(2)).
-pub(crate) fn wait_for(socket: RawFd, read: bool, write: bool) -> io::Result<()> {
+/// Waits until `socket` can be read or written (poll(2)); `false` when the time is over.
+pub(crate) fn wait_for(
+    socket: RawFd,
+    read: bool,
+    write: bool,
+    timeout: Option<Duration>,
+) -> io::Result<bool> {
     let read = if read { libc::POLLIN } else { 0 };
     let write = if write { libc::POLLOUT } else { 0 };
     let mut waiting = libc::pollfd { fd: socket, events: read | write, revents: 0 };
+    let timeout_ms = timeout.map_or(-1, |timeout| timeout.as_millis().min(i32::MAX as u128) as libc::c_int);
     // SAFETY: one pollfd that outlives the call.
-    match check(unsafe { libc::poll(&mut waiting, 1, -1) }) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+    match check(unsafe { libc::poll(&mut waiting, 1, timeout_ms) }) {
+        // Whoever waits looks again.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        ready => Ok(ready? > 0),
     }
 }
 
@@ -122,63 +129,107 @@ pub(crate) fn watch_by_level(
     Ok(())
 }
 
-/// A sip of what has come to a socket. Until it is put back, the socket's descriptor gives those bytes and no
-/// others, so that one who reads until nothing is left comes to an end, however fast more arrives.
+/// For the time of one call of libpq's, a pair of sockets stands in the place of a connection's socket, and
+/// holds a copy of no more than some of what has come: who reads until nothing is left comes to an end,
+/// however fast more arrives. What was read is then taken out of the real socket; what was not stays there.
 #[derive(Debug)]
-pub(crate) struct Sip {
+pub(crate) struct BoundedRead {
     socket: RawFd,
     network: OwnedFd,
-    cup: UnixStream,
-    bytes: usize,
+    near: UnixStream,
+    /// The far end of the pair, by its inode: libpq may close it, and open another socket of the same number.
+    far_inode: u64,
+    offered: usize,
 }
 
-impl Sip {
-    /// The most that is taken at once: what a new pair of sockets holds without waiting, with room to spare.
+/// What becomes of what is written while a [`BoundedRead`] stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// It is sent on afterwards: for the few bytes of a handshake.
+    Forwarded,
+    /// The writer is told that there is no room.
+    Refused,
+}
+
+impl BoundedRead {
     const BYTES_MAX: usize = 64 << 10;
 
-    /// Takes what there is, up to 64 KB. `None` at the end of the stream; `WouldBlock` when nothing has come.
-    /// An error without a number of the system's means that bytes are lost.
-    pub(crate) fn take(socket: RawFd) -> io::Result<Option<Self>> {
+    /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
+    pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
         let mut bytes = vec![0u8; Self::BYTES_MAX];
-        // All that can fail for want of descriptors comes before a byte is taken out.
-        let (mut cup, end) = UnixStream::pair()?;
-        cup.set_nonblocking(true)?;
-        end.set_nonblocking(true)?;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: the kernel writes at most `len` bytes into the buffer.
+        let peeked = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+        let peeked = match usize::try_from(peeked).map_err(|_| io::Error::last_os_error()) {
+            Ok(0) => return Ok(None),
+            // TLS may hold some all the same.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            peeked => peeked?,
+        };
+        let (mut near, mut far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        let offered = if peeked == 0 { 0 } else { near.write(&bytes[..peeked])? };
+        if writes == Writes::Refused {
+            // What fills the pair is never read.
+            while far.write(&bytes).is_ok() {}
+        }
         // SAFETY: the caller's socket is open during this call.
         let network = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
-        // SAFETY: the kernel writes at most `len` bytes into the buffer.
-        let taken = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
-        let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
-        if taken == 0 {
-            return Ok(None);
+        let far_inode = inode(far.as_raw_fd())?;
+        // SAFETY: two open descriptors; the real socket lives on in `network`.
+        check(unsafe { libc::dup3(far.as_raw_fd(), socket, libc::O_CLOEXEC) })?;
+        Ok(Some(BoundedRead { socket, network, near, far_inode, offered }))
+    }
+
+    /// Gives the socket its place back. Says how many bytes were read meanwhile.
+    pub(crate) fn end(mut self, writes: Writes) -> io::Result<usize> {
+        if inode(self.socket).ok() != Some(self.far_inode) {
+            // It was closed, and with this value the real one is, too.
+            return Ok(self.offered);
         }
-        cup.write_all(&bytes[..taken]).map_err(|_| io::Error::other("a pair of sockets holds too little"))?;
-        // SAFETY: two open descriptors; the socket lives on in `network`.
-        check(unsafe { libc::dup3(end.as_raw_fd(), socket, libc::O_CLOEXEC) })?;
-        Ok(Some(Sip { socket, network, cup, bytes: taken }))
-    }
-
-    /// How many bytes were taken.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Gives the descriptor its socket back, and sends on what was written meanwhile.
-    pub(crate) fn put_back(mut self) -> io::Result<()> {
-        // SAFETY: two open descriptors, as the caller says by calling this.
-        check(unsafe { libc::dup3(self.network.as_raw_fd(), self.socket, libc::O_CLOEXEC) })?;
+        let read = self.offered.saturating_sub(bytes_unread(self.socket)?);
+        // Before the far end is closed: what it has not read makes that an error here.
         let mut written = Vec::new();
-        match self.cup.read_to_end(&mut written) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => {}
+        if writes == Writes::Forwarded
+            && let Err(error) = self.near.read_to_end(&mut written)
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            return Err(error);
+        }
+        // SAFETY: two open descriptors.
+        check(unsafe { libc::dup3(self.network.as_raw_fd(), self.socket, libc::O_CLOEXEC) })?;
+        let mut bytes = vec![0u8; read];
+        let mut left = read;
+        while left > 0 {
+            // SAFETY: the kernel writes at most `left` bytes into the buffer.
+            let taken =
+                unsafe { libc::recv(self.socket, bytes.as_mut_ptr().cast(), left, libc::MSG_DONTWAIT) };
+            match usize::try_from(taken).map_err(|_| io::Error::last_os_error())? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                taken => left -= taken,
+            }
+        }
+        if written.is_empty() {
+            return Ok(read);
         }
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the kernel reads `len` bytes of the buffer.
         let sent = unsafe { libc::send(self.socket, written.as_ptr().cast(), written.len(), flags) };
-        if written.is_empty() || usize::try_from(sent).is_ok_and(|sent| sent == written.len()) {
-            return Ok(());
+        match usize::try_from(sent).map_err(|_| io::Error::last_os_error())? {
+            sent if sent == written.len() => Ok(read),
+            _ => Err(io::Error::other("the server does not read what it asks for")),
         }
-        Err(io::Error::other("the server sends and does not read"))
+    }
+}
+
+/// The number that tells one open socket from another (fstat(2)).
+fn inode(fd: RawFd) -> io::Result<u64> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel fills the struct, which outlives the call; it is read only if it was filled.
+    unsafe {
+        check(libc::fstat(fd, status.as_mut_ptr()))?;
+        Ok(status.assume_init().st_ino)
     }
 }
 
@@ -243,23 +294,27 @@ mod tests {
     }
 
     #[test]
-    fn a_sip_comes_to_an_end_and_nothing_is_lost_around_it() {
+    fn a_bounded_read_comes_to_an_end_and_nothing_is_lost_around_it() {
         let (mut near, mut far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
-        assert_eq!(Sip::take(far.as_raw_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        near.write_all(b"first").unwrap();
-        let sip = Sip::take(far.as_raw_fd()).unwrap().unwrap();
-        near.write_all(b"second").unwrap();
         let mut read = [0; 16];
-        assert_eq!((sip.bytes(), far.read(&mut read).unwrap()), (5, 5));
+        near.write_all(b"first").unwrap();
+        for (size, expected) in [(2, &b"fi"[..]), (16, b"rst"), (16, b"second")] {
+            let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Refused).unwrap().unwrap();
+            near.write_all(if size == 2 { b"second" } else { b"" }).unwrap();
+            // Only the first read finds what came before it, and no more; the next ones find the rest.
+            let count = far.read(&mut read[..size.min(expected.len())]).unwrap();
+            assert_eq!(&read[..count], expected);
+            assert_eq!(far.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(bounded.end(Writes::Refused).unwrap(), count);
+        }
+        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Forwarded).unwrap().unwrap();
         assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         far.write_all(b"answer").unwrap();
-        sip.put_back().unwrap();
-        assert_eq!(far.read(&mut read).unwrap(), 6);
-        assert_eq!(&read[..6], b"second");
+        assert_eq!(bounded.end(Writes::Forwarded).unwrap(), 0);
         assert_eq!(near.read(&mut read).unwrap(), 6);
         drop(near);
-        assert!(Sip::take(far.as_raw_fd()).unwrap().is_none());
+        assert!(BoundedRead::begin(far.as_raw_fd(), Writes::Refused).unwrap().is_none());
     }
 
     #[test]

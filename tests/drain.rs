@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server, transports};
+use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, transports};
 use mio::{Events, Interest, Poll, Token};
 use pgwake::pq::{Connection, Conninfo};
 use pgwake::{Event, EventLoop};
@@ -52,20 +52,29 @@ impl Count {
     }
 }
 
-/// Runs `drain` against each load over each transport.
+/// Runs `drain` against each load over each transport: while it comes, and once it is all there, after a
+/// rest.
 fn on_each_transport(drain: impl Fn(&mut EventLoop, &mut Count)) {
     for (transport, conninfo) in transports(server()) {
         for (load, send) in LOADS {
-            let channel = fresh_channel();
-            let (mut events, _) = listening(&conninfo, &[&channel]);
-            let (mut sql, mut count) = (Sql::connect(&server().conninfo()), Count::default());
-            let sender = std::thread::spawn(move || send(&mut sql, &channel));
-            let started = Instant::now();
-            while count.0 < BURST {
-                drain(&mut events, &mut count);
-                assert!(started.elapsed() < PATIENCE, "{transport}, {load}: only {} of {BURST}", count.0);
+            for is_all_there in [false, true] {
+                let channel = fresh_channel();
+                let (mut events, _) = listening(&conninfo, &[&channel]);
+                let (mut sql, mut count) = (Sql::connect(&server().conninfo()), Count::default());
+                if is_all_there {
+                    assert_silent(&mut events, Duration::from_millis(20));
+                }
+                let sender = std::thread::spawn(move || send(&mut sql, &channel));
+                while is_all_there && !sender.is_finished() {
+                    std::thread::yield_now();
+                }
+                let started = Instant::now();
+                while count.0 < BURST {
+                    drain(&mut events, &mut count);
+                    assert!(started.elapsed() < PATIENCE, "{transport}, {load}: only {} of {BURST}", count.0);
+                }
+                sender.join().unwrap();
             }
-            sender.join().unwrap();
         }
     }
 }

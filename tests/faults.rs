@@ -195,3 +195,24 @@ fn a_slow_link_keeps_the_order_and_the_heartbeats() {
         }
     }
 }
+
+#[test]
+fn a_slow_link_loses_nothing_of_what_is_sent() {
+    const COUNT: u64 = 600;
+    for sslmode in ["disable", "require"] {
+        let proxy = proxy();
+        let mut events = EventLoop::new().unwrap();
+        let session = events.connect(&proxy.conninfo(sslmode)).unwrap();
+        assert_eq!(next(&mut events), Seen::listening(&[]));
+        proxy.set(Fault::Delay { up: Duration::from_millis(5), down: Duration::from_millis(5) });
+        let payload = "x".repeat(7999);
+        (0..COUNT).for_each(|_| events.notify(session, "slow", &payload).unwrap());
+        let mut sent = 0;
+        while sent < COUNT {
+            match next(&mut events) {
+                Seen::Sent(count) => sent += count,
+                other => panic!("{sslmode}, {sent} sent: {other:?}"),
+            }
+        }
+    }
+}

@@ -35,14 +35,14 @@ fn take_startup(client: &mut TcpStream) {
     client.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4]).unwrap();
 }
 
-/// A server that welcomes its first client and then does as `script` says. Its conninfo.
-fn scripted(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> String {
+/// A server that welcomes its first client like this and then does as `script` says. Its conninfo.
+fn scripted(welcome: Vec<u8>, script: impl FnOnce(&mut TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         take_startup(&mut client);
-        client.write_all(&welcome()).unwrap();
+        client.write_all(&welcome).unwrap();
         script(&mut client);
     });
     format!("host=127.0.0.1 port={port} sslmode=disable gssencmode=disable user=u dbname=d")
@@ -59,16 +59,20 @@ fn first_loss(conninfo: &str) -> (String, String) {
 
 #[test]
 fn a_message_without_end_is_cut_off_before_it_fills_the_memory() {
-    let conninfo = scripted(|client| {
+    let endless = |client: &mut TcpStream| {
         let mut endless = vec![b'A'];
         endless.extend(1_500_000_000u32.to_be_bytes());
         // As fast as the machine can, until the client hangs up.
         while client.write_all(&endless).is_ok() {
             endless = vec![0; 1 << 20];
         }
-    });
-    let (sqlstate, message) = first_loss(&conninfo);
-    assert_eq!(sqlstate, "08P01", "{message}");
+    };
+    let authenticated = message(b'R', &0u32.to_be_bytes());
+    // When all is well, and in the middle of the handshake.
+    for welcome in [welcome(), authenticated] {
+        let (sqlstate, message) = first_loss(&scripted(welcome, endless));
+        assert_eq!(sqlstate, "08P01", "{message}");
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
@@ -82,7 +86,7 @@ fn nonsense_and_an_early_end_are_errors_with_a_code() {
         [message(b'A', &[0; 3]), b"~~~~~~~~~~~~~~~~".to_vec(), message(b'Q', b"x"), vec![b'Z', 0, 0, 0, 0]]
     {
         let shown = format!("{nonsense:?}");
-        let (sqlstate, message) = first_loss(&scripted(move |client| {
+        let (sqlstate, message) = first_loss(&scripted(welcome(), move |client| {
             client.write_all(&nonsense).unwrap();
             // What follows decides how it is told; the connection must not be left hanging.
             std::thread::sleep(std::time::Duration::from_millis(50));

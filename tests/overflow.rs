@@ -108,6 +108,52 @@ fn dropped_notifications_are_told_as_a_gap_that_counts_them() {
     assert!(gaps > 0 && dropped > SENT / 2, "{gaps} gaps, {dropped} dropped");
 }
 
+#[test]
+fn a_busy_session_keeps_neither_another_nor_its_own_commands_waiting() {
+    for overflow in [Overflow::Coalesce, Overflow::DropOldest(10)] {
+        let (busy, quiet, late) = (fresh_channel(), fresh_channel(), fresh_channel());
+        let mut events = listening(overflow, &busy);
+        let other = events.connect(&server().conninfo()).unwrap();
+        events.listen(other, &quiet).unwrap();
+        assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sql = Sql::connect(&server().conninfo());
+                while !is_over.load(std::sync::atomic::Ordering::Acquire) {
+                    sql.run(&format!(
+                        "SELECT count(pg_notify('{busy}', i::text)) FROM generate_series(1, 500) i"
+                    ));
+                    sql.notify(&quiet, "meanwhile");
+                }
+            });
+            let (mut of_the_busy, mut of_the_quiet, mut is_answered) = (0, 0, false);
+            let started = Instant::now();
+            while (of_the_quiet < 20 || !is_answered) && started.elapsed() < PATIENCE {
+                match events.next(Some(PATIENCE)).unwrap() {
+                    Some(Event::Notification(n)) if n.session == other => of_the_quiet += 1,
+                    Some(Event::Notification(n)) => {
+                        let session = n.session;
+                        of_the_busy += 1;
+                        if of_the_busy == 20 {
+                            events.listen(session, &late).unwrap();
+                        }
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Some(Event::Listening(_)) => is_answered = true,
+                    Some(Event::Gap(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Release);
+            assert!(
+                is_answered && of_the_quiet >= 20,
+                "{overflow:?}: {of_the_busy} busy, {of_the_quiet} quiet"
+            );
+        });
+    }
+}
+
 /// Notifies at `PER_SECOND` for as long as the caller is away, and says how many that were.
 fn flood(channel: &str) -> u64 {
     let mut sql = Sql::connect(&server().conninfo());

@@ -90,7 +90,7 @@ pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -
         Some("25006") => {
             "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"
         }
-        Some("0A000") => "or leave --self-test out",
+        Some("0A000") => "to listen all the same, leave --self-test out",
         Some("53300") => "raise max_connections, or close some",
         _ => "check host and port (-d, PGHOST, PGPORT), and that the server runs",
     };

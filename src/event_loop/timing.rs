@@ -52,7 +52,8 @@ impl EventLoop {
     pub(super) fn come_to_time(&mut self, index: usize) {
         let Some(source) = &mut self.slots[index].source else { return };
         let session = source.session();
-        if session.is_waiting() {
+        // A timer that was set before may fire too early: then its turn sets the right one.
+        if session.is_waiting() && session.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.waiting_to_connect.push_back(index);
             return;
         }
@@ -108,12 +109,12 @@ impl EventLoop {
     /// Hands what was found out elsewhere to the sessions that asked.
     #[cold]
     pub(super) fn take_answers(&mut self) {
-        while let Some((session, answer)) = self.errands.next() {
+        while let Some((session, answer)) = self.background.next() {
             let Ok(index) = self.index(session) else { continue };
             let Some(source) = &mut self.slots[index].source else { continue };
             match answer {
                 Answer::Addresses(addresses) => source.session().resolved(&addresses, self.now),
-                Answer::SelfTest(channel, outcome) => source.self_test_over(&channel, outcome),
+                Answer::SelfTest(outcome) => source.self_test_over(outcome),
             }
             self.ready.push_back(index);
         }
@@ -134,7 +135,7 @@ impl EventLoop {
     #[inline(never)]
     pub(super) fn note_delivery(&mut self, index: usize) {
         if let Some(source) = &mut self.slots[index].source {
-            source.metrics.delivery.record(self.now.elapsed());
+            source.metrics.delivery.record(self.harvested_at.elapsed());
         }
     }
 
@@ -143,7 +144,7 @@ impl EventLoop {
     pub(super) fn note_turn(&mut self, index: usize) {
         let ended_at = Instant::now();
         let took = ended_at.saturating_duration_since(self.turn_began_at);
-        self.turn_began_at = ended_at;
+        (self.turn_began_at, self.now) = (ended_at, ended_at);
         if let Some(source) = &mut self.slots[index].source {
             source.metrics.turns += 1;
             source.metrics.longest_turn = source.metrics.longest_turn.max(took);

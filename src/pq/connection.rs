@@ -4,10 +4,11 @@
 use super::notice::{self, Notice, Notices};
 use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::sys::{self, Sip};
+use crate::sys::{self, BoundedRead, Writes};
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::time::Instant;
 
 /// A `PGconn`.
 #[derive(Debug)]
@@ -76,17 +77,33 @@ impl Connection {
 
     /// Connects and waits until that is done, as a tool or a test may.
     pub fn connect(conninfo: &Conninfo) -> Result<Self> {
+        Self::connect_until(conninfo, None)
+    }
+
+    /// The same, but no longer than that.
+    pub(crate) fn connect_until(conninfo: &Conninfo, until: Option<Instant>) -> Result<Self> {
         let mut connection = Connection::start(conninfo)?;
         let mut polling = Polling::Writing;
         loop {
-            let (readable, writable) = (polling == Polling::Reading, polling == Polling::Writing);
-            match connection.socket() {
-                Some(socket) if readable || writable => sys::wait_for(socket, readable, writable)?,
-                _ if polling == Polling::Ready => return Ok(connection),
-                _ => return Err(connection.connect_error()),
+            match polling {
+                Polling::Ready => return Ok(connection),
+                Polling::Failed => return Err(connection.connect_error()),
+                Polling::Reading => connection.wait(true, false, until)?,
+                Polling::Writing => connection.wait(false, true, until)?,
             }
             polling = connection.poll_connect();
         }
+    }
+
+    /// Waits until the socket can be read or written, or fails when the time is over.
+    pub(crate) fn wait(&self, read: bool, write: bool, until: Option<Instant>) -> Result<()> {
+        let Some(socket) = self.socket() else { return Err(self.connect_error()) };
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if sys::wait_for(socket, read, write, timeout)? {
+            return Ok(());
+        }
+        let message = "the server did not answer in time";
+        Err(Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_NOT_MADE)))
     }
 
     /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one
@@ -144,32 +161,39 @@ impl Connection {
         if read == 1 && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
     }
 
-    /// As [`consume_input`](Self::consume_input), but takes in some 64 KB at most: once libpq has a message's
-    /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
-    /// Gives the number of bytes.
+    /// As [`consume_input`](Self::consume_input), but takes in 64 KB at most and sends nothing: once libpq
+    /// has a message's length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and
+    /// believes any length. Gives the number of bytes.
     #[cold]
-    pub(crate) fn sip_input(&mut self) -> Result<usize> {
-        /// libpq reads 8 KB a call at least.
-        const CALLS_MAX: usize = 64;
-        let sip = match self.socket().map(Sip::take) {
-            Some(Ok(Some(sip))) => sip,
-            Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(0),
-            Some(Err(error)) if error.raw_os_error().is_none() => return Err(error.into()),
-            // The end of the stream and errors are libpq's to find.
-            _ => return self.consume_input().map(|()| 0),
+    pub(crate) fn consume_bounded(&mut self) -> Result<usize> {
+        self.bounded(Writes::Refused, Self::consume_input)
+    }
+
+    /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
+    #[cold]
+    pub(crate) fn poll_connect_bounded(&mut self) -> Result<(Polling, usize)> {
+        let mut polling = Polling::Failed;
+        let bytes = self.bounded(Writes::Forwarded, |connection| {
+            polling = connection.poll_connect();
+            Ok(())
+        })?;
+        Ok((polling, bytes))
+    }
+
+    fn bounded(&mut self, writes: Writes, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
+        let broken = |error: std::io::Error| {
+            Error::new(ErrorKind::Connection, error.to_string())
+                .with_sqlstate(Some(SqlState::CONNECTION_LOST))
         };
-        for _ in 0..CALLS_MAX {
-            // After a failure libpq has closed the descriptor, and there is nothing to put back.
-            self.consume_input()?;
-            if !self.has_kernel_input()? {
-                break;
-            }
-        }
-        let bytes = sip.bytes();
-        if self.socket().is_some() {
-            sip.put_back()?;
-        }
-        Ok(bytes)
+        let bounded = match self.socket() {
+            Some(socket) => BoundedRead::begin(socket, writes).map_err(broken)?,
+            None => None,
+        };
+        // At the end of the stream nothing more can come.
+        let Some(bounded) = bounded else { return call(self).map(|()| 0) };
+        let called = call(self);
+        let bytes = bounded.end(writes).map_err(broken);
+        called.and(bytes)
     }
 
     /// Takes the next notification that libpq holds (`PQnotifies`). Never reads the socket.
@@ -331,17 +355,18 @@ pub(super) fn loss_sqlstate(message: &str) -> SqlState {
 
 /// The code for a connect that failed before the server could give one. A certificate that is not accepted
 /// stays so until somebody changes something (`fe-secure-openssl.c`, and OpenSSL's own words, which are never
-/// translated).
+/// translated); a file that cannot be read may be on its way.
 fn connect_sqlstate(message: &str) -> SqlState {
     // What is quoted is a name, which may hold any word.
-    let is_about_certificates = |line: &&str| {
-        line.split('"').step_by(2).any(|part| part.split_whitespace().any(|w| w == "certificate"))
-    };
-    // Each host that was tried has its line; one that is only away may come back.
-    let hosts = message.lines().filter(|line| line.starts_with("connection to server")).count();
-    match message.lines().filter(is_about_certificates).count() {
-        lines if lines >= hosts.max(1) => SqlState::NOT_AUTHORIZED,
-        _ => SqlState::CONNECTION_NOT_MADE,
+    let has_word =
+        |line: &str, word| line.split('"').step_by(2).any(|part| part.split_whitespace().any(|w| w == word));
+    // Each address that was tried has its line: all of them must say so.
+    let mut lines = message.lines().filter(|line| !line.trim().is_empty()).peekable();
+    let is_about_certificates =
+        lines.peek().is_some() && lines.all(|line| has_word(line, "certificate") && !has_word(line, "file"));
+    match is_about_certificates {
+        true => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        false => SqlState::CONNECTION_NOT_MADE,
     }
 }
 
@@ -391,15 +416,15 @@ mod tests {
         for text in [
             "connection to server at \"db\", port 1 failed: SSL error: certificate verify failed\n",
             "server certificate for \"a\" does not match host name \"b\"\n",
-            "root certificate file \"/nowhere\" does not exist\n",
         ] {
-            assert_eq!(connect_sqlstate(text), SqlState::NOT_AUTHORIZED, "{text}");
+            assert_eq!(connect_sqlstate(text), SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "{text}");
         }
         let refused = "connection to server at \"my certificate host\", port 1 failed: Connection refused\n";
         let one_of_two = format!(
             "connection to server at \"a\", port 1 failed: SSL error: certificate verify failed\n{refused}"
         );
-        for text in [refused, &one_of_two] {
+        let unreadable = "could not open certificate file \"/x\": Permission denied\n";
+        for text in [refused, &one_of_two, unreadable, ""] {
             assert_eq!(connect_sqlstate(text), SqlState::CONNECTION_NOT_MADE, "{text}");
         }
     }

@@ -2,7 +2,7 @@
 //! a name service nor for a host.
 
 use super::route::Route;
-use super::{Addresses, Progress, Session, State, lost};
+use super::{Addresses, MESSAGE_BYTES_MAX, Progress, Session, State, lost, too_long};
 use crate::error::SqlState;
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
@@ -22,6 +22,7 @@ impl Session {
         self.silent = 0;
         // Lists that do not match are for libpq to complain about.
         self.route = Route::of(&self.attempt).unwrap_or_default();
+        self.places = self.route.len();
         let names = self.route.names();
         if names.is_empty() {
             return self.connect(now);
@@ -29,7 +30,7 @@ impl Session {
         self.state = State::Resolving { until: now + self.connect_timeout };
         if !self.is_looking_up {
             self.is_looking_up = true;
-            if let Err(error) = self.runner.look_up(names) {
+            if let Err(error) = self.jobs.look_up(names) {
                 self.is_looking_up = false;
                 self.ending = Some(error.into());
             }
@@ -71,7 +72,7 @@ impl Session {
         self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
     }
 
-    /// What to connect with, to reach one of these places.
+    /// What to connect with, to reach one of these places; without any, libpq goes by the conninfo.
     pub(super) fn conninfo_of(&self, route: &Route) -> Conninfo {
         let mut conninfo = self.conninfo.clone();
         if route.len() > 0 {
@@ -139,7 +140,21 @@ impl Session {
             return Progress::Idle;
         }
         let Some(connection) = &mut self.connection else { return Progress::Idle };
-        let polling = connection.poll_connect();
+        // What the server says now is not much; what it may claim to be about to say is.
+        let polled = match self.wait_for {
+            WaitFor::Reading => connection.poll_connect_bounded(),
+            WaitFor::Writing | WaitFor::Both => Ok((connection.poll_connect(), 0)),
+        };
+        let polling = match polled {
+            Ok((polling, bytes)) => {
+                self.message_bytes += bytes;
+                polling
+            }
+            Err(error) => return Progress::Lost(self.lose(error, now)),
+        };
+        if self.message_bytes > MESSAGE_BYTES_MAX {
+            return Progress::Lost(self.lose(too_long(), now));
+        }
         self.watch_due = true;
         let trying = connection.address();
         if trying != self.trying {
@@ -150,7 +165,13 @@ impl Session {
             Polling::Reading => self.wait_for = WaitFor::Reading,
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
-                let error = connection.connect_error();
+                let mut error = connection.connect_error();
+                // Where there are several places, another one may be right once it is back.
+                let is_about_a_certificate =
+                    error.sqlstate == Some(SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+                if is_about_a_certificate && self.places > 1 {
+                    error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
+                }
                 return Progress::Lost(self.lose(error, now));
             }
             Polling::Ready => {
@@ -160,6 +181,8 @@ impl Session {
                     return Progress::Lost(self.lose(error, now));
                 }
                 self.state = State::Open;
+                // The end of the handshake may have come with the head of the next message.
+                (self.is_in_message, self.message_bytes) = (true, 0);
                 self.heard_at = now;
                 self.probed_at = None;
                 // The end of the handshake may have come with more.
@@ -176,14 +199,14 @@ mod tests {
     use super::*;
     use crate::event::SessionId;
     use crate::reactor::Reactor;
-    use crate::session::Errands;
+    use crate::session::Background;
 
     /// What a session would connect with.
     fn protected(conninfo: &str) -> Conninfo {
-        let errands = Errands::new(Reactor::new().unwrap().nudge().clone());
+        let background = Background::new(Reactor::new().unwrap().nudge().clone());
         let conninfo = Conninfo::parse(conninfo).unwrap();
         let now = Instant::now();
-        let mut session = Session::new(conninfo, Duration::ZERO, errands.runner(SessionId(0)), now);
+        let mut session = Session::new(conninfo, Duration::ZERO, background.jobs(SessionId(0)), now);
         session.attempt = session.conninfo.with_defaults();
         session.route = Route::of(&session.attempt).unwrap();
         let mut conninfo = session.conninfo.clone();

@@ -8,9 +8,9 @@
 //!
 //! What is said over an open connection is the business of the source above.
 
+mod background;
 mod backoff;
 mod connecting;
-mod errand;
 mod pipeline;
 mod route;
 
@@ -19,8 +19,8 @@ use crate::event::Channel;
 use crate::options::HEARTBEAT_DEFAULT;
 use crate::pq::{Connection, Conninfo, Status};
 use crate::reactor::WaitFor;
+pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
 use backoff::Backoff;
-pub(crate) use errand::{Addresses, Answer, Errands, Runner};
 pub(crate) use pipeline::Command;
 use pipeline::{Asker, Pipeline};
 use route::Route;
@@ -83,12 +83,14 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Session {
     conninfo: Conninfo,
-    runner: Runner,
+    jobs: BackgroundJobs,
     /// The name service was asked and has not answered yet; it is not asked again before it has.
     is_looking_up: bool,
     /// What this attempt goes by: the conninfo with all defaults, for reading only, and the places it names.
     attempt: Conninfo,
     route: Route,
+    /// How many places the conninfo names.
+    places: usize,
     /// How many places of the route have been silent in this attempt.
     silent: usize,
     /// The place that libpq is trying.
@@ -101,6 +103,8 @@ pub(crate) struct Session {
     pipeline: Pipeline,
     /// The poller said that the socket is readable or writable, and it was not looked at yet.
     is_ready: bool,
+    /// It did not; but TLS may hold some.
+    is_held: bool,
     /// Input was consumed that may have left bytes behind which no poller sees.
     may_hold_more: bool,
     /// Input was consumed since the last message was complete; if more than once, how many bytes since.
@@ -127,13 +131,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, runner: Runner, now: Instant) -> Self {
+    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, jobs: BackgroundJobs, now: Instant) -> Self {
         Session {
             attempt: conninfo.clone(),
             conninfo,
-            runner,
+            jobs,
             is_looking_up: false,
             route: Route::default(),
+            places: 0,
             silent: 0,
             trying: Default::default(),
             connect_timeout: connecting::CONNECT_TIMEOUT_DEFAULT,
@@ -142,6 +147,7 @@ impl Session {
             connection: None,
             pipeline: Pipeline::default(),
             is_ready: false,
+            is_held: false,
             may_hold_more: false,
             is_in_message: false,
             message_bytes: 0,
@@ -169,10 +175,18 @@ impl Session {
         self.conninfo.get("dbname").unwrap_or_default()
     }
 
-    /// The poller told of the socket, or would if it could see what is held before libpq.
+    /// The poller told of the socket.
     #[inline]
     pub(crate) fn set_ready(&mut self) {
-        self.is_ready = true;
+        (self.is_ready, self.is_held) = (true, false);
+    }
+
+    /// The poller would tell if it could see what TLS holds before libpq.
+    #[cold]
+    pub(crate) fn set_held(&mut self) {
+        if !self.is_ready {
+            (self.is_ready, self.is_held) = (true, true);
+        }
     }
 
     /// Whether there is input to consume.
@@ -226,7 +240,11 @@ impl Session {
             State::Waiting { until } | State::Resolving { until } | State::Connecting { until } => {
                 Some(until)
             }
-            State::Open if self.heartbeat.is_zero() => None,
+            // Without heartbeats, a server must at least answer what is said first.
+            State::Open if self.heartbeat.is_zero() && self.settled_at.is_some() => None,
+            State::Open if self.heartbeat.is_zero() => {
+                Some(self.heard_at + self.connect_timeout.max(2 * HEARTBEAT_DEFAULT))
+            }
             State::Open => Some(self.probed_at.unwrap_or(self.heard_at) + self.heartbeat),
             State::Failed => None,
         }
@@ -235,7 +253,8 @@ impl Session {
     /// How much earlier than the deadline `on_time` may be called: heartbeats of many sessions are taken
     /// together, or each would wake the process for itself.
     pub(crate) fn slack(&self) -> Duration {
-        if self.state == State::Open { self.heartbeat / HEARTBEAT_PARTS } else { Duration::ZERO }
+        let is_for_a_probe = self.state == State::Open && self.probed_at.is_none();
+        if is_for_a_probe { self.heartbeat / HEARTBEAT_PARTS } else { Duration::ZERO }
     }
 
     /// The deadline may have come.
@@ -256,7 +275,7 @@ impl Session {
     #[cold]
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
-        if self.probed_at.is_none() {
+        if self.probed_at.is_none() && !self.heartbeat.is_zero() {
             (self.probed_at, self.probe_sent_at) = (Some(now), now);
             self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
         } else if connection.has_kernel_input().unwrap_or(true) {
@@ -264,7 +283,7 @@ impl Session {
             self.set_ready();
         } else {
             let message = format!(
-                "the server did not answer for {:?} (heartbeat): it is frozen or cut off",
+                "the server did not answer for {:.1?}: it is frozen or cut off",
                 now.duration_since(self.heard_at)
             );
             self.ending = Some(lost(message, SqlState::CONNECTION_LOST));
@@ -276,7 +295,7 @@ impl Session {
     pub(crate) fn notify_otherwise(&mut self, channel: Channel) -> Result<()> {
         let patience = if self.heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { self.heartbeat };
         let (address, port) = &self.trying;
-        Ok(self.runner.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
+        Ok(self.jobs.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
     }
 
     /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to
@@ -359,9 +378,9 @@ impl Session {
         Progress::Consumed
     }
 
-    /// Consumes input although no poller has told of it; `false` when there is none.
+    /// Looks for input although no poller has told of it; `false` when there is none.
     #[cold]
-    pub(crate) fn read_ahead(&mut self, now: Instant) -> bool {
+    pub(crate) fn look_ahead(&mut self) -> bool {
         let has_input = self.state == State::Open
             && self.ending.is_none()
             && self
@@ -369,7 +388,7 @@ impl Session {
                 .as_ref()
                 .is_some_and(|connection| connection.has_kernel_input().unwrap_or(false));
         if has_input {
-            self.consume(now);
+            self.set_ready();
         }
         has_input
     }
@@ -386,15 +405,14 @@ impl Session {
         self.may_hold_more = true;
         self.heard_at = now;
         self.probed_at = None;
-        // What is longer than one read is taken in sips, and counted.
-        let consumed = match std::mem::replace(&mut self.is_in_message, true) {
+        // What is longer than one read is taken in bounded ones, and counted.
+        let consumed = match self.is_in_message {
+            true => connection.consume_bounded().map(|bytes| self.message_bytes += bytes),
             false => connection.consume_input(),
-            true => connection.sip_input().map(|bytes| self.message_bytes += bytes),
         };
+        self.is_in_message |= !std::mem::take(&mut self.is_held);
         if self.message_bytes > MESSAGE_BYTES_MAX {
-            let message =
-                "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
-            return self.ending = Some(lost(message.into(), SqlState::PROTOCOL_VIOLATION));
+            return self.ending = Some(too_long());
         }
         // Consuming has also sent what it could; how much is only of interest while something was left.
         let flushed = match (&consumed, self.wait_for) {
@@ -407,13 +425,9 @@ impl Session {
         }
     }
 
-    /// The source is content with the connection, as far as it can tell.
+    /// The source is content with the connection.
     pub(crate) fn settled(&mut self, now: Instant) {
         self.settled_at = Some(now);
-    }
-
-    /// Nothing is wrong with the server.
-    pub(crate) fn proven(&mut self) {
         self.refused = None;
     }
 
@@ -425,11 +439,12 @@ impl Session {
         self.connection = None;
         self.has_said_something();
         self.pipeline.clear();
-        (self.is_ready, self.may_hold_more, self.watch_due, self.is_drained) = (false, false, false, false);
-        // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it
-        // by hand, which nobody does in a loop.
-        let was_ended_by_hand = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);
-        let is_success = |at| was_ended_by_hand || now.saturating_duration_since(at) >= SETTLED_TIME_MIN;
+        (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);
+        (self.watch_due, self.is_drained) = (false, false);
+        // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it,
+        // once for each of our attempts: then the pace is theirs.
+        let was_terminated = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);
+        let is_success = |at| was_terminated || now.saturating_duration_since(at) >= SETTLED_TIME_MIN;
         if self.settled_at.take().is_some_and(is_success) {
             self.backoff.reset();
         }
@@ -448,6 +463,11 @@ impl Session {
         log::info!("{error}; next attempt: {retry_in:?}");
         Loss { error, retry_in, at: now }
     }
+}
+
+fn too_long() -> Error {
+    let message = "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
+    lost(message.into(), SqlState::PROTOCOL_VIOLATION)
 }
 
 fn lost(message: String, sqlstate: SqlState) -> Error {

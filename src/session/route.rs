@@ -29,7 +29,12 @@ impl Place {
     /// Whether libpq speaks of this place when it says that it is at `address` and `port`.
     fn is_at(&self, address: &str, port: &str) -> bool {
         let own = if self.address.is_empty() { &self.host } else { &self.address };
-        own == address && (self.port == port || self.port.is_empty())
+        // An address can be written in several ways.
+        let is_same = match (own.parse::<IpAddr>(), address.parse::<IpAddr>()) {
+            (Ok(own), Ok(address)) => own == address,
+            _ => own == address,
+        };
+        is_same && (self.port == port || self.port.is_empty())
     }
 
     /// Whether nobody between us and the server can read along: a unix socket, or the loopback interface.

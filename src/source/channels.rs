@@ -4,6 +4,7 @@
 //! and before the next notification.
 
 use super::overflow::Held;
+use super::self_test::{SelfTest, Step};
 use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, PAYLOAD_BYTES_MAX};
@@ -30,7 +31,7 @@ const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1, $2)";
 
 /// LISTEN or UNLISTEN on a session that is connected already.
 #[derive(Debug, Clone)]
-struct Change {
+pub(super) struct Change {
     listen: bool,
     channel: Channel,
 }
@@ -46,14 +47,14 @@ impl std::fmt::Debug for Payload {
 
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
-enum Batch {
+pub(super) enum Batch {
     /// The client's encoding is set.
     Encoding,
     Change(Change),
     /// Empty; its answer says that all LISTENs of a new connection are answered.
     Prepared,
     Notify(Channel),
-    SelfTest,
+    SelfTest(Step),
 }
 
 #[derive(Debug)]
@@ -80,9 +81,10 @@ pub(crate) struct ChannelSource {
     was_listening: bool,
     outage: Option<Outage>,
     reports: VecDeque<Report>,
-    /// No notification has proven yet that they arrive; and the channel of the test that is under way.
-    pub(super) is_self_test_due: bool,
-    pub(super) self_test: Option<Channel>,
+    /// Until it is passed.
+    pub(super) self_test: Option<SelfTest>,
+    /// There is more to tell, and others have their turn first.
+    wants_turn: bool,
     /// Kept by the loop.
     pub(crate) metrics: Metrics,
 }
@@ -108,8 +110,8 @@ impl ChannelSource {
             was_listening: false,
             outage: None,
             reports: VecDeque::new(),
-            is_self_test_due: options.self_test,
-            self_test: None,
+            self_test: options.self_test.then(SelfTest::new),
+            wants_turn: false,
             metrics: Metrics::default(),
         }
     }
@@ -149,16 +151,6 @@ impl ChannelSource {
         Ok(())
     }
 
-    /// Listens on the channel of a self-test.
-    pub(super) fn send_listen(&mut self, channel: &Channel) {
-        self.send(Some(listen_sql(true, channel)), Batch::SelfTest);
-    }
-
-    /// Stops listening on a channel of ours, of which the caller knows nothing.
-    pub(super) fn forget(&mut self, channel: Channel) {
-        self.changes.push_back(Change { listen: false, channel });
-    }
-
     fn refuse_if_failed(&self) -> Result<()> {
         if !self.has_failed {
             return Ok(());
@@ -194,26 +186,23 @@ impl ChannelSource {
     /// The next thing to tell. Consumes input once for each time that the session was found ready.
     #[inline(always)]
     pub(crate) fn pull(&mut self, now: Instant) -> Pull {
+        if self.held.reads_ahead() {
+            return self.pull_ahead(now);
+        }
         loop {
-            if self.is_listening && self.held.reads_ahead() {
-                self.read_ahead(now);
-            }
             if let Some(report) = self.reports.pop_front() {
                 return Pull::Report(Box::new(report));
             }
             // A turn begins with consuming: libpq was left empty by the last one.
             if self.is_listening
                 && !self.session.is_ready()
-                && let Some((notify, folded)) = self.next_notification()
+                && let Some(notify) = self.next_notification()
             {
-                if self.self_test.is_some() && self.is_of_self_test(&notify) {
-                    continue;
-                }
                 let own = notify.pid() == self.backend_pid;
                 if own && self.skip_own {
                     continue;
                 }
-                return Pull::Notification { notify, own, folded };
+                return Pull::Notification { notify, own, folded: 0 };
             }
             if !self.go_on(now) {
                 return Pull::Idle;
@@ -226,7 +215,8 @@ impl ChannelSource {
     #[inline(never)]
     fn go_on(&mut self, now: Instant) -> bool {
         match self.session.progress(now) {
-            Progress::Consumed => {}
+            Progress::Consumed if self.self_test.is_none() => {}
+            Progress::Consumed => self.look_for_self_test(),
             Progress::Idle => return self.send_queued(),
             Progress::Opened => self.prepare(),
             Progress::Answered(answer) => self.answered(answer, now),
@@ -236,39 +226,56 @@ impl ChannelSource {
     }
 
     #[inline(always)]
-    fn next_notification(&mut self) -> Option<(Notify, u64)> {
-        if self.held.reads_ahead() {
-            return self.held.take();
-        }
+    pub(super) fn next_notification(&mut self) -> Option<Notify> {
         let notify = self.session.connection()?.notifies()?;
         self.session.has_said_something();
-        Some((notify, 0))
+        Some(notify)
     }
 
-    /// Takes in what has come meanwhile, so that it neither stays in the server nor grows here.
+    /// As `pull`, for a session that reads more than its caller takes, so that what comes neither stays in
+    /// the server nor grows here.
     #[cold]
-    fn read_ahead(&mut self, now: Instant) {
+    fn pull_ahead(&mut self, now: Instant) -> Pull {
+        if self.held.is_turn_over() {
+            self.session.look_ahead();
+            self.wants_turn = !self.held.is_empty() || !self.reports.is_empty();
+            return Pull::Idle;
+        }
         for _ in 0..READ_AHEAD_ROUNDS_MAX {
-            while let Some(notify) = self.session.connection().and_then(|connection| connection.notifies()) {
-                self.session.has_said_something();
-                let is_wanted = !self.skip_own || notify.pid() != self.backend_pid;
-                if is_wanted {
+            while self.is_listening
+                && let Some(notify) = self.next_notification()
+            {
+                if !self.skip_own || notify.pid() != self.backend_pid {
                     self.held.put(notify);
                 }
             }
-            if !self.session.read_ahead(now) {
+            if !self.go_on(now) && !self.session.look_ahead() {
                 break;
             }
         }
-        let dropped = self.held.take_dropped();
-        if dropped > 0 {
-            let channels = self.wanted.iter().cloned().collect();
-            self.reports.push_back(Report::Overflow { channels, dropped });
+        // What was held before a loss is told before it.
+        if self.is_listening
+            && let Some(report) = self.reports.pop_front()
+        {
+            return Pull::Report(Box::new(report));
         }
+        if let dropped @ 1.. = self.held.take_dropped() {
+            let channels = self.wanted.iter().cloned().collect();
+            return Pull::Report(Box::new(Report::Overflow { channels, dropped }));
+        }
+        if let Some((notify, folded)) = self.held.take() {
+            let own = notify.pid() == self.backend_pid;
+            return Pull::Notification { notify, own, folded };
+        }
+        self.reports.pop_front().map_or(Pull::Idle, |report| Pull::Report(Box::new(report)))
     }
 
-    /// Says on a new connection what has to be said before anything else: the encoding and every LISTEN, at
-    /// once.
+    /// Whether it wants another turn although nothing will be ready.
+    pub(crate) fn takes_turn_wish(&mut self) -> bool {
+        std::mem::take(&mut self.wants_turn)
+    }
+
+    /// Says on a new connection what has to be said before anything else: the encoding, and every LISTEN.
     #[cold]
     fn prepare(&mut self) {
         let Some(connection) = self.session.connection() else { return };
@@ -283,6 +290,14 @@ impl ChannelSource {
         if !is_encoding_right {
             self.send(Some(format!("SET client_encoding TO '{encoding}'").into_bytes()), Batch::Encoding);
         }
+        if !self.begin_self_test() {
+            self.prepare_channels();
+        }
+    }
+
+    /// Every LISTEN, at once.
+    #[cold]
+    pub(super) fn prepare_channels(&mut self) {
         for channel in self.wanted.clone() {
             self.send_change(Change { listen: true, channel });
         }
@@ -290,7 +305,7 @@ impl ChannelSource {
         self.is_prepared = true;
     }
 
-    fn send(&mut self, sql: Option<Vec<u8>>, meaning: Batch) {
+    pub(super) fn send(&mut self, sql: Option<Vec<u8>>, meaning: Batch) {
         self.session.send(sql.iter().map(|sql| Command { sql, parameters: &[] }));
         self.unanswered.push_back(meaning);
     }
@@ -334,7 +349,7 @@ impl ChannelSource {
             (Some(Batch::Change(change)), Err(error)) => self.refused(change, error),
             (Some(Batch::Notify(_)), Ok(())) => self.sent += 1,
             (Some(Batch::Notify(channel)), Err(error)) => self.report_unsent(channel, error),
-            (Some(Batch::SelfTest), answer) => self.begin_self_test(answer),
+            (Some(Batch::SelfTest(step)), answer) => self.self_tested(step, answer),
         }
         let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Change(_)));
         if self.is_listening && !has_more_changes && !self.listened.is_empty() {
@@ -369,7 +384,6 @@ impl ChannelSource {
     fn prepared(&mut self, now: Instant) {
         self.session.settled(now);
         self.is_listening = true;
-        self.prepare_self_test();
         let channels = self.take_listened();
         match self.outage.take() {
             Some(outage) => self.reports.push_back(Report::Gap { channels, outage }),
@@ -411,6 +425,7 @@ impl ChannelSource {
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
         (self.is_listening, self.is_prepared) = (false, false);
         self.listened.clear();
+        self.interrupt_self_test();
         if self.sent > 0 {
             self.report_sent();
         }
@@ -440,7 +455,7 @@ impl ChannelSource {
 
 /// `LISTEN "…"` or `UNLISTEN "…"`. Quoting needs no connection: the client's encoding is the server's, and in
 /// those no multi-byte character holds a quote (manual, "Supported Character Sets": server-safe encodings).
-fn listen_sql(listen: bool, channel: &Channel) -> Vec<u8> {
+pub(super) fn listen_sql(listen: bool, channel: &Channel) -> Vec<u8> {
     let mut sql = if listen { b"LISTEN \"".to_vec() } else { b"UNLISTEN \"".to_vec() };
     for byte in channel.as_bytes() {
         sql.extend(std::iter::repeat_n(*byte, if *byte == b'"' { 2 } else { 1 }));

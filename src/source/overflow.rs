@@ -15,7 +15,12 @@ pub(super) struct Held {
     taken: u64,
     /// How many were dropped and not told yet.
     dropped: u64,
+    /// How many were told in this turn.
+    told: u32,
 }
+
+/// How many are told in one turn: others have events, too, and each turn reads on.
+const TOLD_MAX: u32 = 16;
 
 /// A notification, and how many others of its channel it stands for.
 #[derive(Debug)]
@@ -26,13 +31,26 @@ struct Waiting {
 
 impl Held {
     pub(super) fn new(policy: Overflow) -> Self {
-        Held { policy, queue: VecDeque::new(), places: HashMap::new(), taken: 0, dropped: 0 }
+        Held { policy, queue: VecDeque::new(), places: HashMap::new(), taken: 0, dropped: 0, told: 0 }
     }
 
     /// Whether input is to be read before the caller asks for it.
     #[inline]
     pub(super) fn reads_ahead(&self) -> bool {
         self.policy != Overflow::Block
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.dropped == 0
+    }
+
+    /// Whether enough were told in this turn; the next one begins.
+    pub(super) fn is_turn_over(&mut self) -> bool {
+        let is_over = self.told >= TOLD_MAX;
+        if is_over {
+            self.told = 0;
+        }
+        is_over
     }
 
     pub(super) fn put(&mut self, notify: Notify) {
@@ -60,6 +78,7 @@ impl Held {
     /// The oldest, and how many others of its channel it stands for.
     pub(super) fn take(&mut self) -> Option<(Notify, u64)> {
         let Waiting { notify, folded } = self.queue.pop_front()?;
+        self.told += 1;
         if self.policy == Overflow::Coalesce {
             self.places.remove(notify.channel());
             self.taken += 1;

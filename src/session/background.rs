@@ -9,29 +9,29 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the name service said about each name: addresses, or why there are none.
 pub(crate) type Addresses = HashMap<String, Result<Vec<IpAddr>, String>>;
 
-/// What came of an errand.
+/// What came of a job.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Addresses(Addresses),
-    /// The notification of a self-test was sent on this channel and there was time enough to hear it; or why
-    /// it could not be sent.
-    SelfTest(Channel, Result<(), String>),
+    /// The notification of a self-test was sent and there was time enough to hear it; or why it could not be
+    /// sent.
+    SelfTest(Result<(), String>),
 }
 
-/// Runs errands for one session.
+/// Runs jobs for one session.
 #[derive(Debug, Clone)]
-pub(crate) struct Runner {
+pub(crate) struct BackgroundJobs {
     session: SessionId,
     answers: Sender<(SessionId, Answer)>,
     nudge: Nudge,
 }
 
-impl Runner {
+impl BackgroundJobs {
     /// Looks the names up. The loop gets the answer, however long it takes.
     pub(super) fn look_up(&self, names: Vec<String>) -> io::Result<()> {
         self.run("pgwake-names", move || {
@@ -46,51 +46,56 @@ impl Runner {
     /// Sends a notification over a connection of its own, and waits until it should have been heard.
     pub(super) fn notify(&self, conninfo: Conninfo, channel: Channel, patience: Duration) -> io::Result<()> {
         self.run("pgwake-test", move || {
-            let sent = notify(&conninfo, &channel).map_err(|error| error.to_string());
+            let sent = notify(&conninfo, &channel, patience).map_err(|error| error.to_string());
             if sent.is_ok() {
                 std::thread::sleep(patience);
             }
-            Answer::SelfTest(channel, sent)
+            Answer::SelfTest(sent)
         })
     }
 
-    fn run(&self, name: &str, errand: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
+    fn run(&self, name: &str, job: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
         let asker = self.clone();
         spawn_without_signals(name, move || {
             // Nobody is there to hear it when the loop is gone.
-            let _ = asker.answers.send((asker.session, errand()));
+            let _ = asker.answers.send((asker.session, job()));
             let _ = asker.nudge.nudge();
         })
     }
 }
 
-fn notify(conninfo: &Conninfo, channel: &Channel) -> crate::error::Result<()> {
-    let mut connection = Connection::connect(conninfo)?;
+/// All of it within `patience`: a server that is frozen must not keep the thread.
+fn notify(conninfo: &Conninfo, channel: &Channel, patience: Duration) -> crate::error::Result<()> {
+    let until = Instant::now() + patience;
+    let mut connection = Connection::connect_until(conninfo, Some(until))?;
+    connection.set_nonblocking()?;
     connection.send_query_params(b"SELECT pg_catalog.pg_notify($1, '')", &[channel.as_bytes()])?;
-    while let Some(result) = connection.result() {
-        if result.status() == ResultStatus::Failed {
-            return Err(result.error());
-        }
+    while !connection.flush()? || connection.is_busy() {
+        connection.wait(true, false, Some(until))?;
+        connection.consume_input()?;
     }
-    Ok(())
+    match connection.result() {
+        Some(result) if result.status() == ResultStatus::Failed => Err(result.error()),
+        _ => Ok(()),
+    }
 }
 
 /// The loop's end: takes the answers.
 #[derive(Debug)]
-pub(crate) struct Errands {
+pub(crate) struct Background {
     sender: Sender<(SessionId, Answer)>,
     receiver: Receiver<(SessionId, Answer)>,
     nudge: Nudge,
 }
 
-impl Errands {
+impl Background {
     pub(crate) fn new(nudge: Nudge) -> Self {
         let (sender, receiver) = mpsc::channel();
-        Errands { sender, receiver, nudge }
+        Background { sender, receiver, nudge }
     }
 
-    pub(crate) fn runner(&self, session: SessionId) -> Runner {
-        Runner { session, answers: self.sender.clone(), nudge: self.nudge.clone() }
+    pub(crate) fn jobs(&self, session: SessionId) -> BackgroundJobs {
+        BackgroundJobs { session, answers: self.sender.clone(), nudge: self.nudge.clone() }
     }
 
     /// The next answer, if one has come.
