@@ -104,7 +104,7 @@ pub struct Listening<'a> {
     pub host: &'a str,
 }
 
-/// A notification, as the server sent it.
+/// A notification, as the server sent it. Only the loop makes one, from a [`Notify`](crate::pq::Notify).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Notification<'a> {

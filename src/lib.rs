@@ -40,6 +40,7 @@
 //! | `source` | what a session emits: notifications, and a gap after each outage |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
+//! | `capi` | the C interface: a client of the names below, as any other program |
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
 //!
 //! # What is promised
@@ -54,9 +55,12 @@
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
+//! - `capi`: the functions of `pgwake.h`, for the C library; a Rust program has no use for them.
 
 #![deny(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "capi")]
+mod capi;
 mod error;
 mod event;
 mod event_loop;

@@ -88,7 +88,7 @@ pub fn tls_version() -> Option<String> {
     }
 }
 
-/// The text behind a pointer that libpq owns, empty for NULL.
+/// The text behind a pointer that libpq owns, empty for NULL. Behind its last byte lies a NUL in any case.
 ///
 /// # Safety
 ///
@@ -96,7 +96,7 @@ pub fn tls_version() -> Option<String> {
 #[allow(unsafe_code)]
 unsafe fn bytes<'a>(text: *const std::ffi::c_char) -> &'a [u8] {
     if text.is_null() {
-        return &[];
+        return c"".to_bytes();
     }
     // SAFETY: as the caller promises.
     unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes()

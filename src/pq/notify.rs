@@ -6,6 +6,9 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 /// A `PGnotify` (manual, "Asynchronous Notification"). It does not depend on its connection.
+///
+/// Behind the last byte of `channel` and of `payload` lies a NUL, because they are C strings of libpq's: the
+/// C interface hands them on as such, without a copy.
 #[derive(Debug)]
 pub struct Notify(NonNull<pq_sys::PGnotify>);
 

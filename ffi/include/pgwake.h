@@ -1,0 +1,320 @@
+/* pgwake.h: wakes a program up when PostgreSQL has something to tell it. The manual for C hosts.
+ *
+ *     #include <pgwake.h>
+ *     #include <stdio.h>
+ *
+ *     int main(int argc, char **argv) {
+ *         pgwake *events = pgwake_new(NULL);
+ *         int db = pgwake_connect(events, argc > 1 ? argv[1] : "", NULL);
+ *         int status = db < 0 ? db : pgwake_listen(events, db, "orders");
+ *         const pgwake_event *event = NULL;
+ *         while (status >= 0 && (status = pgwake_next(events, -1, &event)) >= 0) {
+ *             if (status == 0) continue;
+ *             if (event->type == PGWAKE_EVENT_NOTIFICATION)
+ *                 printf("%s: %s\n", event->channel, event->payload);
+ *             if (event->type == PGWAKE_EVENT_GAP)
+ *                 printf("look at everything afresh: %s\n", event->message);
+ *             if (event->type == PGWAKE_EVENT_FAILED)
+ *                 break;
+ *             fflush(stdout);
+ *         }
+ *         fprintf(stderr, "%s\n", status < 0 ? pgwake_error(events) : event->message);
+ *         pgwake_close(events);
+ *         return 1;
+ *     }
+ *
+ * A handle is one event loop with any number of sessions. pgwake_next gives its next event; nothing ever happens
+ * outside of it, and nothing calls you back. A session connects by itself, connects again when the connection is
+ * lost, and tells each outage as exactly one PGWAKE_EVENT_GAP.
+ *
+ * CONVENTIONS
+ *
+ * Ownership. pgwake_new gives a handle, pgwake_close takes it back; nothing else need ever be freed. An event and all
+ * that it points to belong to the library and live until the next pgwake_next, pgwake_disconnect or pgwake_close of
+ * the handle. What you pass in is copied before a call returns.
+ *
+ * Strings. What you pass ends with a NUL; but for a payload, which has a length. What you get ends with a NUL and has
+ * its length besides. Channels and payloads are bytes in the server's encoding; conninfos and messages are UTF-8.
+ *
+ * Errors. A call that can fail gives a status: 0 or more is success, a negative number is a PGWAKE_E_*, whose meaning
+ * never changes. pgwake_error has a sentence about the last failure. Neither it nor a message of an event ever holds
+ * a password or a payload. What happens to a session later is not an error of a call but an event.
+ *
+ * Bad input. NULL, a handle that was closed, a session that there is not, a channel of 64 bytes, a conninfo that is
+ * not UTF-8: all are answered with a status. (A closed handle is told by its block of 2 KB, which is kept and used
+ * again for a later handle, at the earliest when 64 more have been closed.) A bug in the library becomes
+ * PGWAKE_E_PANIC: that call and all later ones of the handle give it, and all that is left to do is to close the
+ * handle.
+ *
+ * Threads. A handle may move between threads, and is used by one at a time. The one call that any other thread may
+ * make at any time is pgwake_wake. Different handles have nothing to do with each other. Names of hosts are looked up
+ * on threads of the library's own, on which all signals are as in the thread that called pgwake_next.
+ *
+ * Fork. Only the process that made a handle may use it. In a child every call gives PGWAKE_E_FORKED, but for
+ * pgwake_close, which frees what the child holds and leaves the parent's sessions alone. A child that does not exec
+ * should call it; a child that wants events makes a handle of its own.
+ *
+ * Signals. No SIGPIPE is ever raised, no handler installed. A signal that interrupts a wait does not end it; to end
+ * it, call pgwake_wake from the handler.
+ *
+ * Versions. A struct that you fill begins with struct_size, set by PGWAKE_*_INIT; a library that is older or newer
+ * than this header knows by it which fields there are. A newer program on an older library is refused only if it asks
+ * for what that library does not have. A struct that the library fills begins with its own struct_size: a field lies
+ * in it only if it lies within that size. Names and numbers of this header keep their meaning; later versions add.
+ *
+ * Linking. cc app.c libpgwake.a -lssl -lcrypto -lgcc_s -lm, or cc app.c $(pkg-config --cflags --libs pgwake). libpq
+ * is inside, and of the archive only the functions below are visible: it stands beside any other libpq in one
+ * program.
+ */
+#ifndef PGWAKE_H
+#define PGWAKE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PGWAKE_VERSION "0.1.0"
+#define PGWAKE_ABI_VERSION 1
+
+/* A handle. */
+typedef struct pgwake pgwake;
+
+/* STATUSES. -1 is none of them. */
+
+#define PGWAKE_OK 0
+/* The call itself was wrong; the text says how. Nothing was sent. */
+#define PGWAKE_E_INVALID (-2)
+/* The handle has no such session: it was disconnected, or belongs to another handle. */
+#define PGWAKE_E_UNKNOWN_SESSION (-3)
+/* Too many notifications wait to be sent: take events until PGWAKE_EVENT_SENT comes, then go on. */
+#define PGWAKE_E_QUEUE_FULL (-4)
+/* The session has failed for good. */
+#define PGWAKE_E_CONNECTION (-5)
+/* The server refused something. */
+#define PGWAKE_E_SERVER (-6)
+/* The system refused something: no descriptor, no memory is left. */
+#define PGWAKE_E_SYSTEM (-7)
+/* The handle was made before a fork, and this is the child. */
+#define PGWAKE_E_FORKED (-8)
+/* A bug in the library. The handle is dead: close it. */
+#define PGWAKE_E_PANIC (-9)
+
+/* EVENTS. Each has `type`, `session` and `db`, but for PGWAKE_EVENT_NOTIFICATION, which has no `db`. All fields that
+ * a type does not name are zero. Types will be added: ignore those that you do not know. */
+
+/* The session listens on `channels` from now on: all of its channels when it is first connected (there may be none),
+ * each channel that was added later. `backend_pid` (the server's process), `server_version`, `host`. */
+#define PGWAKE_EVENT_LISTENING 1
+/* A notification: `channel`, `payload` (empty if there is none), `pid` (of the server's process that sent it), `own`
+ * (1 if this very session did), `folded` (how many earlier ones of the channel it stands for; 0 unless the session
+ * coalesces). */
+#define PGWAKE_EVENT_NOTIFICATION 2
+/* Notifications are missing, so whatever they stood for must be looked at afresh. `reason` PGWAKE_GAP_OUTAGE: the
+ * connection was lost at `lost_at_us` by reason of `sqlstate` and `message`; after `attempts` attempts all `channels`
+ * listen again. `reason` PGWAKE_GAP_OVERFLOW: `dropped` notifications were dropped because they were taken too
+ * slowly. */
+#define PGWAKE_EVENT_GAP 3
+/* The connection was lost or could not be made: `sqlstate`, `message`. The next attempt is in `retry_in_ms`. */
+#define PGWAKE_EVENT_DISCONNECTED 4
+/* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
+ * */
+#define PGWAKE_EVENT_FAILED 5
+/* The server refused `command` ("listen", "unlisten", "notify") on `channel`: `sqlstate`, `message`. 08007: the
+ * connection was lost before the answer, and nobody knows. The session goes on. */
+#define PGWAKE_EVENT_COMMAND_FAILED 6
+/* All that was queued by pgwake_notify is committed: `count` since the last such event. */
+#define PGWAKE_EVENT_SENT 7
+
+#define PGWAKE_GAP_OUTAGE 1
+#define PGWAKE_GAP_OVERFLOW 2
+
+typedef struct pgwake_event {
+    uint32_t struct_size;
+    int32_t type;    /* PGWAKE_EVENT_* */
+    int32_t session; /* as pgwake_connect gave it */
+    int32_t pid;
+    const char *channel;
+    size_t channel_len;
+    const char *payload;
+    size_t payload_len;
+    uint64_t folded;
+    int32_t own;
+    int32_t backend_pid;
+    const char *db; /* the database's name */
+    size_t db_len;
+    const char *host; /* a name, an address, or a socket's directory */
+    size_t host_len;
+    const char *server_version; /* such as "15.18" */
+    size_t server_version_len;
+    const char *const *channels; /* that many, and then NULL */
+    size_t channels_len;
+    const char *message; /* one line */
+    size_t message_len;
+    const char *command;
+    size_t command_len;
+    char sqlstate[8]; /* five characters and NULs; empty if there is none */
+    int32_t reason;   /* PGWAKE_GAP_* */
+    uint32_t attempts;
+    uint64_t dropped;
+    int64_t lost_at_us; /* since 1970, UTC */
+    int64_t retry_in_ms;
+    uint64_t count;
+} pgwake_event;
+
+/* OPTIONS. Zero means the default in every field. */
+
+typedef struct pgwake_options {
+    uint32_t struct_size;
+    /* Polls that long without sleeping after something came, before it sleeps: takes the time of a wake-up by the
+     * kernel off the next notification's latency, for a whole core meanwhile. */
+    uint32_t spin_us;
+} pgwake_options;
+#define PGWAKE_OPTIONS_INIT {sizeof(pgwake_options), 0}
+
+/* What is done with notifications that come faster than they are taken. */
+#define PGWAKE_OVERFLOW_BLOCK 0       /* they stay in the server: nothing is lost, memory stays flat */
+#define PGWAKE_OVERFLOW_COALESCE 1    /* one is kept for each channel, the latest; `folded` counts the others */
+#define PGWAKE_OVERFLOW_DROP_OLDEST 2 /* the newest `overflow_max` are kept, a PGWAKE_EVENT_GAP counts the others */
+
+typedef struct pgwake_session_options {
+    uint32_t struct_size;
+    int32_t overflow;      /* PGWAKE_OVERFLOW_* */
+    uint32_t overflow_max; /* for PGWAKE_OVERFLOW_DROP_OLDEST: at least 1 */
+    int32_t skip_own;      /* 1: notifications that this session sent itself are left out */
+    /* When nothing came for that long, the server is asked for a sign of life; without one within the same time again
+     * the connection counts as lost. 0: 5000. Negative: never, a frozen server goes unnoticed. */
+    int64_t heartbeat_ms;
+} pgwake_session_options;
+#define PGWAKE_SESSION_OPTIONS_INIT {sizeof(pgwake_session_options), 0, 0, 0, 0}
+
+/* HANDLES */
+
+/* pgwake_new: makes a handle without sessions. `options` may be NULL.
+ *
+ * NULL only when there is no memory for it. Otherwise always a handle, to be closed: if it is usable, pgwake_error
+ * gives an empty text; if not, the reason, and each call on it gives the same status. */
+pgwake *pgwake_new(const pgwake_options *options);
+
+/* pgwake_close: ends all sessions of a handle and gives it back. NULL and a closed handle are harmless. Take the
+ * descriptor out of your own loop first. */
+void pgwake_close(pgwake *handle);
+
+/* pgwake_fd: the descriptor to watch for reading in a loop of your own; the same for the handle's whole life, timers
+ * and reconnects included. When it is readable, by level or by edge, call pgwake_next with a timeout of 0 until it
+ * gives 0. Neither read it nor close it. Negative: a PGWAKE_E_*. */
+int pgwake_fd(const pgwake *handle);
+
+/* pgwake_timeout_ms: how long a loop may wait at most before it calls pgwake_next, for systems on which the
+ * descriptor cannot carry timers. -1: for ever, and so it always is on Linux. A smaller number is a PGWAKE_E_*. */
+int pgwake_timeout_ms(const pgwake *handle);
+
+/* pgwake_next: the next event, in `*event`. This is where everything happens: connecting, reading, sending.
+ *
+ * With a negative `timeout_ms` it waits until there is an event, with 0 not at all, else at most that long.
+ *     1         an event
+ *     0         none: the time is over, or pgwake_wake was called; `*event` is NULL
+ *     negative  a PGWAKE_E_*; `*event` is NULL
+ * A session that has failed never reports again: a wait for nothing but such ends with pgwake_wake only. Events that
+ * you leave inside are not lost; but the descriptor need not tell of them, unless you call pgwake_wake. */
+int pgwake_next(pgwake *handle, int timeout_ms, const pgwake_event **event);
+
+/* pgwake_wake: makes the current or the next wait of pgwake_next end with 0, once all events are taken, and the
+ * descriptor readable. Several calls before that count as one; none is lost.
+ *
+ * The one call that may be made from any thread at any time, also while another waits in pgwake_next or closes the
+ * handle, and from a signal's handler. It leaves the text of pgwake_error as it is. */
+int pgwake_wake(const pgwake *handle);
+
+/* SESSIONS */
+
+/* pgwake_connect: adds a session, and gives its number, 0 or more, which no later session of the handle will have.
+ *
+ * `conninfo` is what libpq takes: "host=… dbname=app" or "postgresql://…"; the environment (PGHOST, PGSERVICE,
+ * ~/.pgpass …) fills in the rest, also for "". `options` may be NULL. It returns at once: PGWAKE_EVENT_LISTENING
+ * tells of success, PGWAKE_EVENT_DISCONNECTED of each attempt that was none. PGWAKE_E_INVALID: the conninfo itself is
+ * wrong. */
+int pgwake_connect(pgwake *handle, const char *conninfo, const pgwake_session_options *options);
+
+/* pgwake_disconnect: ends a session and closes its connection. What it had queued is dropped, no event of it comes
+ * any more, and the event that was given last is gone. */
+int pgwake_disconnect(pgwake *handle, int session);
+
+/* pgwake_listen: listens on a channel from now on, also after every reconnect. 1 to 63 bytes, taken as they are:
+ * never folded to lower case, so that "Foo" is what pg_notify('Foo', …) calls. PGWAKE_EVENT_LISTENING tells when the
+ * server has confirmed it. Listening twice is harmless. */
+int pgwake_listen(pgwake *handle, int session, const char *channel);
+
+/* pgwake_unlisten: stops listening on a channel. Notifications that are on their way still come. */
+int pgwake_unlisten(pgwake *handle, int session, const char *channel);
+
+/* pgwake_notify: queues a notification, to be sent by pgwake_next in a transaction of its own once the session is
+ * connected. `payload` has `len` bytes, at most 7999 and none of them NUL, in the server's encoding; it may be NULL
+ * if `len` is 0. PGWAKE_EVENT_SENT tells when all that was queued is committed, PGWAKE_EVENT_COMMAND_FAILED what was
+ * not. */
+int pgwake_notify(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
+
+/* ERRORS, LOG, VERSIONS */
+
+/* pgwake_error: a sentence about the last call on the handle that failed; empty if none has. The text lies in the
+ * handle: the pointer stays the same and stays good until the handle is closed, the text changes with the next
+ * failure. */
+const char *pgwake_error(const pgwake *handle);
+
+/* pgwake_status_name: "PGWAKE_E_INVALID" for PGWAKE_E_INVALID, and so on. Never NULL. */
+const char *pgwake_status_name(int status);
+
+#define PGWAKE_LOG_OFF 0
+#define PGWAKE_LOG_ERROR 1
+#define PGWAKE_LOG_WARN 2
+#define PGWAKE_LOG_INFO 3
+#define PGWAKE_LOG_DEBUG 4
+#define PGWAKE_LOG_TRACE 5
+
+/* Takes a message of a level, PGWAKE_LOG_*. It may run on any thread, may call nothing of pgwake but pgwake_wake on a
+ * handle, and neither throws nor jumps out. */
+typedef void (*pgwake_log_fn)(void *user, int level, const char *text);
+
+/* pgwake_set_log: from now on messages up to `level` go to `write`, for all handles; with NULL to nobody, as at
+ * first. When it returns, the function that was set before has ended and is not called any more. */
+void pgwake_set_log(pgwake_log_fn write, void *user, int level);
+
+/* pgwake_abi_version: PGWAKE_ABI_VERSION of the library. A program that was built for another number must not go on.
+ * */
+uint32_t pgwake_abi_version(void);
+
+/* pgwake_version: the library's version, such as "0.1.0". */
+const char *pgwake_version(void);
+
+/* pgwake_libpq_version: the version of the libpq inside, such as "18.6". */
+const char *pgwake_libpq_version(void);
+
+/* LAYOUT, for bindings. With 64-bit pointers: */
+
+#if UINTPTR_MAX == 0xffffffffffffffff
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define PGWAKE_LAYOUT(condition) static_assert(condition, #condition)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define PGWAKE_LAYOUT(condition) _Static_assert(condition, #condition)
+#endif
+#ifdef PGWAKE_LAYOUT
+PGWAKE_LAYOUT(sizeof(pgwake_options) == 8);
+PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
+PGWAKE_LAYOUT(sizeof(pgwake_event) == 208);
+PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
+PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);
+PGWAKE_LAYOUT(offsetof(pgwake_event, db) == 64);
+PGWAKE_LAYOUT(offsetof(pgwake_event, sqlstate) == 160);
+PGWAKE_LAYOUT(offsetof(pgwake_event, count) == 200);
+#undef PGWAKE_LAYOUT
+#endif
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

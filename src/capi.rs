@@ -1,0 +1,304 @@
+//! The C interface: a client of the crate's public names. Calls of a C host flow in, statuses and flat events
+//! flow out. `ffi/include/pgwake.h` is its manual, and says what each function takes and gives.
+//!
+//! No export lets a panic out, and none trusts an argument further than C allows it to be checked: NULL, a
+//! closed handle, an unknown session, text that is not UTF-8 and structs of other versions are answered with
+//! a status.
+#![allow(unsafe_code)]
+
+mod event;
+mod handle;
+mod log;
+mod options;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, ErrorKind, Event, EventLoopOptions, Result, SessionId, SessionOptions};
+use event::FlatEvent;
+use handle::Handle;
+use log::LogFn;
+use options::{LoopOptions, SessionChoices};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Counts changes of the interface that an older program would not survive.
+const ABI_VERSION: u32 = 1;
+
+/// There is no deadline that the descriptor does not tell of by itself.
+const TIMEOUT_NONE: c_int = -1;
+
+/// Makes a handle, usable or not; NULL when there is no memory for one.
+///
+/// # Safety
+///
+/// `options` is NULL or points to as many bytes as its first field says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_new(options: *const LoopOptions) -> *mut Handle {
+    handle::open(|| {
+        // SAFETY: as the caller promises.
+        let options: EventLoopOptions = unsafe { options::read(options) }?.try_into()?;
+        crate::EventLoop::with_options(options)
+    })
+}
+
+/// Ends all sessions of a handle. NULL and a handle that is closed already are left alone.
+///
+/// # Safety
+///
+/// `handle` is NULL or comes from [`pgwake_new`], and no other thread uses it but for [`pgwake_wake`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_close(handle: *mut Handle) {
+    // SAFETY: as the caller promises.
+    unsafe { handle::close(handle) }
+}
+
+/// The descriptor to watch for reading.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_fd(handle: *const Handle) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, |inside| Ok(inside.events()?.as_raw_fd())) }
+}
+
+/// How long a host may wait that cannot watch a timer: for ever, because timers are in the descriptor.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_timeout_ms(handle: *const Handle) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, |_| Ok(TIMEOUT_NONE)) }
+}
+
+/// The next event: 1 with one, 0 without.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`], and `event` is NULL or points to a pointer.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_next(
+    handle: *mut Handle,
+    timeout_ms: c_int,
+    event: *mut *const FlatEvent,
+) -> c_int {
+    if !event.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe { event.write(std::ptr::null()) };
+    }
+    let next = |inside: &mut handle::Inside| {
+        if event.is_null() {
+            return Err(invalid("pgwake_next has no place for the event: its third argument is NULL"));
+        }
+        let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+        let (events, told) = inside.parts()?;
+        match events.next(timeout)? {
+            None => return Ok(0),
+            Some(Event::Notification(notification)) => told.tell_notification(&notification),
+            Some(report) => told.tell(&report),
+        }
+        // SAFETY: as the caller promises. The event lives in the handle.
+        unsafe { event.write(told.flat()) };
+        Ok(1)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, next) }
+}
+
+/// Ends a waiting `pgwake_next`, from any thread and from a signal's handler.
+///
+/// # Safety
+///
+/// `handle` is NULL or comes from [`pgwake_new`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_wake(handle: *const Handle) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe { handle::wake(handle) }
+}
+
+/// Adds a session; its number, which is never negative.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `conninfo` is NULL or a C string, `options` NULL or as long as its first field
+/// says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_connect(
+    handle: *mut Handle,
+    conninfo: *const c_char,
+    options: *const SessionChoices,
+) -> c_int {
+    let connect = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let (conninfo, options) = unsafe { (text(conninfo, "conninfo")?, options::read(options)?) };
+        let conninfo = std::str::from_utf8(conninfo).map_err(|_| invalid("the conninfo is not UTF-8"))?;
+        let options: SessionOptions = options.try_into()?;
+        let session = inside.events()?.connect_with(conninfo, options)?;
+        Ok(event::session_number(session))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, connect) }
+}
+
+/// Ends a session.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_disconnect(handle: *mut Handle, session: c_int) -> c_int {
+    let disconnect = |inside: &mut handle::Inside| {
+        let (events, told) = inside.parts()?;
+        events.disconnect(session_id(session))?;
+        // What the event pointed to is gone.
+        told.clear();
+        Ok(status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, disconnect) }
+}
+
+/// Listens on a channel.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `channel` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_listen(
+    handle: *mut Handle,
+    session: c_int,
+    channel: *const c_char,
+) -> c_int {
+    let listen = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let channel = unsafe { text(channel, "channel") }?;
+        inside.events()?.listen(session_id(session), channel).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, listen) }
+}
+
+/// Stops listening on a channel.
+///
+/// # Safety
+///
+/// As for [`pgwake_listen`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_unlisten(
+    handle: *mut Handle,
+    session: c_int,
+    channel: *const c_char,
+) -> c_int {
+    let unlisten = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let channel = unsafe { text(channel, "channel") }?;
+        inside.events()?.unlisten(session_id(session), channel).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, unlisten) }
+}
+
+/// Queues a notification.
+///
+/// # Safety
+///
+/// As for [`pgwake_listen`]; `payload` is NULL or points to `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_notify(
+    handle: *mut Handle,
+    session: c_int,
+    channel: *const c_char,
+    payload: *const c_void,
+    len: usize,
+) -> c_int {
+    let notify = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let channel = unsafe { text(channel, "channel") }?;
+        let payload = match len {
+            0 => &[],
+            _ if payload.is_null() => return Err(invalid("the payload is NULL, and its length is not 0")),
+            // No object is longer: this is a negative number of the host's.
+            len if len > isize::MAX as usize => return Err(invalid("the payload's length is negative")),
+            // SAFETY: as the caller promises.
+            len => unsafe { std::slice::from_raw_parts(payload.cast::<u8>(), len) },
+        };
+        inside.events()?.notify(session_id(session), channel, payload).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, notify) }
+}
+
+/// The text of the last failure; empty when there was none.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_error(handle: *const Handle) -> *const c_char {
+    // SAFETY: as the caller promises.
+    unsafe { handle::last_error(handle) }
+}
+
+/// The name of a status as the header has it.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pgwake_status_name(status: c_int) -> *const c_char {
+    status::name(status).as_ptr()
+}
+
+/// Sets the function that takes log messages, for all handles.
+///
+/// # Safety
+///
+/// `write` is NULL or can be called with `user` from any thread until it is replaced.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_set_log(write: Option<LogFn>, user: *mut c_void, level: c_int) {
+    handle::guard_static(|| log::set(write, user, level));
+}
+
+/// The version of the interface.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pgwake_abi_version() -> u32 {
+    ABI_VERSION
+}
+
+/// The library's version, such as `0.1.0`.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pgwake_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// The version of the libpq inside, such as `18.6`.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pgwake_libpq_version() -> *const c_char {
+    static VERSION: OnceLock<CString> = OnceLock::new();
+    let version = VERSION.get_or_init(|| CString::new(crate::pq::version()).unwrap_or_default());
+    version.as_ptr()
+}
+
+fn invalid(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}
+
+/// Whatever a host gives as a session: a number that names none is found out by the loop.
+fn session_id(session: c_int) -> SessionId {
+    SessionId(session as u32)
+}
+
+/// The bytes of a C string, without the NUL.
+///
+/// # Safety
+///
+/// `text` is NULL or a C string that stays as it is during `'a`.
+unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a [u8]> {
+    if text.is_null() {
+        return Err(invalid(&format!("the {name} is NULL")));
+    }
+    // SAFETY: as the caller promises.
+    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}

@@ -1,0 +1,117 @@
+//! What a C host may choose: structs that begin with their size, of this version or another, flow in; the
+//! crate's own options flow out.
+
+use super::invalid;
+use crate::{Error, EventLoopOptions, Overflow, Result, SessionOptions};
+use std::time::Duration;
+
+/// No version of an options struct will be as long: such a size was never set.
+const STRUCT_BYTES_MAX: usize = 4096;
+
+pub(super) const OVERFLOW_BLOCK: i32 = 0;
+pub(super) const OVERFLOW_COALESCE: i32 = 1;
+pub(super) const OVERFLOW_DROP_OLDEST: i32 = 2;
+
+/// A struct of nothing but integers, without padding, that begins with its size as `u32`.
+///
+/// # Safety
+///
+/// All of that is so: any bytes are a valid value.
+pub(super) unsafe trait Versioned: Copy {
+    /// As it is called in C.
+    const NAME: &'static str;
+}
+
+/// `pgwake_options`: zero means the default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoopOptions {
+    pub(super) struct_size: u32,
+    pub(super) spin_us: u32,
+}
+
+// SAFETY: two integers of the same size.
+unsafe impl Versioned for LoopOptions {
+    const NAME: &'static str = "pgwake_options";
+}
+
+impl TryFrom<LoopOptions> for EventLoopOptions {
+    type Error = Error;
+
+    fn try_from(options: LoopOptions) -> Result<Self> {
+        Ok(EventLoopOptions::new().spin(Duration::from_micros(options.spin_us.into())))
+    }
+}
+
+/// `pgwake_session_options`: zero means the default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionChoices {
+    pub(super) struct_size: u32,
+    pub(super) overflow: i32,
+    pub(super) overflow_max: u32,
+    pub(super) skip_own: i32,
+    pub(super) heartbeat_ms: i64,
+}
+
+// SAFETY: four integers of four bytes, then one of eight, which lies at a multiple of eight.
+unsafe impl Versioned for SessionChoices {
+    const NAME: &'static str = "pgwake_session_options";
+}
+
+impl TryFrom<SessionChoices> for SessionOptions {
+    type Error = Error;
+
+    fn try_from(choices: SessionChoices) -> Result<Self> {
+        let overflow = match choices.overflow {
+            OVERFLOW_BLOCK => Overflow::Block,
+            OVERFLOW_COALESCE => Overflow::Coalesce,
+            OVERFLOW_DROP_OLDEST if choices.overflow_max == 0 => {
+                return Err(invalid("PGWAKE_OVERFLOW_DROP_OLDEST keeps overflow_max notifications: set it"));
+            }
+            OVERFLOW_DROP_OLDEST => Overflow::DropOldest(choices.overflow_max as usize),
+            other => return Err(invalid(&format!("overflow is {other}: take a PGWAKE_OVERFLOW_*"))),
+        };
+        let options = SessionOptions::new().overflow(overflow).skip_own(choices.skip_own != 0);
+        Ok(match choices.heartbeat_ms {
+            0 => options,
+            heartbeat_ms => {
+                options.heartbeat(Duration::from_millis(u64::try_from(heartbeat_ms).unwrap_or(0)))
+            }
+        })
+    }
+}
+
+/// The struct as this version knows it. One of an older version is shorter, and what it lacks is zero; one of
+/// a newer version is longer, and what this version does not know must be zero. NULL is all zero.
+///
+/// # Safety
+///
+/// `given` is NULL or points to as many bytes as the `u32` at its start says.
+pub(super) unsafe fn read<T: Versioned>(given: *const T) -> Result<T> {
+    // SAFETY: zeroes are a valid value of a `Versioned`.
+    let mut own: T = unsafe { std::mem::zeroed() };
+    if given.is_null() {
+        return Ok(own);
+    }
+    // SAFETY: the caller promises that at least this much is there.
+    let size = unsafe { given.cast::<u32>().read_unaligned() } as usize;
+    if !(size_of::<u32>()..=STRUCT_BYTES_MAX).contains(&size) {
+        let name = T::NAME;
+        return Err(invalid(&format!("struct_size of {name} is {size}: set it to sizeof({name})")));
+    }
+    let known = size.min(size_of::<T>());
+    // SAFETY: the caller promises `size` bytes; any bytes are a valid value.
+    let unknown = unsafe {
+        std::ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut own).cast::<u8>(), known);
+        std::slice::from_raw_parts(given.cast::<u8>().add(known), size - known)
+    };
+    if unknown.iter().any(|byte| *byte != 0) {
+        return Err(invalid(&format!(
+            "{} asks for what pgwake {} does not have: the program was built for a newer one",
+            T::NAME,
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    Ok(own)
+}

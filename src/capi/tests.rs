@@ -1,0 +1,251 @@
+//! The header says what the exports are: names, signatures, numbers, layouts. And what panics stays inside.
+
+use super::event::{self, FlatEvent};
+use super::handle::{self, Handle};
+use super::options::{self, LoopOptions, SessionChoices};
+use super::*;
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use std::process::Command;
+
+const HEADER: &str = include_str!("../../ffi/include/pgwake.h");
+const EXPORTS: &str = include_str!("../capi.rs");
+
+/// The header without its comments, as the compiler sees it.
+fn header_code() -> String {
+    let mut code = String::new();
+    for part in HEADER.split("*/") {
+        code.push_str(part.split("/*").next().unwrap());
+    }
+    code
+}
+
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `name(arguments) -> result` of each function, in Rust's words.
+fn declared() -> Vec<String> {
+    let code = header_code();
+    let code: Vec<&str> = code.lines().filter(|line| !line.starts_with('#')).collect();
+    let code = code.join("\n");
+    let functions = code.split(';').map(squeezed).filter(|item| {
+        let opened = item.find('(').unwrap_or(0);
+        item[..opened].contains("pgwake_") && !item.contains("typedef")
+    });
+    let mut declared: Vec<String> = functions
+        .map(|item| {
+            let (head, arguments) = item.split_once('(').unwrap();
+            let at = head.rfind("pgwake_").unwrap();
+            let arguments: Vec<&str> = arguments
+                .trim_end_matches(')')
+                .split(',')
+                .filter(|argument| *argument != "void")
+                .map(|argument| {
+                    rust_type(argument.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_'))
+                })
+                .collect();
+            format!("{}({}) -> {}", &head[at..], arguments.join(", "), rust_type(&head[..at]))
+        })
+        .collect();
+    declared.sort();
+    declared
+}
+
+fn rust_type(c: &str) -> &'static str {
+    match c.trim() {
+        "pgwake *" => "*mut Handle",
+        "const pgwake *" => "*const Handle",
+        "const pgwake_options *" => "*const LoopOptions",
+        "const pgwake_session_options *" => "*const SessionChoices",
+        "const pgwake_event **" => "*mut *const FlatEvent",
+        "const char *" => "*const c_char",
+        "const void *" => "*const c_void",
+        "void *" => "*mut c_void",
+        "pgwake_log_fn" => "Option<LogFn>",
+        "int" => "c_int",
+        "size_t" => "usize",
+        "uint32_t" => "u32",
+        "void" => "()",
+        other => panic!("the header uses a type that this test does not know: {other:?}"),
+    }
+}
+
+#[test]
+fn the_header_declares_every_export_with_its_signature() {
+    let mut exported: Vec<String> = EXPORTS
+        .split("extern \"C\" fn ")
+        .skip(1)
+        .map(|text| {
+            let signature = squeezed(text.split('{').next().unwrap());
+            let (name, rest) = signature.split_once('(').unwrap();
+            let (arguments, result) = rest.rsplit_once(')').unwrap();
+            let arguments: Vec<&str> = arguments
+                .split(", ")
+                .filter_map(|a| Some(a.split_once(": ")?.1.trim_end_matches(',')))
+                .collect();
+            let result = result.trim().strip_prefix("-> ").unwrap_or("()");
+            format!("{name}({}) -> {result}", arguments.join(", "))
+        })
+        .collect();
+    exported.sort();
+    assert_eq!(declared(), exported);
+}
+
+#[test]
+fn the_header_has_every_number_and_no_other() {
+    let mut numbers: BTreeMap<String, i64> =
+        status::NAMES.iter().map(|(n, name)| (name.to_str().unwrap().into(), i64::from(*n))).collect();
+    let others = [
+        ("ABI_VERSION", ABI_VERSION as i32),
+        ("EVENT_LISTENING", event::LISTENING),
+        ("EVENT_NOTIFICATION", event::NOTIFICATION),
+        ("EVENT_GAP", event::GAP),
+        ("EVENT_DISCONNECTED", event::DISCONNECTED),
+        ("EVENT_FAILED", event::FAILED),
+        ("EVENT_COMMAND_FAILED", event::COMMAND_FAILED),
+        ("EVENT_SENT", event::SENT),
+        ("GAP_OUTAGE", event::GAP_OUTAGE),
+        ("GAP_OVERFLOW", event::GAP_OVERFLOW),
+        ("OVERFLOW_BLOCK", options::OVERFLOW_BLOCK),
+        ("OVERFLOW_COALESCE", options::OVERFLOW_COALESCE),
+        ("OVERFLOW_DROP_OLDEST", options::OVERFLOW_DROP_OLDEST),
+        ("LOG_OFF", 0),
+        ("LOG_ERROR", ::log::Level::Error as i32),
+        ("LOG_WARN", ::log::Level::Warn as i32),
+        ("LOG_INFO", ::log::Level::Info as i32),
+        ("LOG_DEBUG", ::log::Level::Debug as i32),
+        ("LOG_TRACE", ::log::Level::Trace as i32),
+    ];
+    numbers.extend(others.map(|(name, n)| (format!("PGWAKE_{name}"), i64::from(n))));
+    let code = header_code();
+    let defined = code.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
+        Some((name.to_string(), value.trim().trim_matches(['(', ')']).parse::<i64>().ok()?))
+    });
+    assert_eq!(defined.collect::<BTreeMap<_, _>>(), numbers);
+    assert!(HEADER.contains(&format!("#define PGWAKE_VERSION \"{}\"", env!("CARGO_PKG_VERSION"))));
+}
+
+/// Name, offset and size of each field, in the order of the struct.
+type Layout = Vec<(String, usize, usize)>;
+
+macro_rules! layout {
+    ($type:ty: $($field:ident)*) => {
+        vec![
+            $((
+                stringify!($field).trim_start_matches("r#").to_string(),
+                offset_of!($type, $field),
+                size_of_field(|value: &$type| &value.$field),
+            ),)*
+            ("sizeof".to_string(), 0, size_of::<$type>()),
+        ]
+    };
+}
+
+fn size_of_field<T, F>(_: impl Fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// What the C compiler says of a struct of the header.
+fn compiled_layout(name: &str, directory: &std::path::Path) -> Layout {
+    let code = header_code();
+    let body = code.split(&format!("typedef struct {name} {{")).nth(1).unwrap().split('}').next().unwrap();
+    let mut program = "#include <pgwake.h>\n#include <stdio.h>\nint main(void) {\n".to_string();
+    for declaration in body.split(';').map(str::trim).filter(|declaration| !declaration.is_empty()) {
+        let field = declaration.split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
+        program += &format!(
+            "printf(\"{field} %zu %zu\\n\", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));\n"
+        );
+    }
+    program += &format!("printf(\"sizeof 0 %zu\\n\", sizeof({name}));\nreturn 0;\n}}\n");
+    let (source, binary) = (directory.join(format!("{name}.c")), directory.join(name));
+    std::fs::write(&source, program).unwrap();
+    let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/ffi/include");
+    let built = Command::new("cc").arg(include).arg(&source).arg("-o").arg(&binary).status().unwrap();
+    assert!(built.success());
+    let output = Command::new(binary).output().unwrap().stdout;
+    let lines = String::from_utf8(output).unwrap();
+    let entry = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        (words[0].to_string(), words[1].parse().unwrap(), words[2].parse().unwrap())
+    };
+    lines.lines().map(entry).collect()
+}
+
+#[test]
+fn the_header_lays_out_every_struct_as_the_library_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let event = layout!(FlatEvent: struct_size r#type session pid channel channel_len payload payload_len
+        folded own backend_pid db db_len host host_len server_version server_version_len channels channels_len
+        message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms count);
+    assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
+    let options = layout!(LoopOptions: struct_size spin_us);
+    assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
+    let options = layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms);
+    assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
+}
+
+/// The text of the last failure, as C reads it.
+fn error_of(handle: *const Handle) -> String {
+    // SAFETY: the handle is NULL or from `pgwake_new`, and the text ends with a NUL.
+    unsafe { CStr::from_ptr(pgwake_error(handle)) }.to_str().unwrap().to_string()
+}
+
+#[test]
+fn a_panic_becomes_a_status_and_a_dead_handle() {
+    // SAFETY: one thread uses the handle, and all pointers are good or NULL.
+    unsafe {
+        let handle = pgwake_new(std::ptr::null());
+        assert_eq!(error_of(handle), "");
+        assert_eq!(handle::enter(handle, |_| panic!("as if there were a bug")), status::PANIC);
+        let text = error_of(handle);
+        assert!(text.contains("a bug in pgwake"), "{text}");
+        let mut event = std::ptr::null();
+        let answers = [
+            pgwake_fd(handle),
+            pgwake_timeout_ms(handle),
+            pgwake_next(handle, 0, &mut event),
+            pgwake_wake(handle),
+            pgwake_connect(handle, c"".as_ptr(), std::ptr::null()),
+            pgwake_disconnect(handle, 0),
+            pgwake_listen(handle, 0, c"a".as_ptr()),
+            pgwake_unlisten(handle, 0, c"a".as_ptr()),
+            pgwake_notify(handle, 0, c"a".as_ptr(), std::ptr::null(), 0),
+        ];
+        assert_eq!(answers, [status::PANIC; 9]);
+        assert_eq!(error_of(handle), text);
+        pgwake_close(handle);
+        assert_eq!(pgwake_wake(handle), status::INVALID);
+    }
+}
+
+#[test]
+fn a_call_from_within_a_call_is_refused() {
+    // SAFETY: one thread uses the handle.
+    unsafe {
+        let handle = pgwake_new(std::ptr::null());
+        let outer = handle::enter(handle, |_| {
+            pgwake_close(handle);
+            Ok(pgwake_fd(handle))
+        });
+        assert_eq!(outer, status::INVALID);
+        assert!(error_of(handle).contains("in use"));
+        assert!(pgwake_fd(handle) >= 0, "it goes on");
+        pgwake_close(handle);
+    }
+}
+
+#[test]
+fn a_long_text_is_cut_between_characters() {
+    // SAFETY: one thread uses the handle.
+    unsafe {
+        let handle = pgwake_new(std::ptr::null());
+        for text in ["é".repeat(511), "é".repeat(512), "x".repeat(1023), "x".repeat(5000)] {
+            assert_eq!(handle::enter(handle, |_| Err(invalid(&text))), status::INVALID);
+            let kept = error_of(handle);
+            assert!(text.starts_with(&kept) && (1022..=1023).contains(&kept.len()), "{}", kept.len());
+        }
+        pgwake_close(handle);
+    }
+}
