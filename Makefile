@@ -1,15 +1,26 @@
 # make          builds target/release/pgwake
 # make demo     shows it at work on a throw-away PostgreSQL of its own
 # make test     everything that must hold, as CI runs it
-# make sanitize the same tests under AddressSanitizer
 # make bench    pgwake beside a bare C loop over the same libpq
+# make lib      the C library, in target/lib
+# make install  command, C library, header, manual pages: PREFIX= (/usr/local), DESTDIR=; make uninstall takes them away
+# make asan     the C interface under AddressSanitizer, Rust and libpq included
 # Each installs what it needs and is missing, or names it.
 
 CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
-.PHONY: all demo test check sanitize bench peers setup setup-test
+# Only the C library's functions; libpq inside.
+ONLY_LIB = --lib --release --no-default-features --features bundled,capi --crate-type staticlib
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+# Counts changes that a program built before would not survive.
+SO = libpgwake.so.0
+PREFIX = /usr/local
+DEST = $(DESTDIR)$(PREFIX)
+
+.PHONY: all demo test check bench peers lib lib-test install uninstall asan setup setup-test
+.NOTPARALLEL:
 
 all: setup
 	$(CARGO) build --release
@@ -19,29 +30,58 @@ demo: setup
 	@target/release/pgwake demo
 
 test: setup-test check peers
-	PGWAKE_PEERS=target/peers $(CARGO) test
+	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
+	PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test --features capi
 	PGWAKE_PEERS=target/peers $(CARGO) test $(SYSTEM_LIBPQ)
 
 check: setup-test
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features capi-test -- -D warnings
 	$(CARGO) clippy --all-targets $(SYSTEM_LIBPQ) -- -D warnings
 	$(CARGO) clippy --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 
-# The programs of a side-by-side measurement, on the system's libpq: pgwake, and the bare C loop.
-peers: setup-test
+# One object, in which only the functions of the header are visible; and the same as a shared library.
+lib: setup
+	$(CARGO) rustc $(ONLY_LIB)
+	@mkdir -p target/lib
+	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib/libpgwake.a
+	cc -shared -o target/lib/$(SO) -Wl,-soname,$(SO) -Wl,--version-script=ffi/libpgwake.map -Wl,-z,nodelete,-z,now \
+	  -Wl,--whole-archive target/lib/libpgwake.a -Wl,--no-whole-archive -lssl -lcrypto -lgcc_s -lm
+
+# What is not shipped: on the system's libpq, and with a function that panics.
+lib-test: setup-test
+	@mkdir -p target/lib-test
+	$(CARGO) rustc --lib --release --no-default-features --features capi-test --crate-type staticlib
+	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib-test/libpgwake.a pgwake_test_panic
+
+install: all lib
+	install -d $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/pgwake $(DEST)/share/man/man1 $(DEST)/share/man/man3
+	install target/release/pgwake $(DEST)/bin
+	install -m 644 target/lib/libpgwake.a $(DEST)/lib
+	install target/lib/$(SO) $(DEST)/lib
+	ln -sf $(SO) $(DEST)/lib/libpgwake.so
+	install -m 644 ffi/include/pgwake.h $(DEST)/include
+	install -m 644 ffi/adapters/*.h $(DEST)/include/pgwake
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' ffi/pgwake.pc.in >$(DEST)/lib/pkgconfig/pgwake.pc
+	install -m 644 ffi/man/pgwake.1 $(DEST)/share/man/man1
+	install -m 644 ffi/man/pgwake.3 $(DEST)/share/man/man3
+
+uninstall:
+	rm -f $(DEST)/bin/pgwake $(DEST)/lib/libpgwake.a $(DEST)/lib/libpgwake.so $(DEST)/lib/$(SO) \
+	  $(DEST)/lib/pkgconfig/pgwake.pc $(DEST)/include/pgwake.h \
+	  $(DEST)/share/man/man1/pgwake.1 $(DEST)/share/man/man3/pgwake.3
+	rm -rf $(DEST)/include/pgwake
+
+# The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
+peers: setup-test lib-test
 	@mkdir -p target/peers
 	$(CARGO) build --profile bench --bench peer $(SYSTEM_LIBPQ) --message-format=json \
 	  | sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
-
-# The tests under AddressSanitizer, which also finds leaks. Those that bound the memory are left out: it needs its own.
-SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test $(SYSTEM_LIBPQ) \
-  --target x86_64-unknown-linux-gnu --target-dir target/sanitized --tests --no-fail-fast
-sanitize: setup-test
-	$(SANITIZED) -- --skip memory
+	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \
+	  $$(pkg-config --libs libpq) -lgcc_s -lm
 
 bench: peers
 	$(CARGO) bench --bench side_by_side $(SYSTEM_LIBPQ) -- target/peers

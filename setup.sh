@@ -23,6 +23,11 @@ has_library openssl || need 'the headers of OpenSSL' 'libssl-dev'
 has_server || need 'a PostgreSQL server' 'postgresql'
 if [ "${1:-}" = --test ]; then
     has_library libpq || need 'the headers of libpq' 'libpq-dev'
+    has_library libuv || need 'the headers of libuv' 'libuv1-dev'
+    echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || need 'the headers of libev' 'libev-dev'
+    command -v c++ >/dev/null || need 'a C++ compiler' 'g++'
+    command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
+    command -v python3 >/dev/null || need 'Python' 'python3'
 fi
 if ! command -v cargo >/dev/null; then
     echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2

@@ -10,6 +10,8 @@ mod event;
 mod handle;
 mod log;
 mod options;
+#[cfg(feature = "capi-test")]
+mod panic;
 mod status;
 #[cfg(test)]
 mod tests;

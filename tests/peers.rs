@@ -37,5 +37,5 @@ fn each_peer_says_ready_and_then_reports() {
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["c-libpq-epoll", "pgwake"]);
+    assert_eq!(names, ["c-libpq-epoll", "pgwake", "pgwake-c"]);
 }

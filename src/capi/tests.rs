@@ -178,7 +178,8 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     let directory = tempfile::tempdir().unwrap();
     let event = layout!(FlatEvent: struct_size r#type session pid channel channel_len payload payload_len
         folded own backend_pid db db_len host host_len server_version server_version_len channels channels_len
-        message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms count);
+        message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms
+        count);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(LoopOptions: struct_size spin_us);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);

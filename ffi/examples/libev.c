@@ -1,0 +1,43 @@
+/* pgwake on libev: libev CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever. */
+#include <pgwake/libev.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static long count = -1;
+
+static void on_event(void *user, const pgwake_event *event) {
+    struct pgwake_ev *watch = user;
+    if (!event)
+        fprintf(stderr, "%s\n", pgwake_error(watch->handle));
+    else if (event->type == PGWAKE_EVENT_LISTENING)
+        printf("listening in %s\n", event->db);
+    else if (event->type == PGWAKE_EVENT_GAP)
+        printf("look at everything afresh: %s\n", event->message);
+    else if (event->type == PGWAKE_EVENT_NOTIFICATION)
+        printf("%s: %s\n", event->channel, event->payload);
+    else if (event->type == PGWAKE_EVENT_FAILED)
+        fprintf(stderr, "%s\n", event->message);
+    fflush(stdout);
+    if (event && event->type == PGWAKE_EVENT_NOTIFICATION) count -= count > 0;
+    if (event && event->type == PGWAKE_EVENT_FAILED) count = 0;
+    /* Without the watch nothing is left to wait for, and ev_run returns. */
+    if (count == 0) pgwake_ev_detach(watch, EV_DEFAULT);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) return fprintf(stderr, "usage: %s CONNINFO CHANNEL [COUNT]\n", argv[0]), 2;
+    if (argc > 3) count = atol(argv[3]);
+    pgwake *events = pgwake_new(NULL);
+    int db = pgwake_connect(events, argv[1], NULL);
+    if (db < 0 || pgwake_listen(events, db, argv[2]) < 0) {
+        fprintf(stderr, "%s\n", pgwake_error(events));
+        pgwake_close(events);
+        return 1;
+    }
+    struct pgwake_ev watch = {events, on_event, &watch, {0}};
+    pgwake_ev_attach(&watch, EV_DEFAULT);
+    ev_run(EV_DEFAULT, 0);
+    pgwake_close(events);
+    ev_loop_destroy(EV_DEFAULT);
+    return 0;
+}

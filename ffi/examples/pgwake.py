@@ -1,0 +1,67 @@
+"""pgwake through ctypes: what the two examples beside it share. PGWAKE_LIBRARY names libpgwake.so elsewhere."""
+
+import ctypes as c
+import os
+import select
+
+LISTENING, NOTIFICATION, GAP, DISCONNECTED, FAILED, COMMAND_FAILED, SENT = range(1, 8)
+
+
+class Event(c.Structure):
+    """The front of `pgwake_event`; valid until the next event is taken. `payload_bytes` may hold what is no text."""
+
+    _fields_ = [("struct_size", c.c_uint32), ("type", c.c_int32), ("session", c.c_int32), ("pid", c.c_int32),
+                ("channel_bytes", c.c_char_p), ("channel_len", c.c_size_t),
+                ("payload_bytes", c.c_char_p), ("payload_len", c.c_size_t),
+                ("folded", c.c_uint64), ("own", c.c_int32), ("backend_pid", c.c_int32)]
+    channel = property(lambda self: (self.channel_bytes or b"").decode())
+    payload = property(lambda self: (self.payload_bytes or b"").decode())
+
+
+_lib = c.CDLL(os.environ.get("PGWAKE_LIBRARY", "libpgwake.so.0"))
+_lib.pgwake_new.restype, _lib.pgwake_new.argtypes = c.c_void_p, [c.c_void_p]
+_lib.pgwake_error.restype, _lib.pgwake_error.argtypes = c.c_char_p, [c.c_void_p]
+_lib.pgwake_connect.argtypes = [c.c_void_p, c.c_char_p, c.c_void_p]
+_lib.pgwake_listen.argtypes = [c.c_void_p, c.c_int, c.c_char_p]
+_lib.pgwake_next.argtypes = [c.c_void_p, c.c_int, c.POINTER(c.POINTER(Event))]
+_lib.pgwake_fd.argtypes = _lib.pgwake_close.argtypes = [c.c_void_p]
+
+
+class Events:
+    """An event loop: connect, listen, and iterate over what is there now, or over `waiting()` for ever."""
+
+    def __init__(self):
+        self._handle = _lib.pgwake_new(None)
+
+    def _checked(self, status):
+        if status < 0:
+            raise RuntimeError(_lib.pgwake_error(self._handle).decode())
+        return status
+
+    def connect(self, conninfo):
+        return self._checked(_lib.pgwake_connect(self._handle, conninfo.encode(), None))
+
+    def listen(self, db, channel):
+        self._checked(_lib.pgwake_listen(self._handle, db, channel.encode()))
+
+    def fileno(self):
+        return self._checked(_lib.pgwake_fd(self._handle))
+
+    def __iter__(self):
+        event = c.POINTER(Event)()
+        while self._checked(_lib.pgwake_next(self._handle, 0, c.byref(event))):
+            yield event.contents
+
+    def waiting(self):
+        while True:  # waits in Python, so that Ctrl-C is heard
+            select.select([self], [], [])
+            yield from self
+
+    def close(self):
+        _lib.pgwake_close(self._handle)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,150 @@
+/* Every function with what it must refuse: a status and a text, never a crash. Needs no server. */
+#include "check.h"
+
+static void null_handle(void) {
+    pgwake *handle = NULL;
+    const pgwake_event *event = (const pgwake_event *)1;
+    pgwake_close(NULL);
+    REFUSED(pgwake_fd(NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_timeout_ms(NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_next(NULL, 0, &event), PGWAKE_E_INVALID, "NULL");
+    CHECK(event == NULL);
+    REFUSED(pgwake_next(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_wake(NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_connect(NULL, "", NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_disconnect(NULL, 0), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_listen(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_unlisten(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_notify(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
+}
+
+static void null_arguments(pgwake *handle, int session) {
+    REFUSED(pgwake_next(handle, 0, NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_connect(handle, NULL, NULL), PGWAKE_E_INVALID, "conninfo is NULL");
+    REFUSED(pgwake_listen(handle, session, NULL), PGWAKE_E_INVALID, "channel is NULL");
+    REFUSED(pgwake_unlisten(handle, session, NULL), PGWAKE_E_INVALID, "channel is NULL");
+    REFUSED(pgwake_notify(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
+    REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
+    CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
+}
+
+static void unknown_sessions(pgwake *handle) {
+    const int unknown[] = {-1, -2, 7, 0x10000, 0x7fffffff, -0x7fffffff - 1};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        REFUSED(pgwake_disconnect(handle, unknown[i]), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_listen(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_unlisten(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_notify(handle, unknown[i], "a", "b", 1), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+    }
+}
+
+static void bad_text(pgwake *handle, int session) {
+    static char payload[8000], channel[65];
+    memset(payload, 'x', sizeof payload);
+    memset(channel, 'x', 64);
+    REFUSED(pgwake_connect(handle, "dbname=\xff", NULL), PGWAKE_E_INVALID, "not UTF-8");
+    REFUSED(pgwake_connect(handle, "nonsense", NULL), PGWAKE_E_INVALID, "");
+    REFUSED(pgwake_connect(handle, "password=hunter2 nonsense", NULL), PGWAKE_E_INVALID, "");
+    CHECK(!strstr(pgwake_error(handle), "hunter2"));
+    REFUSED(pgwake_listen(handle, session, channel), PGWAKE_E_INVALID, "64 bytes");
+    REFUSED(pgwake_listen(handle, session, ""), PGWAKE_E_INVALID, "empty");
+    REFUSED(pgwake_unlisten(handle, session, channel), PGWAKE_E_INVALID, "64 bytes");
+    REFUSED(pgwake_notify(handle, session, channel, "a", 1), PGWAKE_E_INVALID, "64 bytes");
+    REFUSED(pgwake_notify(handle, session, "a", payload, sizeof payload), PGWAKE_E_INVALID, "8000 bytes");
+    REFUSED(pgwake_notify(handle, session, "a", "b\0c", 3), PGWAKE_E_INVALID, "NUL");
+    REFUSED(pgwake_notify(handle, session, "a", "b", (size_t)-1), PGWAKE_E_INVALID, "negative");
+    CHECK(pgwake_listen(handle, session, "caf\xe9") == PGWAKE_OK);
+    CHECK(pgwake_listen(handle, session, channel + 1) == PGWAKE_OK);
+}
+
+/* Structs of other versions: shorter ones lack fields, longer ones may not ask for what is unknown here. */
+static void versions(pgwake *handle) {
+    struct {
+        pgwake_session_options known;
+        uint64_t unknown;
+    } newer = {PGWAKE_SESSION_OPTIONS_INIT, 0};
+    newer.known.struct_size = sizeof newer;
+    CHECK(pgwake_connect(handle, "host=/nonexistent", &newer.known) >= 0);
+    newer.unknown = 1;
+    REFUSED(pgwake_connect(handle, "host=/nonexistent", &newer.known), PGWAKE_E_INVALID, "newer");
+
+    pgwake_session_options older = {sizeof(uint32_t) * 2, PGWAKE_OVERFLOW_COALESCE, 0, 77, 77};
+    CHECK(pgwake_connect(handle, "host=/nonexistent", &older) >= 0);
+    uint32_t oldest = sizeof oldest;
+    CHECK(pgwake_connect(handle, "host=/nonexistent", (const pgwake_session_options *)&oldest) >= 0);
+
+    pgwake_session_options wrong = PGWAKE_SESSION_OPTIONS_INIT;
+    wrong.struct_size = 0;
+    REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "struct_size");
+    wrong.struct_size = 0xffffffff;
+    REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "struct_size");
+    wrong.struct_size = sizeof wrong;
+    wrong.overflow = 99;
+    REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "99");
+    wrong.overflow = PGWAKE_OVERFLOW_DROP_OLDEST;
+    REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "overflow_max");
+    wrong.overflow = PGWAKE_OVERFLOW_BLOCK;
+    wrong.heartbeat_ms = INT64_MIN;
+    CHECK(pgwake_connect(handle, "host=/nonexistent", &wrong) >= 0);
+    wrong.heartbeat_ms = INT64_MAX;
+    CHECK(pgwake_connect(handle, "host=/nonexistent", &wrong) >= 0);
+}
+
+/* A handle that could not be made is a handle all the same, and keeps its reason. */
+static void unusable(void) {
+    pgwake_options wrong = PGWAKE_OPTIONS_INIT;
+    const pgwake_event *event;
+    wrong.struct_size = 1;
+    pgwake *handle = pgwake_new(&wrong);
+    CHECK(handle);
+    REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "struct_size");
+    REFUSED(pgwake_next(handle, -1, &event), PGWAKE_E_INVALID, "struct_size");
+    REFUSED(pgwake_connect(handle, "", NULL), PGWAKE_E_INVALID, "struct_size");
+    REFUSED(pgwake_wake(handle), PGWAKE_E_INVALID, "struct_size");
+    pgwake_close(handle);
+}
+
+static void closed(pgwake *handle) {
+    const pgwake_event *event;
+    pgwake_close(handle);
+    pgwake_close(handle);
+    REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_timeout_ms(handle), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_next(handle, -1, &event), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_wake(handle), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_connect(handle, "", NULL), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_disconnect(handle, 0), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_listen(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_unlisten(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_notify(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
+}
+
+int main(void) {
+    const pgwake_event *event;
+    pgwake *handle = pgwake_new(NULL);
+    CHECK(handle && *pgwake_error(handle) == '\0');
+    CHECK(pgwake_timeout_ms(handle) == -1 && pgwake_fd(handle) >= 0);
+    CHECK(pgwake_next(handle, 0, &event) == 0 && !event);
+    int session = pgwake_connect(handle, "host=/nonexistent", NULL);
+    CHECK(session >= 0);
+
+    const char *text = pgwake_error(handle);
+    null_handle();
+    null_arguments(handle, session);
+    unknown_sessions(handle);
+    bad_text(handle, session);
+    versions(handle);
+    unusable();
+    CHECK(pgwake_error(handle) == text);
+
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+    REFUSED(pgwake_disconnect(handle, session), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+    closed(handle);
+
+    CHECK(!strcmp(pgwake_status_name(PGWAKE_E_FORKED), "PGWAKE_E_FORKED"));
+    CHECK(!strcmp(pgwake_status_name(PGWAKE_OK), "PGWAKE_OK"));
+    CHECK(pgwake_status_name(12345) && pgwake_status_name(-12345));
+    pgwake_set_log(NULL, NULL, -99);
+    puts("ok");
+    return 0;
+}

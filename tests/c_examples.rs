@@ -1,0 +1,155 @@
+//! Each example of `ffi/examples`, built against the installed tree, takes a burst whole, over a unix socket
+//! and over TLS, and under valgrind.
+
+#[path = "common/c.rs"]
+mod c;
+mod common;
+
+use c::{Running, Under};
+use common::{Sql, fresh_channel, server, transports};
+use std::path::Path;
+use std::process::Command;
+
+const BURST: usize = 300;
+
+/// Builds an example, or says that it was skipped.
+fn build(tree: &Path, name: &str, into: &Path) -> Option<String> {
+    let binary = into.join(name);
+    let (compiler, source) = match name {
+        "cplusplus" => ("c++", "cplusplus.cpp".to_string()),
+        _ => ("cc", format!("{name}.c")),
+    };
+    let (probe, library) = match name {
+        "libuv" => ("#include <uv.h>", Some("-luv")),
+        "libev" => ("#include <ev.h>", Some("-lev")),
+        _ => ("", None),
+    };
+    let probe = format!("echo '{probe}' | cc -E - >/dev/null 2>&1");
+    if !c::has(compiler) || !Command::new("sh").args(["-c", &probe]).status().unwrap().success() {
+        println!("SKIPPED: the example {name} needs what is not here; `./setup.sh --test` installs it");
+        return None;
+    }
+    let mut command = Command::new(compiler);
+    command.args(["-g", "-O1", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I"]).arg(tree.join("include"));
+    command.arg(format!("{}/ffi/examples/{source}", c::ROOT)).arg(c::archive(tree)).args(c::ARCHIVE_NEEDS);
+    c::run(command.args(library).arg("-o").arg(&binary));
+    Some(binary.display().to_string())
+}
+
+/// Starts a program with CONNINFO CHANNEL COUNT, waits until it listens, sends the burst, reads it back.
+fn takes_a_burst_whole(transport: &str, conninfo: &str, command: &mut Command) {
+    let channel = fresh_channel();
+    let mut program = Running::start(command.args([conninfo, &channel, &BURST.to_string()]));
+    let greeting = program.line().unwrap_or_default();
+    assert!(greeting.starts_with("listening"), "over {transport}: {greeting}");
+    Sql::connect(&server().conninfo()).run(&format!(
+        "SELECT pg_notify('{channel}', rpad(i || ' ', 4000, 'x')) FROM generate_series(0, {BURST} - 1) i"
+    ));
+    for i in 0..BURST {
+        let line = program.line().unwrap_or_else(|| panic!("over {transport}: only {i} of {BURST}"));
+        let payload = line.strip_prefix(&format!("{channel}: {i} ")).unwrap_or_else(|| panic!("{i}: {line}"));
+        assert_eq!(payload.len() + i.to_string().len() + 1, 4000);
+    }
+    assert_eq!(program.line(), None);
+    program.ends_well();
+}
+
+/// Over a unix socket and over TLS.
+fn on_two_transports(program: &mut dyn FnMut() -> Command) {
+    for (transport, conninfo) in transports(server()) {
+        if transport != "tcp" {
+            takes_a_burst_whole(transport, &conninfo, &mut program());
+        }
+    }
+}
+
+fn works(name: &str, under: Under) {
+    let Some(tree) = c::installed().filter(|_| under == Under::Nothing || c::has("valgrind")) else { return };
+    let directory = c::directory();
+    let Some(program) = build(&tree, name, directory.path()) else { return };
+    on_two_transports(&mut || c::limited(under, &program));
+}
+
+#[test]
+fn plain_takes_a_burst_whole() {
+    works("plain", Under::Nothing);
+}
+
+#[test]
+fn epoll_takes_a_burst_whole() {
+    works("epoll", Under::Nothing);
+}
+
+#[test]
+fn libuv_takes_a_burst_whole() {
+    works("libuv", Under::Nothing);
+}
+
+#[test]
+fn libev_takes_a_burst_whole() {
+    works("libev", Under::Nothing);
+}
+
+#[test]
+fn cplusplus_takes_a_burst_whole() {
+    works("cplusplus", Under::Nothing);
+}
+
+#[test]
+fn plain_has_no_error_under_valgrind() {
+    works("plain", Under::Valgrind);
+}
+
+#[test]
+fn epoll_has_no_error_under_valgrind() {
+    works("epoll", Under::Valgrind);
+}
+
+#[test]
+fn libuv_has_no_error_under_valgrind() {
+    works("libuv", Under::Valgrind);
+}
+
+#[test]
+fn libev_has_no_error_under_valgrind() {
+    works("libev", Under::Valgrind);
+}
+
+#[test]
+fn cplusplus_has_no_error_under_valgrind() {
+    works("cplusplus", Under::Valgrind);
+}
+
+fn python_works(name: &str) {
+    let Some(tree) = c::installed().filter(|_| c::has("python3")) else { return };
+    on_two_transports(&mut || {
+        let mut command = c::limited(Under::Nothing, "python3");
+        command.arg("-B").arg(format!("{}/ffi/examples/{name}.py", c::ROOT));
+        command.env("PGWAKE_LIBRARY", tree.join("lib/libpgwake.so.0"));
+        command
+    });
+}
+
+#[test]
+fn python_takes_a_burst_whole() {
+    python_works("ctypes_plain");
+}
+
+#[test]
+fn python_with_asyncio_takes_a_burst_whole() {
+    python_works("ctypes_asyncio");
+}
+
+/// An example that cannot work says why in one line and ends with 1.
+#[test]
+fn an_example_that_cannot_listen_says_why() {
+    let Some(tree) = c::installed() else { return };
+    let directory = c::directory();
+    for name in ["plain", "epoll", "libuv", "libev", "cplusplus"] {
+        let Some(program) = build(&tree, name, directory.path()) else { continue };
+        let output = c::limited(Under::Nothing, program).args(["nonsense", "a", "1"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{name}: {text}");
+        assert!(text.contains("nonsense") || text.contains("connection string"), "{name}: {text}");
+    }
+}
