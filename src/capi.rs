@@ -9,6 +9,7 @@
 mod event;
 mod handle;
 mod log;
+mod metrics;
 mod options;
 #[cfg(feature = "capi-test")]
 mod panic;
@@ -20,6 +21,7 @@ use crate::{Error, ErrorKind, Event, EventLoopOptions, Result, SessionId, Sessio
 use event::FlatEvent;
 use handle::Handle;
 use log::LogFn;
+use metrics::FlatMetrics;
 use options::{LoopOptions, SessionChoices};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
@@ -234,6 +236,26 @@ pub(crate) unsafe extern "C" fn pgwake_notify(
     };
     // SAFETY: as the caller promises.
     unsafe { handle::enter(handle, notify) }
+}
+
+/// What a session has done so far.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `metrics` is NULL or points to as many bytes as its first field says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_metrics_get(
+    handle: *const Handle,
+    session: c_int,
+    metrics: *mut FlatMetrics,
+) -> c_int {
+    let get = |inside: &mut handle::Inside| {
+        let own = inside.events()?.metrics(session_id(session))?.into();
+        // SAFETY: as the caller promises.
+        unsafe { metrics::fill(metrics, &own) }.map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, get) }
 }
 
 /// The text of the last failure; empty when there was none.

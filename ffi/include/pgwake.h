@@ -48,11 +48,12 @@
  *
  * Threads. A handle may move between threads, and is used by one at a time. The one call that any other thread may
  * make at any time is pgwake_wake. Different handles have nothing to do with each other. Names of hosts are looked up
- * on threads of the library's own, on which all signals are as in the thread that called pgwake_next.
+ * on threads of the library's own, on which all signals are blocked.
  *
  * Fork. Only the process that made a handle may use it. In a child every call gives PGWAKE_E_FORKED, but for
- * pgwake_close, which frees what the child holds and leaves the parent's sessions alone. A child that does not exec
- * should call it; a child that wants events makes a handle of its own.
+ * pgwake_close, which closes the child's copies of the descriptors and leaves the parent's sessions alone (what libpq
+ * remembers of them stays in the child's memory). A child that does not exec should call it; a child that wants
+ * events makes a handle of its own.
  *
  * Signals. No SIGPIPE is ever raised, no handler installed. A signal that interrupts a wait does not end it; to end
  * it, call pgwake_wake from the handler.
@@ -171,8 +172,11 @@ typedef struct pgwake_options {
     /* Polls that long without sleeping after something came, before it sleeps: takes the time of a wake-up by the
      * kernel off the next notification's latency, for a whole core meanwhile. */
     uint32_t spin_us;
+    /* When nobody calls pgwake_next for that long, or a turn takes as long, it is logged as a warning and counted
+     * (`stalls`): what comes meanwhile fills the server's queue, which all share. 0: 5000. Negative: never. */
+    int64_t stall_warning_ms;
 } pgwake_options;
-#define PGWAKE_OPTIONS_INIT {sizeof(pgwake_options), 0}
+#define PGWAKE_OPTIONS_INIT {sizeof(pgwake_options), 0, 0}
 
 /* What is done with notifications that come faster than they are taken. */
 #define PGWAKE_OVERFLOW_BLOCK 0       /* they stay in the server: nothing is lost, memory stays flat */
@@ -256,6 +260,36 @@ int pgwake_unlisten(pgwake *handle, int session, const char *channel);
  * not. */
 int pgwake_notify(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
 
+/* METRICS */
+
+/* What a session has done since pgwake_connect. Set struct_size, by PGWAKE_METRICS_INIT; the library fills in the
+ * rest, and what it does not know is zero. */
+typedef struct pgwake_metrics {
+    uint32_t struct_size;
+    uint64_t notifications; /* given to you */
+    uint64_t bytes;         /* of their channels and payloads */
+    uint64_t folded;        /* others stood for them: PGWAKE_OVERFLOW_COALESCE */
+    uint64_t dropped;       /* PGWAKE_OVERFLOW_DROP_OLDEST */
+    uint64_t gaps;          /* told, of either reason */
+    uint64_t reconnects;    /* how often it listened again after an outage */
+    int64_t last_probe_us;  /* when the last heartbeat was sent that was answered: since 1970, UTC; 0: none was */
+    int64_t probe_round_trip_ns;
+    uint64_t turns; /* how often it was its turn in pgwake_next */
+    int64_t longest_turn_ns;
+    /* From the readiness of the socket until the first notification of that turn was given to you; p50 and p99 are
+     * rounded up by a quarter at most. */
+    uint64_t delivery_count;
+    int64_t delivery_p50_ns;
+    int64_t delivery_p99_ns;
+    int64_t delivery_max_ns;
+    uint64_t stalls; /* how often the whole handle stood still for longer than stall_warning_ms */
+    int64_t longest_stall_ns;
+} pgwake_metrics;
+#define PGWAKE_METRICS_INIT {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* pgwake_metrics_get: fills in `metrics`. The event that was given last stays good. */
+int pgwake_metrics_get(const pgwake *handle, int session, pgwake_metrics *metrics);
+
 /* ERRORS, LOG, VERSIONS */
 
 /* pgwake_error: a sentence about the last call on the handle that failed; empty if none has. The text lies in the
@@ -300,9 +334,11 @@ const char *pgwake_libpq_version(void);
 #define PGWAKE_LAYOUT(condition) _Static_assert(condition, #condition)
 #endif
 #ifdef PGWAKE_LAYOUT
-PGWAKE_LAYOUT(sizeof(pgwake_options) == 8);
+PGWAKE_LAYOUT(sizeof(pgwake_options) == 16);
 PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 24);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
+PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 136);
+PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(sizeof(pgwake_event) == 208);
 PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);

@@ -28,9 +28,10 @@ pub(super) unsafe trait Versioned: Copy {
 pub(crate) struct LoopOptions {
     pub(super) struct_size: u32,
     pub(super) spin_us: u32,
+    pub(super) stall_warning_ms: i64,
 }
 
-// SAFETY: two integers of the same size.
+// SAFETY: two integers of four bytes, then one of eight, which lies at a multiple of eight.
 unsafe impl Versioned for LoopOptions {
     const NAME: &'static str = "pgwake_options";
 }
@@ -39,7 +40,8 @@ impl TryFrom<LoopOptions> for EventLoopOptions {
     type Error = Error;
 
     fn try_from(options: LoopOptions) -> Result<Self> {
-        Ok(EventLoopOptions::new().spin(Duration::from_micros(options.spin_us.into())))
+        let (own, spin) = (EventLoopOptions::new(), Duration::from_micros(options.spin_us.into()));
+        Ok(given(options.stall_warning_ms).into_iter().fold(own.spin(spin), EventLoopOptions::stall_warning))
     }
 }
 
@@ -73,13 +75,22 @@ impl TryFrom<SessionChoices> for SessionOptions {
             other => return Err(invalid(&format!("overflow is {other}: take a PGWAKE_OVERFLOW_*"))),
         };
         let options = SessionOptions::new().overflow(overflow).skip_own(choices.skip_own != 0);
-        Ok(match choices.heartbeat_ms {
-            0 => options,
-            heartbeat_ms => {
-                options.heartbeat(Duration::from_millis(u64::try_from(heartbeat_ms).unwrap_or(0)))
-            }
-        })
+        Ok(given(choices.heartbeat_ms).into_iter().fold(options, SessionOptions::heartbeat))
     }
+}
+
+/// A duration unless it is left to the default by zero. A negative one means never, which the crate calls
+/// zero.
+fn given(ms: i64) -> Option<Duration> {
+    (ms != 0).then(|| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+/// The size that a struct of the host's claims to have, unless it cannot be.
+pub(super) fn checked_size(size: u32, name: &str) -> Result<usize> {
+    if !(size_of::<u32>()..=STRUCT_BYTES_MAX).contains(&(size as usize)) {
+        return Err(invalid(&format!("struct_size of {name} is {size}: set it to sizeof({name})")));
+    }
+    Ok(size as usize)
 }
 
 /// The struct as this version knows it. One of an older version is shorter, and what it lacks is zero; one of
@@ -95,11 +106,7 @@ pub(super) unsafe fn read<T: Versioned>(given: *const T) -> Result<T> {
         return Ok(own);
     }
     // SAFETY: the caller promises that at least this much is there.
-    let size = unsafe { given.cast::<u32>().read_unaligned() } as usize;
-    if !(size_of::<u32>()..=STRUCT_BYTES_MAX).contains(&size) {
-        let name = T::NAME;
-        return Err(invalid(&format!("struct_size of {name} is {size}: set it to sizeof({name})")));
-    }
+    let size = checked_size(unsafe { given.cast::<u32>().read_unaligned() }, T::NAME)?;
     let known = size.min(size_of::<T>());
     // SAFETY: the caller promises `size` bytes; any bytes are a valid value.
     let unknown = unsafe {

@@ -58,6 +58,7 @@ fn rust_type(c: &str) -> &'static str {
         "const pgwake *" => "*const Handle",
         "const pgwake_options *" => "*const LoopOptions",
         "const pgwake_session_options *" => "*const SessionChoices",
+        "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
         "const char *" => "*const c_char",
         "const void *" => "*const c_void",
@@ -181,10 +182,14 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms
         count);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
-    let options = layout!(LoopOptions: struct_size spin_us);
+    let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
     let options = layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms);
     assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
+    let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
+        last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
+        delivery_max_ns stalls longest_stall_ns);
+    assert_eq!(compiled_layout("pgwake_metrics", directory.path()), metrics);
 }
 
 /// The text of the last failure, as C reads it.
@@ -213,8 +218,9 @@ fn a_panic_becomes_a_status_and_a_dead_handle() {
             pgwake_listen(handle, 0, c"a".as_ptr()),
             pgwake_unlisten(handle, 0, c"a".as_ptr()),
             pgwake_notify(handle, 0, c"a".as_ptr(), std::ptr::null(), 0),
+            pgwake_metrics_get(handle, 0, std::ptr::null_mut()),
         ];
-        assert_eq!(answers, [status::PANIC; 9]);
+        assert_eq!(answers, [status::PANIC; 10]);
         assert_eq!(error_of(handle), text);
         pgwake_close(handle);
         assert_eq!(pgwake_wake(handle), status::INVALID);

@@ -16,6 +16,7 @@ static void null_handle(void) {
     REFUSED(pgwake_listen(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_unlisten(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_notify(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_metrics_get(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
 }
 
 static void null_arguments(pgwake *handle, int session) {
@@ -25,13 +26,16 @@ static void null_arguments(pgwake *handle, int session) {
     REFUSED(pgwake_unlisten(handle, session, NULL), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
+    REFUSED(pgwake_metrics_get(handle, session, NULL), PGWAKE_E_INVALID, "metrics");
     CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
 }
 
 static void unknown_sessions(pgwake *handle) {
+    pgwake_metrics metrics = PGWAKE_METRICS_INIT;
     const int unknown[] = {-1, -2, 7, 0x10000, 0x7fffffff, -0x7fffffff - 1};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         REFUSED(pgwake_disconnect(handle, unknown[i]), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_metrics_get(handle, unknown[i], &metrics), PGWAKE_E_UNKNOWN_SESSION, "no such session");
         REFUSED(pgwake_listen(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
         REFUSED(pgwake_unlisten(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
         REFUSED(pgwake_notify(handle, unknown[i], "a", "b", 1), PGWAKE_E_UNKNOWN_SESSION, "no such session");
@@ -90,6 +94,25 @@ static void versions(pgwake *handle) {
     CHECK(pgwake_connect(handle, "host=/nonexistent", &wrong) >= 0);
 }
 
+/* A struct to be filled is filled as far as it goes, and what the library does not know becomes zero. */
+static void metrics_of_other_versions(pgwake *handle, int session) {
+    struct {
+        pgwake_metrics known;
+        uint64_t unknown;
+    } newer = {PGWAKE_METRICS_INIT, 77};
+    newer.known.struct_size = sizeof newer;
+    CHECK(pgwake_metrics_get(handle, session, &newer.known) == PGWAKE_OK);
+    CHECK(newer.unknown == 0 && newer.known.struct_size == sizeof newer);
+    pgwake_metrics older = PGWAKE_METRICS_INIT;
+    older.struct_size = offsetof(pgwake_metrics, bytes);
+    older.bytes = 77;
+    CHECK(pgwake_metrics_get(handle, session, &older) == PGWAKE_OK && older.bytes == 77);
+    older.struct_size = 0;
+    REFUSED(pgwake_metrics_get(handle, session, &older), PGWAKE_E_INVALID, "struct_size");
+    older.struct_size = 1 << 30;
+    REFUSED(pgwake_metrics_get(handle, session, &older), PGWAKE_E_INVALID, "struct_size");
+}
+
 /* A handle that could not be made is a handle all the same, and keeps its reason. */
 static void unusable(void) {
     pgwake_options wrong = PGWAKE_OPTIONS_INIT;
@@ -106,6 +129,7 @@ static void unusable(void) {
 
 static void closed(pgwake *handle) {
     const pgwake_event *event;
+    pgwake_metrics metrics = PGWAKE_METRICS_INIT;
     pgwake_close(handle);
     pgwake_close(handle);
     REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "closed");
@@ -117,6 +141,7 @@ static void closed(pgwake *handle) {
     REFUSED(pgwake_listen(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_unlisten(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_notify(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_metrics_get(handle, 0, &metrics), PGWAKE_E_INVALID, "closed");
 }
 
 int main(void) {
@@ -134,6 +159,7 @@ int main(void) {
     unknown_sessions(handle);
     bad_text(handle, session);
     versions(handle);
+    metrics_of_other_versions(handle, session);
     unusable();
     CHECK(pgwake_error(handle) == text);
 

@@ -54,6 +54,15 @@ static void outage(pgwake *handle, int db, int backend_pid, const char *channel)
     CHECK(event->channels_len == 1 && !strcmp(event->channels[0], channel));
 }
 
+static void metrics(pgwake *handle, int db) {
+    pgwake_metrics told = PGWAKE_METRICS_INIT;
+    CHECK(pgwake_metrics_get(handle, db, &told) == PGWAKE_OK && told.struct_size == sizeof told);
+    CHECK(told.notifications == 7 && told.bytes > 1333 * 21 && told.gaps == 1 && told.reconnects == 1);
+    CHECK(told.turns > 0 && told.longest_turn_ns > 0 && told.dropped == 0 && told.folded == 0);
+    CHECK(told.delivery_count > 0 && told.delivery_p50_ns > 0 && told.delivery_p50_ns <= told.delivery_p99_ns);
+    CHECK(told.delivery_p99_ns <= told.delivery_max_ns);
+}
+
 static void overflow(pgwake *handle, const char *conninfo, const char *channel) {
     const pgwake_event *event;
     pgwake_session_options options = PGWAKE_SESSION_OPTIONS_INIT;
@@ -95,6 +104,7 @@ int main(int argc, char **argv) {
     pgwake_set_log(keep, &messages, PGWAKE_LOG_TRACE);
     pgwake_options options = PGWAKE_OPTIONS_INIT;
     options.spin_us = 10;
+    options.stall_warning_ms = 60000;
     pgwake *handle = pgwake_new(&options);
     CHECK(handle && pgwake_fd(handle) >= 0 && pgwake_timeout_ms(handle) == -1);
     int descriptor = pgwake_fd(handle), db = pgwake_connect(handle, conninfo, NULL);
@@ -112,6 +122,7 @@ int main(int argc, char **argv) {
     CHECK(pgwake_next(handle, 50, &event) == 0);
     CHECK(pgwake_wake(handle) == PGWAKE_OK && pgwake_next(handle, -1, &event) == 0 && !event);
     outage(handle, db, backend_pid, channel);
+    metrics(handle, db);
     overflow(handle, conninfo, channel);
     while (pgwake_next(handle, 50, &event) == 1) continue;
     refusals(handle, conninfo);

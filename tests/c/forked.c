@@ -15,6 +15,7 @@ static void child(pgwake *handle, int db, const char *conninfo) {
     REFUSED(pgwake_listen(handle, db, "a"), PGWAKE_E_FORKED, "fork");
     REFUSED(pgwake_unlisten(handle, db, "a"), PGWAKE_E_FORKED, "fork");
     REFUSED(pgwake_notify(handle, db, "a", "b", 1), PGWAKE_E_FORKED, "fork");
+    REFUSED(pgwake_metrics_get(handle, db, NULL), PGWAKE_E_FORKED, "fork");
     pgwake_close(handle);
     pgwake_close(handle);
 

@@ -22,6 +22,7 @@ int main(int argc, char **argv) {
     REFUSED(pgwake_listen(handle, db, "a"), PGWAKE_E_PANIC, "dead");
     REFUSED(pgwake_unlisten(handle, db, "a"), PGWAKE_E_PANIC, "dead");
     REFUSED(pgwake_notify(handle, db, "a", "b", 1), PGWAKE_E_PANIC, "dead");
+    REFUSED(pgwake_metrics_get(handle, db, NULL), PGWAKE_E_PANIC, "dead");
     REFUSED(pgwake_test_panic(handle), PGWAKE_E_PANIC, "dead");
     pgwake_close(handle);
     REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "closed");
