@@ -188,10 +188,13 @@ pub(super) unsafe fn enter(handle: *const Handle, call: impl FnOnce(&mut Inside)
     // SAFETY: the handle was open, and now says that it is in use: a call from within the host's log function
     // does not get here. No other thread uses it, as the caller promises.
     let inside = unsafe { &mut *handle.inside.get() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| call(inside)));
+    // An error is written down within the guard: what comes out of it fits into registers.
+    let outcome = catch_unwind(AssertUnwindSafe(|| match call(inside) {
+        Ok(answer) => answer,
+        Err(error) => handle.refuse(&error),
+    }));
     let (answer, state) = match outcome {
-        Ok(Ok(answer)) => (answer, OPEN),
-        Ok(Err(error)) => (handle.refuse(&error), OPEN),
+        Ok(answer) => (answer, OPEN),
         Err(_) => (handle.dies(), status::PANIC),
     };
     handle.state.store(state, Ordering::Relaxed);
