@@ -117,7 +117,7 @@ pub(super) fn open(make: impl FnOnce() -> Result<EventLoop>) -> *mut Handle {
 
 /// The oldest block of a closed handle once there are many, or else a new one.
 fn closed_or_new() -> *mut Handle {
-    // In the child of a fork the list may be locked for ever by a thread that is no more.
+    // As in `close`, the list may be locked for ever.
     if let Ok(mut closed) = CLOSED_HANDLES.try_lock()
         && closed.0.len() > CLOSED_MAX
         && let Some(handle) = closed.0.pop_front()
@@ -167,7 +167,9 @@ pub(super) unsafe fn close(handle: *mut Handle) {
     inside.told.clear();
     let (events, waker) = (inside.events.take(), waker.take());
     guard_static(|| drop((events, waker)));
-    if is_parent && let Ok(mut closed) = CLOSED_HANDLES.lock() {
+    // In the child of a fork the list may be locked for ever by a thread that is no more.
+    let closed = if is_parent { CLOSED_HANDLES.lock().ok() } else { CLOSED_HANDLES.try_lock().ok() };
+    if let Some(mut closed) = closed {
         closed.0.push_back(handle);
     }
 }
