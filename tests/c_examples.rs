@@ -26,7 +26,7 @@ fn build(tree: &Path, name: &str, into: &Path) -> Option<String> {
     };
     let probe = format!("echo '{probe}' | cc -E - >/dev/null 2>&1");
     if !c::has(compiler) || !Command::new("sh").args(["-c", &probe]).status().unwrap().success() {
-        println!("SKIPPED: the example {name} needs what is not here; `./setup.sh --test` installs it");
+        common::say_loudly(&format!("SKIPPED: the example {name} lacks a library; see `./setup.sh --test`"));
         return None;
     }
     let mut command = Command::new(compiler);

@@ -176,7 +176,7 @@ fn every_function_works_under_checkers() {
 #[test]
 fn every_function_works_when_all_is_sanitized() {
     let Some(archive) = std::env::var_os("PGWAKE_ASAN_ARCHIVE") else {
-        println!("SKIPPED: PGWAKE_ASAN_ARCHIVE names no archive; `make sanitize-c` builds one and sets it");
+        common::say_loudly("SKIPPED: PGWAKE_ASAN_ARCHIVE names no archive; see `make sanitize-c`");
         return;
     };
     let (directory, tree) = (c::directory(), PathBuf::from(format!("{}/ffi", c::ROOT)));

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 #[test]
 fn each_peer_says_ready_and_then_reports() {
     let Some(folder) = std::env::var_os("PGWAKE_PEERS") else {
-        println!("SKIPPED: PGWAKE_PEERS names no folder of peers; `make test` builds them and sets it");
+        common::say_loudly("SKIPPED: PGWAKE_PEERS names no folder of peers; `make test` sets it");
         return;
     };
     let mut names = Vec::new();

@@ -18,7 +18,9 @@ const SECONDS_MAX: &str = "120";
 pub(crate) fn installed() -> Option<PathBuf> {
     let tree = std::env::var_os("PGWAKE_INSTALLED");
     if tree.is_none() {
-        println!("SKIPPED: PGWAKE_INSTALLED names no tree; `make test` installs one and sets it");
+        crate::common::say_loudly(
+            "SKIPPED: PGWAKE_INSTALLED names no tree; `make test` installs one and sets it",
+        );
     }
     tree.map(PathBuf::from)
 }
@@ -31,7 +33,7 @@ pub(crate) fn archive(tree: &Path) -> String {
 pub(crate) fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     if !found {
-        println!("SKIPPED: {program} is missing; `./setup.sh --test` installs it");
+        crate::common::say_loudly(&format!("SKIPPED: {program} is missing; `./setup.sh --test` installs it"));
     }
     found
 }

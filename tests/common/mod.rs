@@ -22,6 +22,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The role `locked` needs this password, everywhere.
 pub(crate) const PASSWORD: &str = "s3cret-0f-locked";
 
+/// Says what the harness must not keep to itself, as it does with what a passing test prints.
+pub(crate) fn say_loudly(sentence: &str) {
+    use std::io::Write;
+    // There is nobody left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{sentence}");
+}
+
 /// The server of this test binary: unix socket, TCP and TLS. It goes with the process.
 pub(crate) fn server() -> &'static PrivateServer {
     static SERVER: OnceLock<PrivateServer> = OnceLock::new();
@@ -56,7 +63,7 @@ pub(crate) fn start_server() -> PrivateServer {
     .unwrap_or_else(|error| panic!("{error}"));
     let mut sql = Sql::connect(&server.conninfo());
     sql.run(&format!("CREATE ROLE locked LOGIN PASSWORD '{PASSWORD}'"));
-    println!("tests run on PostgreSQL {}", sql.value("SHOW server_version"));
+    say_loudly(&format!("tests run on PostgreSQL {}", sql.value("SHOW server_version")));
     server
 }
 
