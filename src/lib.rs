@@ -41,6 +41,7 @@
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
 //! | `capi` | the C interface: a client of the names below, as any other program |
+//! | [`install`] | the SQL that goes into the server: pure text |
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
 //!
 //! # What is promised
@@ -64,6 +65,7 @@ mod capi;
 mod error;
 mod event;
 mod event_loop;
+pub mod install;
 #[cfg(feature = "json")]
 pub mod json;
 mod metrics;

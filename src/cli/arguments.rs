@@ -57,6 +57,10 @@ pub(crate) enum Subcommand {
     Listen(Listen),
     /// Send notifications
     Notify(Notify),
+    /// Put the schema pgwake into the database: what watches tables and DDL. Runs again to upgrade
+    Install(Install),
+    /// Take the schema pgwake out of the database again, with all its triggers
+    Uninstall(Install),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
 }
@@ -117,6 +121,13 @@ pub(crate) struct Notify {
     /// Send each line of stdin as a payload, one after the other, without waiting for each
     #[arg(long, conflicts_with = "payload")]
     pub(crate) lines: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Print the SQL instead of running it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `250ms`, `5s`, `2m`, `1h`.

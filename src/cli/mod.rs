@@ -4,6 +4,7 @@
 
 mod arguments;
 mod demo;
+mod install;
 mod jobs;
 mod listen;
 mod notify;
@@ -53,6 +54,8 @@ pub(crate) fn main() -> ExitCode {
     let dsn = arguments.dsn.as_deref().unwrap_or_default();
     let done = match &arguments.command {
         Subcommand::Demo => demo::run(arguments.format),
+        Subcommand::Install(arguments) => install::install(dsn, arguments),
+        Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
         Subcommand::Notify(notify) => notify::run(dsn, notify),
         Subcommand::Version => version::run(),

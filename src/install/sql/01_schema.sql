@@ -1,0 +1,104 @@
+-- The schema, the tables of the outbox, and who watches and reads what. Re-running keeps what they hold.
+
+DO $pgwake$
+BEGIN
+  IF pg_catalog.current_setting('server_version_num')::int < 140000 THEN
+    RAISE EXCEPTION 'pgwake needs PostgreSQL 14 or later'
+      USING HINT = 'Upgrade the server.';
+  END IF;
+  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgwake'
+      AND coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') NOT LIKE 'pgwake, version %') THEN
+    RAISE EXCEPTION 'there is a schema "pgwake" that is not ours'
+      USING HINT = 'Rename it: pgwake installs nothing into a schema of somebody else.';
+  END IF;
+END $pgwake$;
+
+CREATE SCHEMA IF NOT EXISTS pgwake;
+COMMENT ON SCHEMA pgwake IS 'pgwake, version 1';
+
+-- Each row of an outbox table is what one statement did to one table: `changes` holds one text per changed
+-- row, the inside of a JSON object. The primary order is `id`: a row is locked from its change to the commit,
+-- and the id is drawn in between, so the ids of one row's changes are in their order.
+CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_id;
+
+-- Which of the three tables is written: this number modulo 3. A sequence, because it must be read without a
+-- query, and because its change must be seen at once.
+CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_turn MINVALUE 0;
+SELECT pg_catalog.setval('pgwake.outbox_turn', 0)
+  WHERE pg_catalog.pg_sequence_last_value('pgwake.outbox_turn'::regclass) IS NULL;
+
+-- Statements whose rows could not be converted (told without values), and what did not fit into a NOTIFY.
+CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;
+CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;
+
+CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
+  id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
+  xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  watch int NOT NULL,
+  op "char" NOT NULL,             -- i u d t, ! lost rows; in capitals: only fetched by its id
+  part oid,                       -- the partition or child that was changed, if it is not the table watched
+  changes text[] NOT NULL
+);
+CREATE TABLE IF NOT EXISTS pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+CREATE TABLE IF NOT EXISTS pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+CREATE INDEX IF NOT EXISTS outbox_0_xid ON pgwake.outbox_0 (xid);
+CREATE INDEX IF NOT EXISTS outbox_1_xid ON pgwake.outbox_1 (xid);
+CREATE INDEX IF NOT EXISTS outbox_2_xid ON pgwake.outbox_2 (xid);
+CREATE INDEX IF NOT EXISTS outbox_0_id ON pgwake.outbox_0 (id);
+CREATE INDEX IF NOT EXISTS outbox_1_id ON pgwake.outbox_1 (id);
+CREATE INDEX IF NOT EXISTS outbox_2_id ON pgwake.outbox_2 (id);
+
+-- Compressing costs the writer more than the space that it saves for the minute that a row lives.
+ALTER TABLE pgwake.outbox_0 ALTER changes SET STORAGE EXTERNAL;
+ALTER TABLE pgwake.outbox_1 ALTER changes SET STORAGE EXTERNAL;
+ALTER TABLE pgwake.outbox_2 ALTER changes SET STORAGE EXTERNAL;
+
+CREATE TABLE IF NOT EXISTS pgwake.watched (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  relid oid NOT NULL UNIQUE,
+  schema_name name NOT NULL,
+  table_name name NOT NULL,
+  ops text[] NOT NULL,
+  payload text NOT NULL,
+  transport text NOT NULL,
+  columns name[],
+  when_changed name[],
+  always bool NOT NULL,
+  channel text,
+  mode text NOT NULL,             -- statement, row, instead
+  shape text NOT NULL,            -- the columns that the triggers were generated for
+  ended bool NOT NULL DEFAULT false
+);
+
+CREATE TABLE IF NOT EXISTS pgwake.consumer (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL UNIQUE,
+  relids oid[],                   -- NULL: every watched table
+  "position" text NOT NULL,       -- see 06_read.sql
+  holder int,                     -- the backend of a consumer that goes with its session
+  acknowledged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+
+CREATE TABLE IF NOT EXISTS pgwake.channel (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL UNIQUE
+);
+
+CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
+  channel text PRIMARY KEY,
+  tags text[],
+  temp bool NOT NULL,
+  nested bool NOT NULL
+);
+
+-- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then
+-- the oldest rows are dropped, and each consumer that had not read them is told how many.
+CREATE TABLE IF NOT EXISTS pgwake.setting (
+  name text PRIMARY KEY,
+  value bigint NOT NULL
+);
+INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824)
+  ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS 'SELECT 1';

@@ -1,0 +1,167 @@
+-- Generates the trigger functions of a watched table, one per operation.
+
+-- A query that gives one text per changed row. `source`: 'statement' reads transition tables, 'row' reads NEW
+-- and OLD, 'parameters' reads them as $1 and $2.
+CREATE OR REPLACE FUNCTION pgwake.changes_query(w pgwake.watched, op text, source text) RETURNS text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  rel oid := w.relid;
+  is_row bool := source <> 'statement';
+  rows_new text := CASE source WHEN 'row' THEN '(SELECT NEW.*)' WHEN 'parameters' THEN '(SELECT ($1).*)'
+    ELSE 'pgwake_new' END;
+  rows_old text := CASE source WHEN 'row' THEN '(SELECT OLD.*)' WHEN 'parameters' THEN '(SELECT ($2).*)'
+    ELSE 'pgwake_old' END;
+  this text := CASE op WHEN 'delete' THEN 'o' ELSE 'n' END;
+  key text := pgwake.object_expression(rel, this, true, NULL);
+  payload text := CASE WHEN w.payload = 'key' AND key IS NULL THEN 'row' ELSE w.payload END;
+  is_paired bool := op = 'update' AND (payload <> 'wake' OR w.when_changed IS NOT NULL);
+  parts text[] := '{}';
+  source_rows text;
+  filter text := '';
+BEGIN
+  IF payload <> 'wake' THEN
+    parts := parts || coalesce('''"key":'', ' || key, '''"key":null''');
+  END IF;
+  IF op = 'update' AND payload IN ('row', 'changed') THEN
+    parts := parts || format(''',"changed":['', %s, '']''', pgwake.changed_expression(rel, '', w.columns));
+  END IF;
+  IF op = 'update' AND payload = 'key' THEN
+    parts := parts || format('CASE WHEN %s THEN pg_catalog.concat('',"old":''::pg_catalog.text, %s) END',
+      pgwake.differs_expression(rel, true, NULL), pgwake.object_expression(rel, 'o', true, NULL));
+  ELSIF op = 'update' AND payload = 'changed' THEN
+    parts := parts || format(''',"old":{'', %s, ''},"new":{'', %s, ''}''',
+      pgwake.changed_expression(rel, 'o', w.columns), pgwake.changed_expression(rel, 'n', w.columns));
+  ELSIF payload IN ('row', 'changed') THEN
+    IF op <> 'insert' THEN
+      parts := parts || format(''',"old":'', %s', pgwake.object_expression(rel, 'o', false, w.columns));
+    END IF;
+    IF op <> 'delete' THEN
+      parts := parts || format(''',"new":'', %s', pgwake.object_expression(rel, 'n', false, w.columns));
+    END IF;
+  END IF;
+  IF op = 'update' AND w.when_changed IS NOT NULL THEN
+    filter := ' WHERE ' || pgwake.differs_expression(rel, false, w.when_changed);
+  END IF;
+  IF is_paired AND NOT is_row THEN
+    -- Old and new rows come into the transition tables together, so their numbers pair them.
+    source_rows := '(SELECT pg_catalog.row_number() OVER () AS pgwake_i, t.* FROM pgwake_new t) n JOIN'
+      || ' (SELECT pg_catalog.row_number() OVER () AS pgwake_i, t.* FROM pgwake_old t) o'
+      || ' ON n.pgwake_i OPERATOR(pg_catalog.=) o.pgwake_i';
+  ELSIF is_paired THEN
+    source_rows := format('%s n CROSS JOIN %s o', rows_new, rows_old);
+  ELSE
+    source_rows := CASE op WHEN 'delete' THEN rows_old || ' o' ELSE rows_new || ' n' END;
+  END IF;
+  RETURN format('SELECT pg_catalog.concat(%s) FROM %s%s',
+    CASE WHEN parts = '{}' THEN '''''' ELSE array_to_string(parts, ', ') END, source_rows, filter);
+END $pgwake$;
+
+-- The same for a function that was generated before the table was altered.
+CREATE OR REPLACE FUNCTION pgwake.changes_query(watch int, op text, source text) RETURNS text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT pgwake.changes_query(w, op, source) FROM pgwake.watched w WHERE w.id = watch
+$pgwake$;
+
+-- What a trigger function does with `changes`. The outbox is written without a call: that is the hot path.
+CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT CASE WHEN w.transport = 'outbox' AND w.channel IS NULL AND w.payload <> 'wake' THEN
+    format($body$
+  CASE pg_catalog.mod(pg_catalog.pg_sequence_last_value(%1$s), 3)
+    WHEN 0 THEN INSERT INTO pgwake.outbox_0 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
+    WHEN 1 THEN INSERT INTO pgwake.outbox_1 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
+    ELSE INSERT INTO pgwake.outbox_2 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
+  END CASE;$body$, 'pgwake.outbox_turn'::regclass::oid, w.id, left(op, 1))
+  ELSE format('
+  PERFORM pgwake.deliver(%s, %L, part, changes);', w.id, left(op, 1)) END
+$pgwake$;
+
+-- The loop for many rows, for an altered table, and for what cannot be converted.
+CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source text) RETURNS text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format($body$
+  IF changes IS NULL OR pg_catalog.cardinality(changes) OPERATOR(pg_catalog.>) 256
+     -- NULL says that there is no such column: none was added.
+     OR pg_catalog.has_column_privilege(%1$s::pg_catalog.oid, %2$s::pg_catalog.int2, 'SELECT') IS NOT NULL
+  THEN
+    BEGIN
+      changes := '{}';
+      FOR change IN EXECUTE pgwake.changes_query(%3$s, %4$L, %5$L)%6$s LOOP
+        changes := pg_catalog.array_append(changes, change);
+        size := size OPERATOR(pg_catalog.+) pg_catalog.octet_length(change);
+        IF pg_catalog.cardinality(changes) OPERATOR(pg_catalog.>=) 256
+           OR size OPERATOR(pg_catalog.>) 1048576 THEN
+          PERFORM pgwake.deliver(%3$s, %7$L, part, changes);
+          changes := '{}';
+          size := 0;
+        END IF;
+      END LOOP;
+    EXCEPTION WHEN OTHERS THEN
+      PERFORM pg_catalog.nextval(%8$s::pg_catalog.oid);
+      changes := ARRAY['"unconvertible":"' OPERATOR(pg_catalog.||) SQLSTATE OPERATOR(pg_catalog.||) '"'];
+    END;
+    IF pg_catalog.cardinality(changes) OPERATOR(pg_catalog.>) 0 THEN
+      PERFORM pgwake.deliver(%3$s, %7$L, part, changes);
+    END IF;
+    RETURN result;
+  END IF;$body$, w.relid, (SELECT relnatts + 1 FROM pg_class WHERE oid = w.relid), w.id, op,
+    CASE source WHEN 'row' THEN 'parameters' ELSE source END,
+    CASE WHEN source = 'row' THEN CASE op WHEN 'insert' THEN ' USING NEW' WHEN 'update' THEN ' USING NEW, OLD'
+      ELSE ' USING OLD, OLD' END ELSE '' END,
+    left(op, 1), 'pgwake.unconvertible'::regclass::oid)
+$pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.function_for(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('pgwake.%I', format('change_%s_%s', w.id, op))
+$pgwake$;
+
+-- Without a search_path of its own, unless it needs other settings, too: see pgwake.wake.
+CREATE OR REPLACE FUNCTION pgwake.generate(w pgwake.watched, op text) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  source text := CASE w.mode WHEN 'statement' THEN 'statement' ELSE 'row' END;
+  settings text := CASE WHEN op <> 'truncate' AND w.payload <> 'wake' THEN pgwake.settings_for(w.relid)
+    ELSE '' END;
+  result text := CASE WHEN w.mode <> 'instead' THEN 'NULL' WHEN op = 'delete' THEN 'OLD' ELSE 'NEW' END;
+  part text;
+  body text;
+BEGIN
+  part := CASE source WHEN 'row' THEN format(
+    'CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) %s::pg_catalog.oid THEN TG_RELID END', w.relid)
+    ELSE 'NULL' END;
+  IF op = 'truncate' THEN
+    body := format('
+  IF pgwake.is_part_of_truncate(%1$s, TG_RELID) THEN RETURN NULL; END IF;
+  part := CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) %1$s::pg_catalog.oid THEN TG_RELID END;
+  changes := ARRAY['''']::pg_catalog.text[];', w.relid) || pgwake.delivery(w, op);
+    result := 'NULL';
+  ELSE
+    body := CASE w.mode WHEN 'instead' THEN format('
+  PERFORM pgwake.has_other_instead_of(TG_RELID, TG_OP);') ELSE '' END
+      || format('
+  BEGIN
+    changes := ARRAY(%s LIMIT %s);
+  EXCEPTION WHEN OTHERS THEN
+    changes := NULL;
+  END;', pgwake.changes_query(w, op, source), CASE w.payload WHEN 'wake' THEN 1 ELSE 257 END)
+      || pgwake.slow_path(w, op, source)
+      || '
+  IF pg_catalog.cardinality(changes) OPERATOR(pg_catalog.=) 0 THEN RETURN result; END IF;'
+      || pgwake.delivery(w, op);
+  END IF;
+  body := replace(body, 'RETURN result;', format('RETURN %s;', result));
+  EXECUTE format($body$CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s
+AS %L$body$, pgwake.function_for(w, op),
+    CASE settings WHEN '' THEN '' ELSE settings || ' SET search_path = pg_catalog, pg_temp' END,
+    format($body$
+DECLARE
+  changes pg_catalog.text[];
+  change pg_catalog.text;
+  size pg_catalog.int8 := 0;
+  part pg_catalog.oid := %s;
+BEGIN%s
+  RETURN %s;
+END $body$, part, body, result));
+  EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', pgwake.function_for(w, op));
+END $pgwake$;

@@ -1,0 +1,198 @@
+-- Starts and stops watching a table: checks what was asked for, and puts the triggers on.
+
+-- How a relation can be watched; raises a sentence that says what to do where it cannot.
+CREATE OR REPLACE FUNCTION pgwake.mode_for(rel regclass, always bool) RETURNS text LANGUAGE plpgsql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  c pg_class;
+  base text;
+BEGIN
+  SELECT * INTO c FROM pg_class WHERE oid = rel;
+  IF c.relnamespace = 'pgwake'::regnamespace OR c.oid < 16384 THEN
+    RAISE EXCEPTION '% belongs to the system or to pgwake and cannot be watched', rel
+      USING ERRCODE = 'wrong_object_type';
+  ELSIF c.relpersistence = 't' THEN
+    RAISE EXCEPTION '% is temporary: only its own session sees it', rel USING ERRCODE = 'wrong_object_type';
+  ELSIF c.relkind = 'm' THEN
+    RAISE EXCEPTION '% is a materialized view: no trigger fires for it', rel
+      USING ERRCODE = 'wrong_object_type',
+      HINT = 'pgwake.watch_ddl(channel, ''{REFRESH MATERIALIZED VIEW}'') tells of each refresh.';
+  ELSIF c.relkind = 'v' THEN
+    IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = rel AND (tgtype & 64) <> 0
+        AND tgname NOT LIKE '~pgwake%') THEN
+      RETURN 'instead';
+    END IF;
+    SELECT string_agg(DISTINCT d.refobjid::regclass::text, ', ') INTO base
+      FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> rel WHERE r.ev_class = rel;
+    RAISE EXCEPTION 'the view % has no INSTEAD OF trigger of its own, so a trigger on it would replace its '
+      'automatic update', rel
+      USING ERRCODE = 'wrong_object_type',
+        HINT = 'Watch what is below it: ' || coalesce(base, 'its tables') || '.';
+  ELSIF c.relkind NOT IN ('r', 'p', 'f') THEN
+    RAISE EXCEPTION '% is no table', rel USING ERRCODE = 'wrong_object_type';
+  END IF;
+  -- A statement's trigger does not fire for what is written through a parent or straight to a partition, nor
+  -- while logical replication applies changes.
+  IF c.relkind <> 'r' OR c.relispartition OR always
+     OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = rel OR inhparent = rel) THEN
+    RETURN 'row';
+  END IF;
+  RETURN 'statement';
+END $pgwake$;
+
+-- `pgwake.following` tells our event triggers that this DDL is our own.
+CREATE OR REPLACE FUNCTION pgwake.watch_table(rel regclass,
+    ops text[] DEFAULT '{insert,update,delete,truncate}', payload text DEFAULT 'key',
+    transport text DEFAULT 'outbox', columns name[] DEFAULT NULL, when_changed name[] DEFAULT NULL,
+    always bool DEFAULT false, channel text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+DECLARE
+  w pgwake.watched;
+  unknown text;
+BEGIN
+  IF ops IS NULL OR ops = '{}' OR NOT ops <@ '{insert,update,delete,truncate}' THEN
+    RAISE EXCEPTION 'ops holds insert, update, delete, truncate; not %', ops USING ERRCODE = '22023';
+  ELSIF payload IS NULL OR NOT payload = ANY ('{wake,key,changed,row}') THEN
+    RAISE EXCEPTION 'payload is wake, key, changed or row; not %', payload USING ERRCODE = '22023';
+  ELSIF transport IS NULL OR NOT transport = ANY ('{outbox,notify,wal}') THEN
+    RAISE EXCEPTION 'transport is outbox, notify or wal; not %', transport USING ERRCODE = '22023';
+  ELSIF octet_length(channel) NOT BETWEEN 1 AND 63 THEN
+    RAISE EXCEPTION 'the name of a channel has 1 to 63 bytes' USING ERRCODE = '22023';
+  END IF;
+  SELECT string_agg(quote_ident(u), ', ') INTO unknown FROM unnest(columns || when_changed) u
+    WHERE NOT EXISTS (SELECT FROM pg_attribute
+      WHERE attrelid = rel AND attname = u AND attnum > 0 AND NOT attisdropped);
+  IF unknown IS NOT NULL THEN
+    RAISE EXCEPTION '% has no column %', rel, unknown USING ERRCODE = 'undefined_column';
+  END IF;
+  PERFORM pgwake.mode_for(rel, always);
+  INSERT INTO pgwake.watched (relid, schema_name, table_name, ops, payload, transport, columns, when_changed,
+      always, channel, mode, shape)
+    SELECT rel, n.nspname, c.relname, watch_table.ops, watch_table.payload, watch_table.transport,
+      watch_table.columns, watch_table.when_changed, coalesce(watch_table.always, false),
+      watch_table.channel, '', ''
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel
+    ON CONFLICT (relid) DO UPDATE SET schema_name = excluded.schema_name, table_name = excluded.table_name,
+      ops = excluded.ops, payload = excluded.payload, transport = excluded.transport,
+      columns = excluded.columns, when_changed = excluded.when_changed, always = excluded.always,
+      channel = excluded.channel, ended = false
+    RETURNING * INTO w;
+  IF payload = 'wake' THEN
+    PERFORM pgwake.make_counter(coalesce(channel, 'pgwake'));
+  END IF;
+  PERFORM pgwake.attach(w);
+END $pgwake$;
+
+-- Makes the functions and triggers of a watched table as they should be now.
+CREATE OR REPLACE FUNCTION pgwake.attach(w pgwake.watched) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  op text;
+  member oid;
+BEGIN
+  PERFORM pgwake.detach(w.relid);
+  w.mode := pgwake.mode_for(w.relid, w.always);
+  w.shape := pgwake.shape_of(w.relid);
+  UPDATE pgwake.watched SET mode = w.mode, shape = w.shape WHERE id = w.id;
+  FOREACH op IN ARRAY w.ops LOOP
+    CONTINUE WHEN op = 'truncate' AND w.mode = 'instead';
+    CONTINUE WHEN w.mode = 'instead' AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = w.relid
+      AND pgwake.is_instead_of(tgname, tgtype, op));
+    PERFORM pgwake.generate(w, op);
+    FOR member IN SELECT pgwake.members_for(w, op) LOOP
+      PERFORM pgwake.make_trigger(w, op, member);
+    END LOOP;
+  END LOOP;
+END $pgwake$;
+
+-- The relations that need a trigger of their own. The server clones a partitioned table's row triggers.
+CREATE OR REPLACE FUNCTION pgwake.members_for(w pgwake.watched, op text) RETURNS SETOF oid LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT c.oid FROM pgwake.family(w.relid) AS f (member) JOIN pg_class c ON c.oid = f.member
+  WHERE CASE
+    WHEN c.relkind = 'f' AND op = 'truncate' THEN current_setting('server_version_num')::int >= 160000
+    WHEN c.oid = w.relid OR op = 'truncate' THEN true
+    ELSE NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+      WHERE i.inhrelid = c.oid AND p.relkind = 'p') END
+$pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.make_trigger(w pgwake.watched, op text, member oid) RETURNS void
+  LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  -- INSTEAD OF triggers fire in the order of their names, and ours is to see what the others left.
+  name text := CASE w.mode WHEN 'instead' THEN '~' ELSE '' END || format('pgwake_%s_%s', w.id, op);
+  function text := pgwake.function_for(w, op);
+  owner oid := (SELECT relowner FROM pg_class WHERE oid = member);
+BEGIN
+  -- The server asks whoever attaches a partition for this right.
+  EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO %s', function, owner::regrole);
+  EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s %s EXECUTE FUNCTION %s()', name,
+    CASE w.mode WHEN 'instead' THEN 'INSTEAD OF' ELSE 'AFTER' END, op, member::regclass,
+    CASE WHEN op = 'truncate' OR w.mode <> 'statement' THEN ''
+      WHEN op = 'insert' THEN 'REFERENCING NEW TABLE AS pgwake_new'
+      WHEN op = 'delete' THEN 'REFERENCING OLD TABLE AS pgwake_old'
+      ELSE 'REFERENCING OLD TABLE AS pgwake_old NEW TABLE AS pgwake_new' END,
+    CASE WHEN op = 'truncate' OR w.mode = 'statement' THEN 'FOR EACH STATEMENT' ELSE 'FOR EACH ROW' END,
+    function);
+  IF w.always THEN
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', member::regclass, name);
+  END IF;
+END $pgwake$;
+
+-- Takes the triggers off, and drops their functions.
+CREATE OR REPLACE FUNCTION pgwake.detach(rel oid) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  trigger record;
+  function regprocedure;
+BEGIN
+  FOR function IN SELECT p.oid FROM pg_proc p, pgwake.watched w
+      WHERE w.relid = rel AND p.pronamespace = 'pgwake'::regnamespace
+        AND p.proname LIKE 'change\_' || w.id || '\_%' LOOP
+    FOR trigger IN SELECT tgrelid::regclass AS member, tgname FROM pg_trigger
+        WHERE tgfoid = function AND tgparentid = 0 LOOP
+      EXECUTE format('DROP TRIGGER %I ON %s', trigger.tgname, trigger.member);
+    END LOOP;
+    EXECUTE format('DROP FUNCTION %s', function);
+  END LOOP;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.unwatch_table(rel regclass) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+BEGIN
+  PERFORM pgwake.detach(rel);
+  -- Rows of it may still wait in the outbox: they need to know their table.
+  UPDATE pgwake.watched SET ended = true WHERE relid = rel;
+END $pgwake$;
+
+-- Makes every trigger anew: after an upgrade, or after tables were altered. A table that cannot be watched
+-- any longer stops nobody.
+CREATE OR REPLACE FUNCTION pgwake.rebuild(only_stale bool DEFAULT false) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+DECLARE
+  w pgwake.watched;
+BEGIN
+  FOR w IN SELECT * FROM pgwake.watched ORDER BY id LOOP
+    BEGIN
+      IF NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid) THEN
+        PERFORM pgwake.detach(w.relid);
+        UPDATE pgwake.watched SET ended = true WHERE id = w.id AND NOT ended;
+      ELSIF NOT w.ended AND (NOT only_stale OR pgwake.is_stale(w)) THEN
+        PERFORM pgwake.attach(w);
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      RAISE WARNING 'pgwake: the triggers of %.% could not be made: %', w.schema_name, w.table_name, SQLERRM;
+    END;
+  END LOOP;
+END $pgwake$;
+
+-- Whether the triggers are not as they would be made now.
+CREATE OR REPLACE FUNCTION pgwake.is_stale(w pgwake.watched) RETURNS bool LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT w.shape <> pgwake.shape_of(w.relid) OR w.mode <> pgwake.mode_for(w.relid, w.always)
+    OR EXISTS (SELECT FROM unnest(w.ops) o, pgwake.members_for(w, o) m
+      WHERE w.mode <> 'instead' AND NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = m AND p.pronamespace = 'pgwake'::regnamespace AND t.tgenabled <> 'D'
+          AND p.proname = format('change_%s_%s', w.id, o)))
+$pgwake$;

@@ -1,0 +1,173 @@
+-- Reads the outbox. README.md beside this directory has the protocol.
+--
+-- A position is 'before|upto|last'. What is visible in the snapshot `before` has been read. When `upto` is
+-- not empty, what is visible in it and not in `before` is being read, page by page in the order of the ids,
+-- up to and including the change `last`. The number of a change is its outbox row's id * 4096 + its place in
+-- it.
+
+CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels regclass[] DEFAULT NULL,
+    from_start bool DEFAULT false, OUT consumer_name text, OUT "position" text)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  number int;
+  is_temporary bool := consumer IS NULL;
+BEGIN
+  consumer_name := coalesce(consumer, format('session %s of %s', pg_backend_pid(), clock_timestamp()));
+  INSERT INTO pgwake.consumer AS c (name, relids, "position", holder)
+    VALUES (consumer_name, rels::oid[],
+      CASE WHEN from_start THEN '1:1:||' ELSE pg_current_snapshot() || '||' END,
+      CASE WHEN is_temporary THEN pg_backend_pid() END)
+    ON CONFLICT (name) DO UPDATE SET relids = rels::oid[]
+    RETURNING c.id, c."position" INTO number, "position";
+  IF NOT pg_try_advisory_lock(1885828971, 1000 + number) THEN
+    RAISE EXCEPTION 'the consumer "%" is in use by backend %', consumer_name,
+        (SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 1885828971
+           AND l.objid = 1000 + number AND l.granted
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+      USING ERRCODE = 'object_in_use', HINT = 'Stop the other one, or take another name.';
+  END IF;
+  PERFORM pg_advisory_lock_shared(1885828971, 2);
+END $pgwake$;
+
+-- In doubt, that a transaction is still at work: a row lock on a table of the outbox is held to its end.
+CREATE OR REPLACE FUNCTION pgwake.has_writers() RETURNS bool LANGUAGE sql VOLATILE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND relation IN ('pgwake.outbox_0'::regclass, 'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
+    AND pid IS DISTINCT FROM pg_backend_pid())
+$pgwake$;
+
+-- While a single reader is busy, it keeps the lock by which others would know that somebody rings: it looks
+-- by itself, and nobody pays for a NOTIFY.
+CREATE OR REPLACE FUNCTION pgwake.stay_awake(stay bool) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  is_kept bool := coalesce(current_setting('pgwake.awake', true), '') = 'on';
+  wanted bool := stay AND (SELECT count(*) FROM (SELECT FROM pg_locks WHERE locktype = 'advisory'
+    AND classid = 1885828971 AND objid = 2 AND mode = 'ShareLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 2) l) = 1;
+BEGIN
+  IF wanted AND NOT is_kept THEN
+    PERFORM set_config('pgwake.awake',
+      CASE WHEN pg_try_advisory_lock(1885828971, 1) THEN 'on' ELSE '' END, false);
+  ELSIF is_kept AND NOT wanted THEN
+    PERFORM pg_advisory_unlock(1885828971, 1), set_config('pgwake.awake', '', false);
+  END IF;
+END $pgwake$;
+
+-- The rows of a window: by their transactions' numbers on its first page, by id on the others.
+CREATE OR REPLACE FUNCTION pgwake.window_page(before pg_snapshot, upto pg_snapshot, last bigint, rows_max int)
+  RETURNS TABLE (id bigint, xid xid8, watch int, op "char", part oid, changes text[]) LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgwake$
+DECLARE
+  done xid8 := pg_snapshot_xmax(before);
+  next xid8 := pg_snapshot_xmax(upto);
+  open xid8[] := ARRAY(SELECT pg_snapshot_xip(before));
+BEGIN
+  IF last = 0 THEN
+    RETURN QUERY SELECT o.* FROM (
+        SELECT * FROM pgwake.outbox_0 a WHERE (a.xid >= done AND a.xid < next) OR a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_1 b WHERE (b.xid >= done AND b.xid < next) OR b.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_2 c WHERE (c.xid >= done AND c.xid < next) OR c.xid = ANY (open)) o
+      WHERE pg_visible_in_snapshot(o.xid, upto) AND NOT pg_visible_in_snapshot(o.xid, before)
+      ORDER BY o.id LIMIT rows_max;
+  ELSE
+    RETURN QUERY SELECT o.* FROM (
+        SELECT * FROM pgwake.outbox_0 a WHERE a.id >= last / 4096 UNION ALL
+        SELECT * FROM pgwake.outbox_1 b WHERE b.id >= last / 4096 UNION ALL
+        SELECT * FROM pgwake.outbox_2 c WHERE c.id >= last / 4096) o
+      WHERE pg_visible_in_snapshot(o.xid, upto) AND NOT pg_visible_in_snapshot(o.xid, before)
+      ORDER BY o.id LIMIT rows_max;
+  END IF;
+END $pgwake$;
+
+-- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
+-- its number 0: nothing is left, wait; 1: there is more, call again; 2: writers are at work, call again soon.
+CREATE OR REPLACE FUNCTION pgwake.read(consumer text, "position" text, stay_awake bool DEFAULT false,
+    rows_max int DEFAULT 1000, bytes_max int DEFAULT 1048576)
+  RETURNS TABLE (kind text, number bigint, body text)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
+  upto pg_snapshot := nullif(split_part("position", '|', 2), '')::pg_snapshot;
+  last bigint := coalesce(nullif(split_part("position", '|', 3), ''), '0')::bigint;
+  relids oid[] := (SELECT c.relids FROM pgwake.consumer c WHERE c.name = consumer);
+  o record;
+  w pgwake.watched;
+  state int := 0;
+  rows_read int := 0;
+  bytes_read bigint := 0;
+  place bigint;
+  change text;
+BEGIN
+  PERFORM pgwake.stay_awake(stay_awake);
+  IF upto IS NULL THEN
+    -- First who is at work, then the snapshot: who had rung, or let another ring, is in one of the two.
+    IF pg_snapshot_xmax(pg_current_snapshot()) <> pg_snapshot_xmin(pg_current_snapshot())
+       AND pgwake.has_writers() THEN
+      state := 2;
+    END IF;
+    upto := pg_current_snapshot();
+    last := 0;
+  END IF;
+  FOR o IN SELECT * FROM pgwake.window_page(before, upto, last, rows_max + 1) LOOP
+    IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
+      state := 1;
+      EXIT;
+    END IF;
+    rows_read := rows_read + 1;
+    IF o.op = '!' THEN
+      IF o.id * 4096 > last AND (o.changes[1]::json ->> consumer) IS NOT NULL THEN
+        RETURN QUERY SELECT 'gap', o.id * 4096, o.changes[1]::json ->> consumer;
+      END IF;
+      last := greatest(last, o.id * 4096);
+      CONTINUE;
+    END IF;
+    IF w.id IS DISTINCT FROM o.watch THEN
+      SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.watch;
+    END IF;
+    IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
+      FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
+        IF bytes_read >= bytes_max THEN
+          state := 1;
+          EXIT;
+        END IF;
+        kind := 'change';
+        number := o.id * 4096 + place;
+        body := pgwake.change_json(w, o.op, o.part, o.changes[place + 1], o.xid, number, 'outbox');
+        bytes_read := bytes_read + octet_length(body);
+        last := number;
+        RETURN NEXT;
+      END LOOP;
+      EXIT WHEN state = 1;
+    END IF;
+    last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
+  END LOOP;
+  RETURN QUERY SELECT 'end', state::bigint,
+    CASE state WHEN 1 THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
+END $pgwake$;
+
+-- What came before this position has been taken care of, for good.
+CREATE OR REPLACE FUNCTION pgwake.acknowledge(consumer text, "position" text) RETURNS void
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  UPDATE pgwake.consumer AS c SET "position" = acknowledge."position", acknowledged_at = clock_timestamp()
+    WHERE c.name = acknowledge.consumer
+$pgwake$;
+
+-- Forgets a consumer and its position.
+CREATE OR REPLACE FUNCTION pgwake.drop_consumer(consumer text) RETURNS void
+  LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  DELETE FROM pgwake.consumer AS c WHERE c.name = drop_consumer.consumer
+$pgwake$;
+
+-- What a notification refers to that was too large for it.
+CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint) RETURNS SETOF text
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT pgwake.change_json(w, o.op, o.part, u.c, o.xid, o.id * 4096 + u.i - 1, 'outbox')
+  FROM (SELECT * FROM pgwake.outbox_0 WHERE id = reference UNION ALL
+        SELECT * FROM pgwake.outbox_1 WHERE id = reference UNION ALL
+        SELECT * FROM pgwake.outbox_2 WHERE id = reference) o
+    JOIN pgwake.watched w ON w.id = o.watch, unnest(o.changes) WITH ORDINALITY u (c, i)
+  ORDER BY u.i
+$pgwake$;

@@ -1,0 +1,72 @@
+-- Empties what all consumers have read, by truncating whole tables, and keeps the outbox below its cap.
+
+-- How many rows of an outbox table a consumer has not acknowledged.
+CREATE OR REPLACE FUNCTION pgwake.unread(box regclass, "position" text) RETURNS bigint LANGUAGE plpgsql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
+  result bigint;
+BEGIN
+  -- The index says at once that all is older than anything unread.
+  EXECUTE format('SELECT 0 WHERE (SELECT max(xid) < $1 FROM %s)', box)
+    INTO result USING pg_snapshot_xmin(before);
+  IF result IS NULL THEN
+    EXECUTE format('SELECT count(*) FROM %s WHERE NOT pg_visible_in_snapshot(xid, $1)', box)
+      INTO result USING before;
+  END IF;
+  RETURN result;
+END $pgwake$;
+
+-- Turns to the next table when this one is large enough, if the next can be emptied. Never waits for a lock.
+-- Returns what it did.
+CREATE OR REPLACE FUNCTION pgwake.rotate() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  turn bigint := pg_sequence_last_value('pgwake.outbox_turn'::regclass);
+  box regclass := 'pgwake.outbox_' || turn % 3;
+  next regclass := 'pgwake.outbox_' || (turn + 1) % 3;
+  total bigint := pg_total_relation_size('pgwake.outbox_0') + pg_total_relation_size('pgwake.outbox_1')
+    + pg_total_relation_size('pgwake.outbox_2');
+  is_over bool := total > (SELECT value FROM pgwake.setting WHERE name = 'cap_bytes');
+  lost json;
+BEGIN
+  DELETE FROM pgwake.consumer WHERE holder IS NOT NULL AND holder NOT IN (SELECT pid FROM pg_stat_activity);
+  IF NOT is_over AND pg_relation_size(box) < (
+      SELECT value FROM pgwake.setting WHERE name = 'rotate_bytes') THEN
+    RETURN 'small';
+  END IF;
+  SELECT json_object_agg(name, count) INTO lost FROM (
+    SELECT name, pgwake.unread(next, "position") AS count FROM pgwake.consumer) c WHERE count > 0;
+  IF lost IS NOT NULL AND NOT is_over THEN
+    RETURN 'unread';
+  END IF;
+  BEGIN
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', next);
+    -- Between the count and the lock rows may have come.
+    IF lost IS NULL THEN
+      SELECT json_object_agg(name, count) INTO lost FROM (
+        SELECT name, pgwake.unread(next, "position") AS count FROM pgwake.consumer) c WHERE count > 0;
+      IF lost IS NOT NULL AND NOT is_over THEN
+        RETURN 'unread';
+      END IF;
+    END IF;
+    EXECUTE format('TRUNCATE %s', next);
+  EXCEPTION WHEN lock_not_available OR object_in_use THEN
+    RETURN 'busy';
+  END;
+  PERFORM setval('pgwake.outbox_turn', turn + 1);
+  IF lost IS NOT NULL THEN
+    PERFORM pgwake.append(0, '!', NULL, ARRAY[lost::text]);
+    RETURN 'dropped';
+  END IF;
+  RETURN 'rotated';
+END $pgwake$;
+
+-- The same in a user's transaction, which it must not end.
+CREATE OR REPLACE FUNCTION pgwake.rotate_quietly() RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  PERFORM pgwake.rotate();
+EXCEPTION WHEN OTHERS THEN
+  RETURN;
+END $pgwake$;

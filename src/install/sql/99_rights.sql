@@ -1,0 +1,8 @@
+-- Takes from PUBLIC what it got by default, and makes the triggers of watched tables anew.
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgwake FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA pgwake FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
+
+SELECT pgwake.make_event_triggers();
+SELECT pgwake.rebuild();
