@@ -7,16 +7,22 @@
 -- Without a search_path of its own: that alone would cost as much as the rest. Every name is qualified.
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  IF pg_catalog.pg_try_advisory_xact_lock(1885828971, 1) THEN
-    IF NOT pg_catalog.pg_try_advisory_xact_lock(1885828971, 2) THEN
-      PERFORM pgwake.ring('pgwake', '');
-    END IF;
-  END IF;
-  -- Readers keep house; where there are none, writers do, now and then.
-  IF pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 THEN
-    PERFORM pgwake.rotate_quietly();
+  IF (CASE WHEN pg_catalog.pg_try_advisory_xact_lock(1885828971, 1) THEN
+        NOT pg_catalog.pg_try_advisory_xact_lock(1885828971, 2)
+        OR pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 END) THEN
+    PERFORM pgwake.ring_and_rotate(NEW.id);
   END IF;
   RETURN NULL;
+END $pgwake$;
+
+-- Readers keep house; where there are none, writers do, now and then.
+CREATE OR REPLACE FUNCTION pgwake.ring_and_rotate(id bigint) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  PERFORM pgwake.ring('pgwake', '');
+  IF mod(id, 8192) = 0 THEN
+    PERFORM pgwake.rotate_quietly();
+  END IF;
 END $pgwake$;
 
 -- Sends a notification unless that would fail the transaction: a full queue, or a PREPARE TRANSACTION. Then

@@ -81,13 +81,26 @@ CREATE OR REPLACE FUNCTION pgwake.settings_for(rel oid) RETURNS text LANGUAGE sq
   ) s
 $pgwake$;
 
--- A whole row, or its key, as JSON text.
-CREATE OR REPLACE FUNCTION pgwake.object_expression(rel oid, "row" text, is_key bool, wanted name[])
+-- A key as JSON text, from parts: its columns are few and never NULL, and row_to_json costs more.
+CREATE OR REPLACE FUNCTION pgwake.key_expression(rel oid, "row" text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('%L, %s, ''}''', '{', string_agg(format('%L, %s', comma || json_name || ':',
+    CASE WHEN base IN ('int2'::regtype, 'int4'::regtype) THEN ref
+      ELSE format('pg_catalog.to_json(%s)', value) END), ', ' ORDER BY num))
+  FROM (SELECT c.*, CASE WHEN row_number() OVER (ORDER BY num) > 1 THEN ',' ELSE '' END AS comma,
+      pgwake.base_type(a.atttypid) AS base
+    FROM pgwake.columns_of(rel, "row") c JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = c.num
+    WHERE c.in_key) k
+  HAVING count(*) > 0
+$pgwake$;
+
+-- A whole row as JSON text.
+CREATE OR REPLACE FUNCTION pgwake.object_expression(rel oid, "row" text, wanted name[])
   RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format('(SELECT pg_catalog.row_to_json(r) FROM (SELECT %s) r)',
     string_agg(format('%s AS %I', value, col), ', ' ORDER BY num))
   FROM pgwake.columns_of(rel, "row")
-  WHERE CASE WHEN is_key THEN in_key ELSE wanted IS NULL OR col = ANY (wanted) END
+  WHERE wanted IS NULL OR col = ANY (wanted)
   HAVING count(*) > 0
 $pgwake$;
 

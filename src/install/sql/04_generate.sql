@@ -12,7 +12,7 @@ DECLARE
   rows_old text := CASE source WHEN 'row' THEN '(SELECT OLD.*)' WHEN 'parameters' THEN '(SELECT ($2).*)'
     ELSE 'pgwake_old' END;
   this text := CASE op WHEN 'delete' THEN 'o' ELSE 'n' END;
-  key text := pgwake.object_expression(rel, this, true, NULL);
+  key text := pgwake.key_expression(rel, this);
   payload text := CASE WHEN w.payload = 'key' AND key IS NULL THEN 'row' ELSE w.payload END;
   is_paired bool := op = 'update' AND (payload <> 'wake' OR w.when_changed IS NOT NULL);
   parts text[] := '{}';
@@ -27,16 +27,16 @@ BEGIN
   END IF;
   IF op = 'update' AND payload = 'key' THEN
     parts := parts || format('CASE WHEN %s THEN pg_catalog.concat('',"old":''::pg_catalog.text, %s) END',
-      pgwake.differs_expression(rel, true, NULL), pgwake.object_expression(rel, 'o', true, NULL));
+      pgwake.differs_expression(rel, true, NULL), pgwake.key_expression(rel, 'o'));
   ELSIF op = 'update' AND payload = 'changed' THEN
     parts := parts || format(''',"old":{'', %s, ''},"new":{'', %s, ''}''',
       pgwake.changed_expression(rel, 'o', w.columns), pgwake.changed_expression(rel, 'n', w.columns));
   ELSIF payload IN ('row', 'changed') THEN
     IF op <> 'insert' THEN
-      parts := parts || format(''',"old":'', %s', pgwake.object_expression(rel, 'o', false, w.columns));
+      parts := parts || format(''',"old":'', %s', pgwake.object_expression(rel, 'o', w.columns));
     END IF;
     IF op <> 'delete' THEN
-      parts := parts || format(''',"new":'', %s', pgwake.object_expression(rel, 'n', false, w.columns));
+      parts := parts || format(''',"new":'', %s', pgwake.object_expression(rel, 'n', w.columns));
     END IF;
   END IF;
   IF op = 'update' AND w.when_changed IS NOT NULL THEN
@@ -62,28 +62,53 @@ CREATE OR REPLACE FUNCTION pgwake.changes_query(watch int, op text, source text)
   SELECT pgwake.changes_query(w, op, source) FROM pgwake.watched w WHERE w.id = watch
 $pgwake$;
 
--- What a trigger function does with `changes`. The outbox is written without a call: that is the hot path.
+-- The message of a statement in the WAL: what its changes have in common, and the list of them.
+CREATE OR REPLACE FUNCTION pgwake.message_expression(w pgwake.watched, op text) RETURNS text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('pg_catalog.concat(%L::pg_catalog.text, CASE WHEN part IS NOT NULL THEN '
+      || 'pg_catalog.concat('',"partition":'','
+      || ' pg_catalog.to_json(part::pg_catalog.regclass::pg_catalog.text)) END,'
+      || ' '',"changes":[{'', pg_catalog.array_to_string(changes, ''},{''), ''}]}'')',
+    format('{"op":%s,"schema":%s,"table":%s', to_json(op), to_json(w.schema_name::text),
+      to_json(w.table_name::text)))
+$pgwake$;
+
+-- What a trigger function does with `changes`, without calls that cost: this is the hot path.
 CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT CASE WHEN w.transport = 'outbox' AND w.channel IS NULL AND w.payload <> 'wake' THEN
-    format($body$
+  SELECT CASE
+    WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN format($body$
   CASE pg_catalog.mod(pg_catalog.pg_sequence_last_value(%1$s), 3)
     WHEN 0 THEN INSERT INTO pgwake.outbox_0 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
     WHEN 1 THEN INSERT INTO pgwake.outbox_1 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
     ELSE INSERT INTO pgwake.outbox_2 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
   END CASE;$body$, 'pgwake.outbox_turn'::regclass::oid, w.id, left(op, 1))
-  ELSE format('
+    WHEN w.payload <> 'wake' AND w.transport = 'wal' THEN format($body$
+  PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s);$body$,
+      'pgwake:' || coalesce(w.channel, 'pgwake'), pgwake.message_expression(w, op))
+    ELSE format('
   PERFORM pgwake.deliver(%s, %L, part, changes);', w.id, left(op, 1)) END
+$pgwake$;
+
+-- The usual UPDATE changes no key: then new and old rows need not be paired, which costs more than the rest.
+CREATE OR REPLACE FUNCTION pgwake.keys_query(w pgwake.watched, op text, source text) RETURNS text
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format($body$
+    SELECT ARRAY(SELECT pg_catalog.concat('"key":', %s) FROM pgwake_new n LIMIT 257),
+      ARRAY(SELECT pg_catalog.concat('"key":', %s) FROM pgwake_old o LIMIT 257) INTO changes, keys;
+    IF changes OPERATOR(pg_catalog.<>) keys THEN changes := NULL; END IF;$body$,
+    pgwake.key_expression(w.relid, 'n'), pgwake.key_expression(w.relid, 'o'))
+  WHERE op = 'update' AND source = 'statement' AND w.payload = 'key' AND w.when_changed IS NULL
+    AND pgwake.key_expression(w.relid, 'n') IS NOT NULL
 $pgwake$;
 
 -- The loop for many rows, for an altered table, and for what cannot be converted.
 CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source text) RETURNS text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format($body$
-  IF changes IS NULL OR pg_catalog.cardinality(changes) OPERATOR(pg_catalog.>) 256
-     -- NULL says that there is no such column: none was added.
-     OR pg_catalog.has_column_privilege(%1$s::pg_catalog.oid, %2$s::pg_catalog.int2, 'SELECT') IS NOT NULL
-  THEN
+  -- None, or too many for one row of the outbox%1$s.
+  IF changes[1] IS NULL OR changes[257] IS NOT NULL%2$s THEN
+    IF changes OPERATOR(pg_catalog.=) '{}' THEN RETURN result; END IF;
     BEGIN
       changes := '{}';
       FOR change IN EXECUTE pgwake.changes_query(%3$s, %4$L, %5$L)%6$s LOOP
@@ -104,11 +129,16 @@ CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source te
       PERFORM pgwake.deliver(%3$s, %7$L, part, changes);
     END IF;
     RETURN result;
-  END IF;$body$, w.relid, (SELECT relnatts + 1 FROM pg_class WHERE oid = w.relid), w.id, op,
+  END IF;$body$,
+    CASE WHEN follows THEN ', or a column was added: NULL says that there is none of this number' ELSE '' END,
+    CASE WHEN follows THEN format(
+      ' OR pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'') IS NOT NULL',
+      w.relid, (SELECT relnatts + 1 FROM pg_class WHERE oid = w.relid)) ELSE '' END, w.id, op,
     CASE source WHEN 'row' THEN 'parameters' ELSE source END,
     CASE WHEN source = 'row' THEN CASE op WHEN 'insert' THEN ' USING NEW' WHEN 'update' THEN ' USING NEW, OLD'
       ELSE ' USING OLD, OLD' END ELSE '' END,
     left(op, 1), 'pgwake.unconvertible'::regclass::oid)
+  FROM (SELECT w.payload NOT IN ('wake', 'key') AND w.columns IS NULL AS follows) f
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.function_for(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
@@ -140,15 +170,13 @@ BEGIN
     body := CASE w.mode WHEN 'instead' THEN format('
   PERFORM pgwake.has_other_instead_of(TG_RELID, TG_OP);') ELSE '' END
       || format('
-  BEGIN
-    changes := ARRAY(%s LIMIT %s);
+  BEGIN%s
   EXCEPTION WHEN OTHERS THEN
     changes := NULL;
-  END;', pgwake.changes_query(w, op, source), CASE w.payload WHEN 'wake' THEN 1 ELSE 257 END)
-      || pgwake.slow_path(w, op, source)
-      || '
-  IF pg_catalog.cardinality(changes) OPERATOR(pg_catalog.=) 0 THEN RETURN result; END IF;'
-      || pgwake.delivery(w, op);
+  END;', coalesce(pgwake.keys_query(w, op, source), format('
+    changes := ARRAY(%s LIMIT %s);', pgwake.changes_query(w, op, source),
+        CASE w.payload WHEN 'wake' THEN 1 ELSE 257 END)))
+      || pgwake.slow_path(w, op, source) || pgwake.delivery(w, op);
   END IF;
   body := replace(body, 'RETURN result;', format('RETURN %s;', result));
   EXECUTE format($body$CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s
@@ -157,6 +185,7 @@ AS %L$body$, pgwake.function_for(w, op),
     format($body$
 DECLARE
   changes pg_catalog.text[];
+  keys pg_catalog.text[];
   change pg_catalog.text;
   size pg_catalog.int8 := 0;
   part pg_catalog.oid := %s;

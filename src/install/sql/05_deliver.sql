@@ -51,9 +51,11 @@ BEGIN
     WHEN 'notify' THEN
       PERFORM pgwake.notify_changes(w, op, part, changes, wake_channel);
     ELSE
-      PERFORM pg_logical_emit_message(true, 'pgwake:' || wake_channel, concat('[', (
-        SELECT string_agg(pgwake.change_json(w, op, part, c, pg_current_xact_id(), NULL, 'wal'), ','
-          ORDER BY i) FROM unnest(changes) WITH ORDINALITY u (c, i)), ']'));
+      PERFORM pg_logical_emit_message(true, 'pgwake:' || wake_channel, concat(
+        format('{"op":"%s","schema":%s,"table":%s', pgwake.op_name(op), to_json(w.schema_name::text),
+          to_json(w.table_name::text)),
+        CASE WHEN part IS NOT NULL THEN concat(',"partition":', to_json(part::regclass::text)) END,
+        ',"changes":[{', array_to_string(changes, '},{'), '}]}'));
   END CASE;
   IF w.payload = 'wake' THEN
     PERFORM pgwake.count_signal(wake_channel);
@@ -137,7 +139,7 @@ CREATE OR REPLACE FUNCTION pgwake.family(root oid) RETURNS SETOF oid LANGUAGE sq
   SELECT member FROM family
 $pgwake$;
 
--- Whether a trigger is somebody else's INSTEAD OF trigger for an operation. catalog/pg_trigger.h has the bits.
+-- Whether a trigger is somebody else's INSTEAD OF trigger for an operation; the bits are pg_trigger.h's.
 CREATE OR REPLACE FUNCTION pgwake.is_instead_of(tgname name, tgtype int2, op text) RETURNS bool
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT tgname NOT LIKE '~pgwake%' AND (tgtype & 64) <> 0

@@ -1,7 +1,8 @@
 -- DDL as events, one per command, and triggers kept in step with altered tables. All of it runs inside of
 -- other people's DDL: whatever fails here is swallowed.
 --
--- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What sql_drop and table_rewrite learnt before waits in a setting of the transaction.
+-- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
+-- sql_drop and table_rewrite learnt before waits in a setting of the transaction.
 
 -- The depth of the command: 1 for what a client sent, more for what functions and triggers run.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql IMMUTABLE
