@@ -4,6 +4,7 @@
 
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod outbox;
 #[path = "../../src/cli/server.rs"]
 mod server;
 

@@ -97,7 +97,7 @@ $pgwake$;
 -- A whole row as JSON text.
 CREATE OR REPLACE FUNCTION pgwake.object_expression(rel oid, "row" text, wanted name[])
   RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('(SELECT pg_catalog.row_to_json(r) FROM (SELECT %s) r)',
+  SELECT format('(SELECT pg_catalog.row_to_json(pgwake_r) FROM (SELECT %s) pgwake_r)',
     string_agg(format('%s AS %I', value, col), ', ' ORDER BY num))
   FROM pgwake.columns_of(rel, "row")
   WHERE wanted IS NULL OR col = ANY (wanted)

@@ -95,7 +95,9 @@ DECLARE
   relids oid[] := (SELECT c.relids FROM pgwake.consumer c WHERE c.name = consumer);
   o record;
   w pgwake.watched;
-  state int := 0;
+  -- At the end of a window that took several calls there may be more since.
+  state int := CASE WHEN upto IS NULL THEN 0 ELSE 1 END;
+  is_full bool := false;
   rows_read int := 0;
   bytes_read bigint := 0;
   place bigint;
@@ -113,7 +115,7 @@ BEGIN
   END IF;
   FOR o IN SELECT * FROM pgwake.window_page(before, upto, last, rows_max + 1) LOOP
     IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
-      state := 1;
+      is_full := true;
       EXIT;
     END IF;
     rows_read := rows_read + 1;
@@ -130,7 +132,7 @@ BEGIN
     IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
       FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
         IF bytes_read >= bytes_max THEN
-          state := 1;
+          is_full := true;
           EXIT;
         END IF;
         kind := 'change';
@@ -140,12 +142,12 @@ BEGIN
         last := number;
         RETURN NEXT;
       END LOOP;
-      EXIT WHEN state = 1;
+      EXIT WHEN is_full;
     END IF;
     last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
   END LOOP;
-  RETURN QUERY SELECT 'end', state::bigint,
-    CASE state WHEN 1 THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
+  RETURN QUERY SELECT 'end', CASE WHEN is_full THEN 1 ELSE state END::bigint,
+    CASE WHEN is_full THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
 END $pgwake$;
 
 -- What came before this position has been taken care of, for good.

@@ -8,7 +8,7 @@ DECLARE
   result bigint;
 BEGIN
   -- The index says at once that all is older than anything unread.
-  EXECUTE format('SELECT 0 WHERE (SELECT max(xid) < $1 FROM %s)', box)
+  EXECUTE format('SELECT 0 WHERE (SELECT xid FROM %s ORDER BY xid DESC LIMIT 1) < $1', box)
     INTO result USING pg_snapshot_xmin(before);
   IF result IS NULL THEN
     EXECUTE format('SELECT count(*) FROM %s WHERE NOT pg_visible_in_snapshot(xid, $1)', box)

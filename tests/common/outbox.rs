@@ -1,0 +1,80 @@
+//! A database with the schema `pgwake` in it, and a reader of its outbox in plain SQL.
+
+use super::{Sql, server};
+use serde_json::Value;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A database of its own, with the schema in it.
+pub(crate) fn database(options: &str) -> (String, Sql) {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("outbox_{}", COUNTER.fetch_add(1, Ordering::Relaxed));
+    Sql::connect(&server().conninfo()).run(&format!("CREATE DATABASE {name} {options}"));
+    let conninfo = server().conninfo().replace("dbname=postgres", &format!("dbname={name}"));
+    let mut sql = Sql::connect(&conninfo);
+    sql.run(&pgwake::install::install());
+    (conninfo, sql)
+}
+
+/// Reads the outbox as README.md beside the scripts says.
+pub(crate) struct Reader {
+    pub(crate) sql: Sql,
+    name: String,
+    position: String,
+    pub(crate) state: u64,
+    pub(crate) gaps: Vec<String>,
+}
+
+impl Reader {
+    pub(crate) fn open(conninfo: &str, name: &str) -> Self {
+        let mut sql = Sql::connect(conninfo);
+        let opened = format!("SELECT position FROM pgwake.open_consumer('{name}')");
+        let position = sql.value(&opened);
+        Reader { sql, name: name.into(), position, state: 0, gaps: Vec::new() }
+    }
+
+    /// One page, acknowledged.
+    pub(crate) fn page(&mut self, rows_max: usize) -> Vec<Value> {
+        let page = self.sql.value(&format!(
+            "WITH page AS MATERIALIZED (SELECT * FROM pgwake.read('{}', '{}', false, {rows_max}))
+             SELECT json_build_object('changes', (SELECT coalesce(json_agg(body::json ORDER BY number), '[]')
+                 FROM page WHERE kind = 'change'),
+               'gaps', (SELECT coalesce(json_agg(body), '[]') FROM page WHERE kind = 'gap'),
+               'position', (SELECT body FROM page WHERE kind = 'end'),
+               'state', (SELECT number FROM page WHERE kind = 'end'))",
+            self.name, self.position
+        ));
+        let page: Value = serde_json::from_str(&page).unwrap();
+        self.position = page["position"].as_str().unwrap().into();
+        self.state = page["state"].as_u64().unwrap();
+        self.gaps.extend(page["gaps"].as_array().unwrap().iter().map(|gap| gap.as_str().unwrap().into()));
+        self.sql.run(&format!("SELECT pgwake.acknowledge('{}', '{}')", self.name, self.position));
+        page["changes"].as_array().unwrap().clone()
+    }
+
+    /// All that is there, without what differs from run to run.
+    pub(crate) fn all(&mut self) -> Vec<Value> {
+        let mut changes = self.all_raw();
+        for change in &mut changes {
+            let fields = change.as_object_mut().unwrap();
+            assert!(fields.remove("xid").unwrap().as_u64().is_some());
+            assert!(fields.remove("id").unwrap().as_u64().is_some());
+            assert_eq!(fields.remove("transport").unwrap(), "outbox");
+            assert_eq!(fields.remove("schema").unwrap(), "public");
+        }
+        changes
+    }
+
+    /// All that is there.
+    pub(crate) fn all_raw(&mut self) -> Vec<Value> {
+        let mut changes = self.page(1000);
+        while self.state == 1 {
+            changes.extend(self.page(1000));
+        }
+        changes
+    }
+
+    /// Where it stands.
+    pub(crate) fn position(&self) -> &str {
+        &self.position
+    }
+}

@@ -1,0 +1,278 @@
+//! The outbox on bad days: many writers, a full outbox, odd encodings and types, altered tables, and writers
+//! without any rights; and the other transports.
+
+mod common;
+
+use common::outbox::{Reader, database};
+use common::{PATIENCE, Seen, Sql, listening, next};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const WRITERS: u64 = 16;
+
+#[test]
+fn nothing_is_lost_or_doubled_under_concurrent_writers() {
+    let (conninfo, mut sql) = database("");
+    sql.run(&format!(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); SELECT pgwake.watch_table('t', payload => 'row');
+         INSERT INTO t SELECT i, 0 FROM generate_series(1, {WRITERS}) i"
+    ));
+    let mut reader = Reader::open(&conninfo, "a");
+    let mut long = Sql::connect(&conninfo);
+    long.run("BEGIN; INSERT INTO t VALUES (1000, 0)");
+    let stop = AtomicBool::new(false);
+    let mut seen: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut take = |changes: Vec<Value>| {
+        for change in changes.iter().filter(|change| change["op"] == "update") {
+            let number = |name: &str| change["new"][name].as_u64().unwrap();
+            seen.entry(number("id")).or_default().push(number("n"));
+        }
+    };
+    let written: HashMap<u64, u64> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..=WRITERS)
+            .map(|id| (id, scope.spawn(|| (Sql::connect(&conninfo), &stop))))
+            .map(|(id, ready)| {
+                let (mut sql, stop) = ready.join().unwrap();
+                (id, scope.spawn(move || write(&mut sql, id, stop)))
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            take(reader.page(100));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|(id, writer)| (id, writer.join().unwrap())).collect()
+    });
+    take(reader.all_raw());
+    assert_eq!(reader.state, 2, "the long transaction has written and is still open");
+    long.run("COMMIT");
+    let last = reader.all_raw();
+    assert_eq!(last.len(), 1, "{last:?}");
+    assert_eq!(last[0]["key"], json!({"id": 1000}));
+    assert_eq!(reader.state, 0);
+    for (id, count) in written {
+        assert_eq!(seen[&id], (1..=count).collect::<Vec<_>>(), "writer {id}: each once, in order");
+    }
+}
+
+/// Counts a row of one's own up; every tenth time the transaction is rolled back. Returns the last number.
+fn write(sql: &mut Sql, id: u64, stop: &AtomicBool) -> u64 {
+    let (mut number, mut attempt) = (0, id);
+    while !stop.load(Ordering::Relaxed) {
+        attempt += 1;
+        if attempt % 10 == 0 {
+            sql.run(&format!("BEGIN; UPDATE t SET n = n + 1 WHERE id = {id}; ROLLBACK"));
+        } else {
+            sql.run(&format!("UPDATE t SET n = n + 1 WHERE id = {id}"));
+            number += 1;
+        }
+    }
+    number
+}
+
+#[test]
+fn a_reader_that_sleeps_is_woken_and_one_that_is_awake_is_not() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let (mut events, _session) = listening(&conninfo, &["pgwake"]);
+    sql.run("INSERT INTO t VALUES (1)");
+    common::assert_silent(&mut events, Duration::from_millis(100));
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("INSERT INTO t VALUES (2)");
+    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
+    assert_eq!(reader.all().len(), 1);
+    let awake = format!("SELECT body FROM pgwake.read('a', '{}', true)", reader.position());
+    reader.sql.run(&awake);
+    sql.run("INSERT INTO t VALUES (3)");
+    common::assert_silent(&mut events, Duration::from_millis(100));
+    assert_eq!(reader.all().len(), 1, "it looks by itself, and goes to sleep");
+    sql.run("INSERT INTO t VALUES (4)");
+    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
+}
+
+#[test]
+fn a_consumer_goes_on_where_it_acknowledged_and_is_used_once_at_a_time() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("INSERT INTO t SELECT i FROM generate_series(1, 700) i");
+    assert_eq!(reader.page(2).len(), 512);
+    let error = sql.try_run("SELECT pgwake.open_consumer('a')").unwrap_err();
+    assert!(error.message.contains("is in use by backend"), "{error}");
+    drop(reader);
+    let started = Instant::now();
+    while sql.try_run("SELECT pgwake.open_consumer('a')").is_err() {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    sql.run("SELECT pg_advisory_unlock_all()");
+    let mut reader = Reader::open(&conninfo, "a");
+    let rest = reader.all();
+    assert_eq!(rest.len(), 188);
+    assert_eq!(rest[0]["key"], json!({"id": 513}));
+}
+
+#[test]
+fn what_is_read_is_emptied_and_what_is_too_much_is_told_as_a_gap() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    sql.run("UPDATE pgwake.setting SET value = 8192 WHERE name = 'rotate_bytes'");
+    let mut reader = Reader::open(&conninfo, "a");
+    let fill = |sql: &mut Sql, from: u32| {
+        for id in from..from + 200 {
+            sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        }
+        sql.value("SELECT pgwake.rotate()")
+    };
+    assert_eq!(fill(&mut sql, 0), "rotated");
+    assert_eq!(fill(&mut sql, 1000), "rotated");
+    assert_eq!(fill(&mut sql, 2000), "unread");
+    assert_eq!(reader.all().len(), 600);
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "rotated");
+    fill(&mut sql, 3000);
+    assert_eq!(sql.value("SELECT count(*) FROM pgwake.consumer"), "1");
+    sql.run("UPDATE pgwake.setting SET value = 1 WHERE name = 'cap_bytes'");
+    for _ in 0..3 {
+        sql.run("SELECT pgwake.rotate()");
+    }
+    assert_eq!(sql.value("SELECT pgwake.rotate()").len(), "dropped".len());
+    let rest = reader.all().len();
+    let lost: usize = reader.gaps.iter().map(|gap| gap.parse::<usize>().unwrap()).sum();
+    assert!(rest < 200 && lost >= 200 - rest, "{rest} read, {lost} told as lost");
+}
+
+#[test]
+fn odd_encodings_and_types_and_large_rows_pass() {
+    let (conninfo, mut sql) = database("ENCODING 'LATIN1' TEMPLATE template0");
+    sql.run("SET client_encoding = 'UTF8'");
+    sql.run(
+        "CREATE TYPE pair AS (a int, b text); CREATE TYPE mood AS ENUM ('ok');
+         CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+         CREATE TABLE t (id uuid PRIMARY KEY, \"größe\" positive, p pair, m mood, x xml, v tsvector, pt point,
+           b bytea, r int4range, text text);
+         CREATE FUNCTION evil(pair) RETURNS json LANGUAGE plpgsql AS 'BEGIN RAISE ''ran''; END';
+         CREATE CAST (pair AS json) WITH FUNCTION evil(pair);
+         SELECT pgwake.watch_table('t', payload => 'row')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    reader.sql.run("SET client_encoding = 'UTF8'");
+    let id = "00000000-0000-0000-0000-000000000001";
+    sql.run(&format!(
+        "INSERT INTO t VALUES ('{id}', 3, (1, 'é'), 'ok', '<a/>', 'b', '(1,2)', '\\x00ff', '[1,3)', repeat('é', 1000000))"
+    ));
+    let new = json!({"id": id, "größe": 3, "p": "(1,é)", "m": "ok", "x": "<a/>", "v": "'b'", "pt": "(1,2)",
+        "b": "\\x00ff", "r": "[1,3)", "text": "é".repeat(1_000_000)});
+    let changes = reader.all();
+    for (name, value) in new.as_object().unwrap() {
+        assert!(changes[0]["new"][name] == *value, "{name}: {:.80}", changes[0]["new"][name].to_string());
+    }
+    assert_eq!(changes[0]["key"], json!({"id": id}));
+    sql.run("UPDATE t SET m = NULL");
+    assert_eq!(reader.all()[0]["changed"], json!(["m"]));
+}
+
+#[test]
+fn an_altered_table_is_followed_and_never_fails_its_writer() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, a int); SELECT pgwake.watch_table('t', payload => 'row')");
+    let mut reader = Reader::open(&conninfo, "a");
+    // Without event triggers, as on a managed server, and then with them.
+    for is_followed in [false, true] {
+        let verb = if is_followed { "ENABLE" } else { "DISABLE" };
+        sql.run(&format!("ALTER EVENT TRIGGER pgwake_ddl_command_end {verb}; DROP TABLE IF EXISTS t"));
+        sql.run("SELECT pgwake.rebuild(); CREATE TABLE t (id int PRIMARY KEY, a int, b text)");
+        sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
+        sql.run("ALTER TABLE t DROP COLUMN a; INSERT INTO t VALUES (1, 'b')");
+        sql.run("ALTER TABLE t RENAME COLUMN b TO c; INSERT INTO t VALUES (2, 'c')");
+        sql.run("ALTER TABLE t ADD COLUMN d int; INSERT INTO t VALUES (3, 'c', 4)");
+        sql.run("ALTER TABLE t ALTER COLUMN d TYPE text; UPDATE t SET d = 'x' WHERE id = 3");
+        let new = |row: &Value| row["new"].clone();
+        let seen: Vec<Value> = reader.all().iter().map(new).collect();
+        let expected = [
+            json!({"id": 1, "b": "b"}),
+            json!({"id": 2, "c": "c"}),
+            json!({"id": 3, "c": "c", "d": 4}),
+            json!({"id": 3, "c": "c", "d": "x"}),
+        ];
+        assert_eq!(seen, expected);
+        let stale = sql.value("SELECT count(*) FROM pgwake.check() WHERE problem LIKE 'its columns%'");
+        assert_eq!(stale, if is_followed { "0" } else { "1" });
+    }
+    assert_eq!(sql.value("SELECT pg_sequence_last_value('pgwake.unconvertible')"), "");
+}
+
+#[test]
+fn a_writer_needs_no_rights_and_gets_none() {
+    let (conninfo, mut sql) = database("");
+    let role = sql.value("SELECT 'writer_' || current_database()");
+    sql.run(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE TABLE t (id int, p int) PARTITION BY LIST (p);
+         CREATE TABLE s (id int PRIMARY KEY); GRANT ALL ON s TO {role}; ALTER TABLE t OWNER TO {role};
+         GRANT CREATE ON SCHEMA public TO {role};
+         SELECT pgwake.watch_table('s', payload => 'row')"
+    ));
+    // The owner of a watched table may attach partitions.
+    sql.run("SELECT pgwake.watch_table('t')");
+    let mut writer = Sql::connect(&conninfo.replace("user=postgres", &format!("user={role}")));
+    let mut reader = Reader::open(&conninfo, "a");
+    // A search_path that puts other operators before the server's own changes nothing.
+    writer.run(
+        "CREATE FUNCTION no(int, int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE ''ran''; END';
+         CREATE OPERATOR = (LEFTARG = int, RIGHTARG = int, FUNCTION = no);
+         CREATE OPERATOR < (LEFTARG = int, RIGHTARG = int, FUNCTION = no);
+         SET search_path = public, pg_catalog",
+    );
+    writer.run("CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1)");
+    writer.run("INSERT INTO s VALUES (1), (2); UPDATE s SET id = id + 10; DELETE FROM s; TRUNCATE s");
+    assert_eq!(reader.all().len(), 7);
+    for denied in [
+        "SELECT * FROM pgwake.outbox_0",
+        "SELECT pgwake.append(1, 'i', NULL, '{}')",
+        "SELECT pgwake.watch_table('s')",
+        "SELECT pgwake.read('a', '1:1:||')",
+    ] {
+        assert!(writer.try_run(denied).is_err(), "{denied}");
+    }
+}
+
+#[test]
+fn notifications_carry_changes_and_refer_to_what_is_too_large() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    sql.run("SELECT pgwake.watch_table('t', payload => 'row', transport => 'notify', channel => 'news')");
+    let (mut events, _session) = listening(&conninfo, &["news"]);
+    let payload = |seen: Seen| match seen {
+        Seen::Notification { payload, .. } => serde_json::from_str::<Value>(&payload).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    sql.run("INSERT INTO t VALUES (1, 'a')");
+    let small = payload(next(&mut events));
+    assert_eq!((&small["op"], &small["new"]), (&json!("insert"), &json!({"id": 1, "v": "a"})));
+    sql.run("UPDATE t SET v = repeat('x', 10000)");
+    let large = payload(next(&mut events));
+    let reference = large["reference"].as_u64().unwrap();
+    let fetched = sql.value(&format!("SELECT pgwake.fetch({reference})"));
+    let fetched: Value = serde_json::from_str(&fetched).unwrap();
+    assert_eq!(fetched["new"]["v"].as_str().unwrap().len(), 10_000);
+    assert_eq!(Reader::open(&conninfo, "a").all(), [] as [Value; 0]);
+    sql.run("SELECT pgwake.watch_table('t', transport => 'wal'); DELETE FROM t");
+    sql.run("SELECT pgwake.publish('c', 'text'), pgwake.publish('c', '\\x00'::bytea)");
+}
+
+#[test]
+fn virtual_columns_have_their_values() {
+    let (conninfo, mut sql) = database("");
+    if sql.value("SHOW server_version_num").parse::<u32>().unwrap() < 180_000 {
+        return;
+    }
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL)");
+    sql.run("SELECT pgwake.watch_table('t', payload => 'changed')");
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("INSERT INTO t VALUES (1, 2); UPDATE t SET a = 3");
+    let changes = reader.all();
+    assert_eq!(changes[0]["new"], json!({"id": 1, "a": 2, "b": 4}));
+    assert_eq!(changes[1]["changed"], json!(["a", "b"]));
+    assert_eq!(changes[1]["new"], json!({"a": 3, "b": 6}));
+}
