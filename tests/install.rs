@@ -96,8 +96,9 @@ fn every_kind_of_statement_gives_one_right_event_per_row() {
     );
     let mut reader = Reader::open(&conninfo, "a");
     let row = |id: u32, op: &str| {
-        json!({"id": id, "big": "9007199254740993", "num": "1.50", "op": op, "Quo\"ted": "2026-01-01 10:00:00+00",
-            "j": {"a": 1}, "jb": [null], "list": "{1,2}", "f": "NaN", "flag": true})
+        json!({"id": id, "big": "9007199254740993", "num": "1.50", "op": op,
+            "Quo\"ted": "2026-01-01 10:00:00+00", "j": {"a": 1}, "jb": [null], "list": "{1,2}", "f": "NaN",
+            "flag": true})
     };
     let table = "T \"x";
     // The writer's settings do not reach the event.
@@ -108,7 +109,10 @@ fn every_kind_of_statement_gives_one_right_event_per_row() {
     let insert = |id| json!({"op": "insert", "table": table, "key": {"id": id}, "new": row(id, "x")});
     assert_eq!(reader.all(), [insert(1), insert(2)]);
     sql.run("UPDATE \"T \"\"x\" SET op = 'y' WHERE id = 1; UPDATE \"T \"\"x\" SET op = 'z' WHERE false");
-    let update = |id, old: Value, new: Value, changed: &[&str]| json!({"op": "update", "table": table, "key": {"id": id}, "changed": changed, "old": old, "new": new});
+    let update = |id, old: Value, new: Value, changed: &[&str]| {
+        let key = json!({"id": id});
+        json!({"op": "update", "table": table, "key": key, "changed": changed, "old": old, "new": new})
+    };
     assert_eq!(reader.all(), [update(1, row(1, "x"), row(1, "y"), &["op"])]);
     sql.run("UPDATE \"T \"\"x\" SET id = 3 WHERE id = 2; DELETE FROM \"T \"\"x\" WHERE id = 3");
     let delete = json!({"op": "delete", "table": table, "key": {"id": 3}, "old": row(3, "x")});
@@ -195,10 +199,14 @@ fn partitions_are_watched_however_they_are_written_to() {
          CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (10);
          SELECT pgwake.watch_table('t');
          CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (10) TO (20);
-         CREATE TABLE t_3 (id int NOT NULL, v int); ALTER TABLE t ATTACH PARTITION t_3 FOR VALUES FROM (20) TO (30)",
+         CREATE TABLE t_3 (id int NOT NULL, v int);
+         ALTER TABLE t ATTACH PARTITION t_3 FOR VALUES FROM (20) TO (30)",
     );
     let mut reader = Reader::open(&conninfo, "a");
-    let event = |op: &str, part: &str, id: u32| json!({"op": op, "table": "t", "partition": format!("public.{part}"), "key": {"id": id}});
+    let event = |op: &str, part: &str, id: u32| {
+        let part = format!("public.{part}");
+        json!({"op": op, "table": "t", "partition": part, "key": {"id": id}})
+    };
     sql.run("INSERT INTO t VALUES (1), (11); INSERT INTO t_2 VALUES (12); INSERT INTO t_3 VALUES (21)");
     let inserts =
         [("t_1", 1), ("t_2", 11), ("t_2", 12), ("t_3", 21)].map(|(part, id)| event("insert", part, id));
@@ -251,7 +259,8 @@ fn a_view_stays_alive() {
     sql.run(
         "CREATE VIEW twice AS SELECT id, 2 * v AS v2 FROM t;
          CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql AS
-           'BEGIN IF NEW.v2 = 0 THEN RETURN NULL; END IF; INSERT INTO t VALUES (NEW.id, NEW.v2 / 2); RETURN NEW; END';
+           'BEGIN IF NEW.v2 = 0 THEN RETURN NULL; END IF;
+                  INSERT INTO t VALUES (NEW.id, NEW.v2 / 2); RETURN NEW; END';
          CREATE TRIGGER zz INSTEAD OF INSERT ON twice FOR EACH ROW EXECUTE FUNCTION put();
          SELECT pgwake.watch_table('twice', payload => 'row')",
     );

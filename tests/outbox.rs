@@ -160,7 +160,8 @@ fn odd_encodings_and_types_and_large_rows_pass() {
     reader.sql.run("SET client_encoding = 'UTF8'");
     let id = "00000000-0000-0000-0000-000000000001";
     sql.run(&format!(
-        "INSERT INTO t VALUES ('{id}', 3, (1, 'é'), 'ok', '<a/>', 'b', '(1,2)', '\\x00ff', '[1,3)', repeat('é', 1000000))"
+        "INSERT INTO t VALUES ('{id}', 3, (1, 'é'), 'ok', '<a/>', 'b', '(1,2)', '\\x00ff',
+           '[1,3)', repeat('é', 1000000))"
     ));
     let new = json!({"id": id, "größe": 3, "p": "(1,é)", "m": "ok", "x": "<a/>", "v": "'b'", "pt": "(1,2)",
         "b": "\\x00ff", "r": "[1,3)", "text": "é".repeat(1_000_000)});

@@ -41,15 +41,25 @@ BEGIN
   RETURN 'statement';
 END $pgwake$;
 
--- `pgwake.following` tells our event triggers that this DDL is our own.
+-- `pgwake.following` tells our event triggers that this DDL is our own. Returns what it was.
+CREATE OR REPLACE FUNCTION pgwake.following(setting text) RETURNS text LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  was text := coalesce(current_setting('pgwake.following', true), '');
+BEGIN
+  PERFORM set_config('pgwake.following', setting, true);
+  RETURN was;
+END $pgwake$;
+
 CREATE OR REPLACE FUNCTION pgwake.watch_table(rel regclass,
     ops text[] DEFAULT '{insert,update,delete,truncate}', payload text DEFAULT 'key',
     transport text DEFAULT 'outbox', columns name[] DEFAULT NULL, when_changed name[] DEFAULT NULL,
     always bool DEFAULT false, channel text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   w pgwake.watched;
   unknown text;
+  was text := pgwake.following('on');
 BEGIN
   IF ops IS NULL OR ops = '{}' OR NOT ops <@ '{insert,update,delete,truncate}' THEN
     RAISE EXCEPTION 'ops holds insert, update, delete, truncate; not %', ops USING ERRCODE = '22023';
@@ -82,6 +92,7 @@ BEGIN
     PERFORM pgwake.make_counter(coalesce(channel, 'pgwake'));
   END IF;
   PERFORM pgwake.attach(w);
+  PERFORM pgwake.following(was);
 END $pgwake$;
 
 -- Makes the functions and triggers of a watched table as they should be now.
@@ -159,19 +170,23 @@ BEGIN
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.unwatch_table(rel regclass) RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  was text := pgwake.following('on');
 BEGIN
   PERFORM pgwake.detach(rel);
   -- Rows of it may still wait in the outbox: they need to know their table.
   UPDATE pgwake.watched SET ended = true WHERE relid = rel;
+  PERFORM pgwake.following(was);
 END $pgwake$;
 
 -- Makes every trigger anew: after an upgrade, or after tables were altered. A table that cannot be watched
 -- any longer stops nobody.
 CREATE OR REPLACE FUNCTION pgwake.rebuild(only_stale bool DEFAULT false) RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp SET pgwake.following = 'on' AS $pgwake$
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   w pgwake.watched;
+  was text := pgwake.following('on');
 BEGIN
   FOR w IN SELECT * FROM pgwake.watched ORDER BY id LOOP
     BEGIN
@@ -185,6 +200,7 @@ BEGIN
       RAISE WARNING 'pgwake: the triggers of %.% could not be made: %', w.schema_name, w.table_name, SQLERRM;
     END;
   END LOOP;
+  PERFORM pgwake.following(was);
 END $pgwake$;
 
 -- Whether the triggers are not as they would be made now.

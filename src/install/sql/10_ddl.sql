@@ -43,7 +43,7 @@ BEGIN
   END LOOP;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   context text;
@@ -84,7 +84,7 @@ BEGIN
   END IF;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_sql_drop() RETURNS event_trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.on_sql_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   PERFORM pgwake.remember_ddl(jsonb_agg(jsonb_build_object(
@@ -98,7 +98,7 @@ EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_table_rewrite() RETURNS event_trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.on_table_rewrite() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   PERFORM pgwake.remember_ddl(jsonb_build_array(jsonb_build_object('role', 'rewrite', 'type', 'table',
@@ -112,7 +112,7 @@ END $pgwake$;
 
 -- What is known before a command is its tag. Nobody hears of a command that fails: the notification goes
 -- with its transaction.
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   PERFORM set_config('pgwake.ddl', '', true);
@@ -120,7 +120,7 @@ EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_login() RETURNS event_trigger LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.on_login() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   IF NOT pg_is_in_recovery() THEN
