@@ -7,6 +7,12 @@
 -- Without a search_path of its own: that alone would cost as much as the rest. Every name is qualified.
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
+  -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
+  -- found later.
+  IF pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.<>) '0'
+     AND pg_catalog.current_query() OPERATOR(pg_catalog.~*) 'prepare\s+transaction' THEN
+    RETURN NULL;
+  END IF;
   IF (CASE WHEN pg_catalog.pg_try_advisory_xact_lock(1885828971, 1) THEN
         NOT pg_catalog.pg_try_advisory_xact_lock(1885828971, 2)
         OR pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 END) THEN
@@ -25,15 +31,11 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- Sends a notification unless that would fail the transaction: a full queue, or a PREPARE TRANSACTION. Then
--- readers come by themselves, later.
+-- Sends a notification unless that would fail the transaction, because the queue is full. Then readers come
+-- by themselves, later.
 CREATE OR REPLACE FUNCTION pgwake.ring(channel text, payload text) RETURNS bool LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  IF current_setting('max_prepared_transactions') <> '0'
-     AND current_query() ~* 'prepare\s+transaction' THEN
-    RETURN false;
-  END IF;
   IF pg_notification_queue_usage() > 0.9 THEN
     RETURN false;
   END IF;

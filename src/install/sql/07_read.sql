@@ -7,7 +7,7 @@
 
 CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels regclass[] DEFAULT NULL,
     from_start bool DEFAULT false, OUT consumer_name text, OUT "position" text)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $pgwake$
 DECLARE
   number int;
   is_temporary bool := consumer IS NULL;
@@ -98,54 +98,66 @@ DECLARE
   -- At the end of a window that took several calls there may be more since.
   state int := CASE WHEN upto IS NULL THEN 0 ELSE 1 END;
   is_full bool := false;
+  is_checked bool := false;
+  is_new bool;
   rows_read int := 0;
   bytes_read bigint := 0;
   place bigint;
   change text;
 BEGIN
   PERFORM pgwake.stay_awake(stay_awake);
-  IF upto IS NULL THEN
-    -- First who is at work, then the snapshot: who had rung, or let another ring, is in one of the two.
-    IF pg_snapshot_xmax(pg_current_snapshot()) <> pg_snapshot_xmin(pg_current_snapshot())
-       AND pgwake.has_writers() THEN
-      state := 2;
+  LOOP
+    is_new := upto IS NULL;
+    IF is_new THEN
+      upto := pg_current_snapshot();
+      last := 0;
     END IF;
-    upto := pg_current_snapshot();
-    last := 0;
-  END IF;
-  FOR o IN SELECT * FROM pgwake.window_page(before, upto, last, rows_max + 1) LOOP
-    IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
-      is_full := true;
-      EXIT;
-    END IF;
-    rows_read := rows_read + 1;
-    IF o.op = '!' THEN
-      IF o.id * 4096 > last AND (o.changes[1]::json ->> consumer) IS NOT NULL THEN
-        RETURN QUERY SELECT 'gap', o.id * 4096, o.changes[1]::json ->> consumer;
+    FOR o IN SELECT * FROM pgwake.window_page(before, upto, last, rows_max + 2) LOOP
+      -- The page before may have ended with this one.
+      CONTINUE WHEN o.id * 4096 + cardinality(o.changes) - 1 <= last;
+      IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
+        is_full := true;
+        EXIT;
       END IF;
-      last := greatest(last, o.id * 4096);
-      CONTINUE;
-    END IF;
-    IF w.id IS DISTINCT FROM o.watch THEN
-      SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.watch;
-    END IF;
-    IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
-      FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
-        IF bytes_read >= bytes_max THEN
-          is_full := true;
-          EXIT;
+      rows_read := rows_read + 1;
+      IF o.op = '!' THEN
+        IF o.id * 4096 > last AND (o.changes[1]::json ->> consumer) IS NOT NULL THEN
+          RETURN QUERY SELECT 'gap', o.id * 4096, o.changes[1]::json ->> consumer;
         END IF;
-        kind := 'change';
-        number := o.id * 4096 + place;
-        body := pgwake.change_json(w, o.op, o.part, o.changes[place + 1], o.xid, number, 'outbox');
-        bytes_read := bytes_read + octet_length(body);
-        last := number;
-        RETURN NEXT;
-      END LOOP;
-      EXIT WHEN is_full;
-    END IF;
-    last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
+        last := greatest(last, o.id * 4096);
+        CONTINUE;
+      END IF;
+      IF w.id IS DISTINCT FROM o.watch THEN
+        SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.watch;
+      END IF;
+      IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
+        FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
+          IF bytes_read >= bytes_max THEN
+            is_full := true;
+            EXIT;
+          END IF;
+          kind := 'change';
+          number := o.id * 4096 + place;
+          body := pgwake.change_json(w, o.op, o.part, o.changes[place + 1], o.xid, number, 'outbox');
+          bytes_read := bytes_read + octet_length(body);
+          last := number;
+          RETURN NEXT;
+        END LOOP;
+        EXIT WHEN is_full;
+      END IF;
+      last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
+    END LOOP;
+    EXIT WHEN is_checked OR NOT is_new OR rows_read > 0;
+    -- Nothing is there yet. First who is at work, then another snapshot: who let another ring is in one of
+    -- the two. The snapshot alone would not tell: the newest transactions at work are beyond its xmax.
+    state := CASE WHEN pgwake.has_writers() THEN 2 ELSE 0 END;
+    is_checked := true;
+    upto := NULL;
   END LOOP;
+  -- What was found costs no look at the locks on its way: the next call comes soon and has one.
+  IF rows_read > 0 THEN
+    state := greatest(state, CASE WHEN is_new THEN 2 ELSE 1 END);
+  END IF;
   RETURN QUERY SELECT 'end', CASE WHEN is_full THEN 1 ELSE state END::bigint,
     CASE WHEN is_full THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
 END $pgwake$;
