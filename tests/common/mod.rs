@@ -2,9 +2,9 @@
 //! an event instead of for a time.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;
-pub(crate) mod outbox;
 #[path = "../../src/cli/server.rs"]
 mod server;
 
