@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS pgwake.consumer (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
   relids oid[],                   -- NULL: every watched table
-  "position" text NOT NULL,       -- see 06_read.sql
+  "position" text NOT NULL,       -- see 07_read.sql
   holder int,                     -- the backend of a consumer that goes with its session
   acknowledged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
