@@ -191,8 +191,13 @@ typedef struct pgwake_session_options {
     /* When nothing came for that long, the server is asked for a sign of life; without one within the same time again
      * the connection counts as lost. 0: 5000. Negative: never, a frozen server goes unnoticed. */
     int64_t heartbeat_ms;
+    /* 1: before it listens for the first time, the session is sent a notification over a second, short-lived
+     * connection: a pooler in transaction mode takes LISTEN and delivers nothing. PGWAKE_EVENT_FAILED with 0A000 if
+     * nothing arrives. */
+    int32_t self_test;
+    int32_t reserved; /* 0 */
 } pgwake_session_options;
-#define PGWAKE_SESSION_OPTIONS_INIT {sizeof(pgwake_session_options), 0, 0, 0, 0}
+#define PGWAKE_SESSION_OPTIONS_INIT {sizeof(pgwake_session_options), 0, 0, 0, 0, 0, 0}
 
 /* HANDLES */
 
@@ -335,8 +340,9 @@ const char *pgwake_libpq_version(void);
 #endif
 #ifdef PGWAKE_LAYOUT
 PGWAKE_LAYOUT(sizeof(pgwake_options) == 16);
-PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 24);
+PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
+PGWAKE_LAYOUT(offsetof(pgwake_session_options, self_test) == 24);
 PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 136);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(sizeof(pgwake_event) == 208);

@@ -54,9 +54,11 @@ pub(crate) struct SessionChoices {
     pub(super) overflow_max: u32,
     pub(super) skip_own: i32,
     pub(super) heartbeat_ms: i64,
+    pub(super) self_test: i32,
+    pub(super) reserved: i32,
 }
 
-// SAFETY: four integers of four bytes, then one of eight, which lies at a multiple of eight.
+// SAFETY: four integers of four bytes, one of eight, which lies at a multiple of eight, and two of four.
 unsafe impl Versioned for SessionChoices {
     const NAME: &'static str = "pgwake_session_options";
 }
@@ -74,7 +76,13 @@ impl TryFrom<SessionChoices> for SessionOptions {
             OVERFLOW_DROP_OLDEST => Overflow::DropOldest(choices.overflow_max as usize),
             other => return Err(invalid(&format!("overflow is {other}: take a PGWAKE_OVERFLOW_*"))),
         };
-        let options = SessionOptions::new().overflow(overflow).skip_own(choices.skip_own != 0);
+        if choices.reserved != 0 {
+            return Err(invalid("the reserved field of pgwake_session_options is not 0"));
+        }
+        let options = SessionOptions::new()
+            .overflow(overflow)
+            .skip_own(choices.skip_own != 0)
+            .self_test(choices.self_test != 0);
         Ok(given(choices.heartbeat_ms).into_iter().fold(options, SessionOptions::heartbeat))
     }
 }

@@ -184,7 +184,8 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
-    let options = layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms);
+    let options =
+        layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);
     assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
@@ -196,6 +197,19 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
 fn error_of(handle: *const Handle) -> String {
     // SAFETY: the handle is NULL or from `pgwake_new`, and the text ends with a NUL.
     unsafe { CStr::from_ptr(pgwake_error(handle)) }.to_str().unwrap().to_string()
+}
+
+#[test]
+fn every_choice_of_a_session_reaches_it() {
+    let chosen = |choices: SessionChoices| SessionOptions::try_from(choices).unwrap();
+    // SAFETY: zeroes are a valid value: every default.
+    let none = unsafe { std::mem::zeroed::<SessionChoices>() };
+    assert_eq!(format!("{:?}", chosen(none)), format!("{:?}", SessionOptions::new()));
+    let choices =
+        SessionChoices { overflow: 2, overflow_max: 3, skip_own: 1, heartbeat_ms: 4, self_test: 1, ..none };
+    let own = SessionOptions::new().overflow(crate::Overflow::DropOldest(3)).skip_own(true);
+    let own = own.heartbeat(Duration::from_millis(4)).self_test(true);
+    assert_eq!(format!("{:?}", chosen(choices)), format!("{own:?}"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ static void versions(pgwake *handle) {
     newer.unknown = 1;
     REFUSED(pgwake_connect(handle, "host=/nonexistent", &newer.known), PGWAKE_E_INVALID, "newer");
 
-    pgwake_session_options older = {sizeof(uint32_t) * 2, PGWAKE_OVERFLOW_COALESCE, 0, 77, 77};
+    pgwake_session_options older = {sizeof(uint32_t) * 2, PGWAKE_OVERFLOW_COALESCE, 0, 77, 77, 77, 77};
     CHECK(pgwake_connect(handle, "host=/nonexistent", &older) >= 0);
     uint32_t oldest = sizeof oldest;
     CHECK(pgwake_connect(handle, "host=/nonexistent", (const pgwake_session_options *)&oldest) >= 0);
@@ -88,6 +88,9 @@ static void versions(pgwake *handle) {
     wrong.overflow = PGWAKE_OVERFLOW_DROP_OLDEST;
     REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "overflow_max");
     wrong.overflow = PGWAKE_OVERFLOW_BLOCK;
+    wrong.reserved = 1;
+    REFUSED(pgwake_connect(handle, "", &wrong), PGWAKE_E_INVALID, "reserved");
+    wrong.reserved = 0;
     wrong.heartbeat_ms = INT64_MIN;
     CHECK(pgwake_connect(handle, "host=/nonexistent", &wrong) >= 0);
     wrong.heartbeat_ms = INT64_MAX;
