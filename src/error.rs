@@ -100,6 +100,10 @@ impl SqlState {
 
     /// `57P01`: somebody ended the session, or stops the server.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
+    /// `55006`: somebody else has what we need for ourselves.
+    pub const OBJECT_IN_USE: SqlState = SqlState(*b"55006");
+    /// `42704`: there is no such object.
+    pub const UNDEFINED_OBJECT: SqlState = SqlState(*b"42704");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
 
@@ -121,6 +125,11 @@ impl SqlState {
     /// Class 57: somebody or something ended the session (manual, "Operator Intervention").
     pub(crate) fn is_shutdown(&self) -> bool {
         self.0.starts_with(b"57")
+    }
+
+    /// Text that the encoding it is to be written in does not have.
+    pub(crate) fn is_about_characters(&self) -> bool {
+        matches!(&self.0, b"22P05" | b"22021")
     }
 
     /// Classes 22 and 42: the command itself is wrong, and would be anywhere.

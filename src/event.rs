@@ -1,7 +1,12 @@
 //! What the loop tells its caller: pure data, borrowed from the loop until the next call of
 //! [`EventLoop::next`](crate::EventLoop::next).
 
+mod change;
+mod ddl;
+
 use crate::error::{Error, ErrorKind, Result, SqlState};
+pub use change::{Acknowledged, Change, ChangeOp, Transport};
+pub use ddl::{Ddl, DdlPhase, DdlTarget};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -84,6 +89,12 @@ pub enum Event<'a> {
     CommandFailed(CommandFailed<'a>),
     /// Every notification queued with `notify` has been committed by the server.
     Sent(Sent<'a>),
+    /// A row of a watched table was changed.
+    Change(Change<'a>),
+    /// A DDL command was run.
+    Ddl(Ddl<'a>),
+    /// The database keeps what was acknowledged.
+    Acknowledged(Acknowledged<'a>),
 }
 
 /// A session listens on these channels from now on.
@@ -221,9 +232,9 @@ pub struct CommandFailed<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// The command: `listen`, `unlisten` or `notify`.
+    /// The command: `listen`, `unlisten`, `notify`, `watch` or `watch_ddl`.
     pub command: &'static str,
-    /// The channel it was about.
+    /// The channel it was about; of `watch` and `watch_ddl` the one by which the session is woken.
     pub channel: &'a Channel,
     /// The server's code; `08007` when the connection was lost before the answer.
     pub sqlstate: Option<SqlState>,

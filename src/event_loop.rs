@@ -4,21 +4,21 @@
 //! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others
 //! waiting; what it leaves in its socket is found by the next harvest.
 
+mod commands;
 mod timing;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Channel, Event, Notification, SessionId};
-use crate::metrics::Metrics;
-use crate::options::{EventLoopOptions, SessionOptions, bounded};
-use crate::pq::{Conninfo, Notify};
-use crate::reactor::{Reactor, Ready, Waker};
-use crate::session::{Background, Session};
+use crate::event::{Event, Notification, SessionId};
+use crate::options::{EventLoopOptions, bounded};
+use crate::pq::Notify;
+use crate::reactor::{Reactor, Ready};
+use crate::session::Background;
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
 use crate::sys;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How often a call looks for more when its time is over: readiness that never brings an event must not keep
 /// it. Before it gives up, it makes the descriptor readable.
@@ -57,6 +57,7 @@ struct Slot {
 enum Taken {
     Nothing,
     Notification { notify: Notify, index: usize, own: bool, folded: u64 },
+    Change { index: usize },
     Report { report: Box<Report>, index: usize },
 }
 
@@ -91,7 +92,7 @@ pub struct EventLoop {
     timer_set_to: Option<Instant>,
     /// The descriptor was made readable for the host, and not harvested since.
     is_nudged: bool,
-    /// Somebody called [`Waker::wake`], and no wait has ended for it yet.
+    /// Somebody called [`Waker::wake`](crate::Waker::wake), and no wait has ended for it yet.
     is_woken: bool,
     spin: Duration,
     spin_until: Instant,
@@ -138,115 +139,19 @@ impl EventLoop {
         })
     }
 
-    /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in
-    /// the rest.
-    ///
-    /// Returns at once: what becomes of it is told by [`Event::Listening`] or [`Event::Disconnected`]. An
-    /// error is one of the conninfo itself.
-    pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
-        self.connect_with(conninfo, SessionOptions::default())
-    }
-
-    /// Adds a session that works as `options` say.
-    pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
-        let conninfo = Conninfo::parse(conninfo)?;
-        let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
-        let index = free.unwrap_or(self.slots.len());
-        if index >> INDEX_BITS != 0 {
-            return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions"));
-        }
-        let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
-        let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let session = Session::new(conninfo, options.heartbeat, self.background.jobs(id), Instant::now());
-        let source = Some(Box::new(ChannelSource::new(session, &options)));
-        let slot = Slot { generation, source, timer: None, is_connecting: false };
-        match self.slots.get_mut(index) {
-            Some(free) => *free = slot,
-            None => self.slots.push(slot),
-        }
-        self.schedule(index)?;
-        Ok(id)
-    }
-
-    /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
-    /// more.
-    pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
-        let index = self.index(session)?;
-        self.taken = Taken::Nothing;
-        self.turn = self.turn.filter(|turn| *turn != index);
-        let slot = &mut self.slots[index];
-        slot.source = None;
-        if let Some(timer) = slot.timer.take() {
-            self.timers.remove(&(timer, index));
-        }
-        self.admit(index);
-        // Another session may have its turn to connect now.
-        self.nudge()
-    }
-
-    /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
-    /// to lower case, any bytes but NUL. [`Event::Listening`] tells when the server has confirmed it.
-    pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
-        let channel = Channel::new(channel)?;
-        let index = self.index(session)?;
-        self.source(index)?.listen(channel)?;
-        self.enqueue(index)
-    }
-
-    /// Stops listening on a channel. Notifications that are on their way still come.
-    pub fn unlisten(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
-        let channel = Channel::new(channel)?;
-        let index = self.index(session)?;
-        self.source(index)?.unlisten(channel)?;
-        self.enqueue(index)
-    }
-
-    /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session
-    /// is connected. [`Event::Sent`] tells when all that was queued is committed, [`Event::CommandFailed`]
-    /// what was not. A payload has up to 7999 bytes in the server's encoding.
-    pub fn notify(
-        &mut self,
-        session: SessionId,
-        channel: impl AsRef<[u8]>,
-        payload: impl AsRef<[u8]>,
-    ) -> Result<()> {
-        let channel = Channel::new(channel)?;
-        let index = self.index(session)?;
-        self.source(index)?.notify(channel, payload.as_ref())?;
-        self.enqueue(index)
-    }
-
-    /// What a session has done so far. A copy: it does not change any more.
-    pub fn metrics(&self, session: SessionId) -> Result<Metrics> {
-        let index = self.index(session)?;
-        let Some(source) = &self.slots[index].source else { return Ok(Metrics::default()) };
-        let mut metrics = source.metrics.clone();
-        if let Some((sent_at, round_trip)) = source.last_probe() {
-            metrics.last_probe = SystemTime::now().checked_sub(sent_at.elapsed());
-            metrics.probe_round_trip = Some(round_trip);
-        }
-        (metrics.stalls, metrics.longest_stall) = (self.stalls, self.longest_stall);
-        Ok(metrics)
-    }
-
-    /// A handle by which another thread ends a waiting [`next`](Self::next).
-    pub fn waker(&self) -> Waker {
-        self.reactor.waker().clone()
-    }
-
     /// The next event. It borrows from the loop until the next call.
     ///
     /// With `None` this waits until there is one; with a timeout at most that long (milliseconds count,
     /// fractions are rounded up); with zero not at all. It gives `None` when the time is over, when
-    /// [`Waker::wake`] was called, and when there is nothing left to wait for: no session that could ever
-    /// report, and nobody to wake it.
+    /// [`Waker::wake`](crate::Waker::wake) was called, and when there is nothing left to wait for: no session
+    /// that could ever report, and nobody to wake it.
     ///
     /// # In a loop of your own
     ///
     /// Watch [`as_raw_fd`](AsRawFd::as_raw_fd) for reading: it is one descriptor for the loop's whole life,
     /// timers included. When it is readable, call `next(Some(Duration::ZERO))` until it gives `None`.
     /// Stopping earlier leaves events inside that the descriptor does not tell of; to do so all the same,
-    /// call [`Waker::wake`] first.
+    /// call [`Waker::wake`](crate::Waker::wake) first.
     #[inline]
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
         if self.forks != sys::forks() {
@@ -281,6 +186,10 @@ impl EventLoop {
                         self.taken = Taken::Notification { notify, index, own, folded };
                         return Ok(true);
                     }
+                    Pull::Change => {
+                        self.taken = Taken::Change { index };
+                        return Ok(true);
+                    }
                     Pull::Report(report) => {
                         self.taken = Taken::Report { report, index };
                         return Ok(true);
@@ -308,6 +217,10 @@ impl EventLoop {
                 source.metrics.folded += folded;
                 let (db, pid, own, folded) = (source.db(), notify.pid(), *own, *folded);
                 Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
+            }
+            Taken::Change { index } => {
+                let session = self.id(*index);
+                self.slots[*index].source.as_mut()?.change(session).map(Event::Change)
             }
             Taken::Report { report, index } => {
                 let session = self.id(*index);
@@ -437,15 +350,6 @@ impl EventLoop {
             && !self.reactor.waker().is_shared()
     }
 
-    /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
-    /// `next`.
-    fn enqueue(&mut self, index: usize) -> Result<()> {
-        if !self.ready.contains(&index) {
-            self.ready.push_back(index);
-        }
-        self.nudge()
-    }
-
     fn nudge(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.is_nudged, true) {
             self.reactor.nudge().nudge()?;
@@ -456,20 +360,6 @@ impl EventLoop {
     #[inline]
     fn id(&self, index: usize) -> SessionId {
         SessionId(index as u32 | self.slots[index].generation << INDEX_BITS)
-    }
-
-    fn index(&self, session: SessionId) -> Result<usize> {
-        let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
-        let is_known = self.slots.get(index).is_some_and(|slot| slot.source.is_some());
-        if is_known && self.id(index) == session {
-            return Ok(index);
-        }
-        Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
-    }
-
-    fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
-        let source = self.slots[index].source.as_deref_mut();
-        source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
     }
 }
 

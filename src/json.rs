@@ -4,12 +4,13 @@
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
 use crate::error::SqlState;
-use crate::event::{Channel, Event, Notification};
+use crate::event::{Change, Channel, Ddl, DdlTarget, Event, Gap, Notification};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::ser::{CharEscape, Formatter};
+use serde_json::value::RawValue;
 use std::io;
 use std::time::SystemTime;
 
@@ -31,6 +32,31 @@ impl<'a> Notification<'a> {
     /// ```
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
         serde_json::from_slice(self.payload)
+    }
+}
+
+impl<'a> Change<'a> {
+    /// The key as any type that serde knows; JSON's null when there is none.
+    pub fn key_as<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
+        serde_json::from_str(self.key.unwrap_or("null"))
+    }
+
+    /// What the row was, as any type that serde knows; JSON's null when it is not told.
+    pub fn old_as<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
+        serde_json::from_str(self.old.unwrap_or("null"))
+    }
+
+    /// What the row is now, as any type that serde knows; JSON's null when it is not told.
+    ///
+    /// ```no_run
+    /// # fn on(change: pgwake::Change<'_>) -> Result<(), pgwake::json::JsonError> {
+    /// let order: Option<std::collections::HashMap<&str, pgwake::json::JsonValue>> = change.new_as()?;
+    /// println!("{} in {}: {order:?}", change.op.as_str(), change.table);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new_as<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
+        serde_json::from_str(self.new.unwrap_or("null"))
     }
 }
 
@@ -69,14 +95,7 @@ impl Serialize for Line<'_> {
             }
             Event::Gap(g) => {
                 head(&mut map, "gap", self.at, g.db)?;
-                map.serialize_entry("channels", &names(g.channels))?;
-                map.serialize_entry("reason", g.reason.as_str())?;
-                problem(&mut map, g.sqlstate, g.message)?;
-                map.serialize_entry("lost_at", &rfc3339(g.lost_at))?;
-                map.serialize_entry("attempts", &g.attempts)?;
-                if g.dropped > 0 {
-                    map.serialize_entry("dropped", &g.dropped)?;
-                }
+                gap(&mut map, g)?;
             }
             Event::Disconnected(d) => {
                 head(&mut map, "disconnected", self.at, d.db)?;
@@ -98,6 +117,18 @@ impl Serialize for Line<'_> {
                 head(&mut map, "sent", self.at, s.db)?;
                 map.serialize_entry("count", &s.count)?;
             }
+            Event::Change(c) => {
+                head(&mut map, "change", self.at, c.db)?;
+                change(&mut map, c)?;
+            }
+            Event::Ddl(d) => {
+                head(&mut map, "ddl", self.at, d.db)?;
+                ddl(&mut map, d)?;
+            }
+            Event::Acknowledged(a) => {
+                head(&mut map, "acknowledged", self.at, a.db)?;
+                map.serialize_entry("id", &a.id)?;
+            }
         }
         map.end()
     }
@@ -107,6 +138,77 @@ fn head<M: SerializeMap>(map: &mut M, event: &str, at: &str, db: &str) -> Result
     map.serialize_entry("event", event)?;
     map.serialize_entry("at", at)?;
     map.serialize_entry("db", db)
+}
+
+fn gap<M: SerializeMap>(map: &mut M, gap: &Gap<'_>) -> Result<(), M::Error> {
+    map.serialize_entry("channels", &names(gap.channels))?;
+    map.serialize_entry("reason", gap.reason.as_str())?;
+    problem(map, gap.sqlstate, gap.message)?;
+    map.serialize_entry("lost_at", &rfc3339(gap.lost_at))?;
+    map.serialize_entry("attempts", &gap.attempts)?;
+    if gap.dropped > 0 {
+        map.serialize_entry("dropped", &gap.dropped)?;
+    }
+    Ok(())
+}
+
+fn change<M: SerializeMap>(map: &mut M, change: &Change<'_>) -> Result<(), M::Error> {
+    map.serialize_entry("op", change.op.as_str())?;
+    map.serialize_entry("schema", change.schema)?;
+    map.serialize_entry("table", change.table)?;
+    if let Some(partition) = change.partition {
+        map.serialize_entry("partition", partition)?;
+    }
+    map.serialize_entry("key", &change.key.and_then(raw))?;
+    let values = [("old", change.old), ("new", change.new), ("changed", change.changed)];
+    for (name, value) in values {
+        if let Some(value) = value.and_then(raw) {
+            map.serialize_entry(name, value)?;
+        }
+    }
+    if let Some(sqlstate) = change.unconvertible {
+        map.serialize_entry("unconvertible", sqlstate)?;
+    }
+    map.serialize_entry("xid", &change.xid)?;
+    if let Some(id) = change.id {
+        map.serialize_entry("id", &id)?;
+    }
+    map.serialize_entry("transport", change.transport.as_str())
+}
+
+fn ddl<M: SerializeMap>(map: &mut M, ddl: &Ddl<'_>) -> Result<(), M::Error> {
+    map.serialize_entry("phase", ddl.phase.as_str())?;
+    map.serialize_entry("tag", ddl.tag)?;
+    map.serialize_entry("targets", &ddl.targets.iter().map(Target).collect::<Vec<_>>())?;
+    map.serialize_entry("depth", &ddl.depth)?;
+    map.serialize_entry("temp", &ddl.temp)?;
+    map.serialize_entry("xid", &ddl.xid)?;
+    map.serialize_entry("user", ddl.user)?;
+    map.serialize_entry("app", ddl.app)
+}
+
+struct Target<'a>(&'a DdlTarget);
+
+impl Serialize for Target<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Target(target) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("role", &target.role)?;
+        map.serialize_entry("type", &target.object_type)?;
+        map.serialize_entry("schema", &target.schema)?;
+        map.serialize_entry("name", &target.name)?;
+        map.serialize_entry("column", &target.column)?;
+        map.serialize_entry("identity", &target.identity)?;
+        map.serialize_entry("oid", &target.oid)?;
+        map.serialize_entry("subid", &target.subid)?;
+        map.serialize_entry("exists", &target.exists)?;
+        map.end()
+    }
+}
+
+/// A value as PostgreSQL wrote it: a number keeps all its digits.
+fn raw(value: &str) -> Option<&RawValue> {
+    serde_json::from_str(value).ok()
 }
 
 fn problem<M: SerializeMap>(map: &mut M, sqlstate: Option<SqlState>, message: &str) -> Result<(), M::Error> {
@@ -159,6 +261,17 @@ impl Formatter for Printable {
         out.write_all(rest.as_bytes())
     }
 
+    /// JSON of somebody else's. Outside of strings it is ASCII, so what needs an escape is within one; a
+    /// control character is between the values.
+    fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        let mut spaced = fragment.split(|c: char| c.is_ascii_control() && c != '\u{7f}');
+        self.write_string_fragment(out, spaced.next().unwrap_or_default())?;
+        spaced.try_for_each(|rest| {
+            out.write_all(b" ")?;
+            self.write_string_fragment(out, rest)
+        })
+    }
+
     fn write_char_escape<W: ?Sized + io::Write>(
         &mut self,
         out: &mut W,
@@ -205,6 +318,17 @@ mod tests {
         assert!(shown.contains("\\u202e") && shown.contains("é日"), "{line}");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["payload"], nasty);
+    }
+
+    #[test]
+    fn values_of_a_row_keep_their_digits_and_are_safe_to_print() {
+        let mut out = Vec::new();
+        let value = "{\"n\": 12345678901234567890.10,\n\t\"t\":\"\u{202e}a\u{7f}é\"}";
+        let mut serializer = serde_json::Serializer::with_formatter(&mut out, Printable);
+        raw(value).unwrap().serialize(&mut serializer).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        assert_eq!(shown, "{\"n\": 12345678901234567890.10,  \"t\":\"\\u202ea\\u007fé\"}");
+        assert!(raw("{\"n\":").is_none());
     }
 
     #[test]

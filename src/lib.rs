@@ -62,6 +62,7 @@
 
 #[cfg(feature = "capi")]
 mod capi;
+mod decode;
 mod error;
 mod event;
 mod event_loop;
@@ -78,12 +79,13 @@ mod sys;
 
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
-    CHANNEL_BYTES_MAX, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening,
-    Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
+    Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
+    Disconnected, Event, Failed, Gap, GapReason, Listening, Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
+    Transport,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};
-pub use options::{EventLoopOptions, Overflow, SessionOptions};
+pub use options::{ChangePayload, DdlOptions, EventLoopOptions, Overflow, SessionOptions, WatchOptions};
 pub use reactor::Waker;
 
 /// The README's example compiles.

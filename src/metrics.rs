@@ -11,6 +11,8 @@ pub struct Metrics {
     pub notifications: u64,
     /// The bytes of their channels and payloads.
     pub bytes: u64,
+    /// Row changes given to the caller ([`Change`](crate::Change)).
+    pub changes: u64,
     /// Notifications that others stood for ([`Overflow::Coalesce`](crate::Overflow)).
     pub folded: u64,
     /// Notifications that were dropped ([`Overflow::DropOldest`](crate::Overflow)).

@@ -1,6 +1,9 @@
 //! How a loop and a session work: what their owner may choose, with its defaults.
 
+mod watch;
+
 use std::time::Duration;
+pub use watch::{ChangePayload, DdlOptions, WatchOptions};
 
 /// How long a session may hear nothing before it asks the server for a sign of life.
 pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);

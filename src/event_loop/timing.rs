@@ -67,7 +67,7 @@ impl EventLoop {
     #[inline(always)]
     pub(super) fn schedule(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
-        let Some(deadline) = slot.source.as_mut().and_then(|source| source.session().deadline()) else {
+        let Some(deadline) = slot.source.as_ref().and_then(|source| source.deadline()) else {
             return Ok(());
         };
         if slot.timer.is_none_or(|timer| deadline < timer) {
@@ -79,7 +79,7 @@ impl EventLoop {
     #[cold]
     fn enter_timer(&mut self, index: usize, deadline: Instant) -> Result<()> {
         let slot = &mut self.slots[index];
-        let slack = slot.source.as_mut().map_or(Duration::ZERO, |source| source.session().slack());
+        let slack = slot.source.as_ref().map_or(Duration::ZERO, |source| source.slack());
         // Deadlines with slack are moved to times that they share.
         let early = match slack.as_nanos() {
             0 => Duration::ZERO,

@@ -8,6 +8,40 @@ use std::ffi::{CStr, CString, c_char, c_int};
 /// The type `text` (pg_type.dat).
 const TEXT_OID: u32 = 25;
 
+/// No command of ours has more; arrays on the stack save an allocation.
+const PARAMETERS_MAX: usize = 8;
+
+/// Parameters as libpq takes them.
+struct Parameters {
+    count: c_int,
+    types: [u32; PARAMETERS_MAX],
+    values: [*const c_char; PARAMETERS_MAX],
+    lengths: [c_int; PARAMETERS_MAX],
+    /// The binary format of text is its bytes with a length: no NUL is needed at the end.
+    formats: [c_int; PARAMETERS_MAX],
+}
+
+impl Parameters {
+    fn of(parameters: &[&[u8]]) -> Result<Self> {
+        if parameters.len() > PARAMETERS_MAX {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a command takes at most 8 parameters"));
+        }
+        let mut own = Parameters {
+            count: parameters.len() as c_int,
+            types: [TEXT_OID; PARAMETERS_MAX],
+            values: [std::ptr::null(); PARAMETERS_MAX],
+            lengths: [0; PARAMETERS_MAX],
+            formats: [1; PARAMETERS_MAX],
+        };
+        for (i, parameter) in parameters.iter().enumerate() {
+            own.values[i] = parameter.as_ptr().cast::<c_char>();
+            own.lengths[i] = c_int::try_from(parameter.len())
+                .map_err(|_| Error::new(ErrorKind::InvalidArgument, "a parameter is longer than 2 GB"))?;
+        }
+        Ok(own)
+    }
+}
+
 impl Connection {
     /// Sends a string of one or more commands (`PQsendQuery`). Not in pipeline mode.
     pub fn send_query(&mut self, sql: &str) -> Result<()> {
@@ -19,33 +53,51 @@ impl Connection {
     /// Sends one command with parameters of type `text` (`PQsendQueryParams`). They go as they are, without a
     /// copy of ours and without quoting.
     pub fn send_query_params(&mut self, sql: &[u8], parameters: &[&[u8]]) -> Result<()> {
-        /// No command of ours has more; an array on the stack saves an allocation.
-        const PARAMETERS_MAX: usize = 4;
-        let count = parameters.len();
-        if count > PARAMETERS_MAX {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a command takes at most 4 parameters"));
-        }
         let sql = c_string(sql)?;
-        let mut values = [std::ptr::null::<c_char>(); PARAMETERS_MAX];
-        let mut lengths: [c_int; PARAMETERS_MAX] = [0; PARAMETERS_MAX];
-        for (i, parameter) in parameters.iter().enumerate() {
-            values[i] = parameter.as_ptr().cast::<c_char>();
-            lengths[i] = c_int::try_from(parameter.len())
-                .map_err(|_| Error::new(ErrorKind::InvalidArgument, "a parameter is longer than 2 GB"))?;
-        }
-        // The binary format of text is its bytes with a length: no NUL is needed at the end.
-        let (types, formats) = ([TEXT_OID; PARAMETERS_MAX], [1; PARAMETERS_MAX]);
+        let parameters = Parameters::of(parameters)?;
         // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
         // which copies.
         let sent = unsafe {
             pq_sys::PQsendQueryParams(
                 self.raw.as_ptr(),
                 sql.as_ptr(),
-                count as c_int,
-                types.as_ptr(),
-                values.as_ptr(),
-                lengths.as_ptr(),
-                formats.as_ptr(),
+                parameters.count,
+                parameters.types.as_ptr(),
+                parameters.values.as_ptr(),
+                parameters.lengths.as_ptr(),
+                parameters.formats.as_ptr(),
+                0,
+            )
+        };
+        self.accepted(sent == 1)
+    }
+
+    /// Sends a command to be run later, by its name, with parameters of type `text` (`PQsendPrepare`).
+    pub fn send_prepare(&mut self, name: &CStr, sql: &[u8], parameters: usize) -> Result<()> {
+        let sql = c_string(sql)?;
+        let types = [TEXT_OID; PARAMETERS_MAX];
+        let count = parameters.min(PARAMETERS_MAX) as c_int;
+        // SAFETY: the connection is alive; the array has at least `count` entries, and all of it is copied.
+        let sent = unsafe {
+            let (raw, types) = (self.raw.as_ptr(), types.as_ptr());
+            pq_sys::PQsendPrepare(raw, name.as_ptr(), sql.as_ptr(), count, types)
+        };
+        self.accepted(sent == 1)
+    }
+
+    /// Runs a command that was prepared (`PQsendQueryPrepared`).
+    pub fn send_query_prepared(&mut self, name: &CStr, parameters: &[&[u8]]) -> Result<()> {
+        let parameters = Parameters::of(parameters)?;
+        // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
+        // which copies.
+        let sent = unsafe {
+            pq_sys::PQsendQueryPrepared(
+                self.raw.as_ptr(),
+                name.as_ptr(),
+                parameters.count,
+                parameters.values.as_ptr(),
+                parameters.lengths.as_ptr(),
+                parameters.formats.as_ptr(),
                 0,
             )
         };

@@ -71,12 +71,16 @@ impl QueryResult {
         unsafe { pq_sys::PQntuples(self.0.as_ptr()) as usize }
     }
 
+    /// The number of columns.
+    pub fn columns(&self) -> usize {
+        // SAFETY: the result is alive until drop.
+        unsafe { pq_sys::PQnfields(self.0.as_ptr()) as usize }
+    }
+
     /// A value in text form; `None` for NULL and for what is not there.
     pub fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
         let result = self.0.as_ptr();
-        // SAFETY: the result is alive until drop.
-        let columns = unsafe { pq_sys::PQnfields(result) as usize };
-        if row >= self.rows() || column >= columns {
+        if row >= self.rows() || column >= self.columns() {
             return None;
         }
         let (row, column) = (row as c_int, column as c_int);

@@ -17,12 +17,12 @@ mod route;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::options::HEARTBEAT_DEFAULT;
-use crate::pq::{Connection, Conninfo, Status};
+use crate::pq::{Connection, Conninfo, Notice, Status};
 use crate::reactor::WaitFor;
 pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
 use backoff::Backoff;
-pub(crate) use pipeline::Command;
 use pipeline::{Asker, Pipeline};
+pub(crate) use pipeline::{Command, Rows};
 use route::Route;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ pub(crate) enum Progress {
     /// The connection is made, and nothing has been said on it.
     Opened,
     /// The source's oldest unanswered batch was answered.
-    Answered(Result<()>),
+    Answered(Result<Rows>),
     /// The connection was lost, or could not be made.
     Lost(Loss),
     /// Nothing more, until readiness or the deadline.
@@ -277,7 +277,7 @@ impl Session {
         let Some(connection) = &mut self.connection else { return };
         if self.probed_at.is_none() && !self.heartbeat.is_zero() {
             (self.probed_at, self.probe_sent_at) = (Some(now), now);
-            self.send_as(Asker::Probe, [Command { sql: b"", parameters: &[] }].into_iter());
+            self.send_as(Asker::Probe, [Command::Run { sql: b"", parameters: &[] }].into_iter());
         } else if connection.has_kernel_input().unwrap_or(true) {
             // We were late ourselves: the sign waits in the socket.
             self.set_ready();
@@ -435,8 +435,11 @@ impl Session {
     fn lose(&mut self, error: Error, now: Instant) -> Loss {
         // While an answer is awaited, the server's reason for ending comes as that answer.
         let reason = self.pipeline.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));
-        let error = reason.unwrap_or(error);
-        self.connection = None;
+        // What it said before we found that it had hung up is read by now.
+        let notice = self.connection.take().and_then(|mut connection| connection.take_fatal_notice());
+        let notice = notice.filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
+        let said = |n: Notice| Error::new(ErrorKind::Connection, n.message).with_sqlstate(n.sqlstate);
+        let error = reason.or(notice.map(said)).unwrap_or(error);
         self.has_said_something();
         self.pipeline.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);

@@ -2,8 +2,9 @@
 //! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pq::{Connection, ResultStatus};
+use crate::pq::{Connection, QueryResult, ResultStatus};
 use std::collections::VecDeque;
+use std::ffi::CStr;
 
 /// Who asked for a batch, and gets its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +17,17 @@ pub(super) enum Asker {
 
 /// One command of a batch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Command<'a> {
-    pub(crate) sql: &'a [u8],
-    pub(crate) parameters: &'a [&'a [u8]],
+pub(crate) enum Command<'a> {
+    /// To be run once.
+    Run { sql: &'a [u8], parameters: &'a [&'a [u8]] },
+    /// To be run by its name later.
+    Prepare { name: &'a CStr, sql: &'a [u8], parameters: usize },
+    /// Runs what was prepared on this connection.
+    RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
+
+/// What came of a batch: the rows of its last command that gave any.
+pub(crate) type Rows = Option<QueryResult>;
 
 /// The batches that were sent and not yet answered.
 #[derive(Debug, Default)]
@@ -27,6 +35,8 @@ pub(super) struct Pipeline {
     unanswered: VecDeque<Asker>,
     /// The first error of the batch whose results are coming in.
     failure: Option<Error>,
+    /// Its rows.
+    rows: Rows,
 }
 
 impl Pipeline {
@@ -51,16 +61,24 @@ impl Pipeline {
         asker: Asker,
         batch: impl Iterator<Item = Command<'a>>,
     ) -> Result<()> {
-        for command in batch {
-            connection.send_query_params(command.sql, command.parameters)?;
-        }
-        connection.pipeline_sync()?;
+        // Also when it cannot be sent: why the server hung up may come as its answer.
         self.unanswered.push_back(asker);
-        Ok(())
+        for command in batch {
+            match command {
+                Command::Run { sql, parameters } => connection.send_query_params(sql, parameters)?,
+                Command::Prepare { name, sql, parameters } => {
+                    connection.send_prepare(name, sql, parameters)?;
+                }
+                Command::RunPrepared { name, parameters } => {
+                    connection.send_query_prepared(name, parameters)?;
+                }
+            }
+        }
+        connection.pipeline_sync()
     }
 
     /// The next answer that libpq has in full. Never waits.
-    pub(super) fn next_answer(&mut self, connection: &mut Connection) -> Option<(Asker, Result<()>)> {
+    pub(super) fn next_answer(&mut self, connection: &mut Connection) -> Option<(Asker, Result<Rows>)> {
         let mut ended = false;
         while !self.unanswered.is_empty() && !connection.is_busy() {
             let Some(result) = connection.result() else {
@@ -75,9 +93,10 @@ impl Pipeline {
             ended = false;
             match result.status() {
                 ResultStatus::Failed if self.failure.is_none() => self.failure = Some(result.error()),
+                ResultStatus::Rows => self.rows = Some(result),
                 ResultStatus::PipelineSync => {
-                    let asker = self.unanswered.pop_front()?;
-                    return Some((asker, self.failure.take().map_or(Ok(()), Err)));
+                    let (asker, rows) = (self.unanswered.pop_front()?, self.rows.take());
+                    return Some((asker, self.failure.take().map_or(Ok(rows), Err)));
                 }
                 _ => {}
             }

@@ -3,88 +3,69 @@
 //! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again
 //! and before the next notification.
 
+use super::ddl::{self, DdlReader};
+use super::outbox::{self, Outbox};
 use super::overflow::Held;
+use super::requests::{Payload, Subscription};
 use super::self_test::{SelfTest, Step};
 use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::event::{Channel, PAYLOAD_BYTES_MAX};
+use crate::event::{Change, Channel, SessionId};
 use crate::metrics::Metrics;
 use crate::options::SessionOptions;
 use crate::pq::Notify;
-use crate::session::{Command, Loss, Progress, Session};
+use crate::session::{Command, Loss, Progress, Rows, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many notifications may wait to be sent, and how many bytes they may hold together: a caller that
-/// queues faster than the server commits is told to take events first.
-const UNSENT_MAX: usize = 65_536;
-const UNSENT_BYTES_MAX: usize = 16 << 20;
-
-/// How many batches may be on their way: enough to hide the round trip, few enough to lose when a connection
-/// breaks.
-const UNANSWERED_MAX: usize = 256;
-
 /// How much is read ahead at most before something is told (some 16 KB a round).
 const READ_AHEAD_ROUNDS_MAX: u32 = 64;
-
-const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1, $2)";
-
-/// LISTEN or UNLISTEN on a session that is connected already.
-#[derive(Debug, Clone)]
-pub(super) struct Change {
-    listen: bool,
-    channel: Channel,
-}
-
-/// What is to be notified. Its content never reaches a log, not even by `Debug`.
-struct Payload(Box<[u8]>);
-
-impl std::fmt::Debug for Payload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
 
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 pub(super) enum Batch {
     /// The client's encoding is set.
     Encoding,
-    Change(Change),
+    Subscription(Subscription),
     /// Empty; its answer says that all LISTENs of a new connection are answered.
     Prepared,
     Notify(Channel),
     SelfTest(Step),
+    Outbox(outbox::Step),
+    Ddl(ddl::Step),
 }
 
 #[derive(Debug)]
 pub(crate) struct ChannelSource {
-    session: Session,
+    pub(super) session: Session,
     db: String,
     backend_pid: i32,
     skip_own: bool,
     /// All channels listen on the connection there is, and what it brings is passed on.
-    is_listening: bool,
+    pub(super) is_listening: bool,
     /// No further attempt will be made to connect.
     has_failed: bool,
-    wanted: BTreeSet<Channel>,
+    pub(super) wanted: BTreeSet<Channel>,
     /// The LISTENs for all that was wanted are sent; what is wanted later needs its own.
-    is_prepared: bool,
-    changes: VecDeque<Change>,
+    pub(super) is_prepared: bool,
+    pub(super) changes: VecDeque<Subscription>,
     /// The server has confirmed these, and they have not been told.
     listened: Vec<Channel>,
-    unsent: VecDeque<(Channel, Payload)>,
-    unsent_bytes: usize,
-    unanswered: VecDeque<Batch>,
+    pub(super) unsent: VecDeque<(Channel, Payload)>,
+    pub(super) unsent_bytes: usize,
+    pub(super) unanswered: VecDeque<Batch>,
     held: Held,
     sent: u64,
     was_listening: bool,
     outage: Option<Outage>,
-    reports: VecDeque<Report>,
+    pub(super) reports: VecDeque<Report>,
+    /// Readers of what the schema `pgwake` tells.
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) ddl: Option<Box<DdlReader>>,
     /// Until it is passed.
     pub(super) self_test: Option<SelfTest>,
     /// There is more to tell, and others have their turn first.
-    wants_turn: bool,
+    pub(super) wants_turn: bool,
     /// Kept by the loop.
     pub(crate) metrics: Metrics,
 }
@@ -110,6 +91,8 @@ impl ChannelSource {
             was_listening: false,
             outage: None,
             reports: VecDeque::new(),
+            outbox: None,
+            ddl: None,
             self_test: options.self_test.then(SelfTest::new),
             wants_turn: false,
             metrics: Metrics::default(),
@@ -125,6 +108,27 @@ impl ChannelSource {
         self.session.last_probe()
     }
 
+    /// When a turn is wanted at the latest, if nothing happens before.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let session = self.session.deadline();
+        match self.outbox.as_deref().and_then(Outbox::deadline) {
+            Some(reader) => Some(session.map_or(reader, |session| session.min(reader))),
+            None => session,
+        }
+    }
+
+    /// How much earlier that may be.
+    pub(crate) fn slack(&self) -> Duration {
+        if self.deadline() == self.session.deadline() { self.session.slack() } else { Duration::ZERO }
+    }
+
+    /// The change that was told last.
+    pub(crate) fn change(&mut self, session: SessionId) -> Option<Change<'_>> {
+        self.metrics.changes += 1;
+        self.outbox.as_deref()?.change(session, &self.db)
+    }
+
     /// Whether nothing will ever come again.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
@@ -135,52 +139,12 @@ impl ChannelSource {
         &self.db
     }
 
-    pub(crate) fn listen(&mut self, channel: Channel) -> Result<()> {
-        self.refuse_if_failed()?;
-        if self.wanted.insert(channel.clone()) && self.is_prepared {
-            self.changes.push_back(Change { listen: true, channel });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn unlisten(&mut self, channel: Channel) -> Result<()> {
-        self.refuse_if_failed()?;
-        if self.wanted.remove(&channel) && self.is_prepared {
-            self.changes.push_back(Change { listen: false, channel });
-        }
-        Ok(())
-    }
-
-    fn refuse_if_failed(&self) -> Result<()> {
+    pub(super) fn refuse_if_failed(&self) -> Result<()> {
         if !self.has_failed {
             return Ok(());
         }
         let message = "the session has failed for good: disconnect it, mend the cause, and connect again";
         Err(Error::new(ErrorKind::Connection, message))
-    }
-
-    pub(crate) fn notify(&mut self, channel: Channel, payload: &[u8]) -> Result<()> {
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            let n = payload.len();
-            let message = format!(
-                "the payload has {n} bytes: PostgreSQL takes at most 7999, send a reference to the data"
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        if payload.contains(&0) {
-            let message =
-                "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        self.refuse_if_failed()?;
-        if self.unsent.len() >= UNSENT_MAX || self.unsent_bytes + payload.len() > UNSENT_BYTES_MAX {
-            let message =
-                "too many notifications wait to be sent: take events until `Sent` comes, then go on";
-            return Err(Error::new(ErrorKind::QueueFull, message));
-        }
-        self.unsent_bytes += payload.len();
-        self.unsent.push_back((channel, Payload(payload.into())));
-        Ok(())
     }
 
     /// The next thing to tell. Consumes input once for each time that the session was found ready.
@@ -194,15 +158,21 @@ impl ChannelSource {
                 return Pull::Report(Box::new(report));
             }
             // A turn begins with consuming: libpq was left empty by the last one.
-            if self.is_listening
-                && !self.session.is_ready()
-                && let Some(notify) = self.next_notification()
-            {
-                let own = notify.pid() == self.backend_pid;
-                if own && self.skip_own {
+            if !self.session.is_ready() {
+                if self.is_listening
+                    && let Some((notify, own)) = self.next_for_caller()
+                {
+                    return Pull::Notification { notify, own, folded: 0 };
+                }
+                if self.outbox.is_some()
+                    && let Some(pull) = self.tell_change(now)
+                {
+                    return pull;
+                }
+                if !self.reports.is_empty() {
+                    // What was heard of DDL.
                     continue;
                 }
-                return Pull::Notification { notify, own, folded: 0 };
             }
             if !self.go_on(now) {
                 return Pull::Idle;
@@ -217,7 +187,7 @@ impl ChannelSource {
         match self.session.progress(now) {
             Progress::Consumed if self.self_test.is_none() => {}
             Progress::Consumed => self.look_for_self_test(),
-            Progress::Idle => return self.send_queued(),
+            Progress::Idle => return self.send_queued() || self.watch_step(now),
             Progress::Opened => self.prepare(),
             Progress::Answered(answer) => self.answered(answer, now),
             Progress::Lost(loss) => self.lost(loss),
@@ -232,6 +202,38 @@ impl ChannelSource {
         Some(notify)
     }
 
+    /// The next notification but for those that are of no interest to the caller, and whether it is our own.
+    #[inline(always)]
+    fn next_for_caller(&mut self) -> Option<(Notify, bool)> {
+        loop {
+            let notify = self.next_notification()?;
+            let own = notify.pid() == self.backend_pid;
+            if own && self.skip_own {
+                continue;
+            }
+            if self.outbox.is_none() && self.ddl.is_none() {
+                return Some((notify, own));
+            }
+            if let Some(notify) = self.hear(notify) {
+                return Some((notify, own));
+            }
+            // What it told comes before the next notification.
+            if !self.reports.is_empty() || self.outbox.as_deref().is_some_and(Outbox::has_heard) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes a notification of the schema `pgwake`; gives back any other.
+    #[cold]
+    fn hear(&mut self, notify: Notify) -> Option<Notify> {
+        let notify = match self.outbox.as_deref_mut() {
+            Some(outbox) => outbox.hear(notify)?,
+            None => notify,
+        };
+        self.hear_ddl(notify)
+    }
+
     /// As `pull`, for a session that reads more than its caller takes, so that what comes neither stays in
     /// the server nor grows here.
     #[cold]
@@ -243,13 +245,13 @@ impl ChannelSource {
         }
         for _ in 0..READ_AHEAD_ROUNDS_MAX {
             while self.is_listening
-                && let Some(notify) = self.next_notification()
+                && let Some((notify, _)) = self.next_for_caller()
             {
-                if !self.skip_own || notify.pid() != self.backend_pid {
-                    self.held.put(notify);
-                }
+                self.held.put(notify);
             }
-            if !self.go_on(now) && !self.session.look_ahead() {
+            // Changes are neither folded nor dropped: they wait in the server.
+            let has_changes = self.outbox.as_deref().is_some_and(Outbox::has_changes);
+            if has_changes || (!self.go_on(now) && !self.session.look_ahead()) {
                 break;
             }
         }
@@ -261,7 +263,13 @@ impl ChannelSource {
         }
         if let dropped @ 1.. = self.held.take_dropped() {
             let channels = self.wanted.iter().cloned().collect();
-            return Pull::Report(Box::new(Report::Overflow { channels, dropped }));
+            let message = "notifications came faster than they were taken, and the oldest were dropped";
+            return Pull::Report(Box::new(Report::Overflow { channels, dropped, message }));
+        }
+        if self.outbox.is_some()
+            && let Some(pull) = self.tell_change(now)
+        {
+            return pull;
         }
         if let Some((notify, folded)) = self.held.take() {
             let own = notify.pid() == self.backend_pid;
@@ -299,59 +307,42 @@ impl ChannelSource {
     #[cold]
     pub(super) fn prepare_channels(&mut self) {
         for channel in self.wanted.clone() {
-            self.send_change(Change { listen: true, channel });
+            self.send_change(Subscription { listen: true, channel });
         }
         self.send(None, Batch::Prepared);
         self.is_prepared = true;
     }
 
     pub(super) fn send(&mut self, sql: Option<Vec<u8>>, meaning: Batch) {
-        self.session.send(sql.iter().map(|sql| Command { sql, parameters: &[] }));
+        self.session.send(sql.iter().map(|sql| Command::Run { sql, parameters: &[] }));
         self.unanswered.push_back(meaning);
     }
 
     #[cold]
-    fn send_change(&mut self, change: Change) {
-        self.send(Some(listen_sql(change.listen, &change.channel)), Batch::Change(change));
-    }
-
-    /// Sends what the caller has queued; `false` when there was nothing to send.
-    fn send_queued(&mut self) -> bool {
-        if !self.is_listening || (self.changes.is_empty() && self.unsent.is_empty()) {
-            return false;
-        }
-        for change in std::mem::take(&mut self.changes) {
-            self.send_change(change);
-        }
-        let room = UNANSWERED_MAX.saturating_sub(self.unanswered.len());
-        for (channel, Payload(payload)) in self.unsent.drain(..room.min(self.unsent.len())) {
-            let parameters: &[&[u8]] = &[channel.as_bytes(), &payload];
-            self.session.send(std::iter::once(Command { sql: NOTIFY_SQL, parameters }));
-            self.unsent_bytes -= payload.len();
-            self.unanswered.push_back(Batch::Notify(channel));
-        }
-        room > 0
-    }
-
-    #[cold]
-    fn answered(&mut self, answer: Result<()>, now: Instant) {
-        match (self.unanswered.pop_front(), answer) {
+    fn answered(&mut self, answer: Result<Rows>, now: Instant) {
+        let (batch, answer) = match (self.unanswered.pop_front(), answer) {
+            (Some(Batch::Outbox(step)), answer) => return self.watch_answered(step, answer, now),
+            (Some(Batch::Ddl(step)), answer) => return self.ddl_answered(step, answer),
+            (batch, answer) => (batch, answer.map(|_| ())),
+        };
+        match (batch, answer) {
             (Some(Batch::Encoding), Ok(())) | (None, _) => {}
             // A server that refused a LISTEN is not listened to, whatever else it answers.
             (Some(Batch::Prepared), Ok(())) if self.session.is_ending() => {}
             (Some(Batch::Prepared), Ok(())) => self.prepared(now),
             (Some(Batch::Encoding | Batch::Prepared), Err(error)) => self.session.fail(error),
-            (Some(Batch::Change(Change { listen, channel })), Ok(())) => {
+            (Some(Batch::Subscription(Subscription { listen, channel })), Ok(())) => {
                 if listen {
                     self.listened.push(channel);
                 }
             }
-            (Some(Batch::Change(change)), Err(error)) => self.refused(change, error),
+            (Some(Batch::Subscription(change)), Err(error)) => self.refused(change, error),
             (Some(Batch::Notify(_)), Ok(())) => self.sent += 1,
             (Some(Batch::Notify(channel)), Err(error)) => self.report_unsent(channel, error),
             (Some(Batch::SelfTest(step)), answer) => self.self_tested(step, answer),
+            (Some(Batch::Outbox(_) | Batch::Ddl(_)), _) => {}
         }
-        let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Change(_)));
+        let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
         if self.is_listening && !has_more_changes && !self.listened.is_empty() {
             let channels = self.take_listened();
             self.report_listening(channels);
@@ -359,26 +350,6 @@ impl ChannelSource {
         if self.sent > 0 && self.unsent.is_empty() && self.unanswered.is_empty() {
             self.report_sent();
         }
-    }
-
-    /// The server refused a LISTEN or UNLISTEN. What is wrong with one name must not stop the others; a
-    /// server that listens to nobody, such as a standby, is not the right one.
-    #[cold]
-    fn refused(&mut self, Change { listen, channel }: Change, error: Error) {
-        let is_about_the_name = error.sqlstate.is_some_and(|sqlstate| sqlstate.is_about_the_command());
-        if !self.is_listening && !is_about_the_name {
-            return self.session.fail(error);
-        }
-        let is_newer = |change: &Change| change.channel == channel;
-        let is_wanted_anew = self.changes.iter().any(is_newer)
-            || self.unanswered.iter().any(|batch| matches!(batch, Batch::Change(change) if is_newer(change)));
-        if !is_wanted_anew && listen {
-            self.wanted.remove(&channel);
-        } else if !is_wanted_anew {
-            self.wanted.insert(channel.clone());
-        }
-        let command = if listen { "listen" } else { "unlisten" };
-        self.reports.push_back(Report::CommandFailed { command, channel, error });
     }
 
     fn prepared(&mut self, now: Instant) {
@@ -390,6 +361,8 @@ impl ChannelSource {
             None => self.report_listening(channels),
         }
         self.was_listening = true;
+        self.begin_watch(now);
+        self.begin_ddl();
     }
 
     /// What the server has confirmed, as far as it is still wanted.
@@ -426,6 +399,9 @@ impl ChannelSource {
         (self.is_listening, self.is_prepared) = (false, false);
         self.listened.clear();
         self.interrupt_self_test();
+        if let Some(outbox) = &mut self.outbox {
+            outbox.disconnected();
+        }
         if self.sent > 0 {
             self.report_sent();
         }
@@ -450,29 +426,5 @@ impl ChannelSource {
             return self.reports.push_back(Report::Failed { error });
         };
         self.reports.push_back(Report::Disconnected { error, retry_in });
-    }
-}
-
-/// `LISTEN "…"` or `UNLISTEN "…"`. Quoting needs no connection: the client's encoding is the server's, and in
-/// those no multi-byte character holds a quote (manual, "Supported Character Sets": server-safe encodings).
-pub(super) fn listen_sql(listen: bool, channel: &Channel) -> Vec<u8> {
-    let mut sql = if listen { b"LISTEN \"".to_vec() } else { b"UNLISTEN \"".to_vec() };
-    for byte in channel.as_bytes() {
-        sql.extend(std::iter::repeat_n(*byte, if *byte == b'"' { 2 } else { 1 }));
-    }
-    sql.push(b'"');
-    sql
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_channel_is_quoted_byte_by_byte() {
-        let sql = |name: &[u8]| listen_sql(true, &Channel::new(name).unwrap());
-        assert_eq!(sql(b"Foo"), b"LISTEN \"Foo\"");
-        assert_eq!(sql(b"a\"; DROP TABLE t; --"), b"LISTEN \"a\"\"; DROP TABLE t; --\"");
-        assert_eq!(sql(b"caf\xe9"), b"LISTEN \"caf\xe9\"");
     }
 }

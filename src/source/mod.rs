@@ -2,22 +2,32 @@
 //! notifications.
 
 pub(crate) mod channels;
+pub(crate) mod ddl;
+mod outbox;
 mod overflow;
+mod requests;
 mod self_test;
 
+use crate::decode::ddl::DdlCommand;
 use crate::error::{Error, SqlState};
 use crate::event::{
-    Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Sent, SessionId,
+    Acknowledged, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Sent,
+    SessionId,
 };
 use crate::metrics::Metrics;
 use crate::pq::Notify;
 use std::time::{Duration, Instant, SystemTime};
+
+/// By this channel the schema `pgwake` wakes its readers; those of DDL have others that begin with it.
+const WAKE_CHANNEL: &str = "pgwake";
 
 /// One step of a source.
 #[derive(Debug)]
 pub(crate) enum Pull {
     /// A notification, whether this session sent it, and how many others of its channel it stands for.
     Notification { notify: Notify, own: bool, folded: u64 },
+    /// The change that the source has at hand.
+    Change,
     /// Anything that is rarer than a notification; in a box, so that those need not carry its size around.
     Report(Box<Report>),
     /// Nothing more until readiness, a command or the deadline.
@@ -29,11 +39,13 @@ pub(crate) enum Pull {
 pub(crate) enum Report {
     Listening { channels: Vec<Channel>, backend_pid: i32, server_version: String, host: String },
     Gap { channels: Vec<Channel>, outage: Outage },
-    Overflow { channels: Vec<Channel>, dropped: u64 },
+    Overflow { channels: Vec<Channel>, dropped: u64, message: &'static str },
     Disconnected { error: Error, retry_in: Duration },
     Failed { error: Error },
     CommandFailed { command: &'static str, channel: Channel, error: Error },
     Sent { count: u64 },
+    Ddl(Box<DdlCommand>),
+    Acknowledged { id: u64 },
 }
 
 /// From the loss of a connection until all channels listen again.
@@ -90,13 +102,13 @@ impl Report {
                     dropped,
                 })
             }
-            Report::Overflow { channels, dropped } => Event::Gap(Gap {
+            Report::Overflow { channels, dropped, message } => Event::Gap(Gap {
                 session,
                 db,
                 channels,
                 reason: GapReason::Overflow,
                 sqlstate: None,
-                message: "notifications came faster than they were taken, and the oldest were dropped",
+                message,
                 lost_at: SystemTime::now(),
                 attempts: 0,
                 dropped: *dropped,
@@ -114,6 +126,8 @@ impl Report {
                 Event::CommandFailed(CommandFailed { session, db, command, channel, sqlstate, message })
             }
             Report::Sent { count } => Event::Sent(Sent { session, db, count: *count }),
+            Report::Ddl(command) => Event::Ddl(command.as_event(session, db)),
+            Report::Acknowledged { id } => Event::Acknowledged(Acknowledged { session, db, id: *id }),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! session listens for the first time, it listens on a channel of its own, and is notified over another
 //! connection.
 
-use super::channels::{Batch, ChannelSource, listen_sql};
+use super::channels::{Batch, ChannelSource};
+use super::requests::listen_sql;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use std::hash::{BuildHasher, Hasher, RandomState};

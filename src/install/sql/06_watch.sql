@@ -212,3 +212,27 @@ CREATE OR REPLACE FUNCTION pgwake.is_stale(w pgwake.watched) RETURNS bool LANGUA
         WHERE t.tgrelid = m AND p.pronamespace = 'pgwake'::regnamespace AND t.tgenabled <> 'D'
           AND p.proname = format('change_%s_%s', w.id, o)))
 $pgwake$;
+
+-- How a table is watched, for readers without a right to the list.
+CREATE OR REPLACE FUNCTION pgwake.watch_of(rel regclass, OUT transport text, OUT channel text)
+  RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT w.transport, w.channel FROM pgwake.watched w WHERE w.relid = rel AND NOT w.ended
+$pgwake$;
+
+-- The same; a table that is not watched is from now on, or is refused. What is watched already stays as it
+-- is. A reader's connection must not wait for long: it would be taken for a frozen one.
+CREATE OR REPLACE FUNCTION pgwake.ensure_watched(rel regclass, make bool, ops text[], payload text,
+    wanted text, columns name[], OUT transport text, OUT channel text) LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
+  IF transport IS NULL AND NOT make THEN
+    RAISE EXCEPTION 'the table % is not watched', rel USING ERRCODE = 'object_not_in_prerequisite_state',
+      HINT = format('SELECT pgwake.watch_table(%L)', rel);
+  ELSIF transport IS NULL THEN
+    PERFORM set_config('lock_timeout', '2s', true);
+    PERFORM pgwake.watch_table(rel, coalesce(ops, '{insert,update,delete,truncate}'),
+      coalesce(payload, 'key'), wanted, columns);
+    SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
+  END IF;
+END $pgwake$;

@@ -92,7 +92,7 @@ DECLARE
   before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
   upto pg_snapshot := nullif(split_part("position", '|', 2), '')::pg_snapshot;
   last bigint := coalesce(nullif(split_part("position", '|', 3), ''), '0')::bigint;
-  relids oid[] := (SELECT c.relids FROM pgwake.consumer c WHERE c.name = consumer);
+  relids oid[];
   o record;
   w pgwake.watched;
   -- At the end of a window that took several calls there may be more since.
@@ -105,6 +105,11 @@ DECLARE
   place bigint;
   change text;
 BEGIN
+  SELECT c.relids INTO relids FROM pgwake.consumer c WHERE c.name = consumer;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no consumer "%"', consumer USING ERRCODE = 'undefined_object',
+      HINT = 'Open it again: somebody has dropped it.';
+  END IF;
   PERFORM pgwake.stay_awake(stay_awake);
   LOOP
     is_new := upto IS NULL;
@@ -178,10 +183,11 @@ $pgwake$;
 -- What a notification refers to that was too large for it.
 CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint) RETURNS SETOF text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT pgwake.change_json(w, o.op, o.part, u.c, o.xid, o.id * 4096 + u.i - 1, 'outbox')
+  SELECT CASE o.watch WHEN 0 THEN u.c
+    ELSE pgwake.change_json(w, o.op, o.part, u.c, o.xid, o.id * 4096 + u.i - 1, 'outbox') END
   FROM (SELECT * FROM pgwake.outbox_0 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_1 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_2 WHERE id = reference) o
-    JOIN pgwake.watched w ON w.id = o.watch, unnest(o.changes) WITH ORDINALITY u (c, i)
+    LEFT JOIN pgwake.watched w ON w.id = o.watch, unnest(o.changes) WITH ORDINALITY u (c, i)
   ORDER BY u.i
 $pgwake$;

@@ -1,0 +1,108 @@
+//! Row changes, as the caller is told of them.
+
+use super::SessionId;
+
+/// What was done to a row, or to all rows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChangeOp {
+    /// A row is new.
+    Insert,
+    /// A row has other values.
+    Update,
+    /// A row is gone.
+    Delete,
+    /// All rows of the table are gone.
+    Truncate,
+}
+
+impl ChangeOp {
+    /// All of them.
+    pub const ALL: [ChangeOp; 4] = [ChangeOp::Insert, ChangeOp::Update, ChangeOp::Delete, ChangeOp::Truncate];
+
+    /// The word used in JSON, in SQL and in C.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ChangeOp::Insert => "insert",
+            ChangeOp::Update => "update",
+            ChangeOp::Delete => "delete",
+            ChangeOp::Truncate => "truncate",
+        }
+    }
+}
+
+/// How changes come from the table to the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Through a table of the schema `pgwake`: at least once, and durable.
+    #[default]
+    Outbox,
+    /// As notifications: at most once.
+    Notify,
+    /// As messages in the write-ahead log, to be read by logical replication.
+    Wal,
+}
+
+impl Transport {
+    /// The word used in JSON, in SQL and in C.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Transport::Outbox => "outbox",
+            Transport::Notify => "notify",
+            Transport::Wal => "wal",
+        }
+    }
+}
+
+/// A row of a watched table was changed. Values are JSON as PostgreSQL wrote it, in UTF-8; with feature
+/// `json` `key_as`, `old_as` and `new_as` turn them into types.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Change<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// What was done.
+    pub op: ChangeOp,
+    /// The schema of the table that is watched.
+    pub schema: &'a str,
+    /// The table that is watched.
+    pub table: &'a str,
+    /// The partition or child that was changed, if it is not the table itself; a name as SQL takes it.
+    pub partition: Option<&'a str>,
+    /// The columns of the primary key, an object; after an update the new ones. `None` for a table without a
+    /// key, for TRUNCATE, and with [`ChangePayload::Wake`](crate::ChangePayload).
+    pub key: Option<&'a str>,
+    /// What the row was, an object: of an update that changed its key only that, of other changes what the
+    /// watch's payload says.
+    pub old: Option<&'a str>,
+    /// What the row is now, an object, as far as the watch's payload says.
+    pub new: Option<&'a str>,
+    /// The names of the columns that an update changed, an array.
+    pub changed: Option<&'a str>,
+    /// Why values are missing: the SQLSTATE of a conversion that failed in the writer's statement.
+    pub unconvertible: Option<&'a str>,
+    /// The transaction.
+    pub xid: Option<u64>,
+    /// The change's number: the same when it comes again, and another one for each other change. What was
+    /// notified without the outbox has none.
+    pub id: Option<u64>,
+    /// How it came.
+    pub transport: Transport,
+    /// All of it, an object.
+    pub json: &'a str,
+}
+
+/// The database keeps what was acknowledged: what came before does not come again.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Acknowledged<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// What [`EventLoop::ack`](crate::EventLoop::ack) was given last before.
+    pub id: u64,
+}

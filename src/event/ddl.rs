@@ -1,0 +1,76 @@
+//! DDL commands, as the caller is told of them.
+
+use super::SessionId;
+
+/// When a DDL event was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DdlPhase {
+    /// Before the command did anything.
+    Before,
+    /// After it was done.
+    After,
+}
+
+impl DdlPhase {
+    /// The word used in JSON and in C.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            DdlPhase::Before => "before",
+            DdlPhase::After => "after",
+        }
+    }
+}
+
+/// A DDL command was run, and its transaction committed.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Ddl<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// Whether it was told before or after the command.
+    pub phase: DdlPhase,
+    /// The command's tag, such as `CREATE TABLE` (manual, "Event Trigger Firing Matrix"), or `login`.
+    pub tag: &'a str,
+    /// What it was done to.
+    pub targets: &'a [DdlTarget],
+    /// 1 for a command that a client sent, more for what functions and extensions run.
+    pub depth: u32,
+    /// Whether all it was done to is temporary.
+    pub temp: bool,
+    /// The transaction, if it had a number then.
+    pub xid: Option<u64>,
+    /// Who did it: the role that the session logged in as.
+    pub user: &'a str,
+    /// The `application_name` of that session.
+    pub app: &'a str,
+    /// All of it, an object in JSON.
+    pub json: &'a str,
+}
+
+/// One object that a DDL command was about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DdlTarget {
+    /// `target`: named in the command, or made by it; `cascade`: went along; `rewrite`: a table that was
+    /// written anew.
+    pub role: String,
+    /// Such as `table` or `table column`.
+    pub object_type: String,
+    /// Its schema, if such objects have one.
+    pub schema: Option<String>,
+    /// Its name, where one name is enough.
+    pub name: Option<String>,
+    /// The column, of a column.
+    pub column: Option<String>,
+    /// Its full name as SQL takes it.
+    pub identity: String,
+    /// Its number in the catalog.
+    pub oid: u32,
+    /// The column's number, or 0.
+    pub subid: i32,
+    /// Whether it is still there.
+    pub exists: bool,
+}

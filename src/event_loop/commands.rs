@@ -1,0 +1,169 @@
+//! What the caller asks of a loop: sessions, channels, notifications, watches. All of it is queued, and sent
+//! on the next turn.
+
+use super::{EventLoop, GENERATION_MAX, INDEX_BITS, Slot, Taken};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Channel, SessionId};
+use crate::metrics::Metrics;
+use crate::options::{DdlOptions, SessionOptions, WatchOptions};
+use crate::pq::Conninfo;
+use crate::reactor::Waker;
+use crate::session::Session;
+use crate::source::channels::ChannelSource;
+use std::time::{Instant, SystemTime};
+
+impl EventLoop {
+    /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in
+    /// the rest.
+    ///
+    /// Returns at once: what becomes of it is told by [`Event::Listening`](crate::Event::Listening) or
+    /// [`Event::Disconnected`](crate::Event::Disconnected). An error is one of the conninfo itself.
+    pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
+        self.connect_with(conninfo, SessionOptions::default())
+    }
+
+    /// Adds a session that works as `options` say.
+    pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
+        let conninfo = Conninfo::parse(conninfo)?;
+        let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
+        let index = free.unwrap_or(self.slots.len());
+        if index >> INDEX_BITS != 0 {
+            return Err(Error::new(ErrorKind::System, "a loop holds at most 65536 sessions"));
+        }
+        let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
+        let id = SessionId(index as u32 | generation << INDEX_BITS);
+        let session = Session::new(conninfo, options.heartbeat, self.background.jobs(id), Instant::now());
+        let source = Some(Box::new(ChannelSource::new(session, &options)));
+        let slot = Slot { generation, source, timer: None, is_connecting: false };
+        match self.slots.get_mut(index) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
+        self.schedule(index)?;
+        Ok(id)
+    }
+
+    /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
+    /// more.
+    pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
+        let index = self.index(session)?;
+        self.taken = Taken::Nothing;
+        self.turn = self.turn.filter(|turn| *turn != index);
+        let slot = &mut self.slots[index];
+        slot.source = None;
+        if let Some(timer) = slot.timer.take() {
+            self.timers.remove(&(timer, index));
+        }
+        self.admit(index);
+        // Another session may have its turn to connect now.
+        self.nudge()
+    }
+
+    /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
+    /// to lower case, any bytes but NUL. [`Event::Listening`](crate::Event::Listening) tells when the server
+    /// has confirmed it.
+    pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.listen(channel)?;
+        self.enqueue(index)
+    }
+
+    /// Stops listening on a channel. Notifications that are on their way still come.
+    pub fn unlisten(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.unlisten(channel)?;
+        self.enqueue(index)
+    }
+
+    /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session
+    /// is connected. [`Event::Sent`](crate::Event::Sent) tells when all that was queued is committed,
+    /// [`Event::CommandFailed`](crate::Event::CommandFailed) what was not. A payload has up to 7999 bytes in
+    /// the server's encoding.
+    pub fn notify(
+        &mut self,
+        session: SessionId,
+        channel: impl AsRef<[u8]>,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.source(index)?.notify(channel, payload.as_ref())?;
+        self.enqueue(index)
+    }
+
+    /// Watches a table: each change of a row comes as an [`Event::Change`](crate::Event::Change), from when
+    /// [`Event::Listening`](crate::Event::Listening) names the channel `pgwake` on. See
+    /// [`watch_with`](Self::watch_with).
+    pub fn watch(&mut self, session: SessionId, table: &str) -> Result<()> {
+        self.watch_with(session, WatchOptions::new().table(table))
+    }
+
+    /// Watches tables as `options` say, once for each session. The schema `pgwake` must be in the database:
+    /// the command `pgwake install` puts it there. [`Event::CommandFailed`](crate::Event::CommandFailed)
+    /// tells what the server refuses.
+    pub fn watch_with(&mut self, session: SessionId, options: WatchOptions) -> Result<()> {
+        let index = self.index(session)?;
+        self.source(index)?.watch(options, Instant::now())?;
+        self.enqueue(index)
+    }
+
+    /// Hears of DDL commands: each comes as an [`Event::Ddl`](crate::Event::Ddl), once for each session. The
+    /// schema `pgwake` must be in the database, with the event triggers that only a superuser can make.
+    pub fn watch_ddl(&mut self, session: SessionId, options: DdlOptions) -> Result<()> {
+        let index = self.index(session)?;
+        self.source(index)?.watch_ddl(options)?;
+        self.enqueue(index)
+    }
+
+    /// Acknowledges all changes that were told up to the one with this `id`, for a session with
+    /// [`manual_ack`](WatchOptions::manual_ack): they do not come again.
+    /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it.
+    pub fn ack(&mut self, session: SessionId, id: u64) -> Result<()> {
+        let index = self.index(session)?;
+        self.source(index)?.ack(id, Instant::now())?;
+        self.enqueue(index)
+    }
+
+    /// What a session has done so far. A copy: it does not change any more.
+    pub fn metrics(&self, session: SessionId) -> Result<Metrics> {
+        let index = self.index(session)?;
+        let Some(source) = &self.slots[index].source else { return Ok(Metrics::default()) };
+        let mut metrics = source.metrics.clone();
+        if let Some((sent_at, round_trip)) = source.last_probe() {
+            metrics.last_probe = SystemTime::now().checked_sub(sent_at.elapsed());
+            metrics.probe_round_trip = Some(round_trip);
+        }
+        (metrics.stalls, metrics.longest_stall) = (self.stalls, self.longest_stall);
+        Ok(metrics)
+    }
+
+    /// A handle by which another thread ends a waiting [`next`](Self::next).
+    pub fn waker(&self) -> Waker {
+        self.reactor.waker().clone()
+    }
+
+    /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
+    /// `next`.
+    fn enqueue(&mut self, index: usize) -> Result<()> {
+        if !self.ready.contains(&index) {
+            self.ready.push_back(index);
+        }
+        self.nudge()
+    }
+
+    pub(super) fn index(&self, session: SessionId) -> Result<usize> {
+        let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        let is_known = self.slots.get(index).is_some_and(|slot| slot.source.is_some());
+        if is_known && self.id(index) == session {
+            return Ok(index);
+        }
+        Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
+    }
+
+    fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
+        let source = self.slots[index].source.as_deref_mut();
+        source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
+    }
+}

@@ -1,0 +1,163 @@
+//! What is watched, and how: tables and DDL.
+
+use super::bounded;
+use crate::event::{ChangeOp, Transport};
+use std::time::Duration;
+
+/// How often a reader looks by itself, whether it was woken or not.
+const FALLBACK_POLL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// What a change tells of its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChangePayload {
+    /// Nothing: that the table was changed, once for each statement, and counted.
+    Wake,
+    /// The key.
+    Key,
+    /// The key, and what an update changed.
+    Changed,
+    /// The whole row, as it was and as it is.
+    Row,
+}
+
+impl ChangePayload {
+    /// The word used in SQL and in C.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ChangePayload::Wake => "wake",
+            ChangePayload::Key => "key",
+            ChangePayload::Changed => "changed",
+            ChangePayload::Row => "row",
+        }
+    }
+}
+
+/// Which tables a session watches, and how.
+///
+/// A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns`
+/// say; one that is watched already stays as it is. The schema `pgwake` must be there: the command `pgwake
+/// install` puts it in, as does [`install::install`](crate::install::install).
+#[derive(Debug, Clone, Default)]
+pub struct WatchOptions {
+    pub(crate) tables: Vec<String>,
+    pub(crate) consumer: Option<String>,
+    pub(crate) from_start: bool,
+    pub(crate) only_watched: bool,
+    pub(crate) ops: Vec<ChangeOp>,
+    pub(crate) payload: Option<ChangePayload>,
+    pub(crate) transport: Transport,
+    pub(crate) columns: Vec<String>,
+    pub(crate) fallback_poll: Option<Duration>,
+    pub(crate) manual_ack: bool,
+}
+
+impl WatchOptions {
+    /// No table yet; a consumer that goes with its session.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Watches this table, too: a name as SQL takes it, `orders`, `sales.orders` or `"Orders"`.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.tables.push(table.into());
+        self
+    }
+
+    /// Reads under a name for which the database keeps the position, so that nothing is missed between two
+    /// runs: at least once. One session at a time reads under a name. A name that is not used any more keeps
+    /// the outbox from being cleaned: forget it with `SELECT pgwake.drop_consumer(name)`.
+    pub fn consumer(mut self, name: impl Into<String>) -> Self {
+        self.consumer = Some(name.into());
+        self
+    }
+
+    /// A consumer that is new begins with the oldest change that is still there, not with the next one.
+    pub fn from_start(mut self, from_start: bool) -> Self {
+        self.from_start = from_start;
+        self
+    }
+
+    /// Refuses tables that are not watched already, instead of making triggers.
+    pub fn only_watched(mut self, only_watched: bool) -> Self {
+        self.only_watched = only_watched;
+        self
+    }
+
+    /// Which operations a table is watched for that was not watched yet. All unless said otherwise.
+    pub fn ops(mut self, ops: impl IntoIterator<Item = ChangeOp>) -> Self {
+        self.ops = ops.into_iter().collect();
+        self
+    }
+
+    /// What the changes of such a table tell. [`ChangePayload::Key`] unless said otherwise.
+    pub fn payload(mut self, payload: ChangePayload) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// How the changes of such a table come. [`Transport::Outbox`] unless said otherwise.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Which columns the changes of such a table tell. All unless said otherwise.
+    pub fn columns<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+        self.columns = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How often the outbox is looked at although nobody has woken the session: for writers that died between
+    /// waking it and committing, for prepared transactions, and for a full notification queue. Zero: never. 5
+    /// s unless said otherwise.
+    pub fn fallback_poll(mut self, every: Duration) -> Self {
+        self.fallback_poll = Some(bounded(every));
+        self
+    }
+
+    /// Acknowledges by [`EventLoop::ack`](crate::EventLoop::ack) alone. Otherwise a change is taken for done
+    /// when the next event is asked for, and the database hears of it about once a second.
+    pub fn manual_ack(mut self, manual_ack: bool) -> Self {
+        self.manual_ack = manual_ack;
+        self
+    }
+
+    pub(crate) fn fallback(&self) -> Duration {
+        self.fallback_poll.unwrap_or(FALLBACK_POLL_DEFAULT)
+    }
+}
+
+/// Which DDL commands a session hears of.
+#[derive(Debug, Clone, Default)]
+pub struct DdlOptions {
+    pub(crate) tags: Vec<String>,
+    pub(crate) temp: bool,
+    pub(crate) nested: bool,
+}
+
+impl DdlOptions {
+    /// All commands that clients send, but those on temporary objects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only commands with these tags, such as `DROP TABLE`. The tag `login` must be asked for (PostgreSQL 17
+    /// and later).
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Also commands on temporary objects.
+    pub fn temp(mut self, temp: bool) -> Self {
+        self.temp = temp;
+        self
+    }
+
+    /// Also what functions, triggers and extensions run.
+    pub fn nested(mut self, nested: bool) -> Self {
+        self.nested = nested;
+        self
+    }
+}

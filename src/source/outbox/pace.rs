@@ -1,0 +1,158 @@
+//! When the outbox is read next: at once when somebody rang, soon while writers are at work, now and then in
+//! any case.
+
+use std::time::{Duration, Instant};
+
+/// How soon it is looked again while writers are at work; doubled until something comes.
+const WAIT_MIN: Duration = Duration::from_millis(2);
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// From so many changes in one page on, the reader stays awake, and writers need not ring.
+const BUSY_CHANGES: usize = 16;
+
+/// A caller that takes longer for a page is too slow to be relied on.
+const QUICK_TIME_MAX: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Zero: never by itself.
+    fallback: Duration,
+    next: Option<Instant>,
+    is_rung: bool,
+    wait: Duration,
+    asked_at: Option<Instant>,
+    answered_at: Option<Instant>,
+    /// How long the last answer took: it is not asked more than half of the time because somebody rings.
+    took: Duration,
+    is_busy: bool,
+    /// The last read took the duty to ring from the writers.
+    was_awake: bool,
+}
+
+impl Pace {
+    pub(super) fn new(fallback: Duration) -> Self {
+        Pace {
+            fallback,
+            next: None,
+            is_rung: false,
+            wait: WAIT_MIN,
+            asked_at: None,
+            answered_at: None,
+            took: Duration::ZERO,
+            is_busy: false,
+            was_awake: false,
+        }
+    }
+
+    /// A consumer was opened: the first look.
+    pub(super) fn begin(&mut self, now: Instant) {
+        *self = Pace { next: Some(now), ..Pace::new(self.fallback) };
+    }
+
+    /// Somebody rang.
+    pub(super) fn ring(&mut self) {
+        self.is_rung = true;
+    }
+
+    /// When to read.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let rung = self.answered_at.filter(|_| self.is_rung).map(|at| at + self.took);
+        [self.next, rung].into_iter().flatten().min()
+    }
+
+    /// A page is being asked for. Whether the reader will ask again within a few milliseconds, so that nobody
+    /// need ring.
+    pub(super) fn asked(&mut self, now: Instant) -> bool {
+        (self.next, self.is_rung, self.asked_at) = (None, false, Some(now));
+        self.was_awake = self.is_busy;
+        self.was_awake
+    }
+
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.took = self.asked_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.answered_at = Some(now);
+    }
+
+    /// All of a page was told, which had that many changes and ended with this advice (`install/README.md`).
+    pub(super) fn told(&mut self, now: Instant, advice: u64, changes: usize) {
+        let is_quick = self.answered_at.is_none_or(|at| now.saturating_duration_since(at) < QUICK_TIME_MAX);
+        self.is_busy = is_quick && changes >= BUSY_CHANGES;
+        self.wait = if changes > 0 { WAIT_MIN } else { (self.wait * 2).min(WAIT_MAX) };
+        self.next = match advice {
+            1 => Some(now),
+            2 => Some(now + self.wait),
+            // To sleep, the duty to ring must have been given back before the last look.
+            _ if self.was_awake => Some(now),
+            _ => (!self.fallback.is_zero()).then(|| now + self.fallback),
+        };
+    }
+
+    /// The server refused to read: not before then.
+    pub(super) fn put_off(&mut self, until: Instant) {
+        (self.next, self.is_rung, self.is_busy) = (Some(until), false, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_ring_is_answered_at_once_but_not_all_of_the_time() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Duration::ZERO);
+        assert_eq!(pace.next(), None);
+        pace.begin(start);
+        assert_eq!(pace.next(), Some(start));
+        assert!(!pace.asked(start));
+        pace.answered(start + 3 * MS);
+        pace.told(start + 3 * MS, 0, 0);
+        assert_eq!(pace.next(), None, "no fallback was asked for");
+        pace.ring();
+        assert_eq!(pace.next(), Some(start + 6 * MS));
+    }
+
+    #[test]
+    fn while_writers_are_at_work_it_looks_again_and_again() {
+        let start = Instant::now();
+        let mut pace = Pace::new(5000 * MS);
+        pace.begin(start);
+        let mut waits = Vec::new();
+        for changes in [1, 0, 0, 1, 0] {
+            pace.asked(start);
+            pace.answered(start);
+            pace.told(start, 2, changes);
+            waits.push(pace.next().unwrap() - start);
+        }
+        assert_eq!(waits, [2 * MS, 4 * MS, 8 * MS, 2 * MS, 4 * MS]);
+        pace.told(start, 0, 0);
+        assert_eq!(pace.next(), Some(start + 5000 * MS));
+        pace.told(start, 1, 1000);
+        assert_eq!(pace.next(), Some(start));
+    }
+
+    #[test]
+    fn a_busy_reader_stays_awake_and_looks_once_more_before_it_sleeps() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Duration::ZERO);
+        pace.begin(start);
+        assert!(!pace.asked(start));
+        pace.answered(start);
+        pace.told(start, 2, 100);
+        assert!(pace.asked(start + 2 * MS), "much came, and was taken at once");
+        pace.answered(start + 3 * MS);
+        pace.told(start + 3 * MS, 0, 0);
+        assert_eq!(pace.next(), Some(start + 3 * MS));
+        assert!(!pace.asked(start + 3 * MS));
+        pace.answered(start + 4 * MS);
+        pace.told(start + 4 * MS, 0, 0);
+        assert_eq!(pace.next(), None);
+        pace.ring();
+        pace.asked(start + 10 * MS);
+        pace.answered(start + 10 * MS);
+        pace.told(start + 100 * MS, 2, 100);
+        assert!(!pace.asked(start + 102 * MS), "the caller is too slow");
+    }
+}
