@@ -4,60 +4,12 @@
 
 mod common;
 
+use common::command::{Running, complaint, pgwake, run};
 use common::{PASSWORD, PATIENCE, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-
-fn pgwake(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwake"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    pgwake(arguments).output().unwrap()
-}
-
-/// A running command, read line by line.
-struct Running {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = pgwake(arguments).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Running { child, lines }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line
-    }
-
-    fn json(&mut self) -> Value {
-        let line = self.line();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    fn status(mut self) -> i32 {
-        self.child.wait().unwrap().code().expect("ended by a signal")
-    }
-}
-
-/// The one sentence on stderr, and the status.
-fn complaint(arguments: &[&str]) -> (String, i32) {
-    let output = run(arguments);
-    assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
-    (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
-}
+use std::io::{BufRead, Read, Write};
+use std::process::Stdio;
 
 #[test]
 fn listen_prints_json_lines_until_the_count_is_reached() {

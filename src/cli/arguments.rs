@@ -1,6 +1,7 @@
 //! What may be typed: the grammar of the command line, and its help.
 
 use clap::{Args, Parser, ValueEnum};
+use pgwake::{ChangeOp, ChangePayload, Transport};
 use std::time::Duration;
 
 /// Wakes you up when PostgreSQL has something to tell.
@@ -17,6 +18,7 @@ Start here:
   pgwake demo                      see it work, on a throw-away server of its own
   pgwake -d dbname=app listen jobs  hear notifications
   pgwake -d dbname=app notify jobs 'hello'
+  pgwake -d dbname=app watch orders see each change of a table
 
 Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
 Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
@@ -61,8 +63,31 @@ pub(crate) enum Subcommand {
     Install(Install),
     /// Take the schema pgwake out of the database again, with all its triggers
     Uninstall(Install),
+    /// Print the changes of rows, made known by triggers, as they are committed
+    Watch(Watch),
+    /// Take the triggers of watch off tables again
+    Unwatch(Unwatch),
+    /// Print DDL commands as they are committed
+    Ddl(Ddl),
+    /// Say what would go wrong here: with the server, with what stands before it, with what is watched. Exit
+    /// status 1 if anything would
+    Check,
+    /// Show the server, its notification queue, what is watched, and who lags
+    Status(Status),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
+}
+
+/// When a command that streams is to end.
+#[derive(Debug, Args)]
+pub(crate) struct Until {
+    /// End after that many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after that long
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -71,13 +96,8 @@ pub(crate) struct Listen {
     #[arg(required = true, value_name = "CHANNEL")]
     pub(crate) channels: Vec<String>,
 
-    /// End after that many notifications
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-
-    /// End after that long
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-    pub(crate) duration: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) until: Until,
 
     /// Leave out notifications that this session sent itself
     #[arg(long)]
@@ -128,6 +148,105 @@ pub(crate) struct Install {
     /// Print the SQL instead of running it
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Tables, as SQL names them: orders, sales.orders, '"Orders"'
+    #[arg(required = true, value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+
+    /// Read under this name: the database keeps its position, and the next run goes on where this one ended
+    #[arg(long, value_name = "CONSUMER")]
+    pub(crate) name: Option<String>,
+
+    /// With a new name, begin with the oldest change that is still there
+    #[arg(long)]
+    pub(crate) from_start: bool,
+
+    /// Which operations to watch, where the table is not watched yet; all by default
+    #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op)]
+    pub(crate) ops: Vec<ChangeOp>,
+
+    /// What a change tells, where the table is not watched yet: wake, key, changed or row; key by default
+    #[arg(long, value_name = "PAYLOAD", value_parser = payload)]
+    pub(crate) payload: Option<ChangePayload>,
+
+    /// How changes come, where the table is not watched yet: outbox (at least once), notify (at most once,
+    /// and all writers of the cluster wait for each other) or wal
+    #[arg(long, value_name = "TRANSPORT", value_parser = transport, default_value = "outbox")]
+    pub(crate) transport: Transport,
+
+    /// Which columns a change tells, where the table is not watched yet; all by default
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+
+    /// Neither install the schema pgwake nor make triggers: refuse what is not watched
+    #[arg(long)]
+    pub(crate) no_install: bool,
+
+    #[command(flatten)]
+    pub(crate) until: Until,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unwatch {
+    /// Tables, as SQL names them
+    #[arg(required = true, value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ddl {
+    /// Only commands with these tags: 'DROP TABLE,ALTER TABLE'. login must be asked for (PostgreSQL 17)
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    pub(crate) tags: Vec<String>,
+
+    /// Also commands on temporary objects
+    #[arg(long)]
+    pub(crate) temp: bool,
+
+    /// Also what functions, triggers and extensions run
+    #[arg(long)]
+    pub(crate) nested: bool,
+
+    /// Do not install the schema pgwake
+    #[arg(long)]
+    pub(crate) no_install: bool,
+
+    /// Nobody needs these events any more: the database need not tell them
+    #[arg(long)]
+    pub(crate) remove: bool,
+
+    #[command(flatten)]
+    pub(crate) until: Until,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Show it again every 2 s
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// The word, if it is one of these.
+fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
+    let known_names = || known.iter().map(&name).collect::<Vec<_>>().join(", ");
+    let found = known.iter().copied().find(|item| name(item) == text);
+    found.ok_or_else(|| format!("take one of {}", known_names()))
+}
+
+fn op(text: &str) -> Result<ChangeOp, String> {
+    word(text, &ChangeOp::ALL, ChangeOp::as_str)
+}
+
+fn payload(text: &str) -> Result<ChangePayload, String> {
+    use ChangePayload::{Changed, Key, Row, Wake};
+    word(text, &[Wake, Key, Changed, Row], ChangePayload::as_str)
+}
+
+fn transport(text: &str) -> Result<Transport, String> {
+    word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
 }
 
 /// `250ms`, `5s`, `2m`, `1h`.

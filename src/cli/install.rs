@@ -1,9 +1,11 @@
-//! `pgwake install` and `uninstall`: one transaction each, or its text.
+//! `pgwake install` and `uninstall`: one transaction each, or its text; and for the commands that need the
+//! schema, whether it is there.
 
+use super::Failure;
 use super::arguments::Install;
-use super::{Failure, not_connected};
-use pgwake::install;
-use pgwake::pq::{Connection, Conninfo, ResultStatus};
+use super::query;
+use pgwake::pq::Connection;
+use pgwake::{Error, SqlState, install};
 use std::io::Write;
 
 pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
@@ -19,23 +21,51 @@ fn run(dsn: &str, arguments: &Install, script: &str, done: &str) -> Result<(), F
         std::io::stdout().write_all(script.as_bytes())?;
         return Ok(());
     }
-    let mut connection = Connection::connect(&Conninfo::parse(dsn)?)
-        .map_err(|error| not_connected(&error.message, error.sqlstate))?;
-    connection.send_query(script)?;
-    let mut outcome = Ok(());
-    while let Some(result) = connection.result() {
-        if result.status() == ResultStatus::Failed {
-            outcome = Err(result.error());
-        }
-    }
-    // An open transaction goes with the connection: it is all or nothing.
-    outcome.map_err(|error| match error.sqlstate.as_ref().map(pgwake::SqlState::as_str) {
+    execute(&mut query::connect(dsn)?, script)?;
+    log::info!("{done}");
+    Ok(())
+}
+
+/// An open transaction goes with the connection: it is all or nothing.
+fn execute(connection: &mut Connection, script: &str) -> Result<(), Failure> {
+    query::script(connection, script).map_err(|error| match code(&error) {
         Some("42501") => {
             Failure::Running(format!("{error}; a role that may CREATE in this database can do it"))
         }
         Some("2BP01") => Failure::Running(format!("{error}; something else uses it: drop that first")),
         _ => error.into(),
-    })?;
-    log::info!("{done}");
+    })
+}
+
+/// Installs the schema where it is missing or of an older version.
+pub(crate) fn ensure(dsn: &str) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let version = match version(&mut connection) {
+        Ok(version) => version,
+        Err(error) if matches!(code(&error), Some("3F000" | "42883")) => 0,
+        // Somebody else has installed it, and this role may use what it was granted.
+        Err(error) if code(&error) == Some("42501") => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if version > install::VERSION {
+        return Err(Failure::Running(format!(
+            "the schema pgwake of this database has version {version}, and this program knows {}: upgrade it",
+            install::VERSION
+        )));
+    }
+    if version < install::VERSION {
+        execute(&mut connection, &install::install())?;
+        log::info!("the schema pgwake is installed");
+    }
     Ok(())
+}
+
+/// The version of the schema that is there.
+pub(crate) fn version(connection: &mut Connection) -> Result<u32, Error> {
+    let rows = query::rows(connection, "SELECT pgwake.version()", &[])?;
+    Ok(rows.first().and_then(|row| row.first()).and_then(|version| version.parse().ok()).unwrap_or_default())
+}
+
+fn code(error: &Error) -> Option<&str> {
+    error.sqlstate.as_ref().map(SqlState::as_str)
 }

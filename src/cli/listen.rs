@@ -1,15 +1,15 @@
-//! `pgwake listen`: prints what comes until the count is reached, the time is over, or somebody says stop.
+//! `pgwake listen`: prints what is notified, or runs a command for it.
 
+use super::Failure;
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
 use super::output::Output;
 use super::stop::{Stop, wake_on_children};
-use super::{Failure, not_connected};
+use super::stream::{Stream, Take};
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
-    let until = arguments.duration.map(|duration| Instant::now() + duration);
     let mut events = EventLoop::with_options(EventLoopOptions::new().spin(arguments.spin))?;
     let overflow = if arguments.coalesce { Overflow::Coalesce } else { Overflow::Block };
     let options = SessionOptions::new()
@@ -21,51 +21,36 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     for channel in &arguments.channels {
         events.listen(session, channel)?;
     }
-    let stop = Stop::on_signals(events.waker())?;
-    let mut output = Output::new(format);
-    let mut jobs =
-        (!arguments.exec.is_empty()).then(|| Jobs::new(arguments.exec.clone(), arguments.jobs.into()));
-    if jobs.is_some() {
+    let mut stream = Stream::new(&events, format, &arguments.until)?;
+    let exec = &arguments.exec;
+    let mut taker = Notifications((!exec.is_empty()).then(|| Jobs::new(exec.clone(), arguments.jobs.into())));
+    if taker.0.is_some() {
         wake_on_children(events.waker())?;
     }
-    let (mut is_connected, mut left) = (false, arguments.count.unwrap_or(u64::MAX));
-    // A batch is written when the loop has nothing more at hand; only then may it sleep.
-    let mut is_batch_open = false;
-    while left > 0 && !stop.is_asked_for() {
-        let remaining = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if remaining == Some(Duration::ZERO) {
-            break;
-        }
-        let Some(event) = events.next(if is_batch_open { Some(Duration::ZERO) } else { remaining })? else {
-            output.flush()?;
-            is_batch_open = false;
-            jobs.as_mut().map_or(Ok(()), Jobs::go_on)?;
-            continue;
-        };
-        match event {
-            Event::Notification(_) => left -= 1,
-            Event::Listening(_) => is_connected = true,
-            Event::Disconnected(lost) if !is_connected => {
-                return Err(not_connected(lost.message, lost.sqlstate));
-            }
-            Event::Failed(failed) => {
-                output.write(&event)?;
-                output.flush()?;
-                return Err(not_connected(failed.message, failed.sqlstate));
-            }
-            _ => {}
-        }
-        match &mut jobs {
-            Some(jobs) => jobs.run_for(&event)?,
-            None => output.write(&event)?,
-        }
-        is_batch_open = true;
-    }
+    stream.run(&mut events, &mut taker)?;
     events.disconnect(session)?;
-    if let Some(jobs) = jobs {
-        finish(jobs, &mut events, &stop)?;
+    if let Some(jobs) = taker.0 {
+        finish(jobs, &mut events, &stream.stop)?;
     }
-    output.flush()
+    Ok(())
+}
+
+/// Printed, unless something is run for each.
+struct Notifications(Option<Jobs>);
+
+impl Take for Notifications {
+    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        match &mut self.0 {
+            Some(jobs) => jobs.run_for(event)?,
+            None => output.write(event)?,
+        }
+        Ok(matches!(event, Event::Notification(_)))
+    }
+
+    fn rest(&mut self, _: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+        self.0.as_mut().map_or(Ok(()), Jobs::go_on)?;
+        Ok(None)
+    }
 }
 
 /// Runs what still waits. No event comes any more but the news that a run has ended.

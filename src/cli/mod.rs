@@ -9,9 +9,13 @@ mod jobs;
 mod listen;
 mod notify;
 mod output;
+mod query;
 mod server;
+mod status;
 mod stop;
+mod stream;
 mod version;
+mod watch;
 
 use arguments::{Arguments, Subcommand};
 use clap::Parser;
@@ -58,6 +62,11 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
         Subcommand::Notify(notify) => notify::run(dsn, notify),
+        Subcommand::Watch(watch) => watch::watch(dsn, arguments.format, watch),
+        Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
+        Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
+        Subcommand::Check => status::check(dsn, arguments.format),
+        Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Version => version::run(),
     };
     match done {

@@ -3,12 +3,13 @@
 
 use super::Failure;
 use super::arguments::Format;
-use pgwake::{Channel, Event, json};
+use pgwake::{Change, Channel, Ddl, Event, json};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::SystemTime;
 
 /// Stdout, written per batch: the caller flushes when there is nothing more to write for now.
+#[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
     out: BufWriter<StdoutLock<'static>>,
@@ -80,10 +81,44 @@ fn describe(line: &mut String, event: &Event<'_>) {
         Event::Sent(s) => {
             let _ = write!(line, "sent          {}", s.count);
         }
+        Event::Change(c) => describe_change(line, c),
+        Event::Ddl(d) => describe_ddl(line, d),
+        Event::Acknowledged(a) => {
+            let _ = write!(line, "acknowledged  {}", a.id);
+        }
         other => {
             let _ = write!(line, "{other:?}");
         }
     }
+}
+
+fn describe_change(line: &mut String, change: &Change<'_>) {
+    let _ = write!(line, "{:<12}  ", change.op.as_str());
+    printable(line, format!("{}.{}", change.schema, change.table).as_bytes());
+    let parts = [("", change.key), ("old ", change.old), ("new ", change.new), ("changed ", change.changed)];
+    for (name, json) in parts {
+        if let Some(json) = json {
+            let _ = write!(line, "  {name}");
+            printable(line, json.as_bytes());
+        }
+    }
+    if let Some(sqlstate) = change.unconvertible {
+        let _ = write!(line, "  (its values could not be converted: {sqlstate})");
+    }
+}
+
+fn describe_ddl(line: &mut String, ddl: &Ddl<'_>) {
+    let _ = write!(line, "ddl           {}  ", ddl.tag);
+    for (i, target) in ddl.targets.iter().enumerate() {
+        line.push_str(if i == 0 { "" } else { ", " });
+        let _ = write!(line, "{} ", target.object_type);
+        printable(line, target.identity.as_bytes());
+        if target.role != "target" {
+            let _ = write!(line, " ({})", target.role);
+        }
+    }
+    line.push_str("  by ");
+    printable(line, ddl.user.as_bytes());
 }
 
 fn names(line: &mut String, channels: &[Channel]) {
@@ -95,7 +130,7 @@ fn names(line: &mut String, channels: &[Channel]) {
 
 /// Text as it is; control characters and bytes that are not UTF-8 as `\xNN`, what changes the direction of
 /// text or ends a line as `\u{…}`.
-fn printable(line: &mut String, bytes: &[u8]) {
+pub(crate) fn printable(line: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             let _ = match c {

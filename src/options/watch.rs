@@ -1,7 +1,7 @@
 //! What is watched, and how: tables and DDL.
 
 use super::bounded;
-use crate::event::{ChangeOp, Transport};
+use crate::event::{ChangeOp, Channel, Transport};
 use std::time::Duration;
 
 /// How often a reader looks by itself, whether it was woken or not.
@@ -137,6 +137,20 @@ pub struct DdlOptions {
 }
 
 impl DdlOptions {
+    /// The channel by which the database tells of such commands. Whoever asks for the same shares it.
+    pub fn channel(&self) -> Channel {
+        let DdlOptions { tags, temp, nested } = self;
+        if tags.is_empty() && !temp && !nested {
+            return Channel::of_name("pgwake_ddl");
+        }
+        // FNV-1a: the same in every version of ours.
+        let text = format!("{temp} {nested} {}", tags.join(","));
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Channel::of_name(&format!("pgwake_ddl_{hash:016x}"))
+    }
+
     /// All commands that clients send, but those on temporary objects.
     pub fn new() -> Self {
         Self::default()
@@ -159,5 +173,21 @@ impl DdlOptions {
     pub fn nested(mut self, nested: bool) -> Self {
         self.nested = nested;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_of_ddl_has_a_channel_of_its_own() {
+        let name = |options: &DdlOptions| options.channel().to_string();
+        assert_eq!(name(&DdlOptions::new()), "pgwake_ddl");
+        let dropped = DdlOptions::new().tags(["DROP TABLE"]);
+        assert_eq!(name(&dropped), name(&dropped.clone()));
+        assert_ne!(name(&dropped), name(&dropped.clone().temp(true)));
+        assert_ne!(name(&dropped.clone().nested(true)), name(&dropped.clone().temp(true)));
+        assert!(name(&dropped).len() <= crate::event::CHANNEL_BYTES_MAX);
     }
 }

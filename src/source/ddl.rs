@@ -1,9 +1,9 @@
 //! DDL over a session: the schema `pgwake` notifies of each command on a channel that stands for what was
 //! asked for.
 
+use super::Report;
 use super::channels::{Batch, ChannelSource};
 use super::outbox::{FETCH_SQL, advised, array};
-use super::{Report, WAKE_CHANNEL};
 use crate::decode::ddl::DdlCommand;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Channel;
@@ -31,23 +31,9 @@ pub(super) struct DdlReader {
 
 impl DdlReader {
     pub(super) fn new(options: DdlOptions) -> Self {
-        let channel = channel(&options);
+        let channel = options.channel();
         DdlReader { options, channel, is_watching: false }
     }
-}
-
-/// Whoever asks for the same shares a channel, and the database has one entry for all of them.
-pub(crate) fn channel(options: &DdlOptions) -> Channel {
-    let DdlOptions { tags, temp, nested } = options;
-    if tags.is_empty() && !temp && !nested {
-        return Channel::of_name(&format!("{WAKE_CHANNEL}_ddl"));
-    }
-    // FNV-1a: the same in every version of ours.
-    let text = format!("{temp} {nested} {}", tags.join(","));
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    Channel::of_name(&format!("{WAKE_CHANNEL}_ddl_{hash:016x}"))
 }
 
 impl ChannelSource {
@@ -120,21 +106,5 @@ impl ChannelSource {
             None => self.reports.push_back(Report::Ddl(Box::new(command))),
         }
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_for_has_a_channel_of_its_own() {
-        let name = |options: &DdlOptions| channel(options).to_string();
-        assert_eq!(name(&DdlOptions::new()), "pgwake_ddl");
-        let dropped = DdlOptions::new().tags(["DROP TABLE"]);
-        assert_eq!(name(&dropped), name(&dropped.clone()));
-        assert_ne!(name(&dropped), name(&dropped.clone().temp(true)));
-        assert_ne!(name(&dropped.clone().nested(true)), name(&dropped.clone().temp(true)));
-        assert!(name(&dropped).len() <= crate::event::CHANNEL_BYTES_MAX);
     }
 }

@@ -2,6 +2,8 @@
 //! an event instead of for a time.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[cfg(feature = "command")]
+pub(crate) mod command;
 pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;

@@ -1,0 +1,50 @@
+//! One command to the server, and its rows: what the commands that do not stream have in common.
+
+use super::{Failure, not_connected};
+use pgwake::Error;
+use pgwake::pq::{Connection, Conninfo, QueryResult, ResultStatus};
+
+/// Connects for one's own queries.
+pub(crate) fn connect(dsn: &str) -> Result<Connection, Failure> {
+    Connection::connect(&Conninfo::parse(dsn)?).map_err(|error| not_connected(&error.message, error.sqlstate))
+}
+
+/// Runs one command on a connection of its own.
+pub(crate) fn run(dsn: &str, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<String>>, Failure> {
+    Ok(rows(&mut connect(dsn)?, sql, parameters)?)
+}
+
+/// Runs one command; its rows, NULL as nothing.
+pub(crate) fn rows(
+    connection: &mut Connection,
+    sql: &str,
+    parameters: &[&str],
+) -> Result<Vec<Vec<String>>, Error> {
+    let parameters: Vec<&[u8]> = parameters.iter().map(|parameter| parameter.as_bytes()).collect();
+    connection.send_query_params(sql.as_bytes(), &parameters)?;
+    taken(connection).map(|result| result.map_or_else(Vec::new, |result| texts(&result)))
+}
+
+/// Runs several commands at once, as one transaction unless they say otherwise.
+pub(crate) fn script(connection: &mut Connection, sql: &str) -> Result<(), Error> {
+    connection.send_query(sql)?;
+    taken(connection).map(|_| ())
+}
+
+fn taken(connection: &mut Connection) -> Result<Option<QueryResult>, Error> {
+    let mut outcome = Ok(None);
+    while let Some(result) = connection.result() {
+        match result.status() {
+            ResultStatus::Failed => outcome = Err(result.error()),
+            ResultStatus::Rows => outcome = outcome.map(|_| Some(result)),
+            _ => {}
+        }
+    }
+    outcome
+}
+
+fn texts(result: &QueryResult) -> Vec<Vec<String>> {
+    let text =
+        |row, column| String::from_utf8_lossy(result.value(row, column).unwrap_or_default()).into_owned();
+    (0..result.rows()).map(|row| (0..result.columns()).map(|column| text(row, column)).collect()).collect()
+}

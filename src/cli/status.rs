@@ -1,0 +1,188 @@
+//! `pgwake status` and `check`: how things stand, and what would go wrong.
+
+use super::arguments::{Format, Status};
+use super::output::printable;
+use super::stop::Stop;
+use super::{Failure, query};
+use pgwake::json::{self, JsonValue};
+use pgwake::pq::Connection;
+use pgwake::{Error, Event, EventLoop, SessionOptions, SqlState};
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+/// The time between two looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a notification of the self-test may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let mut waiting = EventLoop::new()?;
+    let stop = Stop::on_signals(waiting.waker())?;
+    loop {
+        let mut seen = object(&mut connection, include_str!("status.sql"))?;
+        match object(&mut connection, include_str!("watched.sql")) {
+            Ok(watched) => merge(&mut seen, watched),
+            Err(error) => merge(&mut seen, fields([("schema", missing(&error)?)])),
+        }
+        let mut out = std::io::stdout().lock();
+        match format {
+            Format::Json => writeln!(out, "{}", line("status", seen))?,
+            Format::Text => show(&mut out, &seen)?,
+        }
+        out.flush()?;
+        if arguments.watch {
+            waiting.next(Some(INTERVAL))?;
+        }
+        if !arguments.watch || stop.is_asked_for() {
+            return Ok(());
+        }
+    }
+}
+
+/// What would go wrong here.
+pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let mut findings = query::rows(&mut connection, SERVER_FINDINGS, &[])?;
+    match query::rows(&mut connection, "SELECT severity, object, problem, remedy FROM pgwake.check()", &[]) {
+        Ok(rows) => findings.extend(rows),
+        Err(error) => {
+            let problem = missing(&error)?;
+            findings.push(["info", "schema pgwake", &problem, "pgwake install"].map(String::from).into());
+        }
+    }
+    findings.extend(self_test(dsn)?);
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        let [severity, object, problem, remedy] = finding.as_slice() else { continue };
+        match format {
+            Format::Json => {
+                let names = ["severity", "object", "problem", "remedy"];
+                let finding = fields(names.into_iter().zip(finding.iter().cloned()));
+                writeln!(out, "{}", line("finding", finding))?;
+            }
+            Format::Text => writeln!(out, "{severity:<8} {object}: {problem}\n         {remedy}")?,
+        }
+    }
+    let harmful = findings.iter().filter(|finding| finding.first().is_some_and(|s| s != "info")).count();
+    if harmful == 0 && format == Format::Text {
+        writeln!(out, "ok       nothing would go wrong")?;
+    }
+    out.flush()?;
+    match harmful {
+        0 => Ok(()),
+        1 => Err(Failure::Running("1 thing would go wrong: see what is printed".into())),
+        n => Err(Failure::Running(format!("{n} things would go wrong: see what is printed"))),
+    }
+}
+
+/// What can be seen of any server.
+const SERVER_FINDINGS: &str = "
+SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
+  'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
+UNION ALL SELECT 'warning', 'database', 'its encoding is SQL_ASCII: what is told may be no text',
+  'payloads come as bytes; a database in UTF8 has no such trouble'
+  WHERE current_setting('server_encoding') = 'SQL_ASCII'
+UNION ALL SELECT 'warning', 'notification queue',
+  format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
+    round((pg_notification_queue_usage() * 100)::numeric)),
+  'end the session that does not read: pgwake status counts them' WHERE pg_notification_queue_usage() > 0.5
+UNION ALL SELECT 'info', 'wal_level', 'it is not logical: nothing can be read by logical replication',
+  'ALTER SYSTEM SET wal_level = logical, then restart' WHERE current_setting('wal_level') <> 'logical'";
+
+/// Whether a notification arrives at all: a pooler in transaction mode takes LISTEN and delivers nothing.
+fn self_test(dsn: &str) -> Result<Option<Vec<String>>, Failure> {
+    let mut events = EventLoop::new()?;
+    let options = SessionOptions::new().self_test(true).heartbeat(PATIENCE);
+    let session = events.connect_with(dsn, options)?;
+    events.listen(session, "pgwake")?;
+    loop {
+        match events.next(Some(4 * PATIENCE))? {
+            Some(Event::Listening(_)) => return Ok(None),
+            Some(Event::Failed(failed)) => {
+                let standby = failed.sqlstate.is_some_and(|code| code.as_str() == "25006");
+                // That was said already.
+                let told = ["error", "LISTEN", failed.message, "connect to the server itself"];
+                return Ok((!standby).then(|| told.map(String::from).into()));
+            }
+            Some(_) => {}
+            None => {
+                let told = ["error", "LISTEN", "no answer in time", "see whether the server is overloaded"];
+                return Ok(Some(told.map(String::from).into()));
+            }
+        }
+    }
+}
+
+fn object(connection: &mut Connection, sql: &str) -> Result<JsonValue, Error> {
+    let rows = query::rows(connection, sql, &[])?;
+    let text = rows.first().and_then(|row| row.first()).map_or("null", String::as_str);
+    Ok(text.parse().unwrap_or_default())
+}
+
+/// Why nothing can be said of the schema, where that is no failure.
+fn missing(error: &Error) -> Result<String, Error> {
+    match error.sqlstate.as_ref().map(SqlState::as_str) {
+        Some("3F000" | "42P01" | "42883") => Ok("it is not installed in this database".into()),
+        Some("42501") => Ok("this role may not look at it".into()),
+        _ => Err(error.clone()),
+    }
+}
+
+fn merge(into: &mut JsonValue, from: JsonValue) {
+    if let (JsonValue::Object(into), JsonValue::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+fn line(event: &str, more: JsonValue) -> JsonValue {
+    let mut line = fields([("event", event.to_string()), ("at", json::rfc3339(SystemTime::now()))]);
+    merge(&mut line, more);
+    line
+}
+
+/// An object of texts.
+fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> JsonValue {
+    let field = |(name, text): (&str, String)| (name.to_string(), JsonValue::String(text));
+    JsonValue::Object(fields.into_iter().map(field).collect())
+}
+
+/// In the order in which people ask.
+const PARTS: [&str; 7] = ["server", "notifications", "slots", "schema", "watched", "ddl", "consumers"];
+
+/// Each part under its name, for people.
+fn show(out: &mut impl Write, seen: &JsonValue) -> std::io::Result<()> {
+    for (part, value) in PARTS.into_iter().filter_map(|part| Some((part, seen.get(part)?))) {
+        match value {
+            JsonValue::Object(fields) => {
+                writeln!(out, "{part}")?;
+                for (name, value) in fields {
+                    writeln!(out, "  {:<28} {}", name.replace('_', " "), plain(value))?;
+                }
+            }
+            JsonValue::Array(rows) if rows.is_empty() => writeln!(out, "{part}: none")?,
+            JsonValue::Array(rows) => {
+                writeln!(out, "{part}")?;
+                for row in rows {
+                    let fields = row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+                    let fields: Vec<_> =
+                        fields.map(|(name, v)| format!("{} {}", name.replace('_', " "), plain(v))).collect();
+                    writeln!(out, "  {}", fields.join("  "))?;
+                }
+            }
+            other => writeln!(out, "{part}: {}", plain(other))?,
+        }
+    }
+    Ok(())
+}
+
+fn plain(value: &JsonValue) -> String {
+    let mut line = String::new();
+    match value {
+        JsonValue::Null => line.push('-'),
+        JsonValue::String(text) => printable(&mut line, text.as_bytes()),
+        other => printable(&mut line, other.to_string().as_bytes()),
+    }
+    line
+}

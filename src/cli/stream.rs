@@ -1,0 +1,74 @@
+//! Events to stdout until the count is reached, the time is over, or somebody says stop: what the commands
+//! that stream have in common.
+
+use super::arguments::{Format, Until};
+use super::output::Output;
+use super::stop::Stop;
+use super::{Failure, not_connected};
+use pgwake::{Event, EventLoop};
+use std::time::{Duration, Instant};
+
+/// What one command does with the events.
+pub(crate) trait Take {
+    /// Does it; `true` when the event is one of those that are counted.
+    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure>;
+
+    /// All that was there has been taken and written. What is left to do at some time, in how long?
+    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
+}
+
+/// How far the stream has come.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) output: Output,
+    pub(crate) stop: Stop,
+    until: Option<Instant>,
+    left: u64,
+    is_connected: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(events: &EventLoop, format: Format, until: &Until) -> Result<Self, Failure> {
+        Ok(Stream {
+            output: Output::new(format),
+            stop: Stop::on_signals(events.waker())?,
+            until: until.duration.map(|duration| Instant::now() + duration),
+            left: until.count.unwrap_or(u64::MAX),
+            is_connected: false,
+        })
+    }
+
+    /// Takes what comes, to the end. A batch is written when the loop has nothing more at hand; only then may
+    /// it sleep.
+    pub(crate) fn run(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
+        let (mut is_batch_open, mut rest) = (false, None);
+        while self.left > 0 && !self.stop.is_asked_for() {
+            let remaining = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+            if remaining == Some(Duration::ZERO) {
+                break;
+            }
+            let wait = [remaining, rest].into_iter().flatten().min();
+            let Some(event) = events.next(if is_batch_open { Some(Duration::ZERO) } else { wait })? else {
+                self.output.flush()?;
+                rest = taker.rest(events)?;
+                is_batch_open = false;
+                continue;
+            };
+            match event {
+                Event::Listening(_) => self.is_connected = true,
+                Event::Disconnected(lost) if !self.is_connected => {
+                    return Err(not_connected(lost.message, lost.sqlstate));
+                }
+                Event::Failed(failed) => {
+                    self.output.write(&event)?;
+                    self.output.flush()?;
+                    return Err(not_connected(failed.message, failed.sqlstate));
+                }
+                _ => {}
+            }
+            self.left -= u64::from(taker.take(&event, &mut self.output)?);
+            is_batch_open = true;
+        }
+        self.output.flush()
+    }
+}

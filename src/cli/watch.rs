@@ -1,0 +1,136 @@
+//! `pgwake watch`, `unwatch` and `ddl`: row changes and DDL as lines.
+
+use super::arguments::{Ddl, Format, Unwatch, Watch};
+use super::output::Output;
+use super::stream::{Stream, Take};
+use super::{Failure, install, query};
+use pgwake::{DdlOptions, Event, EventLoop, SessionId, Transport, WatchOptions};
+use std::time::{Duration, Instant};
+
+/// How often the database hears what has been written, while more comes.
+const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the last acknowledgement may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
+    if arguments.transport == Transport::Wal {
+        let sentence = "what goes through the write-ahead log is read by logical replication, which this \
+            version has not; SELECT pgwake.watch_table('TABLE', transport => 'wal') makes its triggers";
+        return Err(Failure::Usage(sentence.into()));
+    }
+    let mut options = WatchOptions::new()
+        .ops(arguments.ops.iter().copied())
+        .transport(arguments.transport)
+        .columns(arguments.columns.iter().cloned())
+        .from_start(arguments.from_start)
+        .only_watched(arguments.no_install)
+        .manual_ack(arguments.name.is_some());
+    options = arguments.tables.iter().fold(options, |options, table| options.table(table));
+    options = arguments.payload.iter().fold(options, |options, payload| options.payload(*payload));
+    options = arguments.name.iter().fold(options, |options, name| options.consumer(name));
+    if !arguments.no_install {
+        install::ensure(dsn)?;
+    }
+    let mut events = EventLoop::new()?;
+    let session = events.connect(dsn)?;
+    events.watch_with(session, options)?;
+    let mut stream = Stream::new(&events, format, &arguments.until)?;
+    let mut changes = Changes::of(session, arguments.name.is_some());
+    stream.run(&mut events, &mut changes)?;
+    changes.finish(&mut events)
+}
+
+pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Failure> {
+    let options =
+        DdlOptions::new().tags(arguments.tags.iter().cloned()).temp(arguments.temp).nested(arguments.nested);
+    if arguments.remove {
+        let channel = options.channel().to_string();
+        query::run(dsn, "SELECT pgwake.unwatch_ddl($1)", &[&channel])?;
+        return Ok(());
+    }
+    if !arguments.no_install {
+        install::ensure(dsn)?;
+    }
+    let mut events = EventLoop::new()?;
+    let session = events.connect(dsn)?;
+    events.watch_ddl(session, options)?;
+    Stream::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
+}
+
+pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
+    for table in &arguments.tables {
+        query::run(dsn, "SELECT pgwake.unwatch_table($1::pg_catalog.regclass)", &[table])?;
+        log::info!("{table} is not watched any more");
+    }
+    Ok(())
+}
+
+/// What is written, and with a name of one's own what the database knows of that.
+struct Changes {
+    session: SessionId,
+    is_named: bool,
+    written: Option<u64>,
+    asked_at: Option<Instant>,
+}
+
+impl Changes {
+    fn of(session: SessionId, is_named: bool) -> Self {
+        Changes { session, is_named, written: None, asked_at: None }
+    }
+
+    fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        if let Some(id) = self.written.take() {
+            self.asked_at = Some(Instant::now());
+            events.ack(self.session, id)?;
+        }
+        Ok(())
+    }
+
+    /// The next run begins behind what was written: waits until the database has kept that.
+    fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        let Some(last) = self.written else { return Ok(()) };
+        self.acknowledge(events)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match events.next(Some(until.saturating_duration_since(Instant::now())))? {
+                Some(Event::Acknowledged(acknowledged)) if acknowledged.id == last => return Ok(()),
+                Some(Event::Disconnected(_) | Event::Failed(_)) => break,
+                None if Instant::now() >= until => break,
+                _ => {}
+            }
+        }
+        Err(Failure::Running("the last changes were not acknowledged: they will come again".into()))
+    }
+}
+
+impl Take for Changes {
+    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        match event {
+            // Of no interest to whoever reads the changes.
+            Event::Acknowledged(_) => return Ok(false),
+            Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
+            // Another one reads under this name, or its server process has not ended yet: that may pass.
+            Event::CommandFailed(failed) if failed.sqlstate.is_some_and(|code| code.as_str() == "55006") => {
+                log::warn!("{}", failed.message);
+                return Ok(false);
+            }
+            Event::CommandFailed(failed) => {
+                let code = failed.sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
+                return Err(Failure::Running(format!("{}{code}", failed.message)));
+            }
+            Event::Change(change) if self.is_named => self.written = change.id.or(self.written),
+            _ => {}
+        }
+        output.write(event)?;
+        Ok(matches!(event, Event::Change(_) | Event::Ddl(_)))
+    }
+
+    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+        let since = self.asked_at.map_or(ACKNOWLEDGE_INTERVAL, |at| at.elapsed());
+        if since >= ACKNOWLEDGE_INTERVAL {
+            self.acknowledge(events)?;
+        }
+        Ok(self.written.map(|_| ACKNOWLEDGE_INTERVAL.saturating_sub(since)))
+    }
+}

@@ -1,0 +1,54 @@
+//! The command as its users start it: to its end, or read line by line.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+pub(crate) fn pgwake(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwake"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in ["PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    pgwake(arguments).output().unwrap()
+}
+
+/// A running command, read line by line.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) lines: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = pgwake(arguments).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines }
+    }
+
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line
+    }
+
+    pub(crate) fn json(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    pub(crate) fn status(mut self) -> i32 {
+        self.child.wait().unwrap().code().expect("ended by a signal")
+    }
+}
+
+/// The one sentence on stderr, and the status.
+pub(crate) fn complaint(arguments: &[&str]) -> (String, i32) {
+    let output = run(arguments);
+    assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+    (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+}
