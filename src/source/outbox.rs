@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const TOLD_MAX: u32 = 64;
 
 /// How long is waited after a refusal that may pass, such as that another session still has the consumer.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(250);
 
 /// How often what all have read is cleaned away.
 const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
