@@ -169,6 +169,9 @@ fn change<M: SerializeMap>(map: &mut M, change: &Change<'_>) -> Result<(), M::Er
     if let Some(sqlstate) = change.unconvertible {
         map.serialize_entry("unconvertible", sqlstate)?;
     }
+    if let Some(bytes) = change.oversize {
+        map.serialize_entry("oversize", &bytes)?;
+    }
     map.serialize_entry("xid", &change.xid)?;
     if let Some(id) = change.id {
         map.serialize_entry("id", &id)?;

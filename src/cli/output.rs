@@ -105,6 +105,9 @@ fn describe_change(line: &mut String, change: &Change<'_>) {
     if let Some(sqlstate) = change.unconvertible {
         let _ = write!(line, "  (its values could not be converted: {sqlstate})");
     }
+    if let Some(bytes) = change.oversize {
+        let _ = write!(line, "  (its values have {bytes} bytes: too many)");
+    }
 }
 
 fn describe_ddl(line: &mut String, ddl: &Ddl<'_>) {

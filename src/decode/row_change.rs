@@ -20,6 +20,7 @@ pub(crate) struct RowChange {
     xid: Option<u64>,
     id: Option<u64>,
     reference: Option<u64>,
+    oversize: Option<u64>,
     transport: Transport,
 }
 
@@ -30,7 +31,7 @@ impl RowChange {
         for place in [&mut self.key, &mut self.old, &mut self.new, &mut self.changed] {
             *place = None;
         }
-        (self.op, self.xid, self.id, self.reference) = (None, None, None, None);
+        (self.op, self.xid, self.id, self.reference, self.oversize) = (None, None, None, None, None);
         self.partition.clear();
         self.unconvertible.clear();
         for (name, value) in Members::of(text) {
@@ -49,6 +50,7 @@ impl RowChange {
                 "xid" => self.xid = given.parse().ok(),
                 "id" => self.id = given.parse().ok(),
                 "reference" => self.reference = given.parse().ok(),
+                "oversize" => self.oversize = given.parse().ok(),
                 "transport" if given == "\"notify\"" => self.transport = Transport::Notify,
                 "transport" => self.transport = Transport::Outbox,
                 _ => {}
@@ -87,6 +89,7 @@ impl RowChange {
             new: part(&self.new),
             changed: part(&self.changed),
             unconvertible: given(&self.unconvertible),
+            oversize: self.oversize,
             xid: self.xid,
             id: self.id,
             transport: self.transport,

@@ -84,6 +84,9 @@ pub struct Change<'a> {
     pub changed: Option<&'a str>,
     /// Why values are missing: the SQLSTATE of a conversion that failed in the writer's statement.
     pub unconvertible: Option<&'a str>,
+    /// Why all values are missing: they have so many bytes, which is more than 8 MB. `SELECT
+    /// pgwake.fetch(id / 4096)` gives them as long as the outbox has them.
+    pub oversize: Option<u64>,
     /// The transaction.
     pub xid: Option<u64>,
     /// The change's number: the same when it comes again, and another one for each other change. What was

@@ -20,18 +20,32 @@ CREATE OR REPLACE FUNCTION pgwake.op_name(op "char") RETURNS text LANGUAGE sql I
     WHEN 't' THEN 'truncate' END
 $pgwake$;
 
+-- How a change begins as a JSON object: what all changes of a table and an operation have in common. In
+-- PL/pgSQL, as other functions that are called often: it keeps the plans of its queries.
+CREATE OR REPLACE FUNCTION pgwake.change_head(w pgwake.watched, op "char", part oid) RETURNS text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  schema_name name;
+  table_name name;
+BEGIN
+  -- It may have another name by now.
+  SELECT n.nspname, c.relname INTO schema_name, table_name
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = w.relid;
+  RETURN concat('{"op":"', CASE lower(op::text) WHEN 'i' THEN 'insert' WHEN 'u' THEN 'update'
+      WHEN 'd' THEN 'delete' ELSE 'truncate' END,
+    '","schema":', to_json(coalesce(schema_name, w.schema_name)::text),
+    ',"table":', to_json(coalesce(table_name, w.table_name)::text),
+    CASE WHEN part IS NOT NULL THEN concat(',"partition":', to_json(part::regclass::text)) END);
+END $pgwake$;
+
 -- A change as a JSON object; `id` is NULL where there is none.
 CREATE OR REPLACE FUNCTION pgwake.change_json(w pgwake.watched, op "char", part oid, change text, xid xid8,
-    id bigint, transport text) RETURNS text LANGUAGE sql STABLE
+    id bigint, transport text) RETURNS text LANGUAGE plpgsql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT concat('{"op":"', pgwake.op_name(op), '","schema":',
-    to_json(coalesce(n.nspname, w.schema_name)::text),
-    ',"table":', to_json(coalesce(c.relname, w.table_name)::text),
-    CASE WHEN part IS NOT NULL THEN concat(',"partition":', to_json(part::regclass::text)) END,
-    CASE WHEN change <> '' THEN ',' END, change, ',"xid":', xid,
-    CASE WHEN id IS NOT NULL THEN concat(',"id":', id) END, ',"transport":"', transport, '"}')
-  FROM (SELECT) one LEFT JOIN pg_class c ON c.oid = w.relid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-$pgwake$;
+BEGIN
+  RETURN concat(pgwake.change_head(w, op, part), CASE WHEN change <> '' THEN ',' END, change, ',"xid":', xid,
+    CASE WHEN id IS NOT NULL THEN concat(',"id":', id) END, ',"transport":"', transport, '"}');
+END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.deliver(watch int, op "char", part oid, changes text[]) RETURNS void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$

@@ -30,13 +30,14 @@ BEGIN
 END $pgwake$;
 
 -- In doubt, that a transaction is still at work: a row lock on a table of the outbox is held to its end.
-CREATE OR REPLACE FUNCTION pgwake.has_writers() RETURNS bool LANGUAGE sql VOLATILE
+CREATE OR REPLACE FUNCTION pgwake.has_writers() RETURNS bool LANGUAGE plpgsql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'
+BEGIN
+  RETURN EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND relation IN ('pgwake.outbox_0'::regclass, 'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
-    AND pid IS DISTINCT FROM pg_backend_pid())
-$pgwake$;
+    AND pid IS DISTINCT FROM pg_backend_pid());
+END $pgwake$;
 
 -- While a single reader is busy, it keeps the lock by which others would know that somebody rings: it looks
 -- by itself, and nobody pays for a NOTIFY.
@@ -104,6 +105,10 @@ DECLARE
   bytes_read bigint := 0;
   place bigint;
   change text;
+  -- The beginnings of changes, by table, operation and partition: to make one takes longer than all the rest.
+  heads jsonb := '{}';
+  head_key text;
+  head text;
 BEGIN
   SELECT c.relids INTO relids FROM pgwake.consumer c WHERE c.name = consumer;
   IF NOT FOUND THEN
@@ -136,6 +141,12 @@ BEGIN
         SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.watch;
       END IF;
       IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
+        head_key := concat_ws(' ', o.watch, o.op, o.part);
+        head := heads ->> head_key;
+        IF head IS NULL THEN
+          head := pgwake.change_head(w, o.op, o.part);
+          heads := heads || jsonb_build_object(head_key, head);
+        END IF;
         FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
           IF bytes_read >= bytes_max THEN
             is_full := true;
@@ -143,7 +154,13 @@ BEGIN
           END IF;
           kind := 'change';
           number := o.id * 4096 + place;
-          body := pgwake.change_json(w, o.op, o.part, o.changes[place + 1], o.xid, number, 'outbox');
+          change := o.changes[place + 1];
+          -- No reader has to take in one that is larger: pgwake.fetch(id / 4096) gives it.
+          IF octet_length(change) > 8388608 THEN
+            change := format('"oversize":%s', octet_length(change));
+          END IF;
+          body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid, ',"id":', number,
+            ',"transport":"outbox"}');
           bytes_read := bytes_read + octet_length(body);
           last := number;
           RETURN NEXT;
