@@ -57,43 +57,22 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- The rows of a window: by their transactions' numbers on its first page, by id on the others.
-CREATE OR REPLACE FUNCTION pgwake.window_page(before pg_snapshot, upto pg_snapshot, last bigint, rows_max int)
-  RETURNS TABLE (id bigint, xid xid8, watch int, op "char", part oid, changes text[]) LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgwake$
-DECLARE
-  done xid8 := pg_snapshot_xmax(before);
-  next xid8 := pg_snapshot_xmax(upto);
-  open xid8[] := ARRAY(SELECT pg_snapshot_xip(before));
-BEGIN
-  IF last = 0 THEN
-    RETURN QUERY SELECT o.* FROM (
-        SELECT * FROM pgwake.outbox_0 a WHERE (a.xid >= done AND a.xid < next) OR a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_1 b WHERE (b.xid >= done AND b.xid < next) OR b.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_2 c WHERE (c.xid >= done AND c.xid < next) OR c.xid = ANY (open)) o
-      WHERE pg_visible_in_snapshot(o.xid, upto) AND NOT pg_visible_in_snapshot(o.xid, before)
-      ORDER BY o.id LIMIT rows_max;
-  ELSE
-    RETURN QUERY SELECT o.* FROM (
-        SELECT * FROM pgwake.outbox_0 a WHERE a.id >= last / 4096 UNION ALL
-        SELECT * FROM pgwake.outbox_1 b WHERE b.id >= last / 4096 UNION ALL
-        SELECT * FROM pgwake.outbox_2 c WHERE c.id >= last / 4096) o
-      WHERE pg_visible_in_snapshot(o.xid, upto) AND NOT pg_visible_in_snapshot(o.xid, before)
-      ORDER BY o.id LIMIT rows_max;
-  END IF;
-END $pgwake$;
-
 -- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
 -- its number 0: nothing is left, wait; 1: there is more, call again; 2: writers are at work, call again soon.
 CREATE OR REPLACE FUNCTION pgwake.read(consumer text, "position" text, stay_awake bool DEFAULT false,
     rows_max int DEFAULT 1000, bytes_max int DEFAULT 1048576)
   RETURNS TABLE (kind text, number bigint, body text)
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $pgwake$
 DECLARE
   before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
   upto pg_snapshot := nullif(split_part("position", '|', 2), '')::pg_snapshot;
   last bigint := coalesce(nullif(split_part("position", '|', 3), ''), '0')::bigint;
+  done xid8 := pg_snapshot_xmax(before);
+  next xid8;
+  open xid8[] := CASE WHEN pg_snapshot_xmin(before) < done THEN ARRAY(SELECT pg_snapshot_xip(before)) END;
   relids oid[];
+  rows refcursor;
   o record;
   w pgwake.watched;
   -- At the end of a window that took several calls there may be more since.
@@ -115,14 +94,42 @@ BEGIN
     RAISE EXCEPTION 'there is no consumer "%"', consumer USING ERRCODE = 'undefined_object',
       HINT = 'Open it again: somebody has dropped it.';
   END IF;
-  PERFORM pgwake.stay_awake(stay_awake);
+  IF stay_awake OR current_setting('pgwake.awake', true) = 'on' THEN
+    PERFORM pgwake.stay_awake(stay_awake);
+  END IF;
   LOOP
     is_new := upto IS NULL;
     IF is_new THEN
       upto := pg_current_snapshot();
       last := 0;
     END IF;
-    FOR o IN SELECT * FROM pgwake.window_page(before, upto, last, rows_max + 2) LOOP
+    next := pg_snapshot_xmax(upto);
+    -- The rows of the window: on its first page by their transactions' numbers, on the others by id.
+    IF last = 0 AND open IS NULL THEN
+      -- The usual case: to begin a query takes as long as it has parts.
+      OPEN rows FOR SELECT r.* FROM (
+        SELECT * FROM pgwake.outbox_0 a WHERE a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE a.xid >= done AND a.xid < next) r
+        WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
+        ORDER BY r.id LIMIT rows_max + 2;
+    ELSE
+      OPEN rows FOR SELECT r.* FROM (
+        SELECT * FROM pgwake.outbox_0 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_0 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_0 a WHERE last > 0 AND a.id >= last / 4096 UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE last > 0 AND a.id >= last / 4096 UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE last > 0 AND a.id >= last / 4096) r
+        WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
+        ORDER BY r.id LIMIT rows_max + 2;
+    END IF;
+    LOOP
+      FETCH rows INTO o;
+      EXIT WHEN NOT FOUND;
       -- The page before may have ended with this one.
       CONTINUE WHEN o.id * 4096 + cardinality(o.changes) - 1 <= last;
       IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
@@ -169,6 +176,7 @@ BEGIN
       END IF;
       last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
     END LOOP;
+    CLOSE rows;
     EXIT WHEN is_checked OR NOT is_new OR rows_read > 0;
     -- Nothing is there yet. First who is at work, then another snapshot: who let another ring is in one of
     -- the two. The snapshot alone would not tell: the newest transactions at work are beyond its xmax.
@@ -180,8 +188,10 @@ BEGIN
   IF rows_read > 0 THEN
     state := greatest(state, CASE WHEN is_new THEN 2 ELSE 1 END);
   END IF;
-  RETURN QUERY SELECT 'end', CASE WHEN is_full THEN 1 ELSE state END::bigint,
-    CASE WHEN is_full THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
+  kind := 'end';
+  number := CASE WHEN is_full THEN 1 ELSE state END;
+  body := CASE WHEN is_full THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
+  RETURN NEXT;
 END $pgwake$;
 
 -- What came before this position has been taken care of, for good.
