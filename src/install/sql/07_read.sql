@@ -166,8 +166,8 @@ BEGIN
           IF octet_length(change) > 8388608 THEN
             change := format('"oversize":%s', octet_length(change));
           END IF;
-          body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid, ',"id":', number,
-            ',"transport":"outbox"}');
+          body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid,
+            ',"id":', number, ',"transport":"outbox"}');
           bytes_read := bytes_read + octet_length(body);
           last := number;
           RETURN NEXT;
