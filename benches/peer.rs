@@ -1,4 +1,5 @@
-//! pgwake as a peer of a side-by-side measurement: `peer [--spin MICROSECONDS] CONNINFO CHANNEL COUNT`.
+//! pgwake as a peer of a side-by-side measurement: `peer [--spin MICROSECONDS | --adaptive SHARE] CONNINFO
+//! CHANNEL COUNT`.
 //!
 //! Listens, prints `READY`, takes COUNT notifications, compares the time of each (`CLOCK_MONOTONIC`,
 //! nanoseconds) with the number at the start of its payload, and prints one line of JSON. Called without
@@ -32,18 +33,26 @@ fn leading_number(payload: &[u8]) -> i64 {
 
 fn main() -> Result<()> {
     let mut arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let mut spin = Duration::ZERO;
-    if arguments.first().is_some_and(|a| a == "--spin") {
-        spin = Duration::from_micros(arguments[1].parse().expect("--spin takes microseconds"));
+    let mut options = EventLoopOptions::new();
+    while let [option, value, ..] = arguments.as_slice() {
+        options = match option.as_str() {
+            "--spin" => {
+                options.spin(Duration::from_micros(value.parse().expect("--spin takes microseconds")))
+            }
+            "--adaptive" => options.spin_adaptive(value.parse().expect("--adaptive takes a share of 1")),
+            _ => break,
+        };
         arguments.drain(..2);
     }
     let [conninfo, channel, count] = arguments.as_slice() else {
-        eprintln!("usage: peer [--spin MICROSECONDS] CONNINFO CHANNEL COUNT (see benches/README.md)");
+        eprintln!(
+            "usage: peer [--spin MICROSECONDS | --adaptive SHARE] CONNINFO CHANNEL COUNT (see README.md)"
+        );
         return Ok(());
     };
     let count: usize = count.parse().expect("COUNT is a number");
 
-    let mut events = EventLoop::with_options(EventLoopOptions::new().spin(spin))?;
+    let mut events = EventLoop::with_options(options)?;
     let session = events.connect(conninfo)?;
     events.listen(session, channel)?;
     // Touched once, so that no page has to be found while it counts.

@@ -5,6 +5,7 @@
 //! waiting; what it leaves in its socket is found by the next harvest.
 
 mod commands;
+mod spin;
 mod timing;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +17,7 @@ use crate::session::Background;
 use crate::source::channels::ChannelSource;
 use crate::source::{Pull, Report};
 use crate::sys;
+use spin::Spin;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
@@ -94,8 +96,9 @@ pub struct EventLoop {
     is_nudged: bool,
     /// Somebody called [`Waker::wake`](crate::Waker::wake), and no wait has ended for it yet.
     is_woken: bool,
-    spin: Duration,
-    spin_until: Instant,
+    spin: Spin,
+    /// Since when the wait has lasted that is going on.
+    waiting_since: Instant,
     stall_warning: Duration,
     stalls: u64,
     longest_stall: Duration,
@@ -131,8 +134,8 @@ impl EventLoop {
             timer_set_to: None,
             is_nudged: false,
             is_woken: false,
-            spin: options.spin,
-            spin_until: now,
+            spin: Spin::new(options.spin, options.spin_adaptive, now),
+            waiting_since: now,
             stall_warning: options.stall_warning,
             stalls: 0,
             longest_stall: Duration::ZERO,
@@ -268,7 +271,7 @@ impl EventLoop {
             timeout => timeout,
         };
         let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
-        if may_wait && !self.spin.is_zero() && !has_let_in && self.spin_on(timeout)? {
+        if may_wait && self.spin.is_on() && !has_let_in && self.spin_on(timeout)? {
             return Ok(true);
         }
         // Between two that begin to connect, what the others wait for is looked at.
@@ -287,16 +290,19 @@ impl EventLoop {
         Ok(false)
     }
 
-    /// Polls without sleeping as long as the options say; `true` when that brought something.
+    /// Polls without sleeping as long as that is worth it; `true` when that brought something.
     #[cold]
     fn spin_on(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let until = timeout.map_or(self.spin_until, |timeout| self.spin_until.min(self.now + timeout));
-        while self.now < until {
-            if self.harvest(Some(Duration::ZERO))? {
-                return Ok(true);
-            }
+        let began_at = Instant::now();
+        (self.now, self.waiting_since) = (began_at, began_at);
+        let until = self.spin.until(began_at);
+        let until = timeout.map_or(until, |timeout| until.min(began_at + timeout));
+        let mut has_found = false;
+        while !has_found && self.now < until {
+            has_found = self.harvest(Some(Duration::ZERO))?;
         }
-        Ok(false)
+        self.spin.spent(self.now.saturating_duration_since(began_at));
+        Ok(has_found)
     }
 
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
@@ -330,8 +336,8 @@ impl EventLoop {
             self.note_lateness();
         }
         self.turn_began_at = self.now;
-        if !self.spin.is_zero() && !self.ready.is_empty() {
-            self.spin_until = self.now + self.spin;
+        if self.spin.is_on() && !self.ready.is_empty() {
+            self.spin.arrived(self.waiting_since, self.now);
         }
         if is_timer_due {
             self.fire_timers()?;

@@ -20,12 +20,13 @@ const STALL_WARNING_DEFAULT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct EventLoopOptions {
     pub(crate) spin: Duration,
+    pub(crate) spin_adaptive: f64,
     pub(crate) stall_warning: Duration,
 }
 
 impl Default for EventLoopOptions {
     fn default() -> Self {
-        EventLoopOptions { spin: Duration::ZERO, stall_warning: STALL_WARNING_DEFAULT }
+        EventLoopOptions { spin: Duration::ZERO, spin_adaptive: 0.0, stall_warning: STALL_WARNING_DEFAULT }
     }
 }
 
@@ -48,6 +49,13 @@ impl EventLoopOptions {
     /// the kernel off the next notification's latency, for a whole core meanwhile.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = bounded(spin);
+        self
+    }
+
+    /// Polls without sleeping while the last arrivals say that the next one comes soon, for at most this
+    /// share of a core's time: 0.1 is a tenth. What is not used is saved up to 10 ms.
+    pub fn spin_adaptive(mut self, share: f64) -> Self {
+        self.spin_adaptive = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
         self
     }
 }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 const WRITERS: u64 = 24;
 const BURSTS: u64 = 125;
 
-/// Each writer's commit in a burst: the key, and when the server had confirmed it; every tenth is rolled back.
+/// Each writer's commit in a burst: the key, and when the server had confirmed it; every tenth is rolled
+/// back.
 fn write_bursts(conninfo: &str, writer: u64, barrier: &Barrier) -> Vec<(u64, Instant)> {
     let mut sql = Sql::connect(conninfo);
     let mut committed = Vec::new();
@@ -28,7 +29,7 @@ fn write_bursts(conninfo: &str, writer: u64, barrier: &Barrier) -> Vec<(u64, Ins
         let key = burst * WRITERS + writer;
         sql.run(&format!("BEGIN; INSERT INTO t VALUES ({key})"));
         barrier.wait();
-        if (key + burst) % 10 == 0 {
+        if (key + burst).is_multiple_of(10) {
             sql.run("ROLLBACK");
         } else {
             sql.run("COMMIT");
@@ -63,7 +64,8 @@ fn a_burst_of_commits_needs_no_second_one_to_be_seen() {
         let writers: Vec<_> = (0..WRITERS).map(write).collect();
         for burst in 0..BURSTS {
             barrier.wait();
-            let expected = (0..WRITERS).filter(|writer| (burst * WRITERS + writer + burst) % 10 != 0).count();
+            let expected =
+                (0..WRITERS).filter(|writer| !(burst * WRITERS + writer + burst).is_multiple_of(10)).count();
             for _ in 0..expected {
                 match events.next(Some(PATIENCE)).unwrap() {
                     Some(Event::Change(change)) => {
@@ -106,7 +108,7 @@ fn count_up(conninfo: &str, row: u64, stop: &AtomicBool) -> u64 {
     let (mut number, mut attempt) = (0, row);
     while !stop.load(Ordering::Relaxed) {
         attempt += 1;
-        let end = if attempt % 10 == 0 { "ROLLBACK" } else { "COMMIT" };
+        let end = if attempt.is_multiple_of(10) { "ROLLBACK" } else { "COMMIT" };
         sql.run(&format!("BEGIN; UPDATE t SET n = n + 1 WHERE id = {row}; {end}"));
         number += u64::from(end == "COMMIT");
         std::thread::sleep(Duration::from_millis(4));

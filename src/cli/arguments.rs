@@ -111,6 +111,10 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     pub(crate) spin: Duration,
 
+    /// Poll while events come soon after each other, for at most this share of a core's time: 0.1 is a tenth
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0")]
+    pub(crate) spin_adaptive: f64,
+
     /// Run CMD for each notification, and for each gap, instead of printing it; must come last. Never through
     /// a shell: the payload is on stdin, PGWAKE_EVENT (notification or gap), PGWAKE_CHANNEL and PGWAKE_PID
     /// are in the environment
@@ -234,6 +238,11 @@ fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> 
     let known_names = || known.iter().map(&name).collect::<Vec<_>>().join(", ");
     let found = known.iter().copied().find(|item| name(item) == text);
     found.ok_or_else(|| format!("take one of {}", known_names()))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "take a number from 0 to 1".into())
 }
 
 fn op(text: &str) -> Result<ChangeOp, String> {

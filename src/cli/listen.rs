@@ -10,7 +10,8 @@ use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::time::Duration;
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
-    let mut events = EventLoop::with_options(EventLoopOptions::new().spin(arguments.spin))?;
+    let options = EventLoopOptions::new().spin(arguments.spin).spin_adaptive(arguments.spin_adaptive);
+    let mut events = EventLoop::with_options(options)?;
     let overflow = if arguments.coalesce { Overflow::Coalesce } else { Overflow::Block };
     let options = SessionOptions::new()
         .heartbeat(arguments.heartbeat)
