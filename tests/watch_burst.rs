@@ -175,7 +175,8 @@ impl Ledger {
 fn a_reader_that_is_killed_again_and_again_misses_nothing() {
     let (conninfo, mut sql) = database("");
     sql.run(&format!(
-        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, 0 FROM generate_series(1, {ROWS}) i;
+        "CREATE TABLE t (id int PRIMARY KEY, n int);
+         INSERT INTO t SELECT i, 0 FROM generate_series(1, {ROWS}) i;
          SELECT pgwake.watch_table('t', payload => 'row');
          SELECT pgwake.open_consumer('killed', '{{t}}'), pgwake.open_consumer('steady', '{{t}}')"
     ));
