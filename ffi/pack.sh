@@ -26,24 +26,24 @@ done
 # shellcheck disable=SC2086 # each word is an option
 gather() { ld -r --gc-sections --force-group-allocation $required -o "$2" "$1"; }
 
-# A function of the standard library that gives names to the addresses of a panic's backtrace brings in a reader of
-# debug information, one part in four of all code. The C library keeps panics inside and prints none, so here the
-# function returns at once, and what only it needs goes with the second gathering. It keeps its length, for the tables
-# by which the stack is unwound. On another processor, or when the function has another name, all stays as it is.
-drop_symbolizer() {
+# The function of the standard library that writes a panic's backtrace brings in a reader of debug information and of
+# mangled names, one part in four of all code. The C library keeps panics inside and prints none, so here the
+# function says at once that all is written, and what only it needs goes with the second gathering. It keeps its length,
+# for the tables by which the stack is unwound. On another processor, or when it has another name, all stays as it is.
+drop_backtraces() {
     [ "$(uname -m)" = x86_64 ] || return 0
-    readelf -SW "$1" | sed -n 's/^ *\[ *[0-9]*\] \(\.text[^ ]*9symbolize5gimli[^ ]*11with_global[^ ]*\) *PROGBITS *[0-9a-f]* *[0-9a-f]* *\([0-9a-f]*\) .*/\1 \2/p' |
+    readelf -SW "$1" | sed -n 's/^ *\[ *[0-9]*\] \(\.text[^ ]*BacktraceLock[^ ]*DisplayBacktrace[^ ]*3fmt[^ ]*\) *PROGBITS *[0-9a-f]* *[0-9a-f]* *\([0-9a-f]*\) .*/\1 \2/p' |
         while read -r section size; do
-            # 0xc3 returns, 0xcc traps.
+            # xor eax, eax; ret. What follows traps.
             head -c "$((0x$size))" /dev/zero | tr '\0' '\314' >"$work/code"
-            printf '\303' | dd of="$work/code" conv=notrunc status=none
+            printf '\061\300\303' | dd of="$work/code" conv=notrunc status=none
             objcopy --remove-relocations="$section" --update-section "$section=$work/code" "$1"
         done
 }
 
 rm -f "$object" "$packed"
 gather "$raw" "$work/gathered.o"
-drop_symbolizer "$work/gathered.o"
+drop_backtraces "$work/gathered.o"
 gather "$work/gathered.o" "$object"
 objcopy --strip-unneeded -R .llvmbc -R .llvmcmd "$object"
 # shellcheck disable=SC2086
