@@ -16,6 +16,8 @@ mod panic;
 mod status;
 #[cfg(test)]
 mod tests;
+mod texts;
+mod watch;
 
 use crate::{Error, ErrorKind, Event, EventLoopOptions, Result, SessionId, SessionOptions};
 use event::FlatEvent;
@@ -27,6 +29,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::Duration;
+use watch::{DdlChoices, WatchChoices};
 
 /// Counts changes of the interface that an older program would not survive.
 const ABI_VERSION: u32 = 1;
@@ -140,8 +143,7 @@ pub(crate) unsafe extern "C" fn pgwake_connect(
 ) -> c_int {
     let connect = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
-        let (conninfo, options) = unsafe { (text(conninfo, "conninfo")?, options::read(options)?) };
-        let conninfo = std::str::from_utf8(conninfo).map_err(|_| invalid("the conninfo is not UTF-8"))?;
+        let (conninfo, options) = unsafe { (utf8(conninfo, "conninfo")?, options::read(options)?) };
         let options: SessionOptions = options.try_into()?;
         let session = inside.events()?.connect_with(conninfo, options)?;
         Ok(event::session_number(session))
@@ -238,6 +240,62 @@ pub(crate) unsafe extern "C" fn pgwake_notify(
     unsafe { handle::enter(handle, notify) }
 }
 
+/// Watches tables.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `tables` is NULL or a list of C strings that ends with NULL, as are those in
+/// `options`, which is NULL or as long as its first field says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_watch(
+    handle: *mut Handle,
+    session: c_int,
+    tables: *const *const c_char,
+    options: *const WatchChoices,
+) -> c_int {
+    let watch = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let options = unsafe { watch::tables(tables, options) }?;
+        inside.events()?.watch_with(session_id(session), options).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, watch) }
+}
+
+/// Hears of DDL.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `options` is NULL or as long as its first field says, and the list in it is NULL
+/// or one of C strings that ends with NULL.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_watch_ddl(
+    handle: *mut Handle,
+    session: c_int,
+    options: *const DdlChoices,
+) -> c_int {
+    let watch = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let options = unsafe { watch::ddl(options) }?;
+        inside.events()?.watch_ddl(session_id(session), options).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, watch) }
+}
+
+/// Acknowledges what was told up to a change.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_ack(handle: *mut Handle, session: c_int, id: u64) -> c_int {
+    let ack =
+        |inside: &mut handle::Inside| inside.events()?.ack(session_id(session), id).map(|()| status::OK);
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, ack) }
+}
+
 /// What a session has done so far.
 ///
 /// # Safety
@@ -325,4 +383,15 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a [u8]> {
     }
     // SAFETY: as the caller promises.
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// A C string as text.
+///
+/// # Safety
+///
+/// As for [`text`].
+unsafe fn utf8<'a>(given: *const c_char, name: &str) -> Result<&'a str> {
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { text(given, name) }?;
+    std::str::from_utf8(bytes).map_err(|_| invalid(&format!("the {name} is not UTF-8")))
 }

@@ -34,7 +34,8 @@
  * the handle. What you pass in is copied before a call returns.
  *
  * Strings. What you pass ends with a NUL; but for a payload, which has a length. What you get ends with a NUL and has
- * its length besides. Channels and payloads are bytes in the server's encoding; conninfos and messages are UTF-8.
+ * its length besides. Channels, and what a notification carries, are bytes in the server's encoding; all else is
+ * UTF-8. A list of strings ends with NULL.
  *
  * Errors. A call that can fail gives a status: 0 or more is success, a negative number is a PGWAKE_E_*, whose meaning
  * never changes. pgwake_error has a sentence about the last failure. Neither it nor a message of an event ever holds
@@ -54,6 +55,13 @@
  * pgwake_close, which closes the child's copies of the descriptors and leaves the parent's sessions alone (what libpq
  * remembers of them stays in the child's memory). A child that does not exec should call it; a child that wants
  * events makes a handle of its own.
+ *
+ * Changes. The schema `pgwake` must be in the database for them, and for DDL: the command `pgwake install` puts it
+ * there. What goes through its outbox comes at least once: a change that the database did not yet know to be done
+ * comes again after an outage, and to a named consumer in its next run, with the same `id`, which no other change
+ * ever has. The changes of one row come in their order. A change is taken for done when the next event is asked for,
+ * and the database hears of that about once a second; or, with `manual_ack`, when you name it, or a later one, to
+ * pgwake_ack.
  *
  * Signals. No SIGPIPE is ever raised, no handler installed. A signal that interrupts a wait does not end it; to end
  * it, call pgwake_wake from the handler.
@@ -116,21 +124,50 @@ typedef struct pgwake pgwake;
 /* Notifications are missing, so whatever they stood for must be looked at afresh. `reason` PGWAKE_GAP_OUTAGE: the
  * connection was lost at `lost_at_us` by reason of `sqlstate` and `message`; after `attempts` attempts all `channels`
  * listen again. `reason` PGWAKE_GAP_OVERFLOW: `dropped` notifications were dropped because they were taken too
- * slowly. */
+ * slowly; or, as `message` says then, as many rows of the outbox, which had no room for more. */
 #define PGWAKE_EVENT_GAP 3
 /* The connection was lost or could not be made: `sqlstate`, `message`. The next attempt is in `retry_in_ms`. */
 #define PGWAKE_EVENT_DISCONNECTED 4
 /* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
  * */
 #define PGWAKE_EVENT_FAILED 5
-/* The server refused `command` ("listen", "unlisten", "notify") on `channel`: `sqlstate`, `message`. 08007: the
- * connection was lost before the answer, and nobody knows. The session goes on. */
+/* The server refused `command` ("listen", "unlisten", "notify", "watch", "watch_ddl") on `channel`, for the last two
+ * the one by which the session is woken: `sqlstate`, `message`. 08007: the connection was lost before the answer, and
+ * nobody knows. The session goes on. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6
 /* All that was queued by pgwake_notify is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7
+/* A row of a watched table was changed. `op`, `schema`, `table`, `partition` (the partition or child that was
+ * changed, as SQL takes it, if it is not the table itself), `id` (0 without the outbox), `xid` (the transaction),
+ * `transport`. As far as the watch's payload says, and NULL otherwise: `key` (the columns of the primary key, after
+ * an update the new ones), `old_row`, `new_row` (objects in JSON, as PostgreSQL wrote them), `changed` (the names of
+ * the columns that an update changed, an array). `sqlstate` says why values are missing, if they could not be
+ * converted. `payload` is all of it, an object in JSON. */
+#define PGWAKE_EVENT_CHANGE 8
+/* A DDL command was run, and its transaction committed: `command` (its tag, such as "CREATE TABLE"), `phase`, `user`
+ * (as the session that ran it logged in), `app` (its application_name), `depth` (1 for what a client sent, more for
+ * what functions and extensions run), `temp` (1 if all it was done to is temporary), `xid` (0 if it had none).
+ * `payload` is all of it, an object in JSON; its `targets` are what it was done to: `role`, `type`, `schema`, `name`,
+ * `column`, `identity`, `oid`, `subid`, `exists`. */
+#define PGWAKE_EVENT_DDL 9
+/* The database keeps what was acknowledged by pgwake_ack, up to `id`: it does not come again. */
+#define PGWAKE_EVENT_ACKNOWLEDGED 10
 
 #define PGWAKE_GAP_OUTAGE 1
 #define PGWAKE_GAP_OVERFLOW 2
+
+#define PGWAKE_OP_INSERT 1
+#define PGWAKE_OP_UPDATE 2
+#define PGWAKE_OP_DELETE 4
+#define PGWAKE_OP_TRUNCATE 8
+
+/* How changes come from the table to you. */
+#define PGWAKE_TRANSPORT_OUTBOX 0 /* through a table of the schema `pgwake`: at least once, and durable */
+#define PGWAKE_TRANSPORT_NOTIFY 1 /* as notifications: at most once */
+#define PGWAKE_TRANSPORT_WAL 2    /* as messages in the write-ahead log, which pgwake_watch does not read */
+
+#define PGWAKE_PHASE_BEFORE 1
+#define PGWAKE_PHASE_AFTER 2
 
 typedef struct pgwake_event {
     uint32_t struct_size;
@@ -163,6 +200,32 @@ typedef struct pgwake_event {
     int64_t lost_at_us; /* since 1970, UTC */
     int64_t retry_in_ms;
     uint64_t count;
+    int32_t op;        /* PGWAKE_OP_* */
+    int32_t transport; /* PGWAKE_TRANSPORT_* */
+    uint64_t id;
+    uint64_t xid;
+    const char *schema;
+    size_t schema_len;
+    const char *table;
+    size_t table_len;
+    const char *partition;
+    size_t partition_len;
+    const char *key;
+    size_t key_len;
+    const char *old_row;
+    size_t old_row_len;
+    const char *new_row;
+    size_t new_row_len;
+    const char *changed;
+    size_t changed_len;
+    int32_t phase; /* PGWAKE_PHASE_* */
+    uint32_t depth;
+    int32_t temp;
+    int32_t reserved;
+    const char *user;
+    size_t user_len;
+    const char *app;
+    size_t app_len;
 } pgwake_event;
 
 /* OPTIONS. Zero means the default in every field. */
@@ -198,6 +261,46 @@ typedef struct pgwake_session_options {
     int32_t reserved; /* 0 */
 } pgwake_session_options;
 #define PGWAKE_SESSION_OPTIONS_INIT {sizeof(pgwake_session_options), 0, 0, 0, 0, 0, 0}
+
+/* What a change tells of its row. */
+#define PGWAKE_PAYLOAD_KEY 0     /* the key */
+#define PGWAKE_PAYLOAD_WAKE 1    /* nothing: that the table was changed, once for each statement, and counted */
+#define PGWAKE_PAYLOAD_CHANGED 2 /* the key, and what an update changed */
+#define PGWAKE_PAYLOAD_ROW 3     /* the whole row, as it was and as it is */
+
+/* A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns` say. One
+ * that is watched already stays as it is. */
+typedef struct pgwake_watch_options {
+    uint32_t struct_size;
+    uint32_t ops;      /* PGWAKE_OP_*, added up; 0: all */
+    int32_t payload;   /* PGWAKE_PAYLOAD_* */
+    int32_t transport; /* PGWAKE_TRANSPORT_* */
+    /* A name for which the database keeps the position, so that nothing is missed between two runs. One session at a
+     * time reads under a name: others are refused (55006) until that one ends, and try again by themselves. A name
+     * that is not used any more keeps the outbox from being cleaned: forget it with SELECT
+     * pgwake.drop_consumer(name). NULL: the consumer goes with its session. */
+    const char *consumer;
+    const char *const *columns; /* those that changes tell, and then NULL; NULL: all */
+    int32_t from_start;         /* 1: a consumer that is new begins with the oldest change that is still there */
+    int32_t only_watched;       /* 1: tables that are not watched already are refused */
+    int32_t manual_ack;         /* 1: only pgwake_ack acknowledges */
+    int32_t reserved;           /* 0 */
+    /* How often the outbox is looked at although nobody has woken the session: for writers that died between waking
+     * it and committing, for prepared transactions, for a full notification queue. 0: 5000. Negative: never. */
+    int64_t fallback_poll_ms;
+} pgwake_watch_options;
+#define PGWAKE_WATCH_OPTIONS_INIT {sizeof(pgwake_watch_options), 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0}
+
+typedef struct pgwake_ddl_options {
+    uint32_t struct_size;
+    int32_t temp;     /* 1: also commands on temporary objects */
+    int32_t nested;   /* 1: also what functions, triggers and extensions run */
+    int32_t reserved; /* 0 */
+    /* Such as "DROP TABLE", and then NULL: only those. NULL: all but "login", which must be asked for (PostgreSQL 17
+     * and later). */
+    const char *const *tags;
+} pgwake_ddl_options;
+#define PGWAKE_DDL_OPTIONS_INIT {sizeof(pgwake_ddl_options), 0, 0, 0, NULL}
 
 /* HANDLES */
 
@@ -265,6 +368,30 @@ int pgwake_unlisten(pgwake *handle, int session, const char *channel);
  * not. */
 int pgwake_notify(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
 
+/* ROW CHANGES AND DDL */
+
+/* pgwake_watch: watches tables, once for each session: each change of a row comes as a PGWAKE_EVENT_CHANGE.
+ *
+ * `tables` holds names as SQL takes them ("orders", "sales.orders", "\"Orders\""), in UTF-8, and then NULL. `options`
+ * may be NULL. PGWAKE_EVENT_LISTENING names the channel `pgwake` when it has begun (for PGWAKE_TRANSPORT_NOTIFY the
+ * table's): what is committed from then on is told. PGWAKE_EVENT_COMMAND_FAILED tells what the server refuses, with
+ * advice: there is no such table, no schema `pgwake`, or the role may not. An outage is told as PGWAKE_EVENT_GAP all
+ * the same, because notifications may be missing; changes of the outbox are not. */
+int pgwake_watch(pgwake *handle, int session, const char *const *tables, const pgwake_watch_options *options);
+
+/* pgwake_watch_ddl: hears of DDL, once for each session: each command comes as a PGWAKE_EVENT_DDL. `options` may be
+ * NULL. The event triggers of the schema `pgwake` must be there, which only a superuser can make.
+ * PGWAKE_EVENT_LISTENING names a channel that begins with "pgwake_ddl" when it has begun. They come at most once:
+ * what is run during an outage is not told, and PGWAKE_EVENT_GAP says so. */
+int pgwake_watch_ddl(pgwake *handle, int session, const pgwake_ddl_options *options);
+
+/* pgwake_ack: acknowledges all changes that were told up to the one with this `id`, for a session with `manual_ack`,
+ * also that of the event that was given last, which stays good. PGWAKE_EVENT_ACKNOWLEDGED tells when the database
+ * keeps it. When 65536 changes wait to be acknowledged, no more are read. PGWAKE_E_INVALID: no such change waits.
+ *
+ * The one verb for all that is durable: what is read from the write-ahead log will be acknowledged by its LSN. */
+int pgwake_ack(pgwake *handle, int session, uint64_t id);
+
 /* METRICS */
 
 /* What a session has done since pgwake_connect. Set struct_size, by PGWAKE_METRICS_INIT; the library fills in the
@@ -289,8 +416,9 @@ typedef struct pgwake_metrics {
     int64_t delivery_max_ns;
     uint64_t stalls; /* how often the whole handle stood still for longer than stall_warning_ms */
     int64_t longest_stall_ns;
+    uint64_t changes; /* of rows, given to you */
 } pgwake_metrics;
-#define PGWAKE_METRICS_INIT {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define PGWAKE_METRICS_INIT {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* pgwake_metrics_get: fills in `metrics`. The event that was given last stays good. */
 int pgwake_metrics_get(const pgwake *handle, int session, pgwake_metrics *metrics);
@@ -343,14 +471,22 @@ PGWAKE_LAYOUT(sizeof(pgwake_options) == 16);
 PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, self_test) == 24);
-PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 136);
+PGWAKE_LAYOUT(sizeof(pgwake_watch_options) == 56);
+PGWAKE_LAYOUT(offsetof(pgwake_watch_options, consumer) == 16);
+PGWAKE_LAYOUT(offsetof(pgwake_watch_options, fallback_poll_ms) == 48);
+PGWAKE_LAYOUT(sizeof(pgwake_ddl_options) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, tags) == 16);
+PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 144);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
-PGWAKE_LAYOUT(sizeof(pgwake_event) == 208);
+PGWAKE_LAYOUT(sizeof(pgwake_event) == 392);
 PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);
 PGWAKE_LAYOUT(offsetof(pgwake_event, db) == 64);
 PGWAKE_LAYOUT(offsetof(pgwake_event, sqlstate) == 160);
 PGWAKE_LAYOUT(offsetof(pgwake_event, count) == 200);
+PGWAKE_LAYOUT(offsetof(pgwake_event, id) == 216);
+PGWAKE_LAYOUT(offsetof(pgwake_event, key) == 280);
+PGWAKE_LAYOUT(offsetof(pgwake_event, user) == 360);
 #undef PGWAKE_LAYOUT
 #endif
 #endif

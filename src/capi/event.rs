@@ -1,8 +1,10 @@
 //! An event as C sees it: one flat struct in the handle. The crate's events flow in; of a notification only
-//! pointers are taken, the texts of rarer events are copied to get the NUL at their end.
+//! pointers are taken, the texts of other events are copied to get the NUL at their end.
 
-use crate::{Channel, Event, GapReason, Notification, SessionId, SqlState};
-use std::ffi::{CString, c_char, c_int};
+use super::texts::Texts;
+use super::watch;
+use crate::{Change, Channel, Ddl, DdlPhase, Event, GapReason, Notification, SessionId, SqlState};
+use std::ffi::{c_char, c_int};
 use std::ptr::null;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,9 +15,15 @@ pub(super) const DISCONNECTED: i32 = 4;
 pub(super) const FAILED: i32 = 5;
 pub(super) const COMMAND_FAILED: i32 = 6;
 pub(super) const SENT: i32 = 7;
+pub(super) const CHANGE: i32 = 8;
+pub(super) const DDL: i32 = 9;
+pub(super) const ACKNOWLEDGED: i32 = 10;
 
 pub(super) const GAP_OUTAGE: i32 = 1;
 pub(super) const GAP_OVERFLOW: i32 = 2;
+
+pub(super) const PHASE_BEFORE: i32 = 1;
+pub(super) const PHASE_AFTER: i32 = 2;
 
 /// `pgwake_event`. What a notification needs lies in front, within one line of the cache.
 #[repr(C)]
@@ -51,6 +59,32 @@ pub(crate) struct FlatEvent {
     pub(super) lost_at_us: i64,
     pub(super) retry_in_ms: i64,
     pub(super) count: u64,
+    pub(super) op: i32,
+    pub(super) transport: i32,
+    pub(super) id: u64,
+    pub(super) xid: u64,
+    pub(super) schema: *const c_char,
+    pub(super) schema_len: usize,
+    pub(super) table: *const c_char,
+    pub(super) table_len: usize,
+    pub(super) partition: *const c_char,
+    pub(super) partition_len: usize,
+    pub(super) key: *const c_char,
+    pub(super) key_len: usize,
+    pub(super) old_row: *const c_char,
+    pub(super) old_row_len: usize,
+    pub(super) new_row: *const c_char,
+    pub(super) new_row_len: usize,
+    pub(super) changed: *const c_char,
+    pub(super) changed_len: usize,
+    pub(super) phase: i32,
+    pub(super) depth: u32,
+    pub(super) temp: i32,
+    pub(super) reserved: i32,
+    pub(super) user: *const c_char,
+    pub(super) user_len: usize,
+    pub(super) app: *const c_char,
+    pub(super) app_len: usize,
 }
 
 const EMPTY: FlatEvent = FlatEvent {
@@ -84,19 +118,45 @@ const EMPTY: FlatEvent = FlatEvent {
     lost_at_us: 0,
     retry_in_ms: 0,
     count: 0,
+    op: 0,
+    transport: 0,
+    id: 0,
+    xid: 0,
+    schema: null(),
+    schema_len: 0,
+    table: null(),
+    table_len: 0,
+    partition: null(),
+    partition_len: 0,
+    key: null(),
+    key_len: 0,
+    old_row: null(),
+    old_row_len: 0,
+    new_row: null(),
+    new_row_len: 0,
+    changed: null(),
+    changed_len: 0,
+    phase: 0,
+    depth: 0,
+    temp: 0,
+    reserved: 0,
+    user: null(),
+    user_len: 0,
+    app: null(),
+    app_len: 0,
 };
 
 /// The event that was told last, and what it points to unless that is the loop's.
 #[derive(Debug)]
 pub(super) struct Told {
     flat: FlatEvent,
-    texts: Vec<CString>,
+    texts: Texts,
     channels: Vec<*const c_char>,
 }
 
 impl Told {
     pub(super) fn new() -> Self {
-        Told { flat: EMPTY, texts: Vec::new(), channels: Vec::new() }
+        Told { flat: EMPTY, texts: Texts::new(), channels: Vec::new() }
     }
 
     pub(super) fn flat(&self) -> *const FlatEvent {
@@ -173,9 +233,45 @@ impl Told {
                 self.begin(SENT, s.session, s.db);
                 self.flat.count = s.count;
             }
-            // No function of C asks for these.
-            Event::Change(_) | Event::Ddl(_) | Event::Acknowledged(_) => {}
+            Event::Change(c) => self.tell_change(c),
+            Event::Ddl(d) => self.tell_ddl(d),
+            Event::Acknowledged(a) => {
+                self.begin(ACKNOWLEDGED, a.session, a.db);
+                self.flat.id = a.id;
+            }
         }
+    }
+
+    fn tell_change(&mut self, c: &Change<'_>) {
+        self.begin(CHANGE, c.session, c.db);
+        self.flat.op = watch::op_bit(c.op) as i32;
+        self.flat.transport = watch::transport_number(c.transport);
+        self.flat.id = c.id.unwrap_or(0);
+        self.flat.xid = c.xid.unwrap_or(0);
+        self.keep_sqlstate(c.unconvertible);
+        (self.flat.schema, self.flat.schema_len) = self.keep(c.schema);
+        (self.flat.table, self.flat.table_len) = self.keep(c.table);
+        (self.flat.partition, self.flat.partition_len) = self.keep_given(c.partition);
+        (self.flat.key, self.flat.key_len) = self.keep_given(c.key);
+        (self.flat.old_row, self.flat.old_row_len) = self.keep_given(c.old);
+        (self.flat.new_row, self.flat.new_row_len) = self.keep_given(c.new);
+        (self.flat.changed, self.flat.changed_len) = self.keep_given(c.changed);
+        (self.flat.payload, self.flat.payload_len) = self.keep(c.json);
+    }
+
+    fn tell_ddl(&mut self, d: &Ddl<'_>) {
+        self.begin(DDL, d.session, d.db);
+        self.flat.phase = match d.phase {
+            DdlPhase::Before => PHASE_BEFORE,
+            DdlPhase::After => PHASE_AFTER,
+        };
+        self.flat.depth = d.depth;
+        self.flat.temp = i32::from(d.temp);
+        self.flat.xid = d.xid.unwrap_or(0);
+        (self.flat.command, self.flat.command_len) = self.keep(d.tag);
+        (self.flat.user, self.flat.user_len) = self.keep(d.user);
+        (self.flat.app, self.flat.app_len) = self.keep(d.app);
+        (self.flat.payload, self.flat.payload_len) = self.keep(d.json);
     }
 
     fn begin(&mut self, kind: i32, session: SessionId, db: &str) {
@@ -184,14 +280,12 @@ impl Told {
         (self.flat.db, self.flat.db_len) = self.keep(db);
     }
 
-    /// A copy that ends with a NUL; one inside, which PostgreSQL never sends, would end it early.
     fn keep(&mut self, text: impl AsRef<[u8]>) -> (*const c_char, usize) {
-        let bytes = text.as_ref().iter().map(|byte| if *byte == 0 { b'?' } else { *byte });
-        let text = CString::new(bytes.collect::<Vec<u8>>()).unwrap_or_default();
-        // The text stays where it is while the list of texts grows.
-        let kept = (text.as_ptr(), text.as_bytes().len());
-        self.texts.push(text);
-        kept
+        self.texts.keep(text.as_ref())
+    }
+
+    fn keep_given(&mut self, text: Option<&str>) -> (*const c_char, usize) {
+        text.map_or((null(), 0), |text| self.keep(text))
     }
 
     fn keep_channels(&mut self, channels: &[Channel]) {
@@ -204,12 +298,16 @@ impl Told {
     }
 
     fn keep_reason(&mut self, sqlstate: Option<SqlState>, message: &str) {
-        if let Some(sqlstate) = sqlstate {
-            for (place, byte) in self.flat.sqlstate.iter_mut().zip(sqlstate.as_str().bytes()) {
-                *place = byte as c_char;
-            }
-        }
+        self.keep_sqlstate(sqlstate.as_ref().map(SqlState::as_str));
         (self.flat.message, self.flat.message_len) = self.keep(message);
+    }
+
+    /// Five characters: the places behind them keep their NUL.
+    fn keep_sqlstate(&mut self, sqlstate: Option<&str>) {
+        let characters = sqlstate.unwrap_or_default().bytes().take(5);
+        for (place, byte) in self.flat.sqlstate.iter_mut().zip(characters) {
+            *place = byte as c_char;
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct FlatMetrics {
     pub(super) delivery_max_ns: i64,
     pub(super) stalls: u64,
     pub(super) longest_stall_ns: i64,
+    pub(super) changes: u64,
 }
 
 impl From<Metrics> for FlatMetrics {
@@ -49,6 +50,7 @@ impl From<Metrics> for FlatMetrics {
             delivery_max_ns: ns(metrics.delivery.max()),
             stalls: metrics.stalls,
             longest_stall_ns: ns(metrics.longest_stall),
+            changes: metrics.changes,
         }
     }
 }
@@ -67,7 +69,8 @@ pub(super) unsafe fn fill(given: *mut FlatMetrics, own: &FlatMetrics) -> Result<
         return Err(invalid("there is no place for the metrics: the argument is NULL"));
     }
     // SAFETY: the caller promises that at least this much is there.
-    let size = options::checked_size(unsafe { given.cast::<u32>().read_unaligned() }, "pgwake_metrics")?;
+    let size = unsafe { given.cast::<u32>().read_unaligned() };
+    let size = options::checked_size::<FlatMetrics>(size, "pgwake_metrics")?;
     let (start, known) = (size_of::<u32>(), size.min(size_of::<FlatMetrics>()));
     // SAFETY: the caller promises `size` bytes, of which no more than our own struct has are copied.
     unsafe {

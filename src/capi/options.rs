@@ -12,11 +12,12 @@ pub(super) const OVERFLOW_BLOCK: i32 = 0;
 pub(super) const OVERFLOW_COALESCE: i32 = 1;
 pub(super) const OVERFLOW_DROP_OLDEST: i32 = 2;
 
-/// A struct of nothing but integers, without padding, that begins with its size as `u32`.
+/// A struct of nothing but integers and raw pointers, without padding, that begins with its size as `u32`.
 ///
 /// # Safety
 ///
-/// All of that is so: any bytes are a valid value.
+/// All of that is so: any bytes are a valid value. Whether a pointer may be followed is another question,
+/// which the host answers.
 pub(super) unsafe trait Versioned: Copy {
     /// As it is called in C.
     const NAME: &'static str;
@@ -76,9 +77,7 @@ impl TryFrom<SessionChoices> for SessionOptions {
             OVERFLOW_DROP_OLDEST => Overflow::DropOldest(choices.overflow_max as usize),
             other => return Err(invalid(&format!("overflow is {other}: take a PGWAKE_OVERFLOW_*"))),
         };
-        if choices.reserved != 0 {
-            return Err(invalid("the reserved field of pgwake_session_options is not 0"));
-        }
+        refuse_reserved(choices.reserved, SessionChoices::NAME)?;
         let options = SessionOptions::new()
             .overflow(overflow)
             .skip_own(choices.skip_own != 0)
@@ -89,13 +88,22 @@ impl TryFrom<SessionChoices> for SessionOptions {
 
 /// A duration unless it is left to the default by zero. A negative one means never, which the crate calls
 /// zero.
-fn given(ms: i64) -> Option<Duration> {
+pub(super) fn given(ms: i64) -> Option<Duration> {
     (ms != 0).then(|| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
-/// The size that a struct of the host's claims to have, unless it cannot be.
-pub(super) fn checked_size(size: u32, name: &str) -> Result<usize> {
-    if !(size_of::<u32>()..=STRUCT_BYTES_MAX).contains(&(size as usize)) {
+pub(super) fn refuse_reserved(reserved: i32, name: &str) -> Result<()> {
+    match reserved {
+        0 => Ok(()),
+        _ => Err(invalid(&format!("the reserved field of {name} is not 0"))),
+    }
+}
+
+/// The size that a struct of the host's claims to have, unless it cannot be: sizes are multiples of the
+/// alignment, so that none ends within a field.
+pub(super) fn checked_size<T>(size: u32, name: &str) -> Result<usize> {
+    let is_possible = (size_of::<u32>()..=STRUCT_BYTES_MAX).contains(&(size as usize));
+    if !is_possible || !(size as usize).is_multiple_of(align_of::<T>()) {
         return Err(invalid(&format!("struct_size of {name} is {size}: set it to sizeof({name})")));
     }
     Ok(size as usize)
@@ -114,7 +122,7 @@ pub(super) unsafe fn read<T: Versioned>(given: *const T) -> Result<T> {
         return Ok(own);
     }
     // SAFETY: the caller promises that at least this much is there.
-    let size = checked_size(unsafe { given.cast::<u32>().read_unaligned() }, T::NAME)?;
+    let size = checked_size::<T>(unsafe { given.cast::<u32>().read_unaligned() }, T::NAME)?;
     let known = size.min(size_of::<T>());
     // SAFETY: the caller promises `size` bytes; any bytes are a valid value.
     let unknown = unsafe {

@@ -4,6 +4,7 @@ use super::event::{self, FlatEvent};
 use super::handle::{self, Handle};
 use super::options::{self, LoopOptions, SessionChoices};
 use super::*;
+use crate::{ChangeOp, ChangePayload, DdlOptions, Transport, WatchOptions};
 use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::process::Command;
@@ -58,15 +59,19 @@ fn rust_type(c: &str) -> &'static str {
         "const pgwake *" => "*const Handle",
         "const pgwake_options *" => "*const LoopOptions",
         "const pgwake_session_options *" => "*const SessionChoices",
+        "const pgwake_watch_options *" => "*const WatchChoices",
+        "const pgwake_ddl_options *" => "*const DdlChoices",
         "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
         "const char *" => "*const c_char",
+        "const char *const *" => "*const *const c_char",
         "const void *" => "*const c_void",
         "void *" => "*mut c_void",
         "pgwake_log_fn" => "Option<LogFn>",
         "int" => "c_int",
         "size_t" => "usize",
         "uint32_t" => "u32",
+        "uint64_t" => "u64",
         "void" => "()",
         other => panic!("the header uses a type that this test does not know: {other:?}"),
     }
@@ -106,8 +111,24 @@ fn the_header_has_every_number_and_no_other() {
         ("EVENT_FAILED", event::FAILED),
         ("EVENT_COMMAND_FAILED", event::COMMAND_FAILED),
         ("EVENT_SENT", event::SENT),
+        ("EVENT_CHANGE", event::CHANGE),
+        ("EVENT_DDL", event::DDL),
+        ("EVENT_ACKNOWLEDGED", event::ACKNOWLEDGED),
         ("GAP_OUTAGE", event::GAP_OUTAGE),
         ("GAP_OVERFLOW", event::GAP_OVERFLOW),
+        ("PHASE_BEFORE", event::PHASE_BEFORE),
+        ("PHASE_AFTER", event::PHASE_AFTER),
+        ("OP_INSERT", watch::OP_INSERT as i32),
+        ("OP_UPDATE", watch::OP_UPDATE as i32),
+        ("OP_DELETE", watch::OP_DELETE as i32),
+        ("OP_TRUNCATE", watch::OP_TRUNCATE as i32),
+        ("PAYLOAD_KEY", watch::PAYLOAD_KEY),
+        ("PAYLOAD_WAKE", watch::PAYLOAD_WAKE),
+        ("PAYLOAD_CHANGED", watch::PAYLOAD_CHANGED),
+        ("PAYLOAD_ROW", watch::PAYLOAD_ROW),
+        ("TRANSPORT_OUTBOX", watch::TRANSPORT_OUTBOX),
+        ("TRANSPORT_NOTIFY", watch::TRANSPORT_NOTIFY),
+        ("TRANSPORT_WAL", watch::TRANSPORT_WAL),
         ("OVERFLOW_BLOCK", options::OVERFLOW_BLOCK),
         ("OVERFLOW_COALESCE", options::OVERFLOW_COALESCE),
         ("OVERFLOW_DROP_OLDEST", options::OVERFLOW_DROP_OLDEST),
@@ -180,16 +201,23 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     let event = layout!(FlatEvent: struct_size r#type session pid channel channel_len payload payload_len
         folded own backend_pid db db_len host host_len server_version server_version_len channels channels_len
         message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms
-        count);
+        count op transport id xid schema schema_len table table_len partition partition_len key key_len
+        old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
+        user user_len app app_len);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
     let options =
         layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);
     assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
+    let options = layout!(WatchChoices: struct_size ops payload transport consumer columns from_start
+        only_watched manual_ack reserved fallback_poll_ms);
+    assert_eq!(compiled_layout("pgwake_watch_options", directory.path()), options);
+    let options = layout!(DdlChoices: struct_size temp nested reserved tags);
+    assert_eq!(compiled_layout("pgwake_ddl_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
-        delivery_max_ns stalls longest_stall_ns);
+        delivery_max_ns stalls longest_stall_ns changes);
     assert_eq!(compiled_layout("pgwake_metrics", directory.path()), metrics);
 }
 
@@ -213,6 +241,50 @@ fn every_choice_of_a_session_reaches_it() {
 }
 
 #[test]
+fn every_choice_of_a_watch_reaches_it() {
+    let chosen = |tables: &[*const c_char], choices: &WatchChoices| {
+        // SAFETY: the list ends with NULL, and so do those in the choices.
+        format!("{:?}", unsafe { watch::tables(tables.as_ptr(), choices) }.unwrap())
+    };
+    let (orders, end) = (c"orders".as_ptr(), std::ptr::null());
+    // SAFETY: zeroes are a valid value: every default.
+    let none = unsafe { std::mem::zeroed::<WatchChoices>() };
+    let none = WatchChoices { struct_size: size_of::<WatchChoices>() as u32, ..none };
+    let own = WatchOptions::new().table("orders").payload(ChangePayload::Key);
+    assert_eq!(chosen(&[orders, end], &none), format!("{own:?}"));
+    let columns = [c"a".as_ptr(), c"b".as_ptr(), end];
+    let choices = WatchChoices {
+        ops: 1 | 4,
+        payload: 3,
+        transport: 1,
+        consumer: c"billing".as_ptr(),
+        columns: columns.as_ptr(),
+        from_start: 1,
+        only_watched: 2,
+        manual_ack: 3,
+        fallback_poll_ms: 4,
+        ..none
+    };
+    let own = own.table("b").payload(ChangePayload::Row).transport(Transport::Notify).columns(["a", "b"]);
+    let own = own.ops([ChangeOp::Insert, ChangeOp::Delete]).consumer("billing").from_start(true);
+    let own = own.only_watched(true).manual_ack(true).fallback_poll(Duration::from_millis(4));
+    assert_eq!(chosen(&[orders, c"b".as_ptr(), end], &choices), format!("{own:?}"));
+    let never = WatchChoices { fallback_poll_ms: -1, ..none };
+    let own = WatchOptions::new().payload(ChangePayload::Key).fallback_poll(Duration::ZERO);
+    assert_eq!(chosen(&[end], &never), format!("{own:?}"));
+
+    // SAFETY: zeroes are a valid value: every default.
+    let none = unsafe { std::mem::zeroed::<DdlChoices>() };
+    let none = DdlChoices { struct_size: size_of::<DdlChoices>() as u32, ..none };
+    // SAFETY: the list ends with NULL.
+    let chosen = |choices: &DdlChoices| format!("{:?}", unsafe { watch::ddl(choices) }.unwrap());
+    assert_eq!(chosen(&none), format!("{:?}", DdlOptions::new()));
+    let choices = DdlChoices { tags: columns.as_ptr(), temp: 1, nested: 1, ..none };
+    let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true);
+    assert_eq!(chosen(&choices), format!("{own:?}"));
+}
+
+#[test]
 fn a_panic_becomes_a_status_and_a_dead_handle() {
     // SAFETY: one thread uses the handle, and all pointers are good or NULL.
     unsafe {
@@ -232,9 +304,12 @@ fn a_panic_becomes_a_status_and_a_dead_handle() {
             pgwake_listen(handle, 0, c"a".as_ptr()),
             pgwake_unlisten(handle, 0, c"a".as_ptr()),
             pgwake_notify(handle, 0, c"a".as_ptr(), std::ptr::null(), 0),
+            pgwake_watch(handle, 0, std::ptr::null(), std::ptr::null()),
+            pgwake_watch_ddl(handle, 0, std::ptr::null()),
+            pgwake_ack(handle, 0, 0),
             pgwake_metrics_get(handle, 0, std::ptr::null_mut()),
         ];
-        assert_eq!(answers, [status::PANIC; 10]);
+        assert_eq!(answers, [status::PANIC; 13]);
         assert_eq!(error_of(handle), text);
         pgwake_close(handle);
         assert_eq!(pgwake_wake(handle), status::INVALID);

@@ -1,0 +1,158 @@
+//! What a C host watches: lists of names, and structs that begin with their size, flow in; the crate's own
+//! options flow out.
+
+use super::options::{self, Versioned, given, refuse_reserved};
+use super::{invalid, utf8};
+use crate::{ChangeOp, ChangePayload, DdlOptions, Result, Transport, WatchOptions};
+use std::ffi::c_char;
+
+pub(super) const OP_INSERT: u32 = 1;
+pub(super) const OP_UPDATE: u32 = 2;
+pub(super) const OP_DELETE: u32 = 4;
+pub(super) const OP_TRUNCATE: u32 = 8;
+const OP_ALL: u32 = OP_INSERT | OP_UPDATE | OP_DELETE | OP_TRUNCATE;
+
+pub(super) const PAYLOAD_KEY: i32 = 0;
+pub(super) const PAYLOAD_WAKE: i32 = 1;
+pub(super) const PAYLOAD_CHANGED: i32 = 2;
+pub(super) const PAYLOAD_ROW: i32 = 3;
+
+pub(super) const TRANSPORT_OUTBOX: i32 = 0;
+pub(super) const TRANSPORT_NOTIFY: i32 = 1;
+pub(super) const TRANSPORT_WAL: i32 = 2;
+
+pub(super) fn op_bit(op: ChangeOp) -> u32 {
+    match op {
+        ChangeOp::Insert => OP_INSERT,
+        ChangeOp::Update => OP_UPDATE,
+        ChangeOp::Delete => OP_DELETE,
+        ChangeOp::Truncate => OP_TRUNCATE,
+    }
+}
+
+pub(super) fn transport_number(transport: Transport) -> i32 {
+    match transport {
+        Transport::Outbox => TRANSPORT_OUTBOX,
+        Transport::Notify => TRANSPORT_NOTIFY,
+        Transport::Wal => TRANSPORT_WAL,
+    }
+}
+
+/// `pgwake_watch_options`: zero means the default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WatchChoices {
+    pub(super) struct_size: u32,
+    pub(super) ops: u32,
+    pub(super) payload: i32,
+    pub(super) transport: i32,
+    pub(super) consumer: *const c_char,
+    pub(super) columns: *const *const c_char,
+    pub(super) from_start: i32,
+    pub(super) only_watched: i32,
+    pub(super) manual_ack: i32,
+    pub(super) reserved: i32,
+    pub(super) fallback_poll_ms: i64,
+}
+
+// SAFETY: four integers of four bytes, two pointers, four integers again, and one of eight bytes, which lies
+// at a multiple of eight whether pointers have four bytes or eight.
+unsafe impl Versioned for WatchChoices {
+    const NAME: &'static str = "pgwake_watch_options";
+}
+
+/// `pgwake_ddl_options`: zero means the default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DdlChoices {
+    pub(super) struct_size: u32,
+    pub(super) temp: i32,
+    pub(super) nested: i32,
+    pub(super) reserved: i32,
+    pub(super) tags: *const *const c_char,
+}
+
+// SAFETY: four integers of four bytes, then a pointer, which lies at a multiple of eight.
+unsafe impl Versioned for DdlChoices {
+    const NAME: &'static str = "pgwake_ddl_options";
+}
+
+/// What to watch, and how.
+///
+/// # Safety
+///
+/// `tables` is NULL or a list of C strings that ends with NULL. `choices` is NULL or points to as many bytes
+/// as its first field says; the list in it is NULL or another such list, the text NULL or a C string.
+pub(super) unsafe fn tables(
+    tables: *const *const c_char,
+    choices: *const WatchChoices,
+) -> Result<WatchOptions> {
+    // SAFETY: as the caller promises.
+    let (tables, choices) = unsafe { (list(tables, "tables")?, options::read(choices)?) };
+    refuse_reserved(choices.reserved, WatchChoices::NAME)?;
+    let payload = match choices.payload {
+        PAYLOAD_KEY => ChangePayload::Key,
+        PAYLOAD_WAKE => ChangePayload::Wake,
+        PAYLOAD_CHANGED => ChangePayload::Changed,
+        PAYLOAD_ROW => ChangePayload::Row,
+        other => return Err(invalid(&format!("payload is {other}: take a PGWAKE_PAYLOAD_*"))),
+    };
+    let transport = match choices.transport {
+        TRANSPORT_OUTBOX => Transport::Outbox,
+        TRANSPORT_NOTIFY => Transport::Notify,
+        TRANSPORT_WAL => Transport::Wal,
+        other => return Err(invalid(&format!("transport is {other}: take a PGWAKE_TRANSPORT_*"))),
+    };
+    if choices.ops & !OP_ALL != 0 {
+        return Err(invalid(&format!("ops is {}: add up PGWAKE_OP_*", choices.ops)));
+    }
+    let mut own = WatchOptions::new()
+        .ops(ChangeOp::ALL.into_iter().filter(|op| choices.ops & op_bit(*op) != 0))
+        .payload(payload)
+        .transport(transport)
+        // SAFETY: as the caller promises.
+        .columns(unsafe { list(choices.columns, "columns") }?)
+        .from_start(choices.from_start != 0)
+        .only_watched(choices.only_watched != 0)
+        .manual_ack(choices.manual_ack != 0);
+    if !choices.consumer.is_null() {
+        // SAFETY: as the caller promises.
+        own = own.consumer(unsafe { utf8(choices.consumer, "consumer") }?);
+    }
+    own = given(choices.fallback_poll_ms).into_iter().fold(own, WatchOptions::fallback_poll);
+    Ok(tables.into_iter().fold(own, WatchOptions::table))
+}
+
+/// Which DDL to hear of.
+///
+/// # Safety
+///
+/// `choices` is NULL or points to as many bytes as its first field says; the list in it is NULL or one of C
+/// strings that ends with NULL.
+pub(super) unsafe fn ddl(choices: *const DdlChoices) -> Result<DdlOptions> {
+    // SAFETY: as the caller promises.
+    let choices = unsafe { options::read(choices) }?;
+    refuse_reserved(choices.reserved, DdlChoices::NAME)?;
+    // SAFETY: as the caller promises.
+    let tags = unsafe { list(choices.tags, "tags") }?;
+    Ok(DdlOptions::new().tags(tags).temp(choices.temp != 0).nested(choices.nested != 0))
+}
+
+/// The texts of a list; none for NULL.
+///
+/// # Safety
+///
+/// `list` is NULL or a list of C strings that ends with NULL; all of it stays as it is during `'a`.
+unsafe fn list<'a>(list: *const *const c_char, name: &str) -> Result<Vec<&'a str>> {
+    let mut texts = Vec::new();
+    let mut place = list;
+    // SAFETY: as the caller promises; no place behind the NULL is looked at.
+    while !place.is_null() && !unsafe { place.read_unaligned() }.is_null() {
+        // SAFETY: the same.
+        unsafe {
+            texts.push(utf8(place.read_unaligned(), name)?);
+            place = place.add(1);
+        }
+    }
+    Ok(texts)
+}
