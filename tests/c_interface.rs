@@ -6,6 +6,7 @@ mod c;
 mod common;
 
 use c::{Running, Under};
+use common::outbox::database;
 use common::{Sql, fresh_channel, server, transports};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -141,13 +142,18 @@ fn no_wake_is_lost() {
     is_ok(c::limited(Under::Nothing, program).args([&server().conninfo(), "200000"]));
 }
 
-/// Runs the driver of every function; it asks for its server's process to be ended.
+/// Runs the driver of every function, and the statements that it asks for.
 fn every_function_works(command: &mut Command) {
-    let mut program = Running::start(command.args([&server().conninfo(), &fresh_channel()]));
-    let line = program.line().unwrap_or_default();
-    let pid = line.strip_prefix("kill ").unwrap_or_else(|| panic!("{line}"));
-    Sql::connect(&server().conninfo()).run(&format!("SELECT pg_terminate_backend({pid})"));
-    assert_eq!(program.line().as_deref(), Some("ok"));
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE woken (id int)");
+    sql.run("CREATE TABLE notified (LIKE orders INCLUDING INDEXES)");
+    let mut program = Running::start(command.args([&conninfo, &fresh_channel()]));
+    let mut line = program.line().unwrap_or_default();
+    while let Some(statement) = line.strip_prefix("sql ") {
+        sql.run(statement);
+        line = program.line().unwrap_or_default();
+    }
+    assert_eq!(line, "ok");
     program.ends_well();
 }
 

@@ -1,6 +1,9 @@
 /* Every function with what it must refuse: a status and a text, never a crash. Needs no server. */
 #include "check.h"
 
+static const char *const tables[] = {"orders", NULL}, *const none[] = {NULL};
+static const char *const not_utf8[] = {"orders", "caf\xe9", NULL};
+
 static void null_handle(void) {
     pgwake *handle = NULL;
     const pgwake_event *event = (const pgwake_event *)1;
@@ -16,6 +19,9 @@ static void null_handle(void) {
     REFUSED(pgwake_listen(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_unlisten(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_notify(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_watch(NULL, 0, tables, NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_watch_ddl(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_ack(NULL, 0, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_metrics_get(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
 }
 
@@ -26,6 +32,7 @@ static void null_arguments(pgwake *handle, int session) {
     REFUSED(pgwake_unlisten(handle, session, NULL), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
+    REFUSED(pgwake_watch(handle, session, NULL, NULL), PGWAKE_E_INVALID, "name a table");
     REFUSED(pgwake_metrics_get(handle, session, NULL), PGWAKE_E_INVALID, "metrics");
     CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
 }
@@ -39,6 +46,9 @@ static void unknown_sessions(pgwake *handle) {
         REFUSED(pgwake_listen(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
         REFUSED(pgwake_unlisten(handle, unknown[i], "a"), PGWAKE_E_UNKNOWN_SESSION, "no such session");
         REFUSED(pgwake_notify(handle, unknown[i], "a", "b", 1), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_watch(handle, unknown[i], tables, NULL), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_watch_ddl(handle, unknown[i], NULL), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+        REFUSED(pgwake_ack(handle, unknown[i], 1), PGWAKE_E_UNKNOWN_SESSION, "no such session");
     }
 }
 
@@ -61,6 +71,92 @@ static void bad_text(pgwake *handle, int session) {
     CHECK(pgwake_listen(handle, session, channel + 1) == PGWAKE_OK);
 }
 
+/* Each is refused before anything is watched, so that the session may still watch. */
+static void bad_watches(pgwake *handle, int session) {
+    pgwake_watch_options wrong = PGWAKE_WATCH_OPTIONS_INIT;
+    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "watches no table");
+    REFUSED(pgwake_watch(handle, session, none, &wrong), PGWAKE_E_INVALID, "name a table");
+    REFUSED(pgwake_watch(handle, session, not_utf8, &wrong), PGWAKE_E_INVALID, "tables is not UTF-8");
+    wrong.columns = not_utf8;
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "columns is not UTF-8");
+    wrong.columns = none;
+    wrong.consumer = "\xff";
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "consumer is not UTF-8");
+    wrong.consumer = "";
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "empty");
+    wrong.consumer = NULL;
+    wrong.ops = 16;
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "ops is 16");
+    wrong.ops = 0x80000001;
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "PGWAKE_OP_");
+    wrong.ops = 0;
+    for (int i = 0; i < 2; i++) {
+        wrong.payload = i ? -1 : 4;
+        REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, i ? "payload is -1" : "payload is 4");
+        wrong.payload = 0;
+        wrong.transport = i ? INT32_MIN : 3;
+        REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "PGWAKE_TRANSPORT_");
+        wrong.transport = PGWAKE_TRANSPORT_WAL;
+        REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "logical replication");
+        wrong.transport = 0;
+    }
+    wrong.reserved = 1;
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "reserved");
+
+    pgwake_ddl_options ddl = PGWAKE_DDL_OPTIONS_INIT;
+    ddl.tags = not_utf8;
+    REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "tags is not UTF-8");
+    ddl.tags = none;
+    ddl.reserved = -1;
+    REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "reserved");
+    ddl.reserved = 0;
+    CHECK(pgwake_watch(handle, session, tables, NULL) == PGWAKE_OK);
+    CHECK(pgwake_watch_ddl(handle, session, &ddl) == PGWAKE_OK);
+    REFUSED(pgwake_watch(handle, session, tables, NULL), PGWAKE_E_INVALID, "watches already");
+    REFUSED(pgwake_watch_ddl(handle, session, NULL), PGWAKE_E_INVALID, "already");
+    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "by itself");
+}
+
+/* The same for what is watched: here a size could end within a pointer, too. */
+static void watches_of_other_versions(pgwake *handle) {
+    int sessions[4];
+    for (int i = 0; i < 4; i++) CHECK((sessions[i] = pgwake_connect(handle, "host=/nonexistent", NULL)) >= 0);
+    struct {
+        pgwake_watch_options known;
+        const char *unknown;
+    } newer = {PGWAKE_WATCH_OPTIONS_INIT, "asked for"};
+    newer.known.struct_size = sizeof newer;
+    REFUSED(pgwake_watch(handle, sessions[0], tables, &newer.known), PGWAKE_E_INVALID, "newer");
+    newer.unknown = NULL;
+    CHECK(pgwake_watch(handle, sessions[0], tables, &newer.known) == PGWAKE_OK);
+
+    struct {
+        pgwake_ddl_options known;
+        uint64_t unknown;
+    } newer_ddl = {PGWAKE_DDL_OPTIONS_INIT, 1};
+    newer_ddl.known.struct_size = sizeof newer_ddl;
+    REFUSED(pgwake_watch_ddl(handle, sessions[0], &newer_ddl.known), PGWAKE_E_INVALID, "newer");
+    newer_ddl.unknown = 0;
+    CHECK(pgwake_watch_ddl(handle, sessions[0], &newer_ddl.known) == PGWAKE_OK);
+
+    /* Behind an older struct lies what must not be followed. */
+    const char *const nowhere = (const char *)16;
+    pgwake_watch_options older = {0, PGWAKE_OP_INSERT, 0, 0, nowhere, &nowhere, 77, 77, 77, 77, 77};
+    const uint32_t impossible[] = {0, 1, 4, offsetof(pgwake_watch_options, consumer) + 4, 57, 8192, 0xffffffff};
+    for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+        older.struct_size = impossible[i];
+        REFUSED(pgwake_watch(handle, sessions[1], tables, &older), PGWAKE_E_INVALID, "struct_size");
+    }
+    older.struct_size = offsetof(pgwake_watch_options, consumer);
+    CHECK(pgwake_watch(handle, sessions[1], tables, &older) == PGWAKE_OK);
+    older.consumer = "billing";
+    older.struct_size = offsetof(pgwake_watch_options, columns);
+    CHECK(pgwake_watch(handle, sessions[2], tables, &older) == PGWAKE_OK);
+    pgwake_ddl_options older_ddl = {offsetof(pgwake_ddl_options, tags), 0, 0, 0, &nowhere};
+    CHECK(pgwake_watch_ddl(handle, sessions[3], &older_ddl) == PGWAKE_OK);
+    for (int i = 0; i < 4; i++) CHECK(pgwake_disconnect(handle, sessions[i]) == PGWAKE_OK);
+}
+
 /* Structs of other versions: shorter ones lack fields, longer ones may not ask for what is unknown here. */
 static void versions(pgwake *handle) {
     struct {
@@ -74,8 +170,8 @@ static void versions(pgwake *handle) {
 
     pgwake_session_options older = {sizeof(uint32_t) * 2, PGWAKE_OVERFLOW_COALESCE, 0, 77, 77, 77, 77};
     CHECK(pgwake_connect(handle, "host=/nonexistent", &older) >= 0);
-    uint32_t oldest = sizeof oldest;
-    CHECK(pgwake_connect(handle, "host=/nonexistent", (const pgwake_session_options *)&oldest) >= 0);
+    older.struct_size = offsetof(pgwake_session_options, heartbeat_ms) + 4;
+    REFUSED(pgwake_connect(handle, "host=/nonexistent", &older), PGWAKE_E_INVALID, "struct_size");
 
     pgwake_session_options wrong = PGWAKE_SESSION_OPTIONS_INIT;
     wrong.struct_size = 0;
@@ -144,6 +240,9 @@ static void closed(pgwake *handle) {
     REFUSED(pgwake_listen(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_unlisten(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_notify(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_watch(handle, 0, tables, NULL), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_watch_ddl(handle, 0, NULL), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_ack(handle, 0, 1), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_metrics_get(handle, 0, &metrics), PGWAKE_E_INVALID, "closed");
 }
 
@@ -161,7 +260,9 @@ int main(void) {
     null_arguments(handle, session);
     unknown_sessions(handle);
     bad_text(handle, session);
+    bad_watches(handle, session);
     versions(handle);
+    watches_of_other_versions(handle);
     metrics_of_other_versions(handle, session);
     unusable();
     CHECK(pgwake_error(handle) == text);

@@ -1,5 +1,6 @@
-/* Every function at its work, and every event: every_function CONNINFO CHANNEL. Prints "kill PID" when it wants the
- * server's process PID to be ended, as a server's administrator would. */
+/* Every function at its work, and every event: every_function CONNINFO CHANNEL, in a database with the schema `pgwake`
+ * and the tables orders, notified (id int PRIMARY KEY, note text) and woken (id int). Prints "sql STATEMENT" for what
+ * somebody else is to run. */
 #include "check.h"
 
 static char last_message[512];
@@ -9,6 +10,11 @@ static void keep(void *user, int level, const char *text) {
     ++*(int *)user;
     snprintf(last_message, sizeof last_message, "%s", text);
     pgwake_set_log(NULL, NULL, 0); /* does nothing from here */
+}
+
+static void sql(const char *statement) {
+    printf("sql %s\n", statement);
+    fflush(stdout);
 }
 
 static void strings_end_with_a_nul(const pgwake_event *event) {
@@ -21,6 +27,15 @@ static void strings_end_with_a_nul(const pgwake_event *event) {
     CHECK(!event->message || strlen(event->message) == event->message_len);
     CHECK(!event->command || strlen(event->command) == event->command_len);
     CHECK(!event->channels || !event->channels[event->channels_len]);
+    CHECK(!event->schema || strlen(event->schema) == event->schema_len);
+    CHECK(!event->table || strlen(event->table) == event->table_len);
+    CHECK(!event->partition || strlen(event->partition) == event->partition_len);
+    CHECK(!event->key || strlen(event->key) == event->key_len);
+    CHECK(!event->old_row || strlen(event->old_row) == event->old_row_len);
+    CHECK(!event->new_row || strlen(event->new_row) == event->new_row_len);
+    CHECK(!event->changed || strlen(event->changed) == event->changed_len);
+    CHECK(!event->user || strlen(event->user) == event->user_len);
+    CHECK(!event->app || strlen(event->app) == event->app_len);
 }
 
 static const pgwake_event *expect(pgwake *handle, int type, int session) {
@@ -44,8 +59,9 @@ static void notifications(pgwake *handle, int db, const char *channel) {
 }
 
 static void outage(pgwake *handle, int db, int backend_pid, const char *channel) {
-    printf("kill %d\n", backend_pid);
-    fflush(stdout);
+    char statement[64];
+    snprintf(statement, sizeof statement, "SELECT pg_terminate_backend(%d)", backend_pid);
+    sql(statement);
     const pgwake_event *event = expect(handle, PGWAKE_EVENT_DISCONNECTED, db);
     CHECK(!strcmp(event->sqlstate, "57P01") && event->message_len && event->retry_in_ms >= 0);
     event = expect(handle, PGWAKE_EVENT_GAP, db);
@@ -96,6 +112,160 @@ static void refusals(pgwake *handle, const char *conninfo) {
     CHECK(event->type == 0 && !event->message); /* the event is gone, and points to nothing */
 }
 
+static const char *const orders[] = {"orders", NULL};
+
+/* Has begun to watch. */
+static void begun(pgwake *handle, int session, const char *channel) {
+    CHECK(expect(handle, PGWAKE_EVENT_LISTENING, session)->channels_len == 0);
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_LISTENING, session);
+    CHECK(event->channels_len == 1 && !strncmp(event->channels[0], channel, strlen(channel)));
+}
+
+static const pgwake_event *change(pgwake *handle, int session, int op, const char *table, const char *key) {
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_CHANGE, session);
+    CHECK(event->op == op && !strcmp(event->schema, "public") && !strcmp(event->table, table));
+    CHECK(key ? event->key && !strcmp(event->key, key) : !event->key);
+    CHECK(event->payload[0] == '{' && strstr(event->payload, table) && event->xid > 0 && event->db_len);
+    CHECK(!event->channel && !event->message && !event->command && !event->user && !event->app);
+    CHECK(event->phase == 0 && event->depth == 0 && event->temp == 0 && event->reserved == 0);
+    return event;
+}
+
+/* Under a name, whole rows, acknowledged by hand. */
+static void changes(pgwake *handle, const char *conninfo) {
+    const char *const columns[] = {"id", "note", NULL};
+    pgwake_watch_options options = PGWAKE_WATCH_OPTIONS_INIT;
+    options.payload = PGWAKE_PAYLOAD_ROW;
+    options.consumer = "billing";
+    options.columns = columns;
+    options.manual_ack = 1;
+    options.fallback_poll_ms = -1;
+    int session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, orders, &options) == PGWAKE_OK);
+    REFUSED(pgwake_watch(handle, session, orders, &options), PGWAKE_E_INVALID, "watches already");
+    begun(handle, session, "pgwake");
+    sql("INSERT INTO orders VALUES (1, 'tea'); UPDATE orders SET note = 'coffee'; DELETE FROM orders; TRUNCATE orders");
+    const pgwake_event *event = change(handle, session, PGWAKE_OP_INSERT, "orders", "{\"id\":1}");
+    CHECK(!event->old_row && strstr(event->new_row, "tea") && !event->changed && !event->partition);
+    CHECK(event->transport == PGWAKE_TRANSPORT_OUTBOX && event->id > 0 && !event->sqlstate[0]);
+    uint64_t first = event->id;
+    event = change(handle, session, PGWAKE_OP_UPDATE, "orders", "{\"id\":1}");
+    CHECK(strstr(event->old_row, "tea") && strstr(event->new_row, "coffee") && strstr(event->changed, "note"));
+    uint64_t second = event->id;
+    CHECK(second > first);
+    REFUSED(pgwake_ack(handle, session, second + 1), PGWAKE_E_INVALID, "waits to be acknowledged");
+    CHECK(pgwake_ack(handle, session, second) == PGWAKE_OK && event->id == second && strstr(event->old_row, "tea"));
+    REFUSED(pgwake_ack(handle, session, first), PGWAKE_E_INVALID, "waits to be acknowledged");
+    unsigned told = 0, kept = 0;
+    uint64_t third = 0;
+    while (told < 2 || !kept) {
+        CHECK(pgwake_next(handle, 20000, &event) == 1 && event->session == session);
+        strings_end_with_a_nul(event);
+        if (event->type == PGWAKE_EVENT_ACKNOWLEDGED) {
+            CHECK(event->id == second && event->db_len && !event->payload);
+            kept++;
+            continue;
+        }
+        CHECK(event->type == PGWAKE_EVENT_CHANGE && event->op == (told ? PGWAKE_OP_TRUNCATE : PGWAKE_OP_DELETE));
+        if (!told++) third = event->id;
+    }
+    pgwake_metrics metrics = PGWAKE_METRICS_INIT;
+    CHECK(pgwake_metrics_get(handle, session, &metrics) == PGWAKE_OK && metrics.changes == 4);
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK && !event->payload);
+
+    /* What was not acknowledged comes again in the next run. The server may still have the old one for a moment. */
+    session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, orders, &options) == PGWAKE_OK);
+    do CHECK(pgwake_next(handle, 20000, &event) == 1);
+    while (event->type == PGWAKE_EVENT_LISTENING || event->type == PGWAKE_EVENT_COMMAND_FAILED);
+    CHECK(event->type == PGWAKE_EVENT_CHANGE && event->op == PGWAKE_OP_DELETE && event->id == third);
+    change(handle, session, PGWAKE_OP_TRUNCATE, "orders", NULL);
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+}
+
+/* The other ways to watch: what was changed as notifications, wake-ups, what is watched already, what is refused. */
+static void other_watches(pgwake *handle, const char *conninfo) {
+    const char *const notified[] = {"notified", NULL}, *const woken[] = {"woken", NULL};
+    const char *const nowhere[] = {"nowhere", NULL};
+    pgwake_watch_options options = PGWAKE_WATCH_OPTIONS_INIT;
+    options.transport = PGWAKE_TRANSPORT_NOTIFY;
+    options.payload = PGWAKE_PAYLOAD_CHANGED;
+    options.ops = PGWAKE_OP_UPDATE | PGWAKE_OP_DELETE;
+    int session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, notified, &options) == PGWAKE_OK);
+    begun(handle, session, "pgwake");
+    sql("INSERT INTO notified VALUES (1, 'tea'); UPDATE notified SET note = 'coffee'; DELETE FROM notified");
+    const pgwake_event *event = change(handle, session, PGWAKE_OP_UPDATE, "notified", "{\"id\":1}");
+    CHECK(event->transport == PGWAKE_TRANSPORT_NOTIFY && event->id == 0 && strstr(event->new_row, "coffee"));
+    change(handle, session, PGWAKE_OP_DELETE, "notified", "{\"id\":1}");
+    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "by itself");
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+
+    pgwake_watch_options wake = PGWAKE_WATCH_OPTIONS_INIT;
+    wake.payload = PGWAKE_PAYLOAD_WAKE;
+    wake.fallback_poll_ms = 100;
+    wake.from_start = 1;
+    session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, woken, &wake) == PGWAKE_OK);
+    begun(handle, session, "pgwake");
+    sql("INSERT INTO woken SELECT generate_series(1, 3)");
+    event = change(handle, session, PGWAKE_OP_INSERT, "woken", NULL);
+    CHECK(!event->old_row && !event->new_row && !event->changed);
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+
+    session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, orders, NULL) == PGWAKE_OK);
+    begun(handle, session, "pgwake");
+    sql("INSERT INTO orders VALUES (7, 'as the first watch said')");
+    CHECK(strstr(change(handle, session, PGWAKE_OP_INSERT, "orders", "{\"id\":7}")->new_row, "first"));
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+
+    options.only_watched = 1;
+    session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch(handle, session, nowhere, &options) == PGWAKE_OK);
+    CHECK(expect(handle, PGWAKE_EVENT_LISTENING, session)->channels_len == 0);
+    event = expect(handle, PGWAKE_EVENT_COMMAND_FAILED, session);
+    CHECK(!strcmp(event->command, "watch") && !strcmp(event->sqlstate, "42P01") && !strcmp(event->channel, "pgwake"));
+    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "by itself");
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+}
+
+static const pgwake_event *ddl(pgwake *handle, int session, const char *tag, const char *object) {
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_DDL, session);
+    CHECK(!strcmp(event->command, tag) && event->phase == PGWAKE_PHASE_AFTER && event->xid > 0 && event->db_len);
+    CHECK(!strcmp(event->user, "postgres") && !strcmp(event->app, "every_function"));
+    CHECK(event->payload[0] == '{' && strstr(event->payload, object));
+    CHECK(!event->table && !event->key && event->id == 0 && event->op == 0);
+    return event;
+}
+
+static void ddl_commands(pgwake *handle, const char *conninfo) {
+    int all = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch_ddl(handle, all, NULL) == PGWAKE_OK);
+    REFUSED(pgwake_watch_ddl(handle, all, NULL), PGWAKE_E_INVALID, "already");
+    begun(handle, all, "pgwake_ddl");
+    sql("SET application_name = 'every_function'; CREATE TEMP TABLE hidden ()");
+    sql("CREATE TABLE made (id int); DROP TABLE made");
+    const pgwake_event *event = ddl(handle, all, "CREATE TABLE", "public.made");
+    CHECK(event->depth == 1 && event->temp == 0);
+    ddl(handle, all, "DROP TABLE", "public.made");
+    CHECK(pgwake_disconnect(handle, all) == PGWAKE_OK);
+
+    const char *const tags[] = {"CREATE TABLE", "CREATE VIEW", NULL};
+    pgwake_ddl_options options = PGWAKE_DDL_OPTIONS_INIT;
+    options.tags = tags;
+    options.temp = 1;
+    options.nested = 1;
+    int some = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch_ddl(handle, some, &options) == PGWAKE_OK);
+    begun(handle, some, "pgwake_ddl_");
+    sql("CREATE TEMP TABLE passing (); DROP TABLE passing; DO 'BEGIN CREATE TABLE nested (); END'");
+    CHECK(ddl(handle, some, "CREATE TABLE", "passing")->temp == 1);
+    event = ddl(handle, some, "CREATE TABLE", "public.nested");
+    CHECK(event->temp == 0 && event->depth == 2);
+    CHECK(pgwake_disconnect(handle, some) == PGWAKE_OK);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     const char *conninfo = argv[1], *channel = argv[2];
@@ -113,7 +283,7 @@ int main(int argc, char **argv) {
 
     const pgwake_event *event = expect(handle, PGWAKE_EVENT_LISTENING, db);
     CHECK(event->channels_len == 1 && !strcmp(event->channels[0], channel) && event->backend_pid > 0);
-    CHECK(!strcmp(event->db, "postgres") && event->host_len && event->server_version_len);
+    CHECK(strstr(conninfo, event->db) && event->host_len && event->server_version_len);
     int backend_pid = event->backend_pid;
 
     notifications(handle, db, channel);
@@ -127,6 +297,10 @@ int main(int argc, char **argv) {
     overflow(handle, conninfo, channel);
     while (pgwake_next(handle, 50, &event) == 1) continue;
     refusals(handle, conninfo);
+    CHECK(pgwake_disconnect(handle, db) == PGWAKE_OK);
+    changes(handle, conninfo);
+    other_watches(handle, conninfo);
+    ddl_commands(handle, conninfo);
 
     CHECK(pgwake_fd(handle) == descriptor);
     CHECK(messages > 0 && *last_message);
