@@ -1,11 +1,12 @@
 //! Each example of `ffi/examples`, built against the installed tree, takes a burst whole, over a unix socket
-//! and over TLS, and under valgrind.
+//! and over TLS, and under valgrind; the one that watches a table misses no change between two runs.
 
 #[path = "common/c.rs"]
 mod c;
 mod common;
 
 use c::{Running, Under};
+use common::outbox::database;
 use common::{Sql, fresh_channel, server, transports};
 use std::path::Path;
 use std::process::Command;
@@ -120,6 +121,45 @@ fn cplusplus_has_no_error_under_valgrind() {
     works("cplusplus", Under::Valgrind);
 }
 
+/// Two runs, of which the second goes on where the first ended.
+fn watch_works(under: Under) {
+    let Some(tree) = c::installed().filter(|_| under == Under::Nothing || c::has("valgrind")) else { return };
+    let directory = c::directory();
+    let Some(program) = build(&tree, "watch", directory.path()) else { return };
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text)");
+    let mut run = |statement: &str, changes: &[&str]| {
+        let mut command = c::limited(under, &program);
+        let mut watch = Running::start(command.args([&conninfo, "orders", &changes.len().to_string()]));
+        let greeting = watch.line().unwrap_or_default();
+        assert!(greeting.starts_with("watching in outbox_"), "{greeting}");
+        sql.run(statement);
+        for change in changes {
+            assert_eq!(watch.line().as_deref(), Some(*change));
+        }
+        assert_eq!(watch.line(), None);
+        watch.ends_well();
+    };
+    run(
+        "INSERT INTO orders VALUES (1, 'tea'), (2, NULL); UPDATE orders SET note = 'milk' WHERE id = 2",
+        &[r#"insert {"id":1} {"id":1,"note":"tea"}"#, r#"insert {"id":2} {"id":2,"note":null}"#],
+    );
+    run(
+        "DELETE FROM orders WHERE id = 1; TRUNCATE orders",
+        &[r#"update {"id":2} {"id":2,"note":"milk"}"#, r#"delete {"id":1} -"#, "truncate - -"],
+    );
+}
+
+#[test]
+fn watch_goes_on_where_it_ended() {
+    watch_works(Under::Nothing);
+}
+
+#[test]
+fn watch_has_no_error_under_valgrind() {
+    watch_works(Under::Valgrind);
+}
+
 fn python_works(name: &str) {
     let Some(tree) = c::installed().filter(|_| c::has("python3")) else { return };
     on_two_transports(&mut || {
@@ -145,7 +185,7 @@ fn python_with_asyncio_takes_a_burst_whole() {
 fn an_example_that_cannot_listen_says_why() {
     let Some(tree) = c::installed() else { return };
     let directory = c::directory();
-    for name in ["plain", "epoll", "libuv", "libev", "cplusplus"] {
+    for name in ["plain", "watch", "epoll", "libuv", "libev", "cplusplus"] {
         let Some(program) = build(&tree, name, directory.path()) else { continue };
         let output = c::limited(Under::Nothing, program).args(["nonsense", "a", "1"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
