@@ -5,10 +5,10 @@ use crate::event::{Channel, SessionId};
 use crate::pq::{Connection, Conninfo, ResultStatus};
 use crate::reactor::Nudge;
 use crate::sys::spawn_without_signals;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the name service said about each name: addresses, or why there are none.
@@ -23,11 +23,26 @@ pub(crate) enum Answer {
     SelfTest(Result<(), String>),
 }
 
+/// Answers that the loop has not taken yet. A channel of the standard library does the same with a dozen KB
+/// of code, most of it for kinds that are not used here.
+#[derive(Debug, Clone, Default)]
+struct Answers(Arc<Mutex<VecDeque<(SessionId, Answer)>>>);
+
+impl Answers {
+    fn push(&self, session: SessionId, answer: Answer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((session, answer));
+    }
+
+    fn pop(&self) -> Option<(SessionId, Answer)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
 /// Runs jobs for one session.
 #[derive(Debug, Clone)]
 pub(crate) struct BackgroundJobs {
     session: SessionId,
-    answers: Sender<(SessionId, Answer)>,
+    answers: Answers,
     nudge: Nudge,
 }
 
@@ -57,8 +72,8 @@ impl BackgroundJobs {
     fn run(&self, name: &str, job: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
         let asker = self.clone();
         spawn_without_signals(name, move || {
+            asker.answers.push(asker.session, job());
             // Nobody is there to hear it when the loop is gone.
-            let _ = asker.answers.send((asker.session, job()));
             let _ = asker.nudge.nudge();
         })
     }
@@ -83,23 +98,21 @@ fn notify(conninfo: &Conninfo, channel: &Channel, patience: Duration) -> crate::
 /// The loop's end: takes the answers.
 #[derive(Debug)]
 pub(crate) struct Background {
-    sender: Sender<(SessionId, Answer)>,
-    receiver: Receiver<(SessionId, Answer)>,
+    answers: Answers,
     nudge: Nudge,
 }
 
 impl Background {
     pub(crate) fn new(nudge: Nudge) -> Self {
-        let (sender, receiver) = mpsc::channel();
-        Background { sender, receiver, nudge }
+        Background { answers: Answers::default(), nudge }
     }
 
     pub(crate) fn jobs(&self, session: SessionId) -> BackgroundJobs {
-        BackgroundJobs { session, answers: self.sender.clone(), nudge: self.nudge.clone() }
+        BackgroundJobs { session, answers: self.answers.clone(), nudge: self.nudge.clone() }
     }
 
     /// The next answer, if one has come.
     pub(crate) fn next(&self) -> Option<(SessionId, Answer)> {
-        self.receiver.try_recv().ok()
+        self.answers.pop()
     }
 }
