@@ -50,7 +50,7 @@ pub(crate) struct ChannelSource {
     pub(super) is_prepared: bool,
     pub(super) changes: VecDeque<Subscription>,
     /// The server has confirmed these, and they have not been told.
-    listened: Vec<Channel>,
+    listened: BTreeSet<Channel>,
     pub(super) unsent: VecDeque<(Channel, Payload)>,
     pub(super) unsent_bytes: usize,
     pub(super) unanswered: VecDeque<Batch>,
@@ -83,7 +83,7 @@ impl ChannelSource {
             wanted: BTreeSet::new(),
             is_prepared: false,
             changes: VecDeque::new(),
-            listened: Vec::new(),
+            listened: BTreeSet::new(),
             unsent: VecDeque::new(),
             unsent_bytes: 0,
             unanswered: VecDeque::new(),
@@ -333,7 +333,7 @@ impl ChannelSource {
             (Some(Batch::Encoding | Batch::Prepared), Err(error)) => self.session.fail(error),
             (Some(Batch::Subscription(Subscription { listen, channel })), Ok(())) => {
                 if listen {
-                    self.listened.push(channel);
+                    self.listened.insert(channel);
                 }
             }
             (Some(Batch::Subscription(change)), Err(error)) => self.refused(change, error),
@@ -367,11 +367,8 @@ impl ChannelSource {
 
     /// What the server has confirmed, as far as it is still wanted.
     fn take_listened(&mut self) -> Vec<Channel> {
-        let mut channels = std::mem::take(&mut self.listened);
-        channels.retain(|channel| self.wanted.contains(channel));
-        channels.sort();
-        channels.dedup();
-        channels
+        let listened = std::mem::take(&mut self.listened).into_iter();
+        listened.filter(|channel| self.wanted.contains(channel)).collect()
     }
 
     fn report_listening(&mut self, channels: Vec<Channel>) {

@@ -17,7 +17,7 @@ use crate::pq::Notify;
 use acknowledge::Acknowledgements;
 use pace::Pace;
 use page::Page;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ pub(super) struct Outbox {
     /// Some table's changes go through the outbox.
     has_outbox: bool,
     /// What wakes it, and what brings changes.
-    channels: Vec<Channel>,
+    channels: BTreeSet<Channel>,
     /// As the server calls it.
     consumer: String,
     /// Where the next page begins.
@@ -134,7 +134,7 @@ impl Outbox {
             state: State::Closed { at: None },
             is_ensured: false,
             has_outbox: false,
-            channels: Vec::new(),
+            channels: BTreeSet::new(),
             consumer: String::new(),
             position: String::new(),
             pages: VecDeque::new(),

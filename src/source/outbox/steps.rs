@@ -12,6 +12,7 @@ use crate::options::WatchOptions;
 use crate::session::{Command, Rows};
 use crate::source::channels::{Batch, ChannelSource};
 use crate::source::{Pull, Report, WAKE_CHANNEL};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl ChannelSource {
@@ -59,7 +60,7 @@ impl ChannelSource {
                     log::warn!("a row of the outbox holds no change, and was left out");
                 }
                 Some(Row::Gap(dropped)) => {
-                    let channels = outbox.channels.clone();
+                    let channels = outbox.channels.iter().cloned().collect();
                     let message = "the outbox had no room for more, and changes that were not read are lost";
                     return Some(Pull::Report(Box::new(Report::Overflow { channels, dropped, message })));
                 }
@@ -119,7 +120,7 @@ impl ChannelSource {
         }
         let options = outbox.options.clone();
         outbox.state = State::Ensuring(options.tables.len());
-        (outbox.has_outbox, outbox.channels) = (false, Vec::new());
+        (outbox.has_outbox, outbox.channels) = (false, BTreeSet::new());
         let make = if options.only_watched { "false" } else { "true" };
         let ops = array(options.ops.iter().map(|op| op.as_str()));
         let payload = options.payload.map_or("", |payload| payload.as_str());
@@ -194,12 +195,12 @@ impl ChannelSource {
         match value(0) {
             Some(b"outbox") => {
                 outbox.has_outbox = true;
-                outbox.channels.push(Channel::of_name(WAKE_CHANNEL));
+                outbox.channels.insert(Channel::of_name(WAKE_CHANNEL));
             }
             Some(b"notify") => {
                 let channel = value(1).map(Channel::new);
                 let channel = channel.and_then(Result::ok);
-                outbox.channels.push(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)));
+                outbox.channels.insert(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)));
             }
             _ => {
                 let message = "the table is watched through the write-ahead log, which is read by logical \
@@ -214,8 +215,6 @@ impl ChannelSource {
             return;
         }
         outbox.is_ensured = true;
-        outbox.channels.sort();
-        outbox.channels.dedup();
         if outbox.has_outbox {
             return self.open_consumer();
         }
