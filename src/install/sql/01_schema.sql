@@ -65,7 +65,8 @@ CREATE TABLE IF NOT EXISTS pgwake.watched (
   when_changed name[],
   always bool NOT NULL,
   channel text,
-  mode text NOT NULL,             -- statement, row, instead
+  timing text NOT NULL,           -- after, before
+  mode text NOT NULL,             -- statement, row, before, instead
   shape text NOT NULL,            -- the columns that the triggers were generated for
   ended bool NOT NULL DEFAULT false
 );

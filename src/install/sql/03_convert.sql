@@ -53,10 +53,19 @@ CREATE OR REPLACE FUNCTION pgwake.columns_of(rel oid, "row" text)
   FROM cols
 $pgwake$;
 
+-- What an INSERT or UPDATE computes after its BEFORE triggers. To compute it here would run functions of the
+-- table's owner with our rights.
+CREATE OR REPLACE FUNCTION pgwake.computed_later(rel oid) RETURNS name[] LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT ARRAY(SELECT attname FROM pg_attribute
+    WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = 's')
+$pgwake$;
+
 -- The columns as one text: when it differs, the triggers are stale.
 CREATE OR REPLACE FUNCTION pgwake.shape_of(rel oid) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT coalesce(string_agg(format('%s %s %s %s', num, col, value, in_key), ',' ORDER BY num), '')
+  SELECT concat(string_agg(format('%s %s %s %s', num, col, value, in_key), ',' ORDER BY num),
+    nullif(pgwake.computed_later(rel), '{}'))
   FROM pgwake.columns_of(rel, 'r')
 $pgwake$;
 
@@ -97,11 +106,11 @@ $pgwake$;
 -- A whole row as JSON text.
 CREATE OR REPLACE FUNCTION pgwake.object_expression(rel oid, "row" text, wanted name[])
   RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('(SELECT pg_catalog.row_to_json(pgwake_r) FROM (SELECT %s) pgwake_r)',
-    string_agg(format('%s AS %I', value, col), ', ' ORDER BY num))
+  SELECT CASE count(*) WHEN 0 THEN '''{}''' ELSE
+    format('(SELECT pg_catalog.row_to_json(pgwake_r) FROM (SELECT %s) pgwake_r)',
+      string_agg(format('%s AS %I', value, col), ', ' ORDER BY num)) END
   FROM pgwake.columns_of(rel, "row")
   WHERE wanted IS NULL OR col = ANY (wanted)
-  HAVING count(*) > 0
 $pgwake$;
 
 -- Whether any of the columns differs, byte for byte: also types without equality can be compared so.

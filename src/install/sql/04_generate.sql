@@ -12,31 +12,38 @@ DECLARE
   rows_old text := CASE source WHEN 'row' THEN '(SELECT OLD.*)' WHEN 'parameters' THEN '(SELECT ($2).*)'
     ELSE 'pgwake_old' END;
   this text := CASE op WHEN 'delete' THEN 'o' ELSE 'n' END;
-  key text := pgwake.key_expression(rel, this);
+  computed_later name[] := CASE w.mode WHEN 'before' THEN pgwake.computed_later(rel) ELSE '{}' END;
+  columns_new name[] := w.columns;
+  key text := CASE WHEN NOT EXISTS (SELECT FROM pgwake.columns_of(rel, this) c
+    WHERE c.in_key AND c.col = ANY (computed_later)) THEN pgwake.key_expression(rel, this) END;
   payload text := CASE WHEN w.payload = 'key' AND key IS NULL THEN 'row' ELSE w.payload END;
   is_paired bool := op = 'update' AND (payload <> 'wake' OR w.when_changed IS NOT NULL);
   parts text[] := '{}';
   source_rows text;
   filter text := '';
 BEGIN
+  IF computed_later <> '{}' THEN
+    columns_new := ARRAY(SELECT c.col FROM pgwake.columns_of(rel, this) c
+      WHERE (w.columns IS NULL OR c.col = ANY (w.columns)) AND c.col <> ALL (computed_later));
+  END IF;
   IF payload <> 'wake' THEN
     parts := parts || coalesce('''"key":'', ' || key, '''"key":null''');
   END IF;
   IF op = 'update' AND payload IN ('row', 'changed') THEN
-    parts := parts || format(''',"changed":['', %s, '']''', pgwake.changed_expression(rel, '', w.columns));
+    parts := parts || format(''',"changed":['', %s, '']''', pgwake.changed_expression(rel, '', columns_new));
   END IF;
   IF op = 'update' AND payload = 'key' THEN
     parts := parts || format('CASE WHEN %s THEN pg_catalog.concat('',"old":''::pg_catalog.text, %s) END',
       pgwake.differs_expression(rel, true, NULL), pgwake.key_expression(rel, 'o'));
   ELSIF op = 'update' AND payload = 'changed' THEN
     parts := parts || format(''',"old":{'', %s, ''},"new":{'', %s, ''}''',
-      pgwake.changed_expression(rel, 'o', w.columns), pgwake.changed_expression(rel, 'n', w.columns));
+      pgwake.changed_expression(rel, 'o', columns_new), pgwake.changed_expression(rel, 'n', columns_new));
   ELSIF payload IN ('row', 'changed') THEN
     IF op <> 'insert' THEN
       parts := parts || format(''',"old":'', %s', pgwake.object_expression(rel, 'o', w.columns));
     END IF;
     IF op <> 'delete' THEN
-      parts := parts || format(''',"new":'', %s', pgwake.object_expression(rel, 'n', w.columns));
+      parts := parts || format(''',"new":'', %s', pgwake.object_expression(rel, 'n', columns_new));
     END IF;
   END IF;
   IF op = 'update' AND w.when_changed IS NOT NULL THEN
@@ -153,7 +160,8 @@ DECLARE
   source text := CASE w.mode WHEN 'statement' THEN 'statement' ELSE 'row' END;
   settings text := CASE WHEN op <> 'truncate' AND w.payload <> 'wake' THEN pgwake.settings_for(w.relid)
     ELSE '' END;
-  result text := CASE WHEN w.mode <> 'instead' THEN 'NULL' WHEN op = 'delete' THEN 'OLD' ELSE 'NEW' END;
+  result text := CASE WHEN w.mode NOT IN ('instead', 'before') THEN 'NULL' WHEN op = 'delete' THEN 'OLD'
+    ELSE 'NEW' END;
   part text;
   body text;
 BEGIN

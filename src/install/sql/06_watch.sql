@@ -1,8 +1,8 @@
 -- Starts and stops watching a table: checks what was asked for, and puts the triggers on.
 
 -- How a relation can be watched; raises a sentence that says what to do where it cannot.
-CREATE OR REPLACE FUNCTION pgwake.mode_for(rel regclass, always bool) RETURNS text LANGUAGE plpgsql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.mode_for(rel regclass, always bool, timing text) RETURNS text
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   c pg_class;
   base text;
@@ -20,6 +20,10 @@ BEGIN
   ELSIF c.relkind = 'v' THEN
     IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = rel AND (tgtype & 64) <> 0
         AND tgname NOT LIKE '~pgwake%') THEN
+      IF timing = 'before' THEN
+        RAISE EXCEPTION 'the view % has INSTEAD OF triggers, and no BEFORE triggers for rows', rel
+          USING ERRCODE = 'wrong_object_type', HINT = 'Watch it with timing => ''after''.';
+      END IF;
       RETURN 'instead';
     END IF;
     SELECT string_agg(DISTINCT d.refobjid::regclass::text, ', ') INTO base
@@ -31,6 +35,9 @@ BEGIN
         HINT = 'Watch what is below it: ' || coalesce(base, 'its tables') || '.';
   ELSIF c.relkind NOT IN ('r', 'p', 'f') THEN
     RAISE EXCEPTION '% is no table', rel USING ERRCODE = 'wrong_object_type';
+  END IF;
+  IF timing = 'before' THEN
+    RETURN 'before';
   END IF;
   -- A statement's trigger does not fire for what is written through a parent or straight to a partition, nor
   -- while logical replication applies changes.
@@ -54,7 +61,8 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.watch_table(rel regclass,
     ops text[] DEFAULT '{insert,update,delete,truncate}', payload text DEFAULT 'key',
     transport text DEFAULT 'outbox', columns name[] DEFAULT NULL, when_changed name[] DEFAULT NULL,
-    always bool DEFAULT false, channel text DEFAULT NULL) RETURNS void LANGUAGE plpgsql
+    always bool DEFAULT false, channel text DEFAULT NULL, timing text DEFAULT 'after') RETURNS void
+  LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   w pgwake.watched;
@@ -67,6 +75,8 @@ BEGIN
     RAISE EXCEPTION 'payload is wake, key, changed or row; not %', payload USING ERRCODE = '22023';
   ELSIF transport IS NULL OR NOT transport = ANY ('{outbox,notify,wal}') THEN
     RAISE EXCEPTION 'transport is outbox, notify or wal; not %', transport USING ERRCODE = '22023';
+  ELSIF timing IS NULL OR NOT timing = ANY ('{after,before}') THEN
+    RAISE EXCEPTION 'timing is after or before; not %', timing USING ERRCODE = '22023';
   ELSIF octet_length(channel) NOT BETWEEN 1 AND 63 THEN
     RAISE EXCEPTION 'the name of a channel has 1 to 63 bytes' USING ERRCODE = '22023';
   END IF;
@@ -75,18 +85,21 @@ BEGIN
       WHERE attrelid = rel AND attname = u AND attnum > 0 AND NOT attisdropped);
   IF unknown IS NOT NULL THEN
     RAISE EXCEPTION '% has no column %', rel, unknown USING ERRCODE = 'undefined_column';
+  ELSIF timing = 'before' AND when_changed && pgwake.computed_later(rel) THEN
+    RAISE EXCEPTION 'before a change nobody knows what it makes of the generated columns of %', rel
+      USING ERRCODE = '22023', HINT = 'Name the columns that they are computed from in when_changed.';
   END IF;
-  PERFORM pgwake.mode_for(rel, always);
+  PERFORM pgwake.mode_for(rel, always, timing);
   INSERT INTO pgwake.watched (relid, schema_name, table_name, ops, payload, transport, columns, when_changed,
-      always, channel, mode, shape)
+      always, channel, timing, mode, shape)
     SELECT rel, n.nspname, c.relname, watch_table.ops, watch_table.payload, watch_table.transport,
       watch_table.columns, watch_table.when_changed, coalesce(watch_table.always, false),
-      watch_table.channel, '', ''
+      watch_table.channel, watch_table.timing, '', ''
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel
     ON CONFLICT (relid) DO UPDATE SET schema_name = excluded.schema_name, table_name = excluded.table_name,
       ops = excluded.ops, payload = excluded.payload, transport = excluded.transport,
       columns = excluded.columns, when_changed = excluded.when_changed, always = excluded.always,
-      channel = excluded.channel, ended = false
+      channel = excluded.channel, timing = excluded.timing, ended = false
     RETURNING * INTO w;
   IF payload = 'wake' THEN
     PERFORM pgwake.make_counter(coalesce(channel, 'pgwake'));
@@ -103,7 +116,7 @@ DECLARE
   member oid;
 BEGIN
   PERFORM pgwake.detach(w.relid);
-  w.mode := pgwake.mode_for(w.relid, w.always);
+  w.mode := pgwake.mode_for(w.relid, w.always, w.timing);
   w.shape := pgwake.shape_of(w.relid);
   UPDATE pgwake.watched SET mode = w.mode, shape = w.shape WHERE id = w.id;
   FOREACH op IN ARRAY w.ops LOOP
@@ -131,15 +144,17 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.make_trigger(w pgwake.watched, op text, member oid) RETURNS void
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
-  -- INSTEAD OF triggers fire in the order of their names, and ours is to see what the others left.
-  name text := CASE w.mode WHEN 'instead' THEN '~' ELSE '' END || format('pgwake_%s_%s', w.id, op);
+  -- Triggers fire in the order of their names, and ours is to see what the others made of the row.
+  name text := CASE WHEN w.mode IN ('instead', 'before') THEN '~' ELSE '' END
+    || format('pgwake_%s_%s', w.id, op);
   function text := pgwake.function_for(w, op);
   owner oid := (SELECT relowner FROM pg_class WHERE oid = member);
 BEGIN
   -- The server asks whoever attaches a partition for this right.
   EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO %s', function, owner::regrole);
   EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s %s EXECUTE FUNCTION %s()', name,
-    CASE w.mode WHEN 'instead' THEN 'INSTEAD OF' ELSE 'AFTER' END, op, member::regclass,
+    CASE w.mode WHEN 'instead' THEN 'INSTEAD OF' WHEN 'before' THEN 'BEFORE' ELSE 'AFTER' END, op,
+    member::regclass,
     CASE WHEN op = 'truncate' OR w.mode <> 'statement' THEN ''
       WHEN op = 'insert' THEN 'REFERENCING NEW TABLE AS pgwake_new'
       WHEN op = 'delete' THEN 'REFERENCING OLD TABLE AS pgwake_old'
@@ -206,7 +221,7 @@ END $pgwake$;
 -- Whether the triggers are not as they would be made now.
 CREATE OR REPLACE FUNCTION pgwake.is_stale(w pgwake.watched) RETURNS bool LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT w.shape <> pgwake.shape_of(w.relid) OR w.mode <> pgwake.mode_for(w.relid, w.always)
+  SELECT w.shape <> pgwake.shape_of(w.relid) OR w.mode <> pgwake.mode_for(w.relid, w.always, w.timing)
     OR EXISTS (SELECT FROM unnest(w.ops) o, pgwake.members_for(w, o) m
       WHERE w.mode <> 'instead' AND NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         WHERE t.tgrelid = m AND p.pronamespace = 'pgwake'::regnamespace AND t.tgenabled <> 'D'

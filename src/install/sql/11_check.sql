@@ -32,14 +32,14 @@ CREATE OR REPLACE FUNCTION pgwake.check_triggers()
     'SELECT pgwake.rebuild()' FROM pgwake.live WHERE shape <> pgwake.shape_of(relid)
   UNION ALL SELECT 'error', name, 'it became a partition, a parent or a child, and its triggers miss changes',
     'SELECT pgwake.rebuild()' FROM pgwake.live
-    WHERE mode = 'statement' AND pgwake.mode_for(relid, always) <> 'statement'
+    WHERE mode = 'statement' AND pgwake.mode_for(relid, always, timing) <> 'statement'
   UNION ALL SELECT DISTINCT 'error', i.inhrelid::regclass::text, 'its owner may not run its triggers',
     'SELECT pgwake.rebuild()'
     FROM pgwake.live l CROSS JOIN LATERAL pgwake.family(l.relid) AS i (inhrelid)
       JOIN pg_class c ON c.oid = i.inhrelid CROSS JOIN unnest(l.ops) AS o (op)
       JOIN pg_proc p ON p.pronamespace = 'pgwake'::regnamespace
         AND p.proname = format('change_%s_%s', l.id, o.op)
-    WHERE l.mode = 'row' AND NOT has_function_privilege(c.relowner, p.oid, 'EXECUTE')
+    WHERE l.mode IN ('row', 'before') AND NOT has_function_privilege(c.relowner, p.oid, 'EXECUTE')
   UNION ALL SELECT 'warning', format('%I.%I', schema_name, table_name), 'it was dropped while watched',
     'SELECT pgwake.rebuild()' FROM pgwake.watched w
     WHERE NOT ended AND NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid)
