@@ -2,23 +2,22 @@
 
 mod common;
 
-use common::outbox::database;
-use common::{PATIENCE, Seen, Sql, listening};
+use common::outbox::{Reader, database};
+use common::{PATIENCE, Seen, Sql, listening, say_loudly};
 use pgwake::EventLoop;
 use serde_json::{Value, json};
 
-/// The events up to that of the table `the_end`, which this creates.
+/// The events up to those of a table that this makes and drops, as an application of its own.
 fn events_until_now(sql: &mut Sql, events: &mut EventLoop) -> Vec<Value> {
-    sql.run("CREATE TABLE the_end (); DROP TABLE the_end");
+    sql.run("BEGIN; SET LOCAL application_name = 'the end'; CREATE TABLE x (); DROP TABLE x; COMMIT");
     let mut seen = Vec::new();
     loop {
         let event = Seen::of(events.next(Some(PATIENCE)).unwrap().expect("the end"));
         let Seen::Notification { payload, .. } = event else { panic!("{event:?}") };
         let event: Value = serde_json::from_str(&payload).unwrap();
-        let is_end = event["targets"][0]["name"] == "the_end";
-        match (is_end, event["tag"].as_str().unwrap()) {
-            (true, "DROP TABLE") => return seen,
-            (true, _) => {}
+        match (event["app"].as_str(), event["tag"].as_str(), event["phase"].as_str()) {
+            (Some("the end"), Some("DROP TABLE"), Some("after")) => return seen,
+            (Some("the end"), ..) => {}
             _ => seen.push(event),
         }
     }
@@ -87,9 +86,9 @@ fn tags_temporary_and_nested_ones_are_asked_for() {
 #[test]
 fn commands_that_suffer_no_trigger_pass() {
     let (conninfo, mut sql) = database("");
-    sql.run("SELECT pgwake.watch_ddl('ddl')");
+    sql.run("SELECT pgwake.watch_ddl('ddl'), pgwake.watch_ddl('all', NULL, true, true, true)");
     let (mut events, _session) = listening(&conninfo, &["ddl"]);
-    sql.run("CREATE TABLE a (id int PRIMARY KEY, b int); SELECT pgwake.watch_table('a')");
+    sql.run("CREATE TABLE a (id int PRIMARY KEY, b int NOT NULL); SELECT pgwake.watch_table('a')");
     sql.run("CREATE MATERIALIZED VIEW m AS SELECT id FROM a");
     sql.run("CREATE UNIQUE INDEX m_id ON m (id)");
     sql.run("REFRESH MATERIALIZED VIEW CONCURRENTLY m");
@@ -111,6 +110,80 @@ fn commands_that_suffer_no_trigger_pass() {
         "DROP INDEX",
     ];
     assert_eq!(tags, expected);
+}
+
+#[test]
+fn what_commits_in_between_is_followed() {
+    let (conninfo, mut sql) = database("");
+    sql.run("SELECT pgwake.watch_ddl('all', NULL, true, true, true)");
+    sql.run(
+        "CREATE TABLE t (id int NOT NULL, b int NOT NULL); CREATE TABLE p (id int) PARTITION BY LIST (id);
+         CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1);
+         SELECT pgwake.watch_table('t'), pgwake.watch_table('p')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("CREATE UNIQUE INDEX CONCURRENTLY t_b ON t (b)");
+    sql.run("ALTER TABLE t REPLICA IDENTITY USING INDEX t_b; INSERT INTO t VALUES (1, 2)");
+    sql.run("DROP INDEX CONCURRENTLY t_b");
+    sql.run("INSERT INTO t VALUES (3, 4)");
+    sql.run("ALTER TABLE p DETACH PARTITION p_1 CONCURRENTLY");
+    sql.run("INSERT INTO p_1 VALUES (1)");
+    let expected = [
+        json!({"op": "insert", "table": "t", "key": {"b": 2}}),
+        json!({"op": "insert", "table": "t", "key": null, "new": {"id": 3, "b": 4}}),
+    ];
+    assert_eq!(reader.all(), expected);
+}
+
+#[test]
+fn the_start_of_a_command_is_told_to_who_asks_for_it() {
+    let (conninfo, mut sql) = database("");
+    sql.run("SELECT pgwake.watch_ddl('ddl', before => true)");
+    let (mut events, _session) = listening(&conninfo, &["ddl"]);
+    sql.run("SET application_name = 'tester'; CREATE TABLE a (id int PRIMARY KEY, b int)");
+    sql.run("CREATE TEMP TABLE hidden (); DROP TABLE hidden");
+    sql.run("DO 'BEGIN CREATE TABLE nested (); END'");
+    assert!(sql.try_run("CREATE TABLE a ()").is_err());
+    sql.run("CREATE EXTENSION IF NOT EXISTS plpgsql; CREATE TABLE IF NOT EXISTS a ()");
+    let seen = events_until_now(&mut sql, &mut events);
+    let phases: Vec<String> = seen
+        .iter()
+        .map(|e| format!("{} {}", e["phase"].as_str().unwrap(), e["tag"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        "before CREATE TABLE",
+        "after CREATE TABLE",
+        // Nobody knows yet that it is temporary.
+        "before CREATE TABLE",
+        "before DROP TABLE",
+        "before CREATE EXTENSION",
+        "before CREATE TABLE",
+    ];
+    assert_eq!(phases, expected);
+    let before = json!({"phase": "before", "tag": "CREATE TABLE", "targets": [], "depth": 1, "temp": null,
+        "xid": null, "user": "postgres", "app": "tester"});
+    assert_eq!(seen[0], before);
+}
+
+#[test]
+fn the_script_of_an_extension_is_nested() {
+    let (conninfo, mut sql) = database("");
+    if sql.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'citext'") == "0" {
+        say_loudly("SKIPPED: the script of an extension: this server has none of contrib's");
+        return;
+    }
+    sql.run("SELECT pgwake.watch_ddl('flat', before => true)");
+    sql.run("SELECT pgwake.watch_ddl('deep', before => true, nested => true)");
+    let (mut flat, _session) = listening(&conninfo, &["flat"]);
+    let (mut deep, _session) = listening(&conninfo, &["deep"]);
+    sql.run("CREATE EXTENSION citext");
+    let seen = events_until_now(&mut sql, &mut flat);
+    let tags: Vec<_> = seen.iter().map(|e| (e["phase"].clone(), e["tag"].clone())).collect();
+    let expected = ["before", "after"].map(|phase| (json!(phase), json!("CREATE EXTENSION")));
+    assert_eq!(tags, expected);
+    let seen = events_until_now(&mut sql, &mut deep);
+    let nested = seen.iter().filter(|e| e["tag"] == "CREATE OPERATOR" && e["depth"] == 2);
+    assert!(nested.count() > 2, "{seen:?}");
 }
 
 #[test]

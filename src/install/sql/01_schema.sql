@@ -89,7 +89,8 @@ CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
   channel text PRIMARY KEY,
   tags text[],
   temp bool NOT NULL,
-  nested bool NOT NULL
+  nested bool NOT NULL,
+  before bool NOT NULL
 );
 
 -- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then

@@ -4,11 +4,12 @@
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
 -- sql_drop and table_rewrite learnt before waits in a setting of the transaction.
 
--- The depth of the command: 1 for what a client sent, more for what functions and triggers run.
-CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql IMMUTABLE
+-- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
+-- extensions run.
+CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT greatest(1, (length(context) - length(replace(context, 'PL/pgSQL function', '')))
-    / length('PL/pgSQL function'))
+    / length('PL/pgSQL function')) + (coalesce(current_setting('pgwake.in_extension', true), '') = 'on')::int
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql
@@ -18,10 +19,11 @@ CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE
 $pgwake$;
 
 -- Sends an event to whoever asked for it. A notification if it fits; else one that names the outbox row.
+-- Before a command nobody knows what it touches, so neither whether that is temporary.
 CREATE OR REPLACE FUNCTION pgwake.send_ddl(tag text, targets jsonb, depth int, phase text DEFAULT 'after')
   RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
-  is_temp bool := jsonb_array_length(targets) > 0
+  is_temp bool := CASE phase WHEN 'after' THEN jsonb_array_length(targets) > 0 END
     AND NOT EXISTS (SELECT FROM jsonb_array_elements(targets) t
       WHERE NOT coalesce((t ->> 'temp')::bool, false));
   is_nested bool := depth > 1
@@ -29,8 +31,9 @@ DECLARE
   event text;
   d pgwake.ddl_watch;
 BEGIN
-  FOR d IN SELECT * FROM pgwake.ddl_watch w WHERE (w.tags IS NULL OR tag = ANY (w.tags))
-      AND (w.temp OR NOT is_temp) AND (w.nested OR NOT is_nested) LOOP
+  FOR d IN SELECT * FROM pgwake.ddl_watch w WHERE (tag = ANY (w.tags) OR w.tags IS NULL AND tag <> 'login')
+      AND (w.temp OR is_temp IS NOT TRUE) AND (w.nested OR NOT is_nested)
+      AND (w.before OR phase = 'after') LOOP
     event := jsonb_build_object('phase', phase, 'tag', tag, 'targets', targets, 'depth', depth,
       'temp', is_temp, 'xid', pg_current_xact_id_if_assigned()::text::bigint, 'user', session_user,
       'app', current_setting('application_name'))::text;
@@ -59,6 +62,9 @@ BEGIN
     LEFT JOIN pg_class r ON c.classid = 'pg_class'::regclass AND r.oid = c.objid;
   dropped := nullif(current_setting('pgwake.ddl', true), '')::jsonb;
   PERFORM set_config('pgwake.ddl', '', true);
+  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    PERFORM set_config('pgwake.in_extension', '', true);
+  END IF;
   IF current_setting('pgwake.following', true) = 'on' THEN
     RETURN;
   END IF;
@@ -111,19 +117,32 @@ EXCEPTION WHEN OTHERS THEN
 END $pgwake$;
 
 -- What is known before a command is its tag. Nobody hears of a command that fails: the notification goes
--- with its transaction.
+-- with its transaction. Nothing is written here: DROP INDEX CONCURRENTLY must be the first to write.
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  context text;
 BEGIN
+  GET DIAGNOSTICS context = PG_CONTEXT;
   PERFORM set_config('pgwake.ddl', '', true);
+  IF current_setting('pgwake.following', true) = 'on' THEN
+    RETURN;
+  END IF;
+  PERFORM pgwake.send_ddl(tg_tag, '[]', pgwake.ddl_depth(context), 'before');
+  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    PERFORM set_config('pgwake.in_extension', 'on', true);
+  END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
+-- Whatever happens, the session begins: a lock that somebody holds on our tables is not waited for, and the
+-- commit, which gives a transaction that notifies its number, must not find that there are none left.
 CREATE OR REPLACE FUNCTION pgwake.on_login() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $pgwake$
 BEGIN
   IF NOT pg_is_in_recovery() THEN
+    PERFORM pg_current_xact_id();
     PERFORM pgwake.send_ddl('login', '[]', 1);
   END IF;
 EXCEPTION WHEN OTHERS THEN
@@ -149,21 +168,35 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.watch_ddl(channel text, tags text[] DEFAULT NULL, temp bool DEFAULT false,
-    nested bool DEFAULT false) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
+    nested bool DEFAULT false, before bool DEFAULT false) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   IF octet_length(channel) IS NULL OR octet_length(channel) NOT BETWEEN 1 AND 63 THEN
     RAISE EXCEPTION 'the name of a channel has 1 to 63 bytes' USING ERRCODE = '22023';
   ELSIF pgwake.mode() = 'sql, no event triggers' THEN
     RAISE EXCEPTION 'there are no event triggers of pgwake on this server, so DDL cannot be watched'
       USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser run pgwake install.';
+  ELSIF tags @> '{login}' AND current_setting('server_version_num')::int < 170000 THEN
+    RAISE EXCEPTION 'login events need PostgreSQL 17 or later' USING ERRCODE = 'feature_not_supported';
   END IF;
   INSERT INTO pgwake.ddl_watch AS w VALUES (watch_ddl.channel, watch_ddl.tags,
-      coalesce(watch_ddl.temp, false), coalesce(watch_ddl.nested, false))
+      coalesce(watch_ddl.temp, false), coalesce(watch_ddl.nested, false), coalesce(watch_ddl.before, false))
     ON CONFLICT ON CONSTRAINT ddl_watch_pkey DO UPDATE SET tags = excluded.tags, temp = excluded.temp,
-      nested = excluded.nested;
-  IF watch_ddl.tags @> '{login}' AND current_setting('server_version_num')::int >= 170000
-     AND NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgwake_login') THEN
+      nested = excluded.nested, before = excluded.before;
+  PERFORM pgwake.follow_login();
+END $pgwake$;
+
+-- Each session pays for a login trigger: there is one only while somebody wants to know.
+CREATE OR REPLACE FUNCTION pgwake.follow_login() RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  is_wanted bool := EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.tags @> '{login}');
+  is_there bool := EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgwake_login');
+BEGIN
+  IF is_wanted AND NOT is_there THEN
     CREATE EVENT TRIGGER pgwake_login ON login EXECUTE FUNCTION pgwake.on_login();
+  ELSIF is_there AND NOT is_wanted THEN
+    DROP EVENT TRIGGER pgwake_login;
   END IF;
 END $pgwake$;
 
@@ -171,7 +204,5 @@ CREATE OR REPLACE FUNCTION pgwake.unwatch_ddl(channel text) RETURNS void LANGUAG
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   DELETE FROM pgwake.ddl_watch AS w WHERE w.channel = unwatch_ddl.channel;
-  IF NOT EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.tags @> '{login}') THEN
-    DROP EVENT TRIGGER IF EXISTS pgwake_login;
-  END IF;
+  PERFORM pgwake.follow_login();
 END $pgwake$;
