@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS pgwake.watched (
   timing text NOT NULL,           -- after, before
   mode text NOT NULL,             -- statement, row, before, instead
   shape text NOT NULL,            -- the columns that the triggers were generated for
+  made text,                      -- a digest of their functions
   ended bool NOT NULL DEFAULT false
 );
 
@@ -94,12 +95,14 @@ CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
 );
 
 -- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then
--- the oldest rows are dropped, and each consumer that had not read them is told how many.
+-- the oldest rows are dropped, and each consumer that had not read them is told how many. The others are for
+-- check(): what has been at rest for so long, or a slot that nobody reads and that keeps so much, is told.
 CREATE TABLE IF NOT EXISTS pgwake.setting (
   name text PRIMARY KEY,
   value bigint NOT NULL
 );
-INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824)
+INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824), ('late_seconds', 60),
+    ('slot_bytes', 1073741824)
   ON CONFLICT DO NOTHING;
 
 CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE

@@ -128,7 +128,15 @@ BEGIN
       PERFORM pgwake.make_trigger(w, op, member);
     END LOOP;
   END LOOP;
+  UPDATE pgwake.watched SET made = pgwake.made_of(w.id) WHERE id = w.id;
 END $pgwake$;
+
+-- When this differs, somebody else has altered our functions.
+CREATE OR REPLACE FUNCTION pgwake.made_of(watch int) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT md5(string_agg(format('%s %s %s %s', proname, prosecdef, proconfig, prosrc), ',' ORDER BY proname))
+  FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace AND proname ~ format('^change_%s_', watch)
+$pgwake$;
 
 -- The relations that need a trigger of their own. The server clones a partitioned table's row triggers.
 CREATE OR REPLACE FUNCTION pgwake.members_for(w pgwake.watched, op text) RETURNS SETOF oid LANGUAGE sql STABLE
@@ -218,14 +226,32 @@ BEGIN
   PERFORM pgwake.following(was);
 END $pgwake$;
 
--- Whether the triggers are not as they would be made now.
+-- A watch's triggers, wherever they are, and how they should be; the bits are pg_trigger.h's.
+CREATE OR REPLACE FUNCTION pgwake.triggers_of(w pgwake.watched)
+  RETURNS TABLE (op text, function oid, rel oid, tgname name, tgenabled "char", parent oid, is_as_made bool)
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT o.op, p.oid, t.tgrelid, t.tgname, t.tgenabled, t.tgparentid,
+    t.tgqual IS NULL AND t.tgattr::text = '' AND t.tgtype =
+      CASE o.op WHEN 'insert' THEN 4 WHEN 'delete' THEN 8 WHEN 'update' THEN 16 ELSE 32 END
+      + CASE WHEN o.op = 'truncate' OR w.mode = 'statement' THEN 0 ELSE 1 END
+      + CASE w.mode WHEN 'before' THEN 2 WHEN 'instead' THEN 64 ELSE 0 END
+  FROM unnest(w.ops) AS o (op)
+    JOIN pg_proc p ON p.pronamespace = 'pgwake'::regnamespace
+      AND p.proname = format('change_%s_%s', w.id, o.op)::name
+    JOIN pg_trigger t ON t.tgfoid = p.oid
+$pgwake$;
+
+-- Whether the triggers are not as they would be made now. One that somebody has disabled stays so.
 CREATE OR REPLACE FUNCTION pgwake.is_stale(w pgwake.watched) RETURNS bool LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT w.shape <> pgwake.shape_of(w.relid) OR w.mode <> pgwake.mode_for(w.relid, w.always, w.timing)
     OR EXISTS (SELECT FROM unnest(w.ops) o, pgwake.members_for(w, o) m
-      WHERE w.mode <> 'instead' AND NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-        WHERE t.tgrelid = m AND p.pronamespace = 'pgwake'::regnamespace AND t.tgenabled <> 'D'
-          AND p.proname = format('change_%s_%s', w.id, o)))
+      WHERE w.mode <> 'instead' AND NOT EXISTS (SELECT FROM pgwake.triggers_of(w) t
+        WHERE t.op = o AND t.rel = m))
+    OR EXISTS (SELECT FROM pgwake.triggers_of(w) t JOIN pg_class c ON c.oid = t.rel
+      WHERE t.parent = 0 AND t.rel NOT IN (SELECT pgwake.family(w.relid))
+        OR w.always AND t.tgenabled = 'O'
+        OR w.mode <> 'statement' AND NOT has_function_privilege(c.relowner, t.function, 'EXECUTE'))
 $pgwake$;
 
 -- How a table is watched, for readers without a right to the list.

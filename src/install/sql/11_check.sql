@@ -1,95 +1,268 @@
--- Says what is wrong, or would go wrong, with what is watched here.
+-- Says what is wrong, or would go wrong, with what is watched here: `error` loses events or fails somebody,
+-- `warning` will, `info` is good to know. A remedy is SQL to run wherever SQL can mend it.
 
+-- Whoever may run it needs no rights on our tables. What it says about rights is about that role. To compile
+-- these queries takes seconds, to run them milliseconds.
 CREATE OR REPLACE FUNCTION pgwake.check()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE plpgsql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  RETURNS TABLE (severity text, object text, problem text, remedy text)
+  LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $pgwake$
 BEGIN
+  RETURN QUERY SELECT * FROM pgwake.check_server();
   RETURN QUERY SELECT * FROM pgwake.check_triggers();
+  RETURN QUERY SELECT * FROM pgwake.check_tables();
+  RETURN QUERY SELECT * FROM pgwake.check_event_triggers();
+  RETURN QUERY SELECT * FROM pgwake.check_rights(
+    coalesce(nullif(current_setting('role'), 'none'), session_user)::regrole);
   RETURN QUERY SELECT * FROM pgwake.check_transports();
+  RETURN QUERY SELECT * FROM pgwake.check_replication();
   RETURN QUERY SELECT * FROM pgwake.check_consumers();
 END $pgwake$;
 
-CREATE OR REPLACE VIEW pgwake.live AS
+DROP VIEW IF EXISTS pgwake.live;
+CREATE VIEW pgwake.live AS
   SELECT w AS entry, w.*, w.relid::pg_catalog.regclass::text AS name FROM pgwake.watched w
   WHERE NOT w.ended AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = w.relid);
 
--- Missing, disabled and stale triggers.
+CREATE OR REPLACE FUNCTION pgwake.setting_of(name text) RETURNS bigint LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT s.value FROM pgwake.setting AS s WHERE s.name = setting_of.name
+$pgwake$;
+
+-- The server as a whole.
+CREATE OR REPLACE FUNCTION pgwake.check_server()
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT 'error', 'server', 'it is a standby, which takes neither LISTEN nor writes',
+    'connect to the primary: target_session_attrs=read-write' WHERE pg_is_in_recovery()
+  UNION ALL SELECT 'warning', current_database()::text,
+    format('its encoding is %s: what is not UTF-8 cannot be told as text', getdatabaseencoding()),
+    'move it to a database with ENCODING UTF8'
+    WHERE getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL')
+  UNION ALL SELECT CASE WHEN usage > 0.9 THEN 'error' ELSE 'warning' END, 'notification queue',
+    format('it is %s %% full: a listener has not ended its transaction, and soon every NOTIFY fails',
+      round(usage * 100)),
+    'SELECT pid, xact_start, query FROM pg_stat_activity WHERE state LIKE ''idle in transaction%'' '
+      'ORDER BY xact_start; then SELECT pg_terminate_backend(pid)'
+    FROM (SELECT pg_notification_queue_usage()::numeric AS usage) q WHERE usage > 0.5
+  UNION ALL SELECT 'warning', concat_ws(' in ', nullif(setrole, 0)::regrole, d.datname),
+    'under session_replication_role = replica no trigger fires but those watched with always => true',
+    format('ALTER %s RESET session_replication_role', concat_ws(' IN DATABASE ',
+      'ROLE ' || CASE setrole WHEN 0 THEN 'ALL' ELSE setrole::regrole::text END, quote_ident(d.datname)))
+    FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE 'session_replication_role=replica' = ANY (setconfig)
+      AND (s.setdatabase = 0 OR d.datname = current_database())
+      AND EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always)
+$pgwake$;
+
+-- Missing, silent, altered and forgotten triggers.
 CREATE OR REPLACE FUNCTION pgwake.check_triggers()
   RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  WITH wanted AS (
-    SELECT w.*, o.op, m.member, t.tgname, t.tgenabled FROM pgwake.live w CROSS JOIN unnest(w.ops) AS o (op)
-      CROSS JOIN LATERAL pgwake.members_for(w.entry, o.op) AS m (member)
-      LEFT JOIN (pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'pgwake'::regnamespace)
-        ON t.tgrelid = m.member AND p.proname = format('change_%s_%s', w.id, o.op)
-    WHERE w.mode <> 'instead'
+  WITH present AS MATERIALIZED (
+    SELECT w.id, w.always, w.mode, w.relid, t.*, t.rel::regclass AS name
+    FROM pgwake.live w, pgwake.triggers_of(w.entry) t
   )
-  SELECT 'error', member::regclass::text, format('its trigger for %s is missing', op),
-    'SELECT pgwake.rebuild()' FROM wanted WHERE tgname IS NULL
-  UNION ALL SELECT 'error', member::regclass::text, format('its trigger %s is disabled', tgname),
-    format('ALTER TABLE %s ENABLE TRIGGER %I', member::regclass, tgname) FROM wanted WHERE tgenabled = 'D'
-  UNION ALL SELECT 'warning', name, 'its columns are not those that the triggers were made for',
+  SELECT 'error', m.member::regclass::text, format('its trigger for %s is missing', o.op),
+    'SELECT pgwake.rebuild()'
+    FROM pgwake.live w CROSS JOIN unnest(w.ops) AS o (op)
+      CROSS JOIN LATERAL pgwake.members_for(w.entry, o.op) AS m (member)
+    WHERE CASE w.mode WHEN 'instead' THEN EXISTS (SELECT FROM pg_trigger
+        WHERE tgrelid = w.relid AND pgwake.is_instead_of(tgname, tgtype, o.op)) ELSE true END
+      AND NOT EXISTS (SELECT FROM present t WHERE t.id = w.id AND t.op = o.op AND t.rel = m.member)
+  UNION ALL SELECT 'error', name::text, format('its trigger %s does not fire: it is disabled', tgname),
+    format('ALTER TABLE %s ENABLE %s TRIGGER %I', name, CASE WHEN always THEN 'ALWAYS' ELSE '' END, tgname)
+    FROM present WHERE tgenabled IN ('D', 'R')
+  UNION ALL SELECT 'error', name::text, format('its trigger %s does not fire for replicated changes', tgname),
+    format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', name, tgname) FROM present
+    WHERE always AND tgenabled = 'O'
+  UNION ALL SELECT 'error', name::text, format('its trigger %s was altered', tgname),
+    'SELECT pgwake.rebuild()' FROM present WHERE NOT is_as_made
+  UNION ALL SELECT 'warning', name::text, format('its trigger %s was left behind', tgname),
+    'SELECT pgwake.rebuild()' FROM present
+    WHERE parent = 0 AND rel NOT IN (SELECT pgwake.family(relid))
+  UNION ALL SELECT 'error', w.name, 'a function of its triggers was altered', 'SELECT pgwake.rebuild()'
+    FROM pgwake.live w WHERE made <> pgwake.made_of(w.id)
+  UNION ALL SELECT DISTINCT 'error', name::text, 'its owner may not run its triggers', format(
+    'GRANT EXECUTE ON FUNCTION %s TO %s', function::regprocedure, c.relowner::regrole)
+    FROM present t JOIN pg_class c ON c.oid = t.rel
+    WHERE t.mode IN ('row', 'before') AND NOT has_function_privilege(c.relowner, t.function, 'EXECUTE')
+  UNION ALL SELECT 'error', name::text,
+    format('without another INSTEAD OF trigger, %s is refused', upper(op)),
+    format('SELECT pgwake.unwatch_table(%L)', name) FROM present t
+    WHERE mode = 'instead' AND NOT EXISTS (SELECT FROM pg_trigger i WHERE i.tgrelid = t.relid
+      AND i.tgenabled <> 'D' AND pgwake.is_instead_of(i.tgname, i.tgtype, t.op))
+$pgwake$;
+
+-- Tables that changed since, and those without a key.
+CREATE OR REPLACE FUNCTION pgwake.check_tables()
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT 'warning', name, 'its columns are not those that the triggers were made for',
     'SELECT pgwake.rebuild()' FROM pgwake.live WHERE shape <> pgwake.shape_of(relid)
   UNION ALL SELECT 'error', name, 'it became a partition, a parent or a child, and its triggers miss changes',
     'SELECT pgwake.rebuild()' FROM pgwake.live
     WHERE mode = 'statement' AND pgwake.mode_for(relid, always, timing) <> 'statement'
-  UNION ALL SELECT DISTINCT 'error', i.inhrelid::regclass::text, 'its owner may not run its triggers',
-    'SELECT pgwake.rebuild()'
-    FROM pgwake.live l CROSS JOIN LATERAL pgwake.family(l.relid) AS i (inhrelid)
-      JOIN pg_class c ON c.oid = i.inhrelid CROSS JOIN unnest(l.ops) AS o (op)
-      JOIN pg_proc p ON p.pronamespace = 'pgwake'::regnamespace
-        AND p.proname = format('change_%s_%s', l.id, o.op)
-    WHERE l.mode IN ('row', 'before') AND NOT has_function_privilege(c.relowner, p.oid, 'EXECUTE')
   UNION ALL SELECT 'warning', format('%I.%I', schema_name, table_name), 'it was dropped while watched',
     'SELECT pgwake.rebuild()' FROM pgwake.watched w
     WHERE NOT ended AND NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid)
   UNION ALL SELECT 'info', name, 'it has no primary key, so each change carries the whole row',
-    'add one, or ALTER TABLE ... REPLICA IDENTITY USING INDEX' FROM pgwake.live
+    format('ALTER TABLE %s ADD PRIMARY KEY (...), or REPLICA IDENTITY USING INDEX ...', name) FROM pgwake.live
     WHERE payload = 'key' AND mode <> 'instead'
       AND NOT EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c WHERE c.in_key)
-  UNION ALL SELECT 'warning', 'event triggers',
-    'there are none: altered tables need pgwake.rebuild() by hand',
+  UNION ALL SELECT 'info', name,
+    'its key is computed after BEFORE triggers, so each change carries the whole row',
+    format('SELECT pgwake.watch_table(%L, timing => ''after'')', name) FROM pgwake.live
+    WHERE payload = 'key' AND mode = 'before' AND EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c
+      WHERE c.in_key AND c.col = ANY (pgwake.computed_later(relid)))
+$pgwake$;
+
+-- Without them DDL is not told, and altered tables are not followed.
+CREATE OR REPLACE FUNCTION pgwake.check_event_triggers()
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT 'warning', 'event triggers',
+    'there are none: DDL is not told, and altered tables need pgwake.rebuild()',
     'let a superuser run pgwake install'
-    FROM (SELECT pgwake.mode() AS mode) m
-    WHERE mode = 'sql, no event triggers' AND EXISTS (SELECT FROM pgwake.live)
+    WHERE pgwake.mode() = 'sql, no event triggers' AND EXISTS (SELECT FROM pgwake.live)
+  UNION ALL SELECT 'error', format('event trigger %s', k.name), 'it is missing', k.remedy
+    FROM (SELECT 'pgwake_' || unnest('{ddl_command_end,sql_drop,table_rewrite,ddl_command_start}'::text[]),
+        'SELECT pgwake.make_event_triggers()'
+      UNION SELECT 'pgwake_login', 'SELECT pgwake.follow_login()' FROM pgwake.ddl_watch
+        WHERE tags @> '{login}')
+      AS k (name, remedy)
+    WHERE pgwake.mode() <> 'sql, no event triggers'
+      AND NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = k.name)
+  UNION ALL SELECT 'error', format('event trigger %s', evtname), 'it does not fire: it is disabled',
+    format('ALTER EVENT TRIGGER %I ENABLE', evtname)
+    FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+    WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled IN ('D', 'R')
+$pgwake$;
+
+-- Rights: of whoever asks, and of whoever owns what runs in other people's transactions.
+CREATE OR REPLACE FUNCTION pgwake.check_rights(role regrole)
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  WITH our AS (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'pgwake'),
+  reader AS (SELECT oid FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace
+    AND proname IN ('open_consumer', 'read', 'acknowledge', 'rotate', 'drop_consumer'))
+  SELECT 'info', role::text, 'it may not read the outbox', format(
+      'GRANT USAGE ON SCHEMA pgwake TO %s; GRANT EXECUTE ON FUNCTION %s TO %s', role,
+      (SELECT string_agg(oid::regprocedure::text, ', ' ORDER BY oid) FROM reader), role)
+    WHERE NOT has_schema_privilege(role, 'pgwake', 'USAGE')
+      OR EXISTS (SELECT FROM reader r WHERE NOT has_function_privilege(role, r.oid, 'EXECUTE'))
+  UNION ALL SELECT 'info', role::text, format('it may not watch tables: that is for %s', owner::regrole),
+    format('GRANT %s TO %s', owner::regrole, role) FROM our WHERE NOT pg_has_role(role, owner, 'USAGE')
+  UNION ALL SELECT 'error', owner::regrole::text, 'it owns the schema pgwake and may create nothing in it',
+    format('GRANT CREATE, USAGE ON SCHEMA pgwake TO %s', owner::regrole) FROM our
+    WHERE NOT has_schema_privilege(owner, 'pgwake', 'CREATE')
+  UNION ALL SELECT 'warning', c.oid::regclass::text, format(
+      'it belongs to %s, and %s, who owns pgwake, may not renew its triggers', c.relowner::regrole,
+      owner::regrole),
+    format('GRANT %s TO %s', c.relowner::regrole, owner::regrole)
+    FROM our, pgwake.live w, pgwake.family(w.relid) f JOIN pg_class c ON c.oid = f
+    WHERE NOT pg_has_role(owner, c.relowner, 'USAGE')
+  UNION ALL SELECT 'error', p.oid::regprocedure::text, format(
+      'it runs as %s, who may not write to the outbox: writers of watched tables fail', p.proowner::regrole),
+    format('ALTER FUNCTION %s OWNER TO %s', p.oid::regprocedure, owner::regrole)
+    FROM our, pg_proc p WHERE p.pronamespace = 'pgwake'::regnamespace AND p.prosecdef
+      AND NOT (has_schema_privilege(p.proowner, 'pgwake', 'USAGE')
+        AND has_table_privilege(p.proowner, 'pgwake.outbox_0', 'INSERT')
+        AND has_table_privilege(p.proowner, 'pgwake.outbox_1', 'INSERT')
+        AND has_table_privilege(p.proowner, 'pgwake.outbox_2', 'INSERT'))
 $pgwake$;
 
 -- What a transport needs or costs.
 CREATE OR REPLACE FUNCTION pgwake.check_transports()
   RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'warning', name, 'transport notify makes PREPARE TRANSACTION fail for its writers',
-    'use transport outbox, or max_prepared_transactions = 0' FROM pgwake.live
-    WHERE transport = 'notify' AND current_setting('max_prepared_transactions') <> '0'
+  SELECT 'warning', name, 'each change is notified, which makes PREPARE TRANSACTION fail for its writers',
+    format('SELECT pgwake.watch_table(%L), without a channel; or max_prepared_transactions = 0', name)
+    FROM pgwake.live WHERE (transport = 'notify' OR transport = 'outbox' AND channel IS NOT NULL)
+      AND current_setting('max_prepared_transactions') <> '0'
+  UNION ALL SELECT 'warning', 'DDL', 'it is notified, which makes PREPARE TRANSACTION fail after it',
+    format('SELECT pgwake.unwatch_ddl(%L); or max_prepared_transactions = 0', min(channel))
+    FROM pgwake.ddl_watch WHERE current_setting('max_prepared_transactions') <> '0' HAVING count(*) > 0
   UNION ALL SELECT 'warning', name, 'transport notify slows down every writer of the cluster',
-    'use transport outbox' FROM pgwake.live WHERE transport = 'notify' AND payload <> 'wake'
+    format('SELECT pgwake.watch_table(%L, transport => ''outbox'')', name) FROM pgwake.live
+    WHERE transport = 'notify' AND payload <> 'wake'
   UNION ALL SELECT 'error', name, 'transport wal needs wal_level = logical to be read',
     'ALTER SYSTEM SET wal_level = logical, then restart' FROM pgwake.live
     WHERE transport = 'wal' AND current_setting('wal_level') <> 'logical'
   UNION ALL SELECT 'info', 'unconvertible', format('%s statements were told without their values', n),
-    'look into the table''s types'
+    'look into the server''s log and the tables'' types; SELECT setval(''pgwake.unconvertible'', 1, false)'
     FROM (SELECT pg_sequence_last_value('pgwake.unconvertible') AS n) s WHERE n > 0
   UNION ALL SELECT 'info', 'spilled', format('%s notifications were too large: they went by the outbox', n),
-    'payload key, or transport outbox'
+    'payload => ''key'', or transport => ''outbox''; SELECT setval(''pgwake.spilled'', 1, false)'
     FROM (SELECT pg_sequence_last_value('pgwake.spilled') AS n) s WHERE n > 0
-  UNION ALL SELECT 'warning', format('prepared transaction %s', x.gid),
-    'while it is open, the outbox may not be emptied', 'COMMIT PREPARED or ROLLBACK PREPARED'
-    FROM pg_prepared_xacts x
-    WHERE x.database = current_database() AND x.prepared < clock_timestamp() - interval '1 minute'
 $pgwake$;
 
--- Consumers that lag, or whose position means nothing here.
+-- Publications, subscriptions and slots.
+CREATE OR REPLACE FUNCTION pgwake.check_replication()
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT DISTINCT 'error', c.oid::regclass::text,
+    'it is published and has no replica identity: its UPDATEs and DELETEs fail',
+    format('ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
+    FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
+      CROSS JOIN LATERAL pgwake.family(format('%I.%I', t.schemaname, t.tablename)::regclass) f
+      JOIN pg_class c ON c.oid = f AND c.relkind = 'r'
+    WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname <> 'pgwake'
+      AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true ELSE NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+        AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND i.indimmediate END) END
+  UNION ALL SELECT DISTINCT 'warning', format('publication %s', t.pubname),
+    'it publishes the outbox: a subscriber without the schema pgwake stops',
+    'install pgwake at the subscriber, or let the publication name its tables' FROM pg_publication_tables t
+    WHERE t.schemaname = 'pgwake' AND t.tablename LIKE 'outbox%'
+  UNION ALL SELECT DISTINCT 'warning', w.name,
+    'logical replication writes to it, and its triggers do not fire then',
+    format('SELECT pgwake.watch_table(%L, always => true)', w.name)
+    FROM pgwake.live w, pgwake.family(w.relid) f JOIN pg_subscription_rel s ON s.srrelid = f
+    WHERE NOT w.always
+  UNION ALL SELECT 'error', format('slot %s', slot_name), 'the server has removed the WAL that it needs',
+    format('SELECT pg_drop_replication_slot(%L)', slot_name) FROM pg_replication_slots
+    WHERE database = current_database() AND wal_status = 'lost'
+  UNION ALL SELECT 'warning', format('slot %s', slot_name),
+    format('nobody reads it, and %s of WAL are kept for it', pg_size_pretty(kept)),
+    format('read it, or SELECT pg_drop_replication_slot(%L)', slot_name)
+    FROM (SELECT s.*, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+      ELSE pg_current_wal_lsn() END, restart_lsn) AS kept FROM pg_replication_slots s) s
+    WHERE database = current_database() AND NOT active AND wal_status <> 'lost'
+      AND kept > pgwake.setting_of('slot_bytes')
+$pgwake$;
+
+-- Consumers that lag, or whose position means nothing here, and what keeps the outbox from being emptied.
 CREATE OR REPLACE FUNCTION pgwake.check_consumers()
   RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
+  WITH late AS (SELECT clock_timestamp() - make_interval(secs => pgwake.setting_of('late_seconds')) AS since)
   SELECT 'warning', c.name, format('it has not acknowledged since %s, and %s rows wait for it',
-      c.acknowledged_at, n.unread), format('run it, or SELECT pgwake.drop_consumer(%L)', c.name)
-    FROM pgwake.consumer c CROSS JOIN LATERAL (
+      date_trunc('second', c.acknowledged_at), n.unread),
+    format('run it, or SELECT pgwake.drop_consumer(%L)', c.name)
+    FROM late, pgwake.consumer c CROSS JOIN LATERAL (
       SELECT sum(pgwake.unread(box, c."position")) AS unread
       FROM unnest('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) box) n
-    WHERE c.holder IS NULL AND n.unread > 0 AND c.acknowledged_at < clock_timestamp() - interval '1 minute'
+    WHERE n.unread > 0 AND c.acknowledged_at < late.since
   UNION ALL SELECT 'error', c.name, 'its position comes from another cluster',
     format('SELECT pgwake.drop_consumer(%L)', c.name) FROM pgwake.consumer c
     WHERE pg_snapshot_xmax(split_part(c."position", '|', 1)::pg_snapshot)
       > pg_snapshot_xmax(pg_current_snapshot())
+  UNION ALL SELECT 'warning', 'outbox', format('it takes %s of %s, beyond which its oldest rows are dropped',
+      pg_size_pretty(size), pg_size_pretty(pgwake.setting_of('cap_bytes'))),
+    format('run its consumers, or UPDATE pgwake.setting SET value = %s WHERE name = ''cap_bytes''',
+      2 * pgwake.setting_of('cap_bytes'))
+    FROM (SELECT sum(pg_total_relation_size(box))::bigint AS size
+      FROM unnest('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) box) s
+    WHERE size > pgwake.setting_of('cap_bytes') * 0.8
+  UNION ALL SELECT 'warning', format('prepared transaction %s', x.gid),
+    format('it has been open since %s, and the outbox cannot be emptied', date_trunc('second', x.prepared)),
+    format('COMMIT PREPARED %1$L, or ROLLBACK PREPARED %1$L', x.gid)
+    FROM late, pg_prepared_xacts x WHERE x.database = current_database() AND x.prepared < late.since
+  UNION ALL SELECT DISTINCT 'warning', format('backend %s', a.pid),
+    format('it has written and been in a transaction since %s, and the outbox cannot be emptied',
+      date_trunc('second', a.xact_start)), format('SELECT pg_terminate_backend(%s)', a.pid)
+    FROM late, pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+    WHERE a.datname = current_database() AND a.xact_start < late.since AND a.pid <> pg_backend_pid()
+      AND l.mode = 'RowExclusiveLock' AND l.relation IN ('pgwake.outbox_0'::regclass,
+        'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
 $pgwake$;
