@@ -131,6 +131,29 @@ fn tables_that_changed_or_have_no_key() {
 }
 
 #[test]
+fn a_view_that_gained_columns_is_followed_and_a_broken_one_stops_no_other() {
+    let (_, mut sql) = database("");
+    sql.run(
+        "CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE VIEW v AS SELECT 1 AS id; CREATE VIEW broken AS SELECT 1 AS id;
+         CREATE TRIGGER put INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION put();
+         CREATE TRIGGER put INSTEAD OF INSERT ON broken FOR EACH ROW EXECUTE FUNCTION put();
+         CREATE TABLE t (id int PRIMARY KEY);
+         SELECT pgwake.watch_table('broken'), pgwake.watch_table('v'), pgwake.watch_table('t')",
+    );
+    sql.run("CREATE OR REPLACE VIEW v AS SELECT 1 AS id, 2 AS more");
+    assert_eq!(sql.value(LINES), "");
+    sql.run("DROP TRIGGER put ON broken; ALTER TABLE t ADD v int");
+    finds(&mut sql, "error", "public.broken", "INSERT is refused");
+    // A dropped type takes columns of tables with it that the command does not name.
+    sql.run(
+        "SELECT pgwake.unwatch_table('broken'); CREATE TYPE mood AS ENUM ('ok'); ALTER TABLE t ADD m mood",
+    );
+    sql.run("DROP TYPE mood CASCADE; DROP TRIGGER pgwake_3_insert ON t");
+    assert_eq!(sql.value(LINES), "");
+}
+
+#[test]
 fn event_triggers_that_are_missing_or_disabled() {
     let (_, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");

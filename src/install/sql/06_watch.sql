@@ -205,13 +205,13 @@ END $pgwake$;
 
 -- Makes every trigger anew: after an upgrade, or after tables were altered. A table that cannot be watched
 -- any longer stops nobody.
-CREATE OR REPLACE FUNCTION pgwake.rebuild(only_stale bool DEFAULT false) RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.rebuild(only_stale bool DEFAULT false, touched oid[] DEFAULT NULL)
+  RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $pgwake$
 DECLARE
   w pgwake.watched;
   was text := pgwake.following('on');
 BEGIN
-  FOR w IN SELECT * FROM pgwake.watched ORDER BY id LOOP
+  FOR w IN SELECT * FROM pgwake.concerned(touched) ORDER BY id LOOP
     BEGIN
       IF NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid) THEN
         PERFORM pgwake.detach(w.relid);
@@ -239,6 +239,22 @@ CREATE OR REPLACE FUNCTION pgwake.triggers_of(w pgwake.watched)
     JOIN pg_proc p ON p.pronamespace = 'pgwake'::regnamespace
       AND p.proname = format('change_%s_%s', w.id, o.op)::name
     JOIN pg_trigger t ON t.tgfoid = p.oid
+$pgwake$;
+
+-- The watches that a change of these relations may concern: their own, their ancestors', those that have a
+-- trigger on them, and those whose table is gone. NULL: all.
+CREATE OR REPLACE FUNCTION pgwake.concerned(touched oid[]) RETURNS SETOF pgwake.watched LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  WITH RECURSIVE above AS (
+    SELECT unnest(touched) AS rel
+    UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.rel
+  )
+  SELECT w.* FROM pgwake.watched w
+  WHERE touched IS NULL OR w.relid IN (SELECT rel FROM above)
+    OR NOT w.ended AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relid)
+    OR format('%s', w.id) IN (SELECT split_part(p.proname, '_', 2) FROM pg_trigger t
+      JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'pgwake'::regnamespace
+      WHERE t.tgrelid = ANY (touched))
 $pgwake$;
 
 -- Whether the triggers are not as they would be made now. One that somebody has disabled stays so.

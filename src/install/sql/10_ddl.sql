@@ -72,21 +72,26 @@ BEGIN
   IF jsonb_array_length(targets) > 0 THEN
     PERFORM pgwake.send_ddl(tg_tag, targets, pgwake.ddl_depth(context));
   END IF;
-  IF tg_tag LIKE 'ALTER %' OR tg_tag LIKE 'CREATE %TABLE%' OR dropped IS NOT NULL THEN
-    PERFORM pgwake.follow_ddl();
+  IF tg_tag LIKE 'ALTER %' OR tg_tag LIKE 'CREATE %TABLE%' OR tg_tag = 'CREATE VIEW'
+     OR dropped IS NOT NULL THEN
+    PERFORM pgwake.follow_ddl(tg_tag, targets);
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
 -- Watched tables that were altered, attached, inherited from or dropped get the triggers that they need now.
--- The condition is read first: most DDL is about other tables.
-CREATE OR REPLACE FUNCTION pgwake.follow_ddl() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+-- Only those are looked at that the command touched: most DDL is about other tables. What a dropped index or
+-- trigger was on is not told, unless the command was about its table.
+CREATE OR REPLACE FUNCTION pgwake.follow_ddl(tag text, targets jsonb) RETURNS void LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  is_anything bool := tag NOT LIKE '% TABLE' AND EXISTS (SELECT FROM jsonb_array_elements(targets) t
+    WHERE NOT (t ->> 'exists')::bool AND t ->> 'type' IN ('index', 'table constraint', 'trigger'));
 BEGIN
-  IF EXISTS (SELECT FROM pgwake.watched w WHERE NOT w.ended
-      AND (NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid) OR pgwake.is_stale(w))) THEN
-    PERFORM pgwake.rebuild(true);
+  IF EXISTS (SELECT FROM pgwake.watched WHERE NOT ended) THEN
+    PERFORM pgwake.rebuild(true, CASE WHEN NOT is_anything THEN ARRAY(
+      SELECT (t ->> 'oid')::oid FROM jsonb_array_elements(targets) t) END);
   END IF;
 END $pgwake$;
 
