@@ -2,6 +2,7 @@
 # make demo     shows it at work on a throw-away PostgreSQL of its own
 # make test     everything that must hold, as CI runs it
 # make sanitize the same tests under AddressSanitizer
+# make regress PGSRC=DIRECTORY   PostgreSQL's own regression files, from its sources, with the DDL triggers on
 # make bench    pgwake beside a bare C loop over the same libpq
 # make lib      the C library, in target/lib
 # make install  command, C library, header, manual pages: PREFIX= (/usr/local), DESTDIR=; make uninstall takes them away
@@ -21,7 +22,7 @@ SO = libpgwake.so.0
 PREFIX = /usr/local
 DEST = $(DESTDIR)$(PREFIX)
 
-.PHONY: all demo test check sanitize sanitize-c bench peers lib lib-test install uninstall setup setup-test
+.PHONY: all demo test check regress sanitize sanitize-c bench peers lib lib-test install uninstall setup setup-test
 .NOTPARALLEL:
 
 all: setup
@@ -84,6 +85,9 @@ peers: setup-test lib-test
 	  $$(pkg-config --cflags --libs libpq)
 	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \
 	  $$(pkg-config --libs libpq) -lgcc_s -lm
+
+regress: setup-test
+	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test regress
 
 # The tests under AddressSanitizer, which also finds leaks. Those that bound the memory are left out: it needs its own.
 SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test $(SYSTEM_LIBPQ) \
