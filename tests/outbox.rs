@@ -227,10 +227,16 @@ fn a_writer_needs_no_rights_and_gets_none() {
     let mut reader = Reader::open(&conninfo, "a");
     // A search_path that puts other operators before the server's own changes nothing.
     writer.run(
-        "CREATE FUNCTION no(int, int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE ''ran''; END';
-         CREATE OPERATOR = (LEFTARG = int, RIGHTARG = int, FUNCTION = no);
-         CREATE OPERATOR < (LEFTARG = int, RIGHTARG = int, FUNCTION = no);
-         SET search_path = public, pg_catalog",
+        "DO $$ DECLARE pair text; sign text; BEGIN
+           FOREACH pair IN ARRAY ARRAY['int,int','bigint,int','bigint,bigint','oid,oid','text,text'] LOOP
+             EXECUTE format('CREATE FUNCTION no(%s) RETURNS bool LANGUAGE plpgsql AS %L', pair,
+               'BEGIN RAISE ''ran''; END');
+             FOREACH sign IN ARRAY '{=,<>,<,>,>=,<=}'::text[] LOOP
+               EXECUTE format('CREATE OPERATOR %s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = no)', sign,
+                 split_part(pair, ',', 1), split_part(pair, ',', 2));
+             END LOOP;
+           END LOOP;
+         END $$; SET search_path = public, pg_catalog",
     );
     writer.run("CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1)");
     writer.run("INSERT INTO s VALUES (1), (2); UPDATE s SET id = id + 10; DELETE FROM s; TRUNCATE s");

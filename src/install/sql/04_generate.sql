@@ -80,16 +80,27 @@ CREATE OR REPLACE FUNCTION pgwake.message_expression(w pgwake.watched, op text) 
       to_json(w.table_name::text)))
 $pgwake$;
 
+-- Writes to the table whose turn it is. No CASE of PL/pgSQL: that compares by whatever `=` the writer's
+-- search_path finds first, and would run it with our rights.
+CREATE OR REPLACE FUNCTION pgwake.into_the_outbox(rows text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format($body$
+  turn := pg_catalog.mod(pg_catalog.pg_sequence_last_value(%1$s), 3);
+  IF turn OPERATOR(pg_catalog.=) 0 THEN
+    INSERT INTO pgwake.outbox_0 (watch, op, part, changes) %2$s;
+  ELSIF turn OPERATOR(pg_catalog.=) 1 THEN
+    INSERT INTO pgwake.outbox_1 (watch, op, part, changes) %2$s;
+  ELSE
+    INSERT INTO pgwake.outbox_2 (watch, op, part, changes) %2$s;
+  END IF;$body$, 'pgwake.outbox_turn'::regclass::oid, rows)
+$pgwake$;
+
 -- What a trigger function does with `changes`, without calls that cost: this is the hot path.
 CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE
-    WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN format($body$
-  CASE pg_catalog.mod(pg_catalog.pg_sequence_last_value(%1$s), 3)
-    WHEN 0 THEN INSERT INTO pgwake.outbox_0 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
-    WHEN 1 THEN INSERT INTO pgwake.outbox_1 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
-    ELSE INSERT INTO pgwake.outbox_2 (watch, op, part, changes) VALUES (%2$s, %3$L, part, changes);
-  END CASE;$body$, 'pgwake.outbox_turn'::regclass::oid, w.id, left(op, 1))
+    WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN
+      pgwake.into_the_outbox(format('VALUES (%s, %L, part, changes)', w.id, left(op, 1)))
     WHEN w.payload <> 'wake' AND w.transport = 'wal' THEN format($body$
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s);$body$,
       'pgwake:' || coalesce(w.channel, 'pgwake'), pgwake.message_expression(w, op))
@@ -196,6 +207,7 @@ DECLARE
   keys pg_catalog.text[];
   change pg_catalog.text;
   size pg_catalog.int8 := 0;
+  turn pg_catalog.int8;
   part pg_catalog.oid := %s;
 BEGIN%s
   RETURN %s;
