@@ -98,6 +98,38 @@ fn a_reader_that_sleeps_is_woken_and_one_that_is_awake_is_not() {
 }
 
 #[test]
+fn one_reader_awake_does_not_silence_another_and_no_reader_needs_no_bell() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let (mut events, _session) = listening(&conninfo, &["pgwake"]);
+    let mut awake = Reader::open(&conninfo, "awake");
+    let look = format!("SELECT body FROM pgwake.read('awake', '{}', true)", awake.position());
+    let bell = "SELECT pg_sequence_last_value('pgwake.bell')";
+    awake.sql.run(&look);
+    assert_eq!(sql.value(bell), "0");
+    let asleep = Reader::open(&conninfo, "asleep");
+    awake.sql.run(&look);
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
+    drop(asleep);
+    let started = Instant::now();
+    while sql.value(bell) != "0" {
+        assert!(started.elapsed() < PATIENCE, "alone again, it is left alone");
+        awake.sql.run(&look);
+    }
+    awake.sql.run(&look.replace("true", "false"));
+    assert_eq!(sql.value(bell), "1");
+    drop(awake);
+    for id in 2.. {
+        assert!(started.elapsed() < PATIENCE, "who writes and finds no reader turns the bell off");
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        if sql.value(bell) == "0" {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_consumer_goes_on_where_it_acknowledged_and_is_used_once_at_a_time() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");

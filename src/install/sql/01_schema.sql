@@ -27,6 +27,9 @@ CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_turn MINVALUE 0;
 SELECT pg_catalog.setval('pgwake.outbox_turn', 0)
   WHERE pg_catalog.pg_sequence_last_value('pgwake.outbox_turn'::regclass) IS NULL;
 
+-- 1: a reader may sleep, so writers ring; 0: nobody reads, or who does is awake. See 02_wake.sql.
+CREATE SEQUENCE IF NOT EXISTS pgwake.bell MINVALUE 0;
+
 -- Statements whose rows could not be converted (told without values), and what did not fit into a NOTIFY.
 CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;
 CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;

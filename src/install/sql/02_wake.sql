@@ -1,32 +1,41 @@
 -- Wakes readers: a deferred trigger on the outbox, in which one committing transaction rings for all others.
 --
--- The advisory locks of class 1885828971 ("pgwk"), key 1: whoever has it rings, or is awake and looks by
--- itself; the others need not, and do not queue for the lock that NOTIFY takes until the commit is done. Key
--- 2: held in share mode by every reader, so that nobody rings when there is none. Key 1000 + id: a consumer.
+-- The advisory locks of class 1885828971 ("pgwk"), key 1: whoever has it rings; the others need not, and do
+-- not queue for the lock that NOTIFY takes until the commit is done. Key 2: held in share mode by every
+-- reader, so that nobody rings when there is none. Key 3: whoever turns `pgwake.bell` on or off. Key 1000 +
+-- id: a consumer.
 
--- Without a search_path of its own: that alone would cost as much as the rest. Every name is qualified.
+-- The bell is looked at when the transaction commits and holds a lock on the outbox. A reader turns it on
+-- first and looks at those locks then: so one of the two sees the other. Without a search_path of its own:
+-- that alone would cost as much as the rest. Every name is qualified.
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
-  -- found later.
-  IF pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.<>) '0'
-     AND pg_catalog.current_query() OPERATOR(pg_catalog.~*) 'prepare\s+transaction' THEN
-    RETURN NULL;
-  END IF;
-  IF (CASE WHEN pg_catalog.pg_try_advisory_xact_lock(1885828971, 1) THEN
-        NOT pg_catalog.pg_try_advisory_xact_lock(1885828971, 2)
-        OR pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 END) THEN
-    PERFORM pgwake.ring_and_rotate(NEW.id);
+  IF pg_catalog.pg_sequence_last_value('pgwake.bell'::pg_catalog.regclass) OPERATOR(pg_catalog.=) 1
+     OR pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 THEN
+    PERFORM pgwake.ring_or_rotate(pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0);
   END IF;
   RETURN NULL;
 END $pgwake$;
 
 -- Readers keep house; where there are none, writers do, now and then.
-CREATE OR REPLACE FUNCTION pgwake.ring_and_rotate(id bigint) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  PERFORM pgwake.ring('pgwake', '');
-  IF mod(id, 8192) = 0 THEN
+  -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
+  -- found later.
+  IF current_setting('max_prepared_transactions') <> '0'
+     AND current_query() ~* 'prepare\s+transaction' THEN
+    RETURN;
+  END IF;
+  IF NOT pg_try_advisory_xact_lock(1885828971, 1) THEN
+    RETURN;
+  ELSIF NOT pg_try_advisory_xact_lock(1885828971, 2) THEN
+    PERFORM pgwake.ring('pgwake', '');
+  ELSE
+    -- A reader that opens now waits for this lock, and turns the bell on after that.
+    PERFORM setval('pgwake.bell', 0);
+  END IF;
+  IF is_due THEN
     PERFORM pgwake.rotate_quietly();
   END IF;
 END $pgwake$;

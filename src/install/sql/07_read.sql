@@ -27,6 +27,27 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop the other one, or take another name.';
   END IF;
   PERFORM pg_advisory_lock_shared(1885828971, 2);
+  PERFORM pg_advisory_xact_lock(1885828971, 3), setval('pgwake.bell', 1);
+END $pgwake$;
+
+-- A single reader that is awake looks by itself and turns the bell off: nobody pays for a NOTIFY. Any other
+-- has it on before it looks for the last time.
+CREATE OR REPLACE FUNCTION pgwake.turn_bell(stay_awake bool) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  bell bigint := CASE WHEN stay_awake THEN 0 ELSE 1 END;
+BEGIN
+  IF pg_sequence_last_value('pgwake.bell') = bell THEN
+    RETURN;
+  END IF;
+  -- Whoever opens turns it on under this lock, and has been counted by then or turns it on later.
+  PERFORM pg_advisory_xact_lock(1885828971, 3);
+  IF NOT stay_awake OR (SELECT count(*) FROM (
+      SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885828971 AND objid = 2
+        AND mode = 'ShareLock'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 2) l) = 1 THEN
+    PERFORM setval('pgwake.bell', bell);
+  END IF;
 END $pgwake$;
 
 -- In doubt, that a transaction is still at work: a row lock on a table of the outbox is held to its end.
@@ -37,24 +58,6 @@ BEGIN
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND relation IN ('pgwake.outbox_0'::regclass, 'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
     AND pid IS DISTINCT FROM pg_backend_pid());
-END $pgwake$;
-
--- While a single reader is busy, it keeps the lock by which others would know that somebody rings: it looks
--- by itself, and nobody pays for a NOTIFY.
-CREATE OR REPLACE FUNCTION pgwake.stay_awake(stay bool) RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-DECLARE
-  is_kept bool := coalesce(current_setting('pgwake.awake', true), '') = 'on';
-  wanted bool := stay AND (SELECT count(*) FROM (SELECT FROM pg_locks WHERE locktype = 'advisory'
-    AND classid = 1885828971 AND objid = 2 AND mode = 'ShareLock'
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 2) l) = 1;
-BEGIN
-  IF wanted AND NOT is_kept THEN
-    PERFORM set_config('pgwake.awake',
-      CASE WHEN pg_try_advisory_lock(1885828971, 1) THEN 'on' ELSE '' END, false);
-  ELSIF is_kept AND NOT wanted THEN
-    PERFORM pg_advisory_unlock(1885828971, 1), set_config('pgwake.awake', '', false);
-  END IF;
 END $pgwake$;
 
 -- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
@@ -94,9 +97,7 @@ BEGIN
     RAISE EXCEPTION 'there is no consumer "%"', consumer USING ERRCODE = 'undefined_object',
       HINT = 'Open it again: somebody has dropped it.';
   END IF;
-  IF stay_awake OR current_setting('pgwake.awake', true) = 'on' THEN
-    PERFORM pgwake.stay_awake(stay_awake);
-  END IF;
+  PERFORM pgwake.turn_bell(stay_awake);
   LOOP
     is_new := upto IS NULL;
     IF is_new THEN
