@@ -244,6 +244,69 @@ fn an_altered_table_is_followed_and_never_fails_its_writer() {
 }
 
 #[test]
+fn keys_of_every_kind_are_told_by_the_fast_path_and_by_the_slow_one() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (size bigint, part text, change uuid, turn timestamptz, keys numeric, flag bool,
+           PRIMARY KEY (size, part, change, turn, keys, flag), v int); SELECT pgwake.watch_table('t')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("SET DateStyle = 'German'; SET TimeZone = 'Asia/Tokyo'");
+    let uuid = "00000000-0000-0000-0000-00000000000a";
+    let mut expected = Vec::new();
+    for size in [1, 999_999_999_999_999, 9_007_199_254_740_992, -9_007_199_254_740_992] {
+        expected.push((size, json!(size)));
+    }
+    for size in [9_007_199_254_740_993, -9_007_199_254_740_993, -99_999_999_999_999_999, i64::MIN] {
+        expected.push((size, json!(size.to_string())));
+    }
+    for (size, size_json) in expected {
+        let row = format!("{size}, 'a\"é', '{uuid}', '2026-01-01T12:00+02', 1.50, false, 1");
+        sql.run(&format!("INSERT INTO t VALUES ({row}); UPDATE t SET v = 2; DELETE FROM t"));
+        // Of two rows at once the slow path tells.
+        let rows = format!("({row}), ({})", row.replace("1.50", "2"));
+        sql.run(&format!("INSERT INTO t VALUES {rows}; UPDATE t SET v = 3; DELETE FROM t"));
+        let key = |keys: &str| {
+            json!({"size": size_json, "part": "a\"é", "change": uuid, "turn": "2026-01-01 10:00:00+00",
+                "keys": keys, "flag": false})
+        };
+        let changes = reader.all();
+        let seen: Vec<_> = changes.iter().map(|c| (c["op"].as_str().unwrap(), c["key"].clone())).collect();
+        let one = ["insert", "update", "delete"].map(|op| (op, key("1.50")));
+        let two = ["insert", "update", "delete"].map(|op| [(op, key("1.50")), (op, key("2"))]);
+        assert_eq!(seen, [one.to_vec(), two.concat()].concat());
+    }
+}
+
+#[test]
+fn keys_that_were_altered_behind_our_back_fail_no_writer() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TYPE pair AS (a int, b text); CREATE TABLE other (id int PRIMARY KEY)");
+    let mut reader = Reader::open(&conninfo, "a");
+    for (alter, key) in [
+        ("RENAME COLUMN id TO number", json!({"number": 1})),
+        ("ALTER COLUMN id TYPE text USING 'x' || id", json!({"id": "x1"})),
+        ("ALTER COLUMN id TYPE bigint", json!({"id": 1})),
+        ("ALTER COLUMN id TYPE pair USING ROW(id, 'b')::pair", json!({"id": "(1,b)"})),
+        ("DROP COLUMN id, ADD COLUMN key int PRIMARY KEY DEFAULT 7", json!({"key": 7})),
+    ] {
+        sql.run("CREATE TABLE t (id int PRIMARY KEY, v int); SELECT pgwake.watch_table('t')");
+        sql.run("INSERT INTO t VALUES (1, 1); UPDATE t SET v = 2");
+        assert_eq!(reader.all().len(), 2);
+        sql.run(&format!(
+            "ALTER EVENT TRIGGER pgwake_ddl_command_end DISABLE; ALTER TABLE t {alter};
+             ALTER EVENT TRIGGER pgwake_ddl_command_end ENABLE"
+        ));
+        sql.run("UPDATE t SET v = 3");
+        assert_eq!(reader.all(), [json!({"op": "update", "table": "t", "key": key})], "{alter}");
+        sql.run("UPDATE t SET v = 4; DELETE FROM t");
+        assert_eq!(reader.all().len(), 2, "{alter}");
+        sql.run("DROP TABLE t");
+    }
+    assert_eq!(sql.value("SELECT pg_sequence_last_value('pgwake.unconvertible')"), "");
+}
+
+#[test]
 fn a_writer_needs_no_rights_and_gets_none() {
     let (conninfo, mut sql) = database("");
     let role = sql.value("SELECT 'writer_' || current_database()");

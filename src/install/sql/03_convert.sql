@@ -69,8 +69,9 @@ CREATE OR REPLACE FUNCTION pgwake.shape_of(rel oid) RETURNS text LANGUAGE sql ST
   FROM pgwake.columns_of(rel, 'r')
 $pgwake$;
 
--- Settings on which the text form of these columns depends, for the function that converts them.
-CREATE OR REPLACE FUNCTION pgwake.settings_for(rel oid) RETURNS text LANGUAGE sql STABLE
+-- Settings on which the text form of these columns depends, for the function that converts them. Each costs
+-- its statements some microseconds: a function that converts keys alone needs only theirs.
+CREATE OR REPLACE FUNCTION pgwake.settings_for(rel oid, keys_only bool) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT coalesce(string_agg(setting, ' ' ORDER BY setting), '') FROM (
     SELECT DISTINCT s.setting
@@ -87,6 +88,8 @@ CREATE OR REPLACE FUNCTION pgwake.settings_for(rel oid) RETURNS text LANGUAGE sq
         ('SET lc_monetary = ''C''', base = 'money'::regtype OR category IN ('A', 'C'))
       ) s (setting, wanted)
     WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped AND s.wanted
+      AND (a.attnum IN (SELECT c.num FROM pgwake.columns_of(rel, 'r') c WHERE c.in_key)
+        OR NOT keys_only OR NOT EXISTS (SELECT FROM pgwake.columns_of(rel, 'r') c WHERE c.in_key))
   ) s
 $pgwake$;
 
@@ -101,6 +104,16 @@ CREATE OR REPLACE FUNCTION pgwake.key_expression(rel oid, "row" text) RETURNS te
     FROM pgwake.columns_of(rel, "row") c JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = c.num
     WHERE c.in_key) k
   HAVING count(*) > 0
+$pgwake$;
+
+-- Whether the columns still have the types that these expressions were made for. If not, they are not
+-- evaluated: they could be no JSON, and call a cast to a type that the table's owner has made since.
+CREATE OR REPLACE FUNCTION pgwake.types_expression(rel oid, "row" text, keys_only bool, wanted name[])
+  RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT coalesce(string_agg(format('pg_catalog.pg_typeof(%s) OPERATOR(pg_catalog.=) %s::pg_catalog.oid',
+    c.ref, a.atttypid::oid), ' AND ' ORDER BY c.num), 'true')
+  FROM pgwake.columns_of(rel, "row") c JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = c.num
+  WHERE a.attgenerated <> 'v' AND (c.in_key OR NOT keys_only AND (wanted IS NULL OR c.col = ANY (wanted)))
 $pgwake$;
 
 -- A whole row as JSON text.

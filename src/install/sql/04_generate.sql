@@ -59,8 +59,10 @@ BEGIN
   ELSE
     source_rows := CASE op WHEN 'delete' THEN rows_old || ' o' ELSE rows_new || ' n' END;
   END IF;
-  RETURN format('SELECT pg_catalog.concat(%s) FROM %s%s',
-    CASE WHEN parts = '{}' THEN '''''' ELSE array_to_string(parts, ', ') END, source_rows, filter);
+  RETURN CASE WHEN parts = '{}' THEN 'SELECT ''''::pg_catalog.text'
+    ELSE format('SELECT CASE WHEN %s THEN pg_catalog.concat(%s) END',
+      pgwake.types_expression(rel, this, payload = 'key', w.columns), array_to_string(parts, ', ')) END
+    || format(' FROM %s%s', source_rows, filter);
 END $pgwake$;
 
 -- The same for a function that was generated before the table was altered.
@@ -70,14 +72,16 @@ CREATE OR REPLACE FUNCTION pgwake.changes_query(watch int, op text, source text)
 $pgwake$;
 
 -- The message of a statement in the WAL: what its changes have in common, and the list of them.
-CREATE OR REPLACE FUNCTION pgwake.message_expression(w pgwake.watched, op text) RETURNS text
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('pg_catalog.concat(%L::pg_catalog.text, CASE WHEN part IS NOT NULL THEN '
-      || 'pg_catalog.concat('',"partition":'','
-      || ' pg_catalog.to_json(part::pg_catalog.regclass::pg_catalog.text)) END,'
-      || ' '',"changes":[{'', pg_catalog.array_to_string(changes, ''},{''), ''}]}'')',
-    format('{"op":%s,"schema":%s,"table":%s', to_json(op), to_json(w.schema_name::text),
-      to_json(w.table_name::text)))
+CREATE OR REPLACE FUNCTION pgwake.message_expression(w pgwake.watched, op text, part text, changes text)
+  RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('pg_catalog.concat(%L::pg_catalog.text, %s ''"changes":[{''::pg_catalog.text, %s, '
+      || '''}]}''::pg_catalog.text)',
+    format('{"op":%s,"schema":%s,"table":%s,', to_json(op), to_json(w.schema_name::text),
+      to_json(w.table_name::text)),
+    CASE WHEN part IS NULL THEN '' ELSE format('CASE WHEN %1$s IS NOT NULL THEN'
+      || ' pg_catalog.concat(''"partition":''::pg_catalog.text,'
+      || ' pg_catalog.to_json(%1$s::pg_catalog.regclass::pg_catalog.text), '',''::pg_catalog.text) END,',
+      part) END, changes)
 $pgwake$;
 
 -- Writes to the table whose turn it is. No CASE of PL/pgSQL: that compares by whatever `=` the writer's
@@ -103,7 +107,8 @@ CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS te
       pgwake.into_the_outbox(format('VALUES (%s, %L, part, changes)', w.id, left(op, 1)))
     WHEN w.payload <> 'wake' AND w.transport = 'wal' THEN format($body$
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s);$body$,
-      'pgwake:' || coalesce(w.channel, 'pgwake'), pgwake.message_expression(w, op))
+      'pgwake:' || coalesce(w.channel, 'pgwake'), pgwake.message_expression(w, op, 'part',
+        'pg_catalog.array_to_string(changes, ''},{'')'))
     ELSE format('
   PERFORM pgwake.deliver(%s, %L, part, changes);', w.id, left(op, 1)) END
 $pgwake$;
@@ -112,10 +117,11 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.keys_query(w pgwake.watched, op text, source text) RETURNS text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format($body$
-    SELECT ARRAY(SELECT pg_catalog.concat('"key":', %s) FROM pgwake_new n LIMIT 257),
+    SELECT ARRAY(SELECT CASE WHEN %s THEN pg_catalog.concat('"key":', %s) END FROM pgwake_new n LIMIT 257),
       ARRAY(SELECT pg_catalog.concat('"key":', %s) FROM pgwake_old o LIMIT 257) INTO changes, keys;
     IF changes OPERATOR(pg_catalog.<>) keys THEN changes := NULL; END IF;$body$,
-    pgwake.key_expression(w.relid, 'n'), pgwake.key_expression(w.relid, 'o'))
+    pgwake.types_expression(w.relid, 'n', true, NULL), pgwake.key_expression(w.relid, 'n'),
+    pgwake.key_expression(w.relid, 'o'))
   WHERE op = 'update' AND source = 'statement' AND w.payload = 'key' AND w.when_changed IS NULL
     AND pgwake.key_expression(w.relid, 'n') IS NOT NULL
 $pgwake$;
@@ -124,7 +130,7 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source text) RETURNS text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format($body$
-  -- None, or too many for one row of the outbox%1$s.
+  -- None, too many for one row of the outbox, or not of the types expected%1$s.
   IF changes[1] IS NULL OR changes[257] IS NOT NULL%2$s THEN
     IF changes OPERATOR(pg_catalog.=) '{}' THEN RETURN result; END IF;
     BEGIN
@@ -169,8 +175,8 @@ CREATE OR REPLACE FUNCTION pgwake.generate(w pgwake.watched, op text) RETURNS vo
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   source text := CASE w.mode WHEN 'statement' THEN 'statement' ELSE 'row' END;
-  settings text := CASE WHEN op <> 'truncate' AND w.payload <> 'wake' THEN pgwake.settings_for(w.relid)
-    ELSE '' END;
+  settings text := CASE WHEN op <> 'truncate' AND w.payload <> 'wake'
+    THEN pgwake.settings_for(w.relid, w.payload = 'key') ELSE '' END;
   result text := CASE WHEN w.mode NOT IN ('instead', 'before') THEN 'NULL' WHEN op = 'delete' THEN 'OLD'
     ELSE 'NEW' END;
   part text;
@@ -197,20 +203,24 @@ BEGIN
         CASE w.payload WHEN 'wake' THEN 1 ELSE 257 END)))
       || pgwake.slow_path(w, op, source) || pgwake.delivery(w, op);
   END IF;
-  body := replace(body, 'RETURN result;', format('RETURN %s;', result));
+  body := format($body$
+  DECLARE
+    changes pg_catalog.text[];
+    keys pg_catalog.text[];
+    change pg_catalog.text;
+    size pg_catalog.int8 := 0;
+    part pg_catalog.oid := %s;
+  BEGIN%s
+  END;$body$, part, replace(body, 'RETURN result;', format('RETURN %s;', result)));
   EXECUTE format($body$CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s
 AS %L$body$, pgwake.function_for(w, op),
     CASE settings WHEN '' THEN '' ELSE settings || ' SET search_path = pg_catalog, pg_temp' END,
     format($body$
+#variable_conflict use_column
 DECLARE
-  changes pg_catalog.text[];
-  keys pg_catalog.text[];
-  change pg_catalog.text;
-  size pg_catalog.int8 := 0;
   turn pg_catalog.int8;
-  part pg_catalog.oid := %s;
-BEGIN%s
+BEGIN%s%s
   RETURN %s;
-END $body$, part, body, result));
+END $body$, pgwake.fast_path(w, op), body, result));
   EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', pgwake.function_for(w, op));
 END $pgwake$;
