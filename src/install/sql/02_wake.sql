@@ -1,21 +1,32 @@
--- Wakes readers: a deferred trigger on the outbox, in which one committing transaction rings for all others.
+-- Wakes readers: a deferred trigger, in which one committing transaction rings for all others.
 --
 -- The advisory locks of class 1885828971 ("pgwk"), key 1: whoever has it rings; the others need not, and do
 -- not queue for the lock that NOTIFY takes until the commit is done. Key 2: held in share mode by every
 -- reader, so that nobody rings when there is none. Key 3: whoever turns `pgwake.bell` on or off. Key 1000 +
 -- id: a consumer.
+--
+-- A trigger on the outbox itself would cost every writer a tenth of all that pgwake costs it, to find that
+-- nobody sleeps. So a writer looks at the bell when it has a lock on the outbox, and only if it is on puts a
+-- row here. A reader turns the bell on first and looks at those locks then: one of the two sees the other.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope ();
 
--- The bell is looked at when the transaction commits and holds a lock on the outbox. A reader turns it on
--- first and looks at those locks then: so one of the two sees the other. Without a search_path of its own:
--- that alone would cost as much as the rest. Every name is qualified.
-CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  IF pg_catalog.pg_sequence_last_value('pgwake.bell'::pg_catalog.regclass) OPERATOR(pg_catalog.=) 1
-     OR pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0 THEN
-    PERFORM pgwake.ring_or_rotate(pg_catalog.mod(NEW.id, 8192) OPERATOR(pg_catalog.=) 0);
-  END IF;
+  PERFORM pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
   RETURN NULL;
 END $pgwake$;
+
+-- What a function of ours does after it wrote to the outbox, as text. One transaction in 8192 comes to keep
+-- house.
+CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format($body$
+  IF pg_catalog.pg_sequence_last_value(%s) OPERATOR(pg_catalog.=) 1
+     OR pg_catalog.mod(pg_catalog.txid_current(), 8192) OPERATOR(pg_catalog.=) 0 THEN
+    INSERT INTO pgwake.rope DEFAULT VALUES;
+  END IF;$body$, 'pgwake.bell'::regclass::oid)
+$pgwake$;
 
 -- Readers keep house; where there are none, writers do, now and then.
 CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool) RETURNS void LANGUAGE plpgsql
@@ -56,12 +67,14 @@ DO $pgwake$
 DECLARE
   box text;
 BEGIN
+  -- The first version had it there.
   FOREACH box IN ARRAY '{outbox_0,outbox_1,outbox_2}'::text[] LOOP
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger
-                   WHERE tgrelid = ('pgwake.' || box)::regclass AND tgname = 'pgwake_wake') THEN
-      EXECUTE format('CREATE CONSTRAINT TRIGGER pgwake_wake AFTER INSERT ON pgwake.%I
-        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pgwake.wake()', box);
-    END IF;
-    EXECUTE format('ALTER TABLE pgwake.%I ENABLE ALWAYS TRIGGER pgwake_wake', box);
+    EXECUTE format('DROP TRIGGER IF EXISTS pgwake_wake ON pgwake.%I', box);
   END LOOP;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger
+                 WHERE tgrelid = 'pgwake.rope'::regclass AND tgname = 'pgwake_wake') THEN
+    CREATE CONSTRAINT TRIGGER pgwake_wake AFTER INSERT ON pgwake.rope
+      DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pgwake.wake();
+  END IF;
+  ALTER TABLE pgwake.rope ENABLE ALWAYS TRIGGER pgwake_wake;
 END $pgwake$;

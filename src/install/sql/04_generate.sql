@@ -105,6 +105,7 @@ CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS te
   SELECT CASE
     WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN
       pgwake.into_the_outbox(format('VALUES (%s, %L, part, changes)', w.id, left(op, 1)))
+        || pgwake.pull_rope()
     WHEN w.payload <> 'wake' AND w.transport = 'wal' THEN format($body$
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s);$body$,
       'pgwake:' || coalesce(w.channel, 'pgwake'), pgwake.message_expression(w, op, 'part',

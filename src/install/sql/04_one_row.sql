@@ -76,10 +76,11 @@ CREATE OR REPLACE FUNCTION pgwake.fast_path(w pgwake.watched, op text) RETURNS t
       pgwake.into_the_outbox(format('SELECT %s, %L, NULL, ARRAY[r.change] %s', w.id, left(op, 1), source))
     END || format('
   -- Two conditions: one that holds a query is as expensive as a query.
-  IF FOUND THEN
+  IF FOUND THEN%s
     RETURN NULL;
   ELSIF NOT EXISTS (SELECT FROM %s) THEN
     RETURN NULL;
-  END IF;', CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END)
+  END IF;', CASE w.transport WHEN 'outbox' THEN pgwake.pull_rope() ELSE '' END,
+    CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END)
   FROM pgwake.one_row(w, op) AS s (source) WHERE source IS NOT NULL
 $pgwake$;

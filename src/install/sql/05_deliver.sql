@@ -11,6 +11,9 @@ BEGIN
     WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (row_id, DEFAULT, watch, op, part, changes);
     ELSE INSERT INTO pgwake.outbox_2 VALUES (row_id, DEFAULT, watch, op, part, changes);
   END CASE;
+  IF pg_sequence_last_value('pgwake.bell'::regclass) = 1 OR mod(txid_current(), 8192) = 0 THEN
+    INSERT INTO pgwake.rope DEFAULT VALUES;
+  END IF;
   RETURN row_id;
 END $pgwake$;
 

@@ -17,9 +17,17 @@ BEGIN
   RETURN result;
 END $pgwake$;
 
+-- For readers, every few seconds. What has been rung for is rung for.
+CREATE OR REPLACE FUNCTION pgwake.rotate() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  DELETE FROM pgwake.rope WHERE ctid IN (SELECT ctid FROM pgwake.rope FOR UPDATE SKIP LOCKED);
+  RETURN pgwake.turn_outbox();
+END $pgwake$;
+
 -- Turns to the next table when this one is large enough, if the next can be emptied. Never waits for a lock.
 -- Returns what it did.
-CREATE OR REPLACE FUNCTION pgwake.rotate() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION pgwake.turn_outbox() RETURNS text LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   turn bigint := pg_sequence_last_value('pgwake.outbox_turn'::regclass);
@@ -66,7 +74,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.rotate_quietly() RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  PERFORM pgwake.rotate();
+  PERFORM pgwake.turn_outbox();
 EXCEPTION WHEN OTHERS THEN
   RETURN;
 END $pgwake$;
