@@ -54,6 +54,8 @@ pub(crate) struct ServerOptions {
     pub(crate) files: Vec<(String, String)>,
     /// Also listens on 127.0.0.1.
     pub(crate) tcp: bool,
+    /// For its environment.
+    pub(crate) environment: Vec<(String, String)>,
     /// Where its programs are; none: they are looked for.
     pub(crate) programs: Option<PathBuf>,
 }
@@ -102,7 +104,7 @@ impl PrivateServer {
         command.args(["-c", SUPERVISOR, "sh"]).arg(&programs).arg(&directory);
         // Outside of our process group, so that Ctrl-C reaches us first and the server is stopped in good
         // order.
-        command.process_group(0).current_dir(&directory);
+        command.process_group(0).current_dir(&directory).envs(options.environment.iter().cloned());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some((uid, gid)) = owner {
             command.uid(uid).gid(gid);

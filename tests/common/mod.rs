@@ -62,6 +62,7 @@ pub(crate) fn start_server() -> PrivateServer {
         ],
         tcp: true,
         programs: std::env::var_os("PGWAKE_TEST_BINDIR").map(Into::into),
+        ..ServerOptions::default()
     })
     .unwrap_or_else(|error| panic!("{error}"));
     let mut sql = Sql::connect(&server.conninfo());
