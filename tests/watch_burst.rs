@@ -160,6 +160,7 @@ impl Ledger {
     /// Takes lines until each row has got so far.
     fn finish(&mut self, arguments: &[&str], written: &HashMap<u64, u64>) {
         let mut watch = Running::start(arguments);
+        assert_eq!(watch.json()["event"], "listening");
         while written.iter().any(|(row, last)| self.rows.get(row).and_then(|seen| seen.last()) != Some(last))
         {
             let line = watch.line();
