@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 const WAIT_MIN: Duration = Duration::from_millis(2);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// The same for as long after the last change: a transaction that let another ring may be stuck in its commit
+/// for want of a processor, and what it wrote is not to be late by much.
+const WAIT_SOON_MAX: Duration = Duration::from_millis(32);
+const SOON: Duration = Duration::from_secs(5);
+
 /// From so many changes in one page on, the reader stays awake, and writers need not ring.
 const BUSY_CHANGES: usize = 16;
 
@@ -20,6 +25,8 @@ pub(super) struct Pace {
     next: Option<Instant>,
     is_rung: bool,
     wait: Duration,
+    /// When the last change came.
+    came_at: Option<Instant>,
     asked_at: Option<Instant>,
     answered_at: Option<Instant>,
     /// How long the last answer took: it is not asked more than half of the time because somebody rings.
@@ -36,6 +43,7 @@ impl Pace {
             next: None,
             is_rung: false,
             wait: WAIT_MIN,
+            came_at: None,
             asked_at: None,
             answered_at: None,
             took: Duration::ZERO,
@@ -77,7 +85,12 @@ impl Pace {
     pub(super) fn told(&mut self, now: Instant, advice: u64, changes: usize) {
         let is_quick = self.answered_at.is_none_or(|at| now.saturating_duration_since(at) < QUICK_TIME_MAX);
         self.is_busy = is_quick && changes >= BUSY_CHANGES;
-        self.wait = if changes > 0 { WAIT_MIN } else { (self.wait * 2).min(WAIT_MAX) };
+        if changes > 0 {
+            self.came_at = Some(now);
+        }
+        let is_soon = self.came_at.is_some_and(|at| now.saturating_duration_since(at) < SOON);
+        let longest = if is_soon { WAIT_SOON_MAX } else { WAIT_MAX };
+        self.wait = if changes > 0 { WAIT_MIN } else { (self.wait * 2).min(longest) };
         self.next = match advice {
             1 => Some(now),
             2 => Some(now + self.wait),
@@ -127,6 +140,10 @@ mod tests {
             waits.push(pace.next().unwrap() - start);
         }
         assert_eq!(waits, [2 * MS, 4 * MS, 8 * MS, 2 * MS, 4 * MS]);
+        for (after, longest) in [(4_900 * MS, WAIT_SOON_MAX), (5_000 * MS, WAIT_MAX)] {
+            (0..10).for_each(|_| pace.told(start + after, 2, 0));
+            assert_eq!(pace.next().unwrap() - (start + after), longest);
+        }
         pace.told(start, 0, 0);
         assert_eq!(pace.next(), Some(start + 5000 * MS));
         pace.told(start, 1, 1000);
