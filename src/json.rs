@@ -1,4 +1,5 @@
-//! Events to JSON lines, payloads from JSON. Nothing else names serde_json.
+//! Events to JSON lines, payloads from JSON. Nothing else names serde_json, but for the reports of
+//! `pgwake bench`.
 //!
 //! A line is safe to print: control characters, those that change the direction of text, and the separators
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.

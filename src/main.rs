@@ -1,7 +1,7 @@
 //! The command `pgwake`: arguments become a plan, the plan drives the loop, and the outcome becomes an exit
 //! status.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod cli;

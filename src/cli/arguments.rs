@@ -1,5 +1,6 @@
 //! What may be typed: the grammar of the command line, and its help.
 
+use super::bench::Bench;
 use clap::{Args, Parser, ValueEnum};
 use pgwake::{ChangeOp, ChangePayload, Transport};
 use std::time::Duration;
@@ -74,6 +75,9 @@ pub(crate) enum Subcommand {
     Check,
     /// Show the server, its notification queue, what is watched, and who lags
     Status(Status),
+    /// Measure notifications of this server, beside a bare C loop: latency, throughput, scale
+    #[command(subcommand)]
+    Bench(Bench),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
 }
@@ -259,7 +263,7 @@ fn transport(text: &str) -> Result<Transport, String> {
 }
 
 /// `250ms`, `5s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let hint = "write it as 250ms, 5s, 2m or 1h";
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| hint.to_string())?;
     let duration = Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))?;

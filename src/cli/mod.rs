@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed while running, 2 wrong usage. A failure is one sentence on stderr.
 
 mod arguments;
+mod bench;
 mod demo;
 mod install;
 mod jobs;
@@ -67,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
+        Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),
         Subcommand::Version => version::run(),
     };
     match done {

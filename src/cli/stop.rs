@@ -44,6 +44,16 @@ impl Stop {
         Ok(stop)
     }
 
+    /// As [`on_signals`](Self::on_signals), for a command that looks by itself.
+    pub(crate) fn flag_on_signals() -> Result<Self, Failure> {
+        let stop = Stop(Arc::new(AtomicBool::new(false)));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
+            signal_hook::flag::register(signal, stop.0.clone())?;
+        }
+        Ok(stop)
+    }
+
     pub(crate) fn is_asked_for(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -1,0 +1,172 @@
+//! A listener's process as the measuring one sees it: started with an order, heard until it has answered,
+//! gone when it is dropped.
+
+use super::super::{Failure, not_connected};
+use super::environment::server_cpu_ns;
+use super::listener::{Answer, Order};
+use pgwake::SqlState;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// No server that works takes that long to deliver what was committed, or to let a thousand sessions in.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A listener that is at work.
+pub(super) struct Listening {
+    child: Child,
+    answers: Receiver<std::io::Result<(Answer, Vec<[i64; 2]>)>>,
+    /// The server's process for its first session, and what CPU it had used when all began.
+    pub(super) backend_pid: i32,
+    server_cpu_before_ns: Option<i64>,
+    pub(super) memory_bytes_each: Option<f64>,
+    pub(super) connect_s: f64,
+}
+
+/// What a listener has heard.
+pub(super) struct Heard {
+    pub(super) count: u64,
+    /// From the first to the last.
+    pub(super) wall_s: f64,
+    cpu_ns: i64,
+    /// Of the server's process for its first session, where that runs on this machine.
+    server_cpu_ns: Option<i64>,
+    /// Of each what its payload says, and when it was taken.
+    pub(super) times: Vec<[i64; 2]>,
+}
+
+impl Listening {
+    /// Starts it, and waits until it listens.
+    pub(super) fn start(order: &Order) -> Result<Self, Failure> {
+        let mut child = Command::new("/proc/self/exe")
+            .args(["bench", "listener"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // What libpq has to say when we end a session of the C loop's ourselves.
+            .stderr(Stdio::null())
+            // Ctrl-C is for us to hear: the listener then ends by the end that we send.
+            .process_group(0)
+            .spawn()?;
+        let (sender, answers) = channel();
+        if let Some(output) = child.stdout.take() {
+            let mut output = BufReader::new(output);
+            std::thread::Builder::new().name("answers".into()).spawn(move || {
+                while let Some(answer) = read_answer(&mut output) {
+                    if sender.send(answer).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        }
+        let order = serde_json::to_string(order).map_err(std::io::Error::from)? + "\n";
+        // It stays open: its end dismisses the listener.
+        child.stdin.as_mut().map_or(Ok(()), |input| input.write_all(order.as_bytes()))?;
+        let mut listening = Listening {
+            child,
+            answers,
+            backend_pid: 0,
+            server_cpu_before_ns: None,
+            memory_bytes_each: None,
+            connect_s: 0.0,
+        };
+        match listening.answer("to connect and to listen")? {
+            (Answer::Ready { backend_pid, memory_bytes_each, connect_s }, _) => {
+                (listening.backend_pid, listening.connect_s) = (backend_pid, connect_s);
+                listening.memory_bytes_each = memory_bytes_each;
+                listening.server_cpu_before_ns = server_cpu_ns(backend_pid);
+                Ok(listening)
+            }
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// Waits for its report, once so many and the end have been sent. What was committed must have come: the
+    /// server promises it.
+    pub(super) fn heard(&self, sent: usize) -> Result<Heard, Failure> {
+        match self.answer("for what was sent; a pooler in between may swallow it")? {
+            (Answer::Done { count, first_ns, last_ns, cpu_ns, .. }, times) if count == sent as u64 => {
+                let after_ns = server_cpu_ns(self.backend_pid);
+                let server_cpu_ns =
+                    after_ns.zip(self.server_cpu_before_ns).map(|(after, before)| after - before);
+                Ok(Heard { count, wall_s: (last_ns - first_ns) as f64 / 1e9, cpu_ns, server_cpu_ns, times })
+            }
+            (Answer::Done { count, .. }, _) => Err(Failure::Running(format!(
+                "{sent} notifications were sent and {count} came: something in between loses them"
+            ))),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// Waits until the session that was ended listens again. Gives the seconds that this took.
+    pub(super) fn listens_again_s(&self) -> Result<f64, Failure> {
+        match self.answer("to listen again")? {
+            (Answer::ListensAgain { took_ns }, _) => Ok(took_ns as f64 / 1e9),
+            other => Err(unexpected(&other.0)),
+        }
+    }
+
+    fn answer(&self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
+        let Ok(answer) = self.answers.recv_timeout(PATIENCE) else {
+            return Err(Failure::Running(format!(
+                "a listener waited in vain {purpose} (after {} s, or it broke down)",
+                PATIENCE.as_secs()
+            )));
+        };
+        match answer? {
+            (Answer::Failed { message, sqlstate }, _) => {
+                Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
+            }
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl Heard {
+    /// What a notification costs the listener, and the server's process for it.
+    pub(super) fn costs(&self) -> BTreeMap<&'static str, f64> {
+        let count = self.count as f64;
+        let own = [("notifications", count), ("cpu_ns_each", self.cpu_ns as f64 / count)];
+        let server = self.server_cpu_ns.map(|ns| ("server_cpu_ns_each", ns as f64 / count));
+        own.into_iter().chain(server).collect()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // It has usually ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    Failure::Running(format!("a listener answered out of turn: {answer:?}"))
+}
+
+/// `None` at the end of its output.
+fn read_answer(output: &mut BufReader<ChildStdout>) -> Option<std::io::Result<(Answer, Vec<[i64; 2]>)>> {
+    let mut line = String::new();
+    match output.read_line(&mut line) {
+        Ok(0) => return None,
+        Ok(_) => {}
+        Err(error) => return Some(Err(error)),
+    }
+    let answer = match serde_json::from_str(&line) {
+        Ok(answer) => answer,
+        Err(error) => return Some(Err(error.into())),
+    };
+    let count = match answer {
+        Answer::Done { count, has_times: true, .. } => count as usize,
+        _ => 0,
+    };
+    let mut bytes = vec![0; count * 16];
+    if let Err(error) = output.read_exact(&mut bytes) {
+        return Some(Err(error));
+    }
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_ne_bytes);
+    let times = bytes.chunks_exact(16).map(|pair| [number(&pair[..8]), number(&pair[8..])]);
+    Some(Ok((answer, times.collect())))
+}

@@ -1,0 +1,123 @@
+//! Where a scenario works: the server, the wish to stop, the line that tells how far it is, and the record of
+//! its runs, which becomes the report.
+
+use super::super::Failure;
+use super::super::stop::Stop;
+use super::arguments::Common;
+use super::clock;
+use super::environment::Environment;
+use super::listener::Contender;
+use super::report::{self, Report, Run};
+use super::target::Target;
+use pgwake::json::rfc3339;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{IsTerminal, Write};
+use std::time::SystemTime;
+
+pub(super) struct Lab {
+    pub(super) target: Target,
+    pub(super) stop: Stop,
+    pub(super) rounds: usize,
+    /// A channel that nobody else listens on.
+    pub(super) channel: String,
+    pub(super) started_ns: i64,
+    pub(super) notes: Vec<String>,
+    pub(super) parameters: BTreeMap<String, serde_json::Value>,
+    scenario: &'static str,
+    started_at: SystemTime,
+    environment: Environment,
+    runs: Vec<Run>,
+    /// Stderr is a terminal, and shows a line that is written over again and again.
+    has_progress: bool,
+}
+
+impl Lab {
+    pub(super) fn open(dsn: &str, common: &Common, scenario: &'static str) -> Result<Self, Failure> {
+        let stop = Stop::flag_on_signals()?;
+        let has_progress = std::io::stderr().is_terminal();
+        if common.private && has_progress {
+            progress("starting a private PostgreSQL …");
+        }
+        let mut target = Target::open(dsn, common)?;
+        let environment = Environment::of(&mut target, dsn)?;
+        // The hash of nothing under fresh random keys is a random number.
+        let random = RandomState::new().build_hasher().finish();
+        let mut notes: Vec<_> =
+            target.unreachable.iter().map(|reason| format!("left out: {reason}")).collect();
+        if cfg!(debug_assertions) {
+            notes.push("this pgwake is a debug build: only the C loop is optimised".into());
+        }
+        Ok(Lab {
+            stop,
+            rounds: common.rounds.into(),
+            channel: format!("pgwake_bench_{random:016x}"),
+            started_ns: clock::now_ns(),
+            notes,
+            target,
+            parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
+            scenario,
+            started_at: SystemTime::now(),
+            environment,
+            runs: Vec::new(),
+            has_progress,
+        })
+    }
+
+    /// The contenders in the order of a round: each second round runs backwards, so that what changes while
+    /// the machine warms up falls on all alike.
+    pub(super) fn order(contenders: &[Contender], round: usize) -> Vec<&Contender> {
+        let mut order: Vec<_> = contenders.iter().collect();
+        if !round.is_multiple_of(2) {
+            order.reverse();
+        }
+        order
+    }
+
+    /// Tells what comes next, and whether it is to come at all.
+    pub(super) fn goes_on(&self, round: usize, what: &str) -> bool {
+        if self.has_progress {
+            progress(&format!("{}  round {} of {}  {what}", self.scenario, round + 1, self.rounds));
+        }
+        !self.stop.is_asked_for()
+    }
+
+    /// A setting of the server.
+    pub(super) fn setting(&self, name: &str) -> &str {
+        self.environment.server_settings.get(name).map_or("unknown", String::as_str)
+    }
+
+    /// Keeps a run. One that was stopped in its middle counts only where there is no other.
+    pub(super) fn keep(&mut self, run: Run) {
+        let is_like = |other: &Run| {
+            (&other.contender, &other.transport, &other.series, other.step)
+                == (&run.contender, &run.transport, &run.series, run.step)
+        };
+        if !self.stop.is_asked_for() || !self.runs.iter().any(is_like) {
+            self.runs.push(run);
+        }
+    }
+
+    /// The report about all runs so far.
+    pub(super) fn report(&self, complete: bool) -> Report {
+        if self.has_progress {
+            progress("");
+        }
+        Report {
+            pgwake_bench: report::VERSION,
+            scenario: self.scenario.into(),
+            complete,
+            started_at: rfc3339(self.started_at),
+            seconds: (clock::now_ns() - self.started_ns) as f64 / 1e9,
+            parameters: self.parameters.clone(),
+            environment: self.environment.clone(),
+            notes: self.notes.clone(),
+            measurements: report::summarise(&self.runs),
+        }
+    }
+}
+
+/// Writes over the line on the terminal.
+fn progress(text: &str) {
+    let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+}

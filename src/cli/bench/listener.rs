@@ -1,0 +1,298 @@
+//! The listening side of a measurement, in a process of its own so that its CPU and memory can be told: takes
+//! an [`Order`] on stdin, listens, says [`Answer::Ready`], and reports when it has heard the end. pgwake and
+//! the C loop are driven alike; only the loop differs.
+
+use super::super::Failure;
+use super::c_loop::CLoop;
+use super::clock;
+use pgwake::{Event, EventLoop, EventLoopOptions, SessionId};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::time::Duration;
+
+/// The payload of the notification that ends a measurement; each sender sends one.
+pub(super) const END: &str = "!";
+
+/// Who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum Contender {
+    /// The bare C loop.
+    C,
+    /// pgwake, which spins for that long after each event before it sleeps.
+    Pgwake { spin: Duration },
+}
+
+impl Contender {
+    /// Its name in tables and reports.
+    pub(super) fn name(self) -> String {
+        match self {
+            Contender::C => "C".into(),
+            Contender::Pgwake { spin } if spin.is_zero() => "pgwake".into(),
+            Contender::Pgwake { spin } => format!("pgwake, spin {spin:?}"),
+        }
+    }
+}
+
+/// What one listener does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) contender: Contender,
+    pub(super) conninfo: String,
+    /// The channel that is notified; the names of the idle ones begin with it.
+    pub(super) channel: String,
+    /// Sessions in one loop. The first listens on the channel.
+    pub(super) sessions: usize,
+    /// The other sessions do, too; otherwise they are idle.
+    pub(super) is_shared: bool,
+    /// Idle channels of the first session.
+    pub(super) idle_channels: usize,
+    /// How many senders will send the end.
+    pub(super) senders: usize,
+    /// No more notifications come, or are taken.
+    pub(super) count_max: usize,
+    /// Whether the time of each is to be taken, and compared with the number in its payload.
+    pub(super) takes_times: bool,
+    /// After the report the first session is going to be ended: how long until it listens again?
+    pub(super) listens_again: bool,
+}
+
+/// What a listener says, one line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// All sessions listen.
+    Ready {
+        /// The server's process for the first session.
+        backend_pid: i32,
+        /// What each further session has added to the memory of this process; none if there is only one.
+        memory_bytes_each: Option<f64>,
+        /// How long it took to connect them all, and to listen.
+        connect_s: f64,
+    },
+    /// The end was heard. The times follow as bytes, two `i64` for each that was counted.
+    Done { count: u64, first_ns: i64, last_ns: i64, cpu_ns: i64, has_times: bool },
+    /// The session that was ended listens again after that long.
+    ListensAgain { took_ns: i64 },
+    /// It cannot go on.
+    Failed { message: String, sqlstate: Option<String> },
+}
+
+impl Default for Order {
+    /// One session that listens on one channel for one sender, and takes no times.
+    fn default() -> Self {
+        Order {
+            contender: Contender::C,
+            conninfo: String::new(),
+            channel: String::new(),
+            sessions: 1,
+            is_shared: false,
+            idle_channels: 0,
+            senders: 1,
+            count_max: usize::MAX >> 1,
+            takes_times: false,
+            listens_again: false,
+        }
+    }
+}
+
+impl Order {
+    /// The channels of a session; the one that is notified comes last, where a server that searches a list
+    /// finds it last. An idle session has none: the server would wake it for every notification in its
+    /// database.
+    fn channels(&self, session: usize) -> Vec<String> {
+        let idle = if session == 0 { self.idle_channels } else { 0 };
+        let busy = (session == 0 || self.is_shared).then(|| self.channel.clone());
+        (0..idle).map(|i| format!("{}_c{i}", self.channel)).chain(busy).collect()
+    }
+
+    /// The same as commands. The names are our own, and need no more than quotes.
+    fn listen_commands(&self, session: usize) -> String {
+        self.channels(session).iter().map(|channel| format!("LISTEN \"{channel}\";")).collect()
+    }
+
+    /// How often the end will be heard.
+    fn ends(&self) -> usize {
+        self.senders * if self.is_shared { self.sessions } else { 1 }
+    }
+}
+
+/// The hidden subcommand.
+pub(crate) fn run() -> Result<(), Failure> {
+    // Whatever ends the process that measures, this one ends with it.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order)?;
+    let order: Order = serde_json::from_str(&order)
+        .map_err(|_| Failure::Usage("this is for the inner use of `pgwake bench`".into()))?;
+    let limit = getrlimit(Resource::Nofile);
+    // With fewer descriptors than sessions it fails later, and says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let outcome = match order.contender {
+        Contender::C => run_c(&order),
+        Contender::Pgwake { spin } => run_pgwake(&order, spin),
+    };
+    if let Err((message, sqlstate)) = outcome {
+        answer(&Answer::Failed { message, sqlstate })?;
+    }
+    Ok(())
+}
+
+/// Why a listener cannot go on, with a SQLSTATE where there is one.
+type Reason = (String, Option<String>);
+
+fn run_c(order: &Order) -> Result<(), Reason> {
+    let plain = |message| (message, None);
+    let mut c_loop = CLoop::new(order.count_max, order.ends(), order.takes_times);
+    let (began_ns, mut first_bytes) = (clock::now_ns(), 0.0);
+    for session in 0..order.sessions {
+        c_loop.add(&order.conninfo, &order.listen_commands(session)).map_err(plain)?;
+        if session == 0 {
+            first_bytes = memory_bytes();
+        }
+    }
+    let ready = ready(order, c_loop.backend_pid(), first_bytes, began_ns);
+    answer(&ready).map_err(broken)?;
+    c_loop.run().map_err(plain)?;
+    let (count, first_ns, last_ns, cpu_ns) = c_loop.counted();
+    let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
+    answer(&done).and_then(|()| write_times(c_loop.times())).map_err(broken)?;
+    if order.listens_again {
+        let took_ns = c_loop.listen_again(&order.listen_commands(0)).map_err(plain)?;
+        answer(&Answer::ListensAgain { took_ns }).map_err(broken)?;
+    }
+    wait_for_dismissal().map_err(broken)
+}
+
+fn run_pgwake(order: &Order, spin: Duration) -> Result<(), Reason> {
+    let options = EventLoopOptions::new().spin(spin);
+    let mut events = EventLoop::with_options(options).map_err(refused)?;
+    let mut times: Vec<[i64; 2]> = vec![[1, 1]; if order.takes_times { order.count_max } else { 0 }];
+    times.clear();
+    let began_ns = clock::now_ns();
+    let backend_pid = add(&mut events, order, 0..1)?;
+    let first_bytes = memory_bytes();
+    add(&mut events, order, 1..order.sessions)?;
+    answer(&ready(order, backend_pid, first_bytes, began_ns)).map_err(broken)?;
+
+    let cpu_before_ns = clock::cpu_ns();
+    let (mut count, mut ends_left, mut first_ns, mut last_ns) = (0, order.ends(), 0, 0);
+    while count < order.count_max && ends_left > 0 {
+        match events.next(None).map_err(refused)? {
+            Some(Event::Notification(n)) if n.payload.first() == Some(&b'!') => ends_left -= 1,
+            Some(Event::Notification(n)) => {
+                last_ns = clock::now_ns();
+                if count == 0 {
+                    first_ns = last_ns;
+                }
+                if order.takes_times {
+                    times.push([leading_number(n.payload), last_ns]);
+                }
+                count += 1;
+            }
+            other => is_no_loss(other)?,
+        }
+    }
+    let cpu_ns = clock::cpu_ns() - cpu_before_ns;
+    let count = count as u64;
+    let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
+    answer(&done).and_then(|()| write_times(&times)).map_err(broken)?;
+    if order.listens_again {
+        let took_ns = listen_again(&mut events)?;
+        answer(&Answer::ListensAgain { took_ns }).map_err(broken)?;
+    }
+    wait_for_dismissal().map_err(broken)
+}
+
+/// Adds sessions, and waits until they listen. Gives the PID of the server's process for the first.
+fn add(events: &mut EventLoop, order: &Order, sessions: std::ops::Range<usize>) -> Result<i32, Reason> {
+    let (mut first, mut backend_pid, mut missing) = (None::<SessionId>, 0, sessions.len());
+    for session in sessions {
+        let id = events.connect(&order.conninfo).map_err(refused)?;
+        first.get_or_insert(id);
+        for channel in order.channels(session) {
+            events.listen(id, channel).map_err(refused)?;
+        }
+    }
+    while missing > 0 {
+        match events.next(None).map_err(refused)? {
+            Some(Event::Listening(listening)) => {
+                missing -= 1;
+                if Some(listening.session) == first {
+                    backend_pid = listening.backend_pid;
+                }
+            }
+            other => is_no_loss(other)?,
+        }
+    }
+    Ok(backend_pid)
+}
+
+/// The nanoseconds from the loss of a session until it listens again.
+fn listen_again(events: &mut EventLoop) -> Result<i64, Reason> {
+    let mut lost_ns = 0;
+    loop {
+        match events.next(None).map_err(refused)? {
+            Some(Event::Disconnected(_)) if lost_ns == 0 => lost_ns = clock::now_ns(),
+            Some(Event::Gap(_)) => return Ok(clock::now_ns() - lost_ns),
+            other => is_no_loss(other)?,
+        }
+    }
+}
+
+/// A measurement in which a session is lost is none.
+fn is_no_loss(event: Option<Event<'_>>) -> Result<(), Reason> {
+    match event {
+        Some(Event::Disconnected(lost)) => Err((lost.message.into(), lost.sqlstate.map(|s| s.to_string()))),
+        Some(Event::Failed(failed)) => Err((failed.message.into(), failed.sqlstate.map(|s| s.to_string()))),
+        Some(Event::CommandFailed(failed)) => {
+            Err((failed.message.into(), failed.sqlstate.map(|s| s.to_string())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ready(order: &Order, backend_pid: i32, first_bytes: f64, began_ns: i64) -> Answer {
+    let further = order.sessions.saturating_sub(1);
+    let memory_bytes_each = (further > 0).then(|| (memory_bytes() - first_bytes) / further as f64);
+    Answer::Ready { backend_pid, memory_bytes_each, connect_s: (clock::now_ns() - began_ns) as f64 / 1e9 }
+}
+
+fn refused(error: pgwake::Error) -> Reason {
+    (error.message, error.sqlstate.map(|s| s.to_string()))
+}
+
+fn broken(error: std::io::Error) -> Reason {
+    (error.to_string(), None)
+}
+
+fn answer(answer: &Answer) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, answer)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Keeps the sessions, whose processes in the server may yet be looked at.
+fn wait_for_dismissal() -> std::io::Result<()> {
+    std::io::stdin().read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn write_times(times: &[[i64; 2]]) -> std::io::Result<()> {
+    let bytes: Vec<u8> = times.iter().flatten().flat_map(|time| time.to_ne_bytes()).collect();
+    let mut out = std::io::stdout().lock();
+    out.write_all(&bytes)?;
+    out.flush()
+}
+
+/// The decimal number at the start of a payload.
+fn leading_number(payload: &[u8]) -> i64 {
+    payload.iter().take_while(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + i64::from(b - b'0'))
+}
+
+/// What of this process is in memory and its own (proc(5), `statm`: resident less shared pages).
+fn memory_bytes() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Vec<f64> = statm.split(' ').filter_map(|pages| pages.trim().parse().ok()).collect();
+    let own = pages.get(1).copied().unwrap_or(0.0) - pages.get(2).copied().unwrap_or(0.0);
+    own * rustix::param::page_size() as f64
+}

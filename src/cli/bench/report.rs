@@ -1,0 +1,274 @@
+//! A report: what was measured, as data. Runs go in, one for each program, way, step and round; medians,
+//! ratios and distributions come out. `benches/README.md` describes it as JSON.
+
+use super::environment::Environment;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the schema. It grows when a name changes its meaning or goes; new names may come without.
+pub(super) const VERSION: u32 = 1;
+
+/// The name of the program that all others are compared with.
+pub(super) const YARDSTICK: &str = "C";
+
+/// Slices of a run in its timeline.
+const SLICES: usize = 20;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) pgwake_bench: u32,
+    pub(super) scenario: String,
+    /// All rounds were run to their end.
+    pub(super) complete: bool,
+    pub(super) started_at: String,
+    pub(super) seconds: f64,
+    pub(super) parameters: BTreeMap<String, serde_json::Value>,
+    pub(super) environment: Environment,
+    /// What was left out and why, which limit was met.
+    pub(super) notes: Vec<String>,
+    pub(super) measurements: Vec<Measurement>,
+}
+
+/// All rounds of one program, over one way, at one step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Measurement {
+    pub(super) contender: String,
+    pub(super) transport: String,
+    /// What the steps belong to, such as `sessions`; empty where there are none.
+    pub(super) series: String,
+    /// The place in the series: bytes of payload, number of sessions.
+    pub(super) step: u64,
+    /// By name, which ends in the unit.
+    pub(super) figures: BTreeMap<String, Figure>,
+    /// Percentile and microseconds, over all rounds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) distribution: Vec<[f64; 2]>,
+    /// Seconds since the start, and the median and the longest latency there in microseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) timeline: Vec<[f64; 3]>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Figure {
+    pub(super) median: f64,
+    pub(super) rounds: Vec<f64>,
+    /// To the C loop in the same round, of the same way and step: the median.
+    pub(super) ratio: Option<f64>,
+    pub(super) ratio_rounds: Vec<f64>,
+}
+
+/// How a figure is shown.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) heading: &'static str,
+    pub(super) decimals: usize,
+    pub(super) more_is_better: bool,
+}
+
+const fn kind(name: &'static str, heading: &'static str, decimals: usize, more_is_better: bool) -> Kind {
+    Kind { name, heading, decimals, more_is_better }
+}
+
+/// The figures there are, in the order in which they are shown.
+pub(super) const KINDS: [Kind; 16] = [
+    kind("per_s", "per s", 0, true),
+    kind("mb_per_s", "MB/s", 1, true),
+    kind("p50_us", "p50 µs", 1, false),
+    kind("p90_us", "p90 µs", 1, false),
+    kind("p99_us", "p99 µs", 1, false),
+    kind("p999_us", "p99.9 µs", 1, false),
+    kind("max_us", "max µs", 1, false),
+    kind("cpu_ns_each", "CPU ns", 0, false),
+    kind("server_cpu_ns_each", "server ns", 0, false),
+    kind("last_p50_us", "last µs", 1, false),
+    kind("p50_to_first", "p50/first", 2, false),
+    kind("cpu_to_first", "CPU/first", 2, false),
+    kind("memory_kb_each", "KB each", 1, false),
+    kind("connect_ms", "connect ms", 1, false),
+    kind("listen_again_ms", "again ms", 1, false),
+    kind("notifications", "heard", 0, true),
+];
+
+/// One run of one program.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) contender: String,
+    pub(super) transport: String,
+    pub(super) series: String,
+    pub(super) step: u64,
+    pub(super) round: usize,
+    pub(super) figures: BTreeMap<&'static str, f64>,
+    pub(super) latencies: Option<Latencies>,
+}
+
+/// The latencies of one run.
+#[derive(Debug, Clone)]
+pub(super) struct Latencies {
+    pub(super) histogram: Histogram<u64>,
+    pub(super) timeline: Vec<[f64; 3]>,
+}
+
+impl Latencies {
+    /// From pairs of the time at which a notification was due and that at which it was taken, `None` without
+    /// any. `started_ns` is where the timeline begins.
+    pub(super) fn of(times: &[[i64; 2]], started_ns: i64) -> Option<Self> {
+        let (first, last) = (times.first()?[0], times.last()?[0]);
+        let mut histogram = new_histogram()?;
+        let mut timeline = Vec::new();
+        let slice_ns = (last - first) / SLICES as i64 + 1;
+        for slice in times.chunk_by(|a, b| (a[0] - first) / slice_ns == (b[0] - first) / slice_ns) {
+            let mut own = new_histogram()?;
+            for [due_ns, taken_ns] in slice {
+                // Clocks of different cores may disagree by some nanoseconds.
+                own.saturating_record((taken_ns - due_ns).max(1).cast_unsigned());
+            }
+            let at_s = (slice[0][0] - started_ns) as f64 / 1e9;
+            timeline.push([round_to(at_s, 4), us(own.value_at_quantile(0.5)), us(own.max())]);
+            // Both have the same bounds.
+            let _ = histogram.add(&own);
+        }
+        Some(Latencies { histogram, timeline })
+    }
+
+    pub(super) fn figures(&self) -> [(&'static str, f64); 5] {
+        let at = |quantile| us(self.histogram.value_at_quantile(quantile));
+        [
+            ("p50_us", at(0.5)),
+            ("p90_us", at(0.9)),
+            ("p99_us", at(0.99)),
+            ("p999_us", at(0.999)),
+            ("max_us", us(self.histogram.max())),
+        ]
+    }
+}
+
+/// Nanoseconds up to ten minutes, to three digits.
+fn new_histogram() -> Option<Histogram<u64>> {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).ok()
+}
+
+fn us(ns: u64) -> f64 {
+    round_to(ns as f64 / 1e3, 3)
+}
+
+fn round_to(value: f64, decimals: i32) -> f64 {
+    let factor = 10f64.powi(decimals);
+    (value * factor).round() / factor
+}
+
+/// Sums the runs up, in the order in which their kinds first came.
+pub(super) fn summarise(runs: &[Run]) -> Vec<Measurement> {
+    let mut measurements: Vec<Measurement> = Vec::new();
+    let is_of = |run: &Run, m: &Measurement| {
+        (run.contender.as_str(), run.transport.as_str(), run.series.as_str(), run.step)
+            == (&m.contender, &m.transport, &m.series, m.step)
+    };
+    for run in runs {
+        if !measurements.iter().any(|measurement| is_of(run, measurement)) {
+            measurements.push(Measurement {
+                contender: run.contender.clone(),
+                transport: run.transport.clone(),
+                series: run.series.clone(),
+                step: run.step,
+                figures: BTreeMap::new(),
+                distribution: Vec::new(),
+                timeline: Vec::new(),
+            });
+        }
+    }
+    for measurement in &mut measurements {
+        let own: Vec<&Run> = runs.iter().filter(|run| is_of(run, measurement)).collect();
+        measurement.figures = figures_of(&own, runs);
+        measurement.distribution = distribution(&own);
+        let timelines = own.iter().filter_map(|run| run.latencies.as_ref());
+        measurement.timeline = timelines.flat_map(|latencies| latencies.timeline.clone()).collect();
+    }
+    measurements
+}
+
+fn figures_of(own: &[&Run], all: &[Run]) -> BTreeMap<String, Figure> {
+    let mut figures: BTreeMap<String, Figure> = BTreeMap::new();
+    for run in own {
+        let yardstick = all.iter().find(|other| {
+            (other.round, &other.transport, &other.series, other.step)
+                == (run.round, &run.transport, &run.series, run.step)
+                && other.contender == YARDSTICK
+        });
+        for (&name, &value) in &run.figures {
+            let figure = figures.entry(name.into()).or_default();
+            figure.rounds.push(round_to(value, 3));
+            let beside = yardstick.and_then(|yardstick| yardstick.figures.get(name));
+            if let Some(beside) = beside.filter(|beside| **beside > 0.0 && run.contender != YARDSTICK) {
+                figure.ratio_rounds.push(round_to(value / beside, 4));
+            }
+        }
+    }
+    for figure in figures.values_mut() {
+        figure.median = median(&figure.rounds).unwrap_or_default();
+        figure.ratio = median(&figure.ratio_rounds);
+    }
+    figures
+}
+
+/// Denser towards the end, where it matters: each step halves what is beyond.
+fn distribution(own: &[&Run]) -> Vec<[f64; 2]> {
+    let mut whole: Option<Histogram<u64>> = None;
+    for latencies in own.iter().filter_map(|run| run.latencies.as_ref()) {
+        match &mut whole {
+            Some(whole) => whole.add(&latencies.histogram).unwrap_or_default(),
+            None => whole = Some(latencies.histogram.clone()),
+        }
+    }
+    let Some(whole) = whole else { return Vec::new() };
+    let points = whole.iter_quantiles(5).map(|value| {
+        [round_to(value.quantile_iterated_to() * 100.0, 5), us(value.value_iterated_to().min(whole.max()))]
+    });
+    points.collect()
+}
+
+/// The middle one, or the mean of the two; `None` without any.
+pub(super) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = *sorted.get((sorted.len() - 1) / 2)?;
+    Some(round_to((lower + upper) / 2.0, 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(contender: &str, round: usize, p50_us: f64) -> Run {
+        Run {
+            contender: contender.into(),
+            transport: "unix".into(),
+            series: String::new(),
+            step: 0,
+            round,
+            figures: BTreeMap::from([("p50_us", p50_us)]),
+            latencies: None,
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_one_of_the_same_round() {
+        // The machine got ten times slower; the ratio did not change.
+        let runs = [run("C", 0, 10.0), run("x", 0, 20.0), run("C", 1, 100.0), run("x", 1, 200.0)];
+        let measurements = summarise(&runs);
+        let figure = &measurements[1].figures["p50_us"];
+        assert_eq!((figure.median, figure.ratio, &figure.rounds), (110.0, Some(2.0), &vec![20.0, 200.0]));
+        assert_eq!(measurements[0].figures["p50_us"].ratio, None);
+    }
+
+    #[test]
+    fn latencies_are_from_when_it_was_due() {
+        let times: Vec<[i64; 2]> = (0..1000).map(|i| [i * 1_000_000, i * 1_000_000 + 1_000 * i]).collect();
+        let latencies = Latencies::of(&times, 0).unwrap();
+        let [p50, _, p99, _, max] = latencies.figures().map(|(_, value)| value);
+        assert!((p50 - 499.0).abs() < 1.0 && (p99 - 989.0).abs() < 1.0 && (max - 999.0).abs() < 1.0);
+        assert_eq!(latencies.timeline.len(), SLICES);
+        assert!(Latencies::of(&[], 0).is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! The notifying side of a measurement: at a steady pace, whatever becomes of what was sent before, or as
+//! fast as the server takes it.
+
+use super::super::stop::Stop;
+use super::clock;
+use super::listener::END;
+use pgwake::Result;
+use pgwake::pq::{Connection, Conninfo, ResultStatus};
+use std::time::Duration;
+
+/// How late a timer of the kernel may be and be forgiven: that lateness is not the server's.
+const TIMER_LATENESS_NS_MAX: i64 = 1_000_000;
+
+/// No sleep is longer, so that a wish to stop is heard.
+const NAP_NS_MAX: i64 = 100_000_000;
+
+/// How many transactions a flood has on their way at once.
+const IN_FLIGHT_MAX: usize = 256;
+
+/// What [`Sender::paced`] sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) interval: Duration,
+    pub(super) count: usize,
+    pub(super) payload_bytes: usize,
+}
+
+/// A session that notifies one channel.
+pub(super) struct Sender {
+    connection: Connection,
+    channel: String,
+    /// Transactions whose outcome is not known yet.
+    in_flight: usize,
+}
+
+impl Sender {
+    /// Connects, and changes to pipeline mode: nothing waits for an answer from here on.
+    pub(super) fn connect(conninfo: &str, channel: &str) -> Result<Self> {
+        let mut connection = Connection::connect(&Conninfo::parse(conninfo)?)?;
+        connection.set_nonblocking()?;
+        connection.enter_pipeline_mode()?;
+        Ok(Sender { connection, channel: channel.into(), in_flight: 0 })
+    }
+
+    /// Sends one notification per interval, at times that are fixed beforehand. Each carries the time at
+    /// which it was due; where the sender slept until then, that at which the kernel woke it up. Gives their
+    /// number.
+    pub(super) fn paced(&mut self, pace: Pace, stop: &Stop) -> Result<usize> {
+        let interval_ns = pace.interval.as_nanos() as i64;
+        let mut due_ns = clock::now_ns() + interval_ns;
+        for sent in 0..pace.count {
+            let mut slept = false;
+            while clock::now_ns() < due_ns {
+                if stop.is_asked_for() {
+                    return self.end().map(|()| sent);
+                }
+                clock::sleep_until(due_ns.min(clock::now_ns() + NAP_NS_MAX));
+                slept = true;
+            }
+            let is_on_time = slept && clock::now_ns() - due_ns <= TIMER_LATENESS_NS_MAX;
+            let from_ns = if is_on_time { clock::now_ns() } else { due_ns };
+            self.notify(&padded(&format!("{from_ns} "), pace.payload_bytes))?;
+            self.take_answers(usize::MAX)?;
+            due_ns += interval_ns;
+        }
+        self.end().map(|()| pace.count)
+    }
+
+    /// Sends notifications, each a transaction of its own, until then or until somebody says stop. Gives
+    /// their number.
+    pub(super) fn flood(&mut self, payload_bytes: usize, until_ns: i64, stop: &Stop) -> Result<usize> {
+        let payload = padded("", payload_bytes);
+        let mut sent = 0;
+        while clock::now_ns() < until_ns && !stop.is_asked_for() {
+            self.notify(&payload)?;
+            self.take_answers(IN_FLIGHT_MAX)?;
+            sent += 1;
+        }
+        self.end().map(|()| sent)
+    }
+
+    /// Sends that many notifications in one transaction. Equal ones would fold into one, so each begins with
+    /// its number.
+    pub(super) fn flood_at_once(&mut self, payload_bytes: usize, count: usize) -> Result<()> {
+        let channel = &self.channel;
+        let sql = format!(
+            "SELECT count(pg_notify('{channel}', rpad(i::text, {payload_bytes}, 'x'))) \
+             FROM generate_series(1, {count}) i"
+        );
+        self.execute(&sql)?;
+        self.end()
+    }
+
+    /// Tells the listeners that all has been sent, and waits until the server has committed it.
+    fn end(&mut self) -> Result<()> {
+        self.notify(END)?;
+        self.take_answers(0)
+    }
+
+    fn notify(&mut self, payload: &str) -> Result<()> {
+        // Neither has a quote in it: both are our own.
+        let sql = format!("NOTIFY \"{}\", '{payload}'", self.channel);
+        self.execute(&sql)
+    }
+
+    fn execute(&mut self, sql: &str) -> Result<()> {
+        self.connection.send_query_params(sql.as_bytes(), &[])?;
+        self.connection.pipeline_sync()?;
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Takes the answers that are there, and waits for those that are beyond `in_flight_max`.
+    fn take_answers(&mut self, in_flight_max: usize) -> Result<()> {
+        self.connection.consume_input()?;
+        while self.in_flight > 0 && (self.in_flight > in_flight_max || !self.connection.is_busy()) {
+            match self.connection.result() {
+                Some(result) if result.status() == ResultStatus::PipelineSync => self.in_flight -= 1,
+                Some(result) if result.status() == ResultStatus::Failed => return Err(result.error()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs one command and gives the first value of its answer.
+pub(super) fn value(connection: &mut Connection, sql: &str) -> Result<Option<String>> {
+    connection.send_query(sql)?;
+    let mut outcome = Ok(None);
+    while let Some(result) = connection.result() {
+        if result.status() == ResultStatus::Failed {
+            outcome = Err(result.error());
+        } else if let Some(value) = result.value(0, 0) {
+            outcome = outcome.map(|_| Some(String::from_utf8_lossy(value).into_owned()));
+        }
+    }
+    outcome
+}
+
+fn padded(start: &str, bytes: usize) -> String {
+    format!("{start}{}", "x".repeat(bytes.saturating_sub(start.len())))
+}

@@ -1,0 +1,173 @@
+//! The server that is measured: the one of the conninfo, or a throw-away one; and the ways to it.
+
+use super::super::server::{PrivateServer, ServerOptions, find_programs};
+use super::super::{Failure, not_connected};
+use super::arguments::{Common, TransportName};
+use super::sender::value;
+use pgwake::pq::{Connection, Conninfo};
+use std::process::Command;
+
+/// One way to the server.
+#[derive(Debug, Clone)]
+pub(super) struct Transport {
+    pub(super) name: TransportName,
+    /// Names the same server for pgwake and for the C loop, whatever the environment of libpq says.
+    pub(super) conninfo: String,
+}
+
+/// A server that can be measured.
+pub(super) struct Target {
+    /// For what is asked of the server beside the measurement.
+    pub(super) control: Connection,
+    pub(super) transports: Vec<Transport>,
+    /// Ways that were asked for and do not lead there, with the reason.
+    pub(super) unreachable: Vec<String>,
+    pub(super) is_private: bool,
+    _private_server: Option<PrivateServer>,
+}
+
+/// Settings of a throw-away server: room for the largest step of `bench scale`.
+const PRIVATE_SETTINGS: [&str; 3] =
+    ["max_connections = 1100", "autovacuum = off", "log_min_messages = fatal"];
+
+const TLS_SETTINGS: [&str; 3] =
+    ["ssl = on", "ssl_cert_file = '$DIRECTORY/server.crt'", "ssl_key_file = '$DIRECTORY/server.key'"];
+
+impl Target {
+    /// Connects by the conninfo, or starts a server, and finds the ways that were asked for.
+    pub(super) fn open(dsn: &str, common: &Common) -> Result<Self, Failure> {
+        let server = if common.private { Some(start_private(&common.transport)?) } else { None };
+        let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
+        let connected = Connection::connect(&Conninfo::parse(&dsn)?);
+        let mut control = connected.map_err(|error| match not_connected(&error.message, error.sqlstate) {
+            Failure::Running(sentence) => {
+                Failure::Running(format!("{sentence}; --private measures a throw-away server instead"))
+            }
+            other => other,
+        })?;
+        if value(&mut control, "SELECT pg_is_in_recovery()")?.as_deref() == Some("t") {
+            return Err(not_connected("the server is a standby", pgwake::SqlState::new("25006")));
+        }
+        let mut target = Target {
+            control,
+            transports: Vec::new(),
+            unreachable: Vec::new(),
+            is_private: server.is_some(),
+            _private_server: server,
+        };
+        target.find_transports(&dsn, &common.transport)?;
+        Ok(target)
+    }
+
+    fn find_transports(&mut self, dsn: &str, asked: &[TransportName]) -> Result<(), Failure> {
+        let (host, port) = (self.control.host(), self.control.address().1);
+        let own = match () {
+            _ if host.starts_with(['/', '@']) => TransportName::Unix,
+            _ if self.control.is_encrypted() => TransportName::Tls,
+            _ => TransportName::Tcp,
+        };
+        let has_address = Conninfo::parse(dsn)?.get("hostaddr").is_some();
+        let at = |host: &str, rest: &[(&str, &str)]| {
+            with_keywords(dsn, &[&[("host", host), ("port", port.as_str())], rest].concat())
+        };
+        let network_host = if own == TransportName::Unix { "127.0.0.1" } else { host.as_str() };
+        let own_alone = [own];
+        for &name in if asked.is_empty() { &own_alone[..] } else { asked } {
+            let ways = match name {
+                _ if name == own && has_address => vec![dsn.to_string()],
+                _ if name == own => vec![at(&host, &[])],
+                TransportName::Unix => ["/var/run/postgresql", "/tmp"].map(|host| at(host, &[])).into(),
+                TransportName::Tcp => {
+                    vec![at(network_host, &[("sslmode", "disable"), ("gssencmode", "disable")])]
+                }
+                TransportName::Tls => vec![at(network_host, &[("sslmode", "require")])],
+            };
+            match self.first_that_leads_here(&ways) {
+                Ok(conninfo) => self.transports.push(Transport { name, conninfo }),
+                Err(reason) => self.unreachable.push(format!("{name}: {reason}")),
+            }
+        }
+        match (self.transports.is_empty(), self.unreachable.first()) {
+            (true, Some(reason)) => {
+                Err(Failure::Running(format!("no way that was asked for works: {reason}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first of these that leads to the same server, or why the last does not.
+    fn first_that_leads_here(&mut self, ways: &[String]) -> Result<String, String> {
+        const WHO: &str = "SELECT pg_postmaster_start_time()::text || current_setting('port')";
+        let own = value(&mut self.control, WHO).map_err(|error| error.to_string())?;
+        let mut reason = String::new();
+        for way in ways {
+            let connected = Conninfo::parse(way).and_then(|conninfo| Connection::connect(&conninfo));
+            match connected.and_then(|mut connection| value(&mut connection, WHO)) {
+                Ok(other) if other == own => return Ok(way.clone()),
+                Ok(_) => reason = "another server answers there".into(),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(reason)
+    }
+}
+
+fn start_private(asked: &[TransportName]) -> Result<PrivateServer, Failure> {
+    let has_tls = asked.contains(&TransportName::Tls);
+    let settings = PRIVATE_SETTINGS.iter().chain(if has_tls { &TLS_SETTINGS[..] } else { &[] });
+    Ok(PrivateServer::start(&ServerOptions {
+        settings: settings.map(ToString::to_string).collect(),
+        files: if has_tls { certificate()? } else { Vec::new() },
+        tcp: asked.iter().any(|name| *name != TransportName::Unix),
+        programs: Some(find_programs()?),
+        ..ServerOptions::default()
+    })?)
+}
+
+/// A key and a certificate that nobody need trust, made by the program `openssl`.
+fn certificate() -> Result<Vec<(String, String)>, Failure> {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=localhost", "-keyout", "-", "-out", "-"])
+        .output();
+    let text = made.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    // The two come one after the other, and each reader takes its own.
+    match text.contains("PRIVATE KEY") && text.contains("BEGIN CERTIFICATE") {
+        true => Ok(["server.crt", "server.key"].map(|name| (name.to_string(), text.clone())).into()),
+        false => Err(Failure::Running(
+            "a throw-away server with TLS needs the program openssl: install it, or leave tls out".into(),
+        )),
+    }
+}
+
+/// A conninfo in either form, in which these keywords have these values.
+fn with_keywords(dsn: &str, keywords: &[(&str, &str)]) -> String {
+    let mut conninfo = dsn.to_string();
+    if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
+        for (keyword, value) in keywords {
+            let escaped: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            conninfo.push(if conninfo.contains('?') { '&' } else { '?' });
+            conninfo.push_str(&format!("{keyword}={escaped}"));
+        }
+    } else {
+        for (keyword, value) in keywords {
+            let escaped = value.replace('\\', "\\\\").replace('\'', "\\'");
+            conninfo.push_str(&format!(" {keyword}='{escaped}'"));
+        }
+    }
+    conninfo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_conninfo_counts() {
+        let keywords = [("host", "/a b'c"), ("port", "7")];
+        for dsn in ["", "host=x port=1 dbname=d", "postgresql://x:1/d", "postgresql://x/d?port=1"] {
+            let conninfo = Conninfo::parse(&with_keywords(dsn, &keywords)).unwrap();
+            assert_eq!((conninfo.get("host"), conninfo.get("port")), (Some("/a b'c"), Some("7")), "{dsn}");
+        }
+    }
+}
