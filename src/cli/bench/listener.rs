@@ -5,6 +5,7 @@
 use super::super::Failure;
 use super::c_loop::CLoop;
 use super::clock;
+use super::report::YARDSTICK;
 use pgwake::{Event, EventLoop, EventLoopOptions, SessionId};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ impl Contender {
     /// Its name in tables and reports.
     pub(super) fn name(self) -> String {
         match self {
-            Contender::C => "C".into(),
+            Contender::C => YARDSTICK.into(),
             Contender::Pgwake { spin } if spin.is_zero() => "pgwake".into(),
             Contender::Pgwake { spin } => format!("pgwake, spin {spin:?}"),
         }

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod c_loop;
+mod chart;
 mod child;
 mod clock;
 mod compare;
@@ -14,6 +15,7 @@ mod environment;
 mod lab;
 mod latency;
 mod listener;
+mod page;
 mod report;
 mod scale;
 mod sender;
@@ -81,6 +83,9 @@ fn write(report: &Report, format: Format, common: &Common) -> Result<(), Failure
         let text =
             [serde_json::to_vec_pretty(report).map_err(std::io::Error::from)?, b"\n".to_vec()].concat();
         if is_stdout_taken { std::io::stdout().write_all(&text)? } else { write_file(path, &text)? }
+    }
+    if let Some(path) = &common.html {
+        write_file(path, page::of_report(report).as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
     match format {

@@ -3,8 +3,8 @@
 use super::report::{KINDS, Kind, Measurement, Report};
 use std::fmt::Write;
 
-/// What is shown of each scenario; the JSON has more.
-fn shown(scenario: &str) -> &'static [&'static str] {
+/// What is shown of each scenario, here and on the page; the JSON has more.
+pub(super) fn shown(scenario: &str) -> &'static [&'static str] {
     match scenario {
         "latency" => {
             &["p50_us", "p90_us", "p99_us", "p999_us", "max_us", "cpu_ns_each", "server_cpu_ns_each"]
