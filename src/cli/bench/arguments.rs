@@ -37,7 +37,7 @@ pub(crate) struct Common {
     #[arg(long)]
     pub(crate) private: bool,
 
-    /// Write the report as JSON (benches/README.md describes it); - is stdout
+    /// Write the report as JSON, too (benches/README.md describes it); -f json prints it instead of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 

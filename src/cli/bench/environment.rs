@@ -1,7 +1,6 @@
 //! What a measurement ran on: without it, its figures say nothing.
 
 use super::super::Failure;
-use super::sender::value;
 use super::target::Target;
 use pgwake::pq::Conninfo;
 use serde::{Deserialize, Serialize};
@@ -35,7 +34,8 @@ impl Environment {
         for name in SETTINGS {
             let sql = format!("SELECT current_setting('{name}', true)");
             // What a role may not see is left out.
-            if let Ok(Some(setting)) = value(&mut target.control, &sql) {
+            let setting = target.value(&sql).unwrap_or_default();
+            if !setting.is_empty() {
                 server_settings.insert(name.to_string(), setting);
             }
         }
@@ -52,7 +52,7 @@ impl Environment {
                 if cfg!(feature = "bundled") { "bundled" } else { "the system's" }
             ),
             tls: pgwake::pq::tls_version(),
-            server: value(&mut target.control, "SHOW server_version")?.unwrap_or_default(),
+            server: target.value("SHOW server_version")?,
             server_settings,
             is_private_server: target.is_private,
             kernel: line("/proc/sys/kernel/osrelease", ""),
@@ -65,7 +65,13 @@ impl Environment {
 
 /// The arguments as they were typed, but for the conninfo, which may hold a password.
 fn command_line(arguments: impl Iterator<Item = String>, dsn: &str) -> String {
-    let shown = Conninfo::parse(dsn).map_or_else(|_| "…".into(), |conninfo| format!("'{conninfo}'"));
+    let shown = Conninfo::parse(dsn).map_or_else(
+        |_| "…".into(),
+        |conninfo| {
+            // That keyword is our own addition.
+            format!("'{}'", conninfo.to_string().replace(" fallback_application_name=pgwake", ""))
+        },
+    );
     let quoted = arguments.map(|argument| match argument {
         argument if !dsn.is_empty() && argument.contains(dsn) => argument.replace(dsn, &shown),
         argument if argument.contains(|c: char| c.is_whitespace() || c == '\'') => format!("{argument:?}"),

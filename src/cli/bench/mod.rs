@@ -28,8 +28,7 @@ use super::arguments::Format;
 pub(crate) use arguments::Bench;
 use arguments::Common;
 use lab::Lab;
-use report::Report;
-use std::fs;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -62,6 +61,8 @@ fn measure(
         return Err(Failure::Usage("--private measures a server of its own: leave -d out".into()));
     }
     let mut lab = Lab::open(dsn, common, scenario)?;
+    let json = common.json.as_deref().map(ReportFile::open).transpose()?;
+    let html = common.html.as_deref().map(ReportFile::open).transpose()?;
     let outcome = run(&mut lab);
     if let Err(Failure::Running(reason)) = &outcome {
         lab.notes.push(format!("ended early: {reason}"));
@@ -72,31 +73,55 @@ fn measure(
     if report.measurements.is_empty() && outcome.is_err() {
         return outcome;
     }
-    write(&report, format, common)?;
+    if let Some(file) = json {
+        file.write(&(serde_json::to_string_pretty(&report).map_err(std::io::Error::from)? + "\n"))?;
+    }
+    if let Some(file) = html {
+        file.write(&page::of_report(&report))?;
+    }
+    let text = match format {
+        Format::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
+        Format::Text => table::of_report(&report),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
     outcome
 }
 
-fn write(report: &Report, format: Format, common: &Common) -> Result<(), Failure> {
-    let json = |report| serde_json::to_vec(report).map_err(std::io::Error::from);
-    let is_stdout_taken = common.json.as_deref() == Some(Path::new("-"));
-    if let Some(path) = &common.json {
-        let text =
-            [serde_json::to_vec_pretty(report).map_err(std::io::Error::from)?, b"\n".to_vec()].concat();
-        if is_stdout_taken { std::io::stdout().write_all(&text)? } else { write_file(path, &text)? }
-    }
-    if let Some(path) = &common.html {
-        write_file(path, page::of_report(report).as_bytes())?;
-    }
-    let mut out = std::io::stdout().lock();
-    match format {
-        _ if is_stdout_taken => {}
-        Format::Json => out.write_all(&[json(report)?, b"\n".to_vec()].concat())?,
-        Format::Text => out.write_all(table::of_report(report).as_bytes())?,
-    }
-    Ok(out.flush()?)
+/// A file for a report. It is opened before anything is measured: that it cannot be written is not to be
+/// found out at the end.
+struct ReportFile<'a> {
+    path: &'a Path,
+    file: File,
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes)
-        .map_err(|error| Failure::Running(format!("cannot write {}: {error}", path.display())))
+impl<'a> ReportFile<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::options().create(true).append(true).open(path);
+        Ok(ReportFile { path, file: file.map_err(|error| unwritable(path, &error))? })
+    }
+
+    fn is_file(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// Writes over what was in it.
+    fn write(mut self, text: &str) -> Result<(), Failure> {
+        // A pipe has no length.
+        let emptied = if self.is_file() { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|error| unwritable(self.path, &error))
+    }
+}
+
+/// Without a report no file is left, but for one that has been there before.
+impl Drop for ReportFile<'_> {
+    fn drop(&mut self) {
+        if self.is_file() && self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Running(format!("cannot write {}: {error}", path.display()))
 }

@@ -7,7 +7,7 @@ use super::child::{Heard, Listening};
 use super::lab::Lab;
 use super::listener::{Contender, Order};
 use super::report::{Latencies, Run, median};
-use super::sender::{Pace, Sender, value};
+use super::sender::{Pace, Sender};
 use super::target::Transport;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -120,7 +120,7 @@ fn free_connections(lab: &mut Lab) -> Result<usize, Failure> {
         - current_setting('superuser_reserved_connections')::int \
         - coalesce(current_setting('reserved_connections', true)::int, 0) \
         - (SELECT sum(numbackends) FROM pg_stat_database)";
-    let free = value(&mut lab.target.control, FREE)?.and_then(|free| free.parse::<i64>().ok());
+    let free = lab.target.value(FREE)?.parse::<i64>();
     Ok(free.map_or(0, |free| (free - SPARE_CONNECTIONS).max(0)) as usize)
 }
 
@@ -200,9 +200,8 @@ fn last_p50_us(heard: &Heard) -> Option<f64> {
 
 /// Ends a session of ours from the side of the server, where we may.
 fn end_session(lab: &mut Lab, pid: i32) -> Result<bool, Failure> {
-    let ended = value(&mut lab.target.control, &format!("SELECT pg_terminate_backend({pid})"));
-    match ended {
-        Ok(ended) => Ok(ended.as_deref() == Some("t")),
+    match lab.target.value(&format!("SELECT pg_terminate_backend({pid})")) {
+        Ok(ended) => Ok(ended == "t"),
         Err(error) => {
             let note =
                 format!("left out: the time to listen again, for a session may not be ended here ({error})");

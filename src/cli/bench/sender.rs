@@ -124,20 +124,6 @@ impl Sender {
     }
 }
 
-/// Runs one command and gives the first value of its answer.
-pub(super) fn value(connection: &mut Connection, sql: &str) -> Result<Option<String>> {
-    connection.send_query(sql)?;
-    let mut outcome = Ok(None);
-    while let Some(result) = connection.result() {
-        if result.status() == ResultStatus::Failed {
-            outcome = Err(result.error());
-        } else if let Some(value) = result.value(0, 0) {
-            outcome = outcome.map(|_| Some(String::from_utf8_lossy(value).into_owned()));
-        }
-    }
-    outcome
-}
-
 fn padded(start: &str, bytes: usize) -> String {
     format!("{start}{}", "x".repeat(bytes.saturating_sub(start.len())))
 }

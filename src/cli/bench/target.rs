@@ -1,9 +1,9 @@
 //! The server that is measured: the one of the conninfo, or a throw-away one; and the ways to it.
 
 use super::super::server::{PrivateServer, ServerOptions, find_programs};
-use super::super::{Failure, not_connected};
+use super::super::{Failure, not_connected, query};
 use super::arguments::{Common, TransportName};
-use super::sender::value;
+use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo};
 use std::process::Command;
 
@@ -18,7 +18,7 @@ pub(super) struct Transport {
 /// A server that can be measured.
 pub(super) struct Target {
     /// For what is asked of the server beside the measurement.
-    pub(super) control: Connection,
+    control: Connection,
     pub(super) transports: Vec<Transport>,
     /// Ways that were asked for and do not lead there, with the reason.
     pub(super) unreachable: Vec<String>,
@@ -38,16 +38,12 @@ impl Target {
     pub(super) fn open(dsn: &str, common: &Common) -> Result<Self, Failure> {
         let server = if common.private { Some(start_private(&common.transport)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
-        let connected = Connection::connect(&Conninfo::parse(&dsn)?);
-        let mut control = connected.map_err(|error| match not_connected(&error.message, error.sqlstate) {
+        let control = query::connect(&dsn).map_err(|failure| match failure {
             Failure::Running(sentence) => {
                 Failure::Running(format!("{sentence}; --private measures a throw-away server instead"))
             }
             other => other,
         })?;
-        if value(&mut control, "SELECT pg_is_in_recovery()")?.as_deref() == Some("t") {
-            return Err(not_connected("the server is a standby", pgwake::SqlState::new("25006")));
-        }
         let mut target = Target {
             control,
             transports: Vec::new(),
@@ -55,8 +51,16 @@ impl Target {
             is_private: server.is_some(),
             _private_server: server,
         };
+        if target.value("SELECT pg_is_in_recovery()")? == "t" {
+            return Err(not_connected("the server is a standby", pgwake::SqlState::new("25006")));
+        }
         target.find_transports(&dsn, &common.transport)?;
         Ok(target)
+    }
+
+    /// Runs one command; the first value of its answer, nothing for NULL.
+    pub(super) fn value(&mut self, sql: &str) -> Result<String, Error> {
+        value(&mut self.control, sql)
     }
 
     fn find_transports(&mut self, dsn: &str, asked: &[TransportName]) -> Result<(), Failure> {
@@ -71,12 +75,15 @@ impl Target {
             with_keywords(dsn, &[&[("host", host), ("port", port.as_str())], rest].concat())
         };
         let network_host = if own == TransportName::Unix { "127.0.0.1" } else { host.as_str() };
+        // Not every role may know where the server's sockets are; then the usual places are tried.
+        let directories = self.value("SHOW unix_socket_directories");
+        let directories = directories.unwrap_or_else(|_| "/var/run/postgresql, /tmp".into());
         let own_alone = [own];
         for &name in if asked.is_empty() { &own_alone[..] } else { asked } {
             let ways = match name {
                 _ if name == own && has_address => vec![dsn.to_string()],
                 _ if name == own => vec![at(&host, &[])],
-                TransportName::Unix => ["/var/run/postgresql", "/tmp"].map(|host| at(host, &[])).into(),
+                TransportName::Unix => directories.split(", ").map(|host| at(host, &[])).collect(),
                 TransportName::Tcp => {
                     vec![at(network_host, &[("sslmode", "disable"), ("gssencmode", "disable")])]
                 }
@@ -98,7 +105,7 @@ impl Target {
     /// The first of these that leads to the same server, or why the last does not.
     fn first_that_leads_here(&mut self, ways: &[String]) -> Result<String, String> {
         const WHO: &str = "SELECT pg_postmaster_start_time()::text || current_setting('port')";
-        let own = value(&mut self.control, WHO).map_err(|error| error.to_string())?;
+        let own = self.value(WHO).map_err(|error| error.to_string())?;
         let mut reason = String::new();
         for way in ways {
             let connected = Conninfo::parse(way).and_then(|conninfo| Connection::connect(&conninfo));
@@ -110,6 +117,11 @@ impl Target {
         }
         Err(reason)
     }
+}
+
+fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
+    let rows = query::rows(connection, sql, &[])?;
+    Ok(rows.into_iter().flatten().next().unwrap_or_default())
 }
 
 fn start_private(asked: &[TransportName]) -> Result<PrivateServer, Failure> {

@@ -11,6 +11,7 @@ use super::listener::{Contender, Order};
 use super::report::Run;
 use super::sender::Sender;
 use super::target::Transport;
+use pgwake::{Error, SqlState};
 use std::time::Duration;
 
 /// The payloads of one transaction have no more: the server's queue is on its disk.
@@ -98,7 +99,16 @@ impl Flood {
             threads.into_iter().map(|thread| thread.join()).collect()
         });
         let broken = |_| Failure::Running("a sender broke down".into());
-        sent.into_iter().map(|sent| sent.map_err(broken)?.map_err(Failure::from)).sum()
+        sent.into_iter().map(|sent| sent.map_err(broken)?.map_err(refused)).sum()
+    }
+}
+
+fn refused(error: Error) -> Failure {
+    match error.sqlstate.as_ref().map(SqlState::as_str) {
+        Some("42501") => Failure::Running(format!(
+            "{error}; grant EXECUTE on it, or ask for --transactions many, which does without"
+        )),
+        _ => error.into(),
     }
 }
 
