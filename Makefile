@@ -104,6 +104,7 @@ sanitize-c: setup-test
 	PGWAKE_ASAN_ARCHIVE=$(CURDIR)/$(SANITIZED_LIB) $(CARGO) test $(SYSTEM_LIBPQ) --test c_interface sanitized
 
 bench: peers
+	$(CARGO) bench --bench scenarios $(SYSTEM_LIBPQ)
 	$(CARGO) bench --bench side_by_side $(SYSTEM_LIBPQ) -- target/peers
 
 setup:
