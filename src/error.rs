@@ -132,6 +132,11 @@ impl SqlState {
         matches!(&self.0, b"22P05" | b"22021")
     }
 
+    /// A lock that was not to be had, a command that was cut short, a conflict: the next time it may work.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(&self.0, b"55P03" | b"57014" | b"40001" | b"40P01")
+    }
+
     /// Classes 22 and 42: the command itself is wrong, and would be anywhere.
     pub(crate) fn is_about_the_command(&self) -> bool {
         self.0.starts_with(b"22") || (self.0.starts_with(b"42") && self.0 != *b"42501")

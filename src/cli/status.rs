@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<(), Failure> {
-    let mut connection = query::connect(dsn)?;
+    let mut connection = connect(dsn)?;
     let mut waiting = EventLoop::new()?;
     let stop = Stop::on_signals(waiting.waker())?;
     loop {
@@ -43,7 +43,7 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
 
 /// What would go wrong here.
 pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
-    let mut connection = query::connect(dsn)?;
+    let mut connection = connect(dsn)?;
     let mut findings = query::rows(&mut connection, SERVER_FINDINGS, &[])?;
     match query::rows(&mut connection, "SELECT severity, object, problem, remedy FROM pgwake.check()", &[]) {
         Ok(rows) => findings.extend(rows),
@@ -75,6 +75,13 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
         1 => Err(Failure::Running("1 thing would go wrong: see what is printed".into())),
         n => Err(Failure::Running(format!("{n} things would go wrong: see what is printed"))),
     }
+}
+
+/// With no functions and operators but the system's: what others have made must not be run in our name.
+fn connect(dsn: &str) -> Result<Connection, Failure> {
+    let mut connection = query::connect(dsn)?;
+    query::script(&mut connection, "SET search_path = pg_catalog, pg_temp")?;
+    Ok(connection)
 }
 
 /// What can be seen of any server.

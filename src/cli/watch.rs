@@ -71,26 +71,32 @@ struct Changes {
     session: SessionId,
     is_named: bool,
     written: Option<u64>,
+    /// The last that was acknowledged, until the database has kept it.
+    asked: Option<u64>,
     asked_at: Option<Instant>,
 }
 
 impl Changes {
     fn of(session: SessionId, is_named: bool) -> Self {
-        Changes { session, is_named, written: None, asked_at: None }
+        Changes { session, is_named, written: None, asked: None, asked_at: None }
     }
 
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
         if let Some(id) = self.written.take() {
             self.asked_at = Some(Instant::now());
-            events.ack(self.session, id)?;
+            match events.ack(self.session, id) {
+                Ok(()) => self.asked = Some(id),
+                // It was told over an earlier connection, and comes again.
+                Err(error) => log::info!("{error}"),
+            }
         }
         Ok(())
     }
 
     /// The next run begins behind what was written: waits until the database has kept that.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        let Some(last) = self.written else { return Ok(()) };
         self.acknowledge(events)?;
+        let Some(last) = self.asked else { return Ok(()) };
         let until = Instant::now() + PATIENCE;
         loop {
             match events.next(Some(until.saturating_duration_since(Instant::now())))? {
@@ -108,7 +114,10 @@ impl Take for Changes {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
         match event {
             // Of no interest to whoever reads the changes.
-            Event::Acknowledged(_) => return Ok(false),
+            Event::Acknowledged(acknowledged) => {
+                self.asked = self.asked.filter(|id| *id != acknowledged.id);
+                return Ok(false);
+            }
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
             // Another one reads under this name, or its server process has not ended yet: that may pass.
             Event::CommandFailed(failed) if failed.sqlstate.is_some_and(|code| code.as_str() == "55006") => {

@@ -71,7 +71,8 @@ fn target(text: &str) -> DdlTarget {
             "name" => target.name = given(value),
             "column" => target.column = given(value),
             "identity" => target.identity = string(value),
-            "oid" => target.oid = value.parse().unwrap_or_default(),
+            // The server's JSON has it as text.
+            "oid" => target.oid = value.trim_matches('"').parse().unwrap_or_default(),
             "subid" => target.subid = value.parse().unwrap_or_default(),
             "exists" => target.exists = value == "true",
             _ => {}
@@ -97,7 +98,7 @@ mod tests {
     fn a_ddl_event_is_taken_apart() {
         let text = r#"{"app": "psql", "tag": "DROP TABLE", "xid": 9, "temp": false, "user": "me", "depth": 1,
             "phase": "after", "targets": [{"role": "target", "type": "table", "schema": "public", "name": "t",
-            "column": null, "identity": "public.t", "oid": 5, "subid": 0, "exists": false},
+            "column": null, "identity": "public.t", "oid": "5", "subid": 0, "exists": false},
             {"role": "cascade", "type": "view", "identity": "public.\"V\"", "oid": 6}]}"#;
         let command = DdlCommand::read(text).unwrap();
         let told = command.as_event(SessionId(1), "app");

@@ -68,6 +68,11 @@ impl RowChange {
         self.id
     }
 
+    /// It was notified, whatever it says of itself: it has no place in the outbox that could be acknowledged.
+    pub(crate) fn was_notified(&mut self) {
+        (self.id, self.transport) = (None, Transport::Notify);
+    }
+
     /// The change as it is told. `text` is what was read.
     pub(crate) fn as_event<'a>(
         &'a self,

@@ -62,6 +62,8 @@ pub(crate) struct ChannelSource {
     /// Readers of what the schema `pgwake` tells.
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) ddl: Option<Box<DdlReader>>,
+    /// Answers that come before the next notification: what others referred to.
+    pub(super) fetches: u32,
     /// Until it is passed.
     pub(super) self_test: Option<SelfTest>,
     /// There is more to tell, and others have their turn first.
@@ -93,6 +95,7 @@ impl ChannelSource {
             reports: VecDeque::new(),
             outbox: None,
             ddl: None,
+            fetches: 0,
             self_test: options.self_test.then(SelfTest::new),
             wants_turn: false,
             metrics: Metrics::default(),
@@ -206,6 +209,9 @@ impl ChannelSource {
     #[inline(always)]
     fn next_for_caller(&mut self) -> Option<(Notify, bool)> {
         loop {
+            if self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_heard) {
+                return None;
+            }
             let notify = self.next_notification()?;
             let own = notify.pid() == self.backend_pid;
             if own && self.skip_own {
@@ -218,7 +224,7 @@ impl ChannelSource {
                 return Some((notify, own));
             }
             // What it told comes before the next notification.
-            if !self.reports.is_empty() || self.outbox.as_deref().is_some_and(Outbox::has_heard) {
+            if !self.reports.is_empty() {
                 return None;
             }
         }
@@ -320,11 +326,24 @@ impl ChannelSource {
 
     #[cold]
     fn answered(&mut self, answer: Result<Rows>, now: Instant) {
-        let (batch, answer) = match (self.unanswered.pop_front(), answer) {
-            (Some(Batch::Outbox(step)), answer) => return self.watch_answered(step, answer, now),
-            (Some(Batch::Ddl(step)), answer) => return self.ddl_answered(step, answer),
-            (batch, answer) => (batch, answer.map(|_| ())),
-        };
+        match (self.unanswered.pop_front(), answer) {
+            (Some(Batch::Outbox(step)), answer) => self.watch_answered(step, answer, now),
+            (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer),
+            (batch, answer) => self.confirmed(batch, answer.map(drop), now),
+        }
+        let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
+        if self.is_listening && !has_more_changes && !self.listened.is_empty() {
+            let channels = self.take_listened();
+            self.report_listening(channels);
+        }
+        let is_notify = |batch: &Batch| matches!(batch, Batch::Notify(_));
+        if self.sent > 0 && self.unsent.is_empty() && !self.unanswered.iter().any(is_notify) {
+            self.report_sent();
+        }
+    }
+
+    /// What the server said to a batch without rows.
+    fn confirmed(&mut self, batch: Option<Batch>, answer: Result<()>, now: Instant) {
         match (batch, answer) {
             (Some(Batch::Encoding), Ok(())) | (None, _) => {}
             // A server that refused a LISTEN is not listened to, whatever else it answers.
@@ -341,14 +360,6 @@ impl ChannelSource {
             (Some(Batch::Notify(channel)), Err(error)) => self.report_unsent(channel, error),
             (Some(Batch::SelfTest(step)), answer) => self.self_tested(step, answer),
             (Some(Batch::Outbox(_) | Batch::Ddl(_)), _) => {}
-        }
-        let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
-        if self.is_listening && !has_more_changes && !self.listened.is_empty() {
-            let channels = self.take_listened();
-            self.report_listening(channels);
-        }
-        if self.sent > 0 && self.unsent.is_empty() && self.unanswered.is_empty() {
-            self.report_sent();
         }
     }
 
@@ -396,6 +407,7 @@ impl ChannelSource {
         (self.is_listening, self.is_prepared) = (false, false);
         self.listened.clear();
         self.interrupt_self_test();
+        self.fetches = 0;
         if let Some(outbox) = &mut self.outbox {
             outbox.disconnected();
         }

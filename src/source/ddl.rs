@@ -65,6 +65,9 @@ impl ChannelSource {
 
     #[cold]
     pub(super) fn ddl_answered(&mut self, step: Step, answer: Result<Rows>) {
+        if step == Step::Fetch {
+            self.fetches = self.fetches.saturating_sub(1);
+        }
         let Some(reader) = self.ddl.as_deref_mut() else { return };
         match (step, answer) {
             (Step::Watch, Ok(_)) => {
@@ -102,6 +105,7 @@ impl ChannelSource {
                 let (sql, reference) = (FETCH_SQL, reference.to_string());
                 self.session.send(std::iter::once(Command::Run { sql, parameters: &[reference.as_bytes()] }));
                 self.unanswered.push_back(Batch::Ddl(Step::Fetch));
+                self.fetches += 1;
             }
             None => self.reports.push_back(Report::Ddl(Box::new(command))),
         }

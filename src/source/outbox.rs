@@ -9,6 +9,7 @@ mod pace;
 mod page;
 mod steps;
 
+use super::WAKE_CHANNEL;
 use crate::decode::row_change::RowChange;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Change, Channel, SessionId, Transport};
@@ -34,11 +35,14 @@ const ENSURE_SQL: &[u8] = b"SELECT transport, channel FROM pgwake.ensure_watched
     $2::bool, nullif($3, '')::text[], nullif($4, ''), $5, nullif($6, '')::name[])";
 const OPEN_SQL: &[u8] = b"SELECT consumer_name, \"position\" FROM pgwake.open_consumer(nullif($1, ''), \
     $2::text[]::pg_catalog.regclass[], $3::bool)";
+/// A page takes a second snapshot when the first has nothing.
+const ISOLATION_SQL: &[u8] = b"SET default_transaction_isolation TO 'read committed'";
 const READ_SQL: &[u8] = b"SELECT kind, number, body FROM pgwake.read($1, $2, $3::bool)";
 /// In a database of another encoding. Bytes come in hexadecimal digits.
 const READ_CONVERTED_SQL: &[u8] = b"SELECT kind, number, CASE kind WHEN 'change' THEN \
-    pg_catalog.convert_to(body, 'UTF8')::text ELSE body END FROM pgwake.read($1, $2, $3::bool)";
-pub(super) const FETCH_SQL: &[u8] = b"SELECT 'change', 0, body FROM pgwake.fetch($1::int8) AS body";
+    pg_catalog.encode(pg_catalog.convert_to(body, 'UTF8'), 'hex') ELSE body END \
+    FROM pgwake.read($1, $2, $3::bool)";
+pub(super) const FETCH_SQL: &[u8] = b"SELECT 'change', 0, body FROM pgwake.fetch($1::int8, 8388608) AS body";
 const ACKNOWLEDGE_SQL: &[u8] = b"SELECT pgwake.acknowledge($1, $2)";
 const ROTATE_SQL: &[u8] = b"SELECT pgwake.rotate()";
 const READ_NAME: &CStr = c"pgwake_read";
@@ -47,13 +51,13 @@ const READ_CONVERTED_NAME: &CStr = c"pgwake_read_converted";
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    Set,
     Ensure,
     Open,
     Prepare,
     Read,
     Fetch,
-    /// The change up to which it was, if the caller wants to know.
-    Acknowledge(Option<u64>),
+    Acknowledge,
     Rotate,
 }
 
@@ -77,9 +81,11 @@ enum Told {
     Nothing,
     /// In the page.
     Row(usize),
+    /// It comes from the page, and lies in `text`.
+    RowText,
     Notify(Notify),
-    /// In `text`.
-    Text,
+    /// It was notified, and lies in `text`.
+    NotifyText,
 }
 
 /// A reader of row changes.
@@ -93,14 +99,17 @@ pub(super) struct Outbox {
     has_outbox: bool,
     /// What wakes it, and what brings changes.
     channels: BTreeSet<Channel>,
+    /// Those that bring changes.
+    change_channels: BTreeSet<Channel>,
     /// As the server calls it.
     consumer: String,
     /// Where the next page begins.
     position: String,
     pace: Pace,
     pages: VecDeque<Page>,
-    /// Changes that came as notifications.
-    heard: VecDeque<Notify>,
+    /// A change that came as a notification, and what it says.
+    heard: Option<Notify>,
+    heard_change: RowChange,
     change: RowChange,
     told: Told,
     text: String,
@@ -135,10 +144,12 @@ impl Outbox {
             is_ensured: false,
             has_outbox: false,
             channels: BTreeSet::new(),
+            change_channels: BTreeSet::new(),
             consumer: String::new(),
             position: String::new(),
             pages: VecDeque::new(),
-            heard: VecDeque::new(),
+            heard: None,
+            heard_change: RowChange::default(),
             change: RowChange::default(),
             told: Told::Nothing,
             text: String::new(),
@@ -181,28 +192,35 @@ impl Outbox {
         (self.has_outbox && self.acknowledgements.has_room()).then(|| self.pace.next()).flatten()
     }
 
-    /// Takes a notification that is not meant for the caller; gives back any other.
+    /// Takes a notification that is not meant for the caller; gives back any other. Anybody may send one: only
+    /// on a channel that brings changes is it taken for a change.
     #[cold]
     pub(super) fn hear(&mut self, notify: Notify) -> Option<Notify> {
-        if !self.channels.iter().any(|channel| channel.as_bytes() == notify.channel()) {
+        let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());
+        if brings_changes && !notify.payload().is_empty() {
+            let text = String::from_utf8_lossy(notify.payload());
+            if self.heard_change.read(&text) {
+                self.heard_change.was_notified();
+                self.heard = Some(notify);
+                return None;
+            }
             return Some(notify);
         }
-        match notify.payload().first() {
-            None if self.has_outbox => self.pace.ring(),
-            Some(b'{') => self.heard.push_back(notify),
-            _ => return Some(notify),
+        if self.has_outbox && notify.channel() == WAKE_CHANNEL.as_bytes() {
+            self.pace.ring();
+            return None;
         }
-        None
+        Some(notify)
     }
 
     /// Whether changes wait that came as notifications.
     pub(super) fn has_heard(&self) -> bool {
-        !self.heard.is_empty()
+        self.heard.is_some()
     }
 
     /// Whether changes wait to be told.
     pub(super) fn has_changes(&self) -> bool {
-        !self.heard.is_empty() || !self.pages.is_empty()
+        self.heard.is_some() || !self.pages.is_empty()
     }
 
     /// The change that was told last.
@@ -211,7 +229,7 @@ impl Outbox {
             Told::Nothing => None,
             Told::Row(row) => self.pages.front()?.text(*row),
             Told::Notify(notify) => std::str::from_utf8(notify.payload()).ok(),
-            Told::Text => Some(self.text.as_str()),
+            Told::RowText | Told::NotifyText => Some(self.text.as_str()),
         };
         self.change.as_event(session, db, text?)
     }
@@ -219,24 +237,33 @@ impl Outbox {
     /// Goes on to the next change; `false` when there is none.
     fn tell_row(&mut self, row: usize) -> bool {
         let Some(page) = self.pages.front() else { return false };
-        if let Some(text) = page.text(row) {
-            self.told = Told::Row(row);
-            return self.change.read(text);
+        let is_change = match page.text(row) {
+            Some(text) => {
+                self.told = Told::Row(row);
+                self.change.read(text)
+            }
+            None => {
+                page.decode(row, &mut self.text);
+                self.told = Told::RowText;
+                self.change.read(&self.text)
+            }
+        };
+        if !page.has_end() {
+            self.change.was_notified();
         }
-        page.decode(row, &mut self.text);
-        self.told = Told::Text;
-        self.change.read(&self.text)
+        is_change
     }
 
-    fn tell_notify(&mut self, notify: Notify) -> bool {
-        if let Ok(text) = std::str::from_utf8(notify.payload()) {
-            let is_change = self.change.read(text);
+    /// The change that was heard becomes the one that is told; the reference, if it is no more than that.
+    fn tell_heard(&mut self, notify: Notify) -> Option<u64> {
+        std::mem::swap(&mut self.change, &mut self.heard_change);
+        if std::str::from_utf8(notify.payload()).is_ok() {
             self.told = Told::Notify(notify);
-            return is_change;
+        } else {
+            self.text = String::from_utf8_lossy(notify.payload()).into_owned();
+            self.told = Told::NotifyText;
         }
-        self.text = String::from_utf8_lossy(notify.payload()).into_owned();
-        self.told = Told::Text;
-        self.change.read(&self.text)
+        self.change.reference()
     }
 
     /// All of the first page was told.
@@ -269,7 +296,8 @@ pub(super) fn advised(error: Error) -> Error {
     let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
         Some("3F000" | "42883") => "run `pgwake install` in this database first",
         Some("42501") => {
-            "let its owner watch it, and grant this role USAGE on the schema and EXECUTE on its functions"
+            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and EXECUTE \
+             on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch"
         }
         Some("55P03") => "something holds the table: try again when it is done",
         Some("55006") => "this one goes on when that one ends",

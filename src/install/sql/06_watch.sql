@@ -287,9 +287,11 @@ BEGIN
     RAISE EXCEPTION 'the table % is not watched', rel USING ERRCODE = 'object_not_in_prerequisite_state',
       HINT = format('SELECT pgwake.watch_table(%L)', rel);
   ELSIF transport IS NULL THEN
-    PERFORM set_config('lock_timeout', '2s', true);
+    PERFORM set_config('lock_timeout', '400ms', true);
+    -- On a channel of its own a reader hears of no other table.
     PERFORM pgwake.watch_table(rel, coalesce(ops, '{insert,update,delete,truncate}'),
-      coalesce(payload, 'key'), wanted, columns);
+      coalesce(payload, 'key'), wanted, columns,
+      channel => CASE wanted WHEN 'notify' THEN 'pgwake_' || rel::oid END);
     SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
   END IF;
 END $pgwake$;

@@ -11,7 +11,16 @@ CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels
 DECLARE
   number int;
   is_temporary bool := consumer IS NULL;
+  hidden text;
 BEGIN
+  -- Whoever reads changes reads rows.
+  SELECT string_agg(format('%I.%I', w.schema_name, w.table_name), ', ') INTO hidden FROM pgwake.watched w
+    WHERE NOT w.ended AND (rels IS NULL OR w.relid = ANY (rels::oid[]))
+      AND NOT has_table_privilege(session_user, w.relid, 'SELECT');
+  IF hidden IS NOT NULL THEN
+    RAISE EXCEPTION 'permission denied for the changes of %', hidden USING ERRCODE = 'insufficient_privilege',
+      HINT = format('GRANT SELECT ON %s TO %I', hidden, session_user);
+  END IF;
   consumer_name := coalesce(consumer, format('session %s of %s', pg_backend_pid(), clock_timestamp()));
   INSERT INTO pgwake.consumer AS c (name, relids, "position", holder)
     VALUES (consumer_name, rels::oid[],
@@ -75,6 +84,9 @@ DECLARE
   next xid8;
   open xid8[] := CASE WHEN pg_snapshot_xmin(before) < done THEN ARRAY(SELECT pg_snapshot_xip(before)) END;
   relids oid[];
+  -- No reader has to take in one that is larger: pgwake.fetch(id / 4096) gives it. In UTF-8 and hexadecimal
+  -- digits, as readers may ask for other encodings, it can be four times as long.
+  largest int := CASE getdatabaseencoding() WHEN 'UTF8' THEN 8388608 ELSE 2097152 END;
   rows refcursor;
   o record;
   w pgwake.watched;
@@ -114,19 +126,28 @@ BEGIN
         SELECT * FROM pgwake.outbox_2 a WHERE a.xid >= done AND a.xid < next) r
         WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
         ORDER BY r.id LIMIT rows_max + 2;
-    ELSE
+    ELSIF last = 0 THEN
       OPEN rows FOR SELECT r.* FROM (
-        SELECT * FROM pgwake.outbox_0 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE last = 0 AND a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_0 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE last = 0 AND a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_0 a WHERE last > 0 AND a.id >= last / 4096 UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE last > 0 AND a.id >= last / 4096 UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE last > 0 AND a.id >= last / 4096) r
+        SELECT * FROM pgwake.outbox_0 a WHERE a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE a.xid >= done AND a.xid < next UNION ALL
+        SELECT * FROM pgwake.outbox_0 a WHERE a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_1 a WHERE a.xid = ANY (open) UNION ALL
+        SELECT * FROM pgwake.outbox_2 a WHERE a.xid = ANY (open)) r
         WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
         ORDER BY r.id LIMIT rows_max + 2;
+    ELSE
+      -- Each part with a limit of its own: what is left may be millions of rows.
+      OPEN rows FOR SELECT r.* FROM (
+        (SELECT * FROM pgwake.outbox_0 a WHERE a.id >= last / 4096
+          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
+          ORDER BY a.id LIMIT rows_max + 2) UNION ALL
+        (SELECT * FROM pgwake.outbox_1 a WHERE a.id >= last / 4096
+          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
+          ORDER BY a.id LIMIT rows_max + 2) UNION ALL
+        (SELECT * FROM pgwake.outbox_2 a WHERE a.id >= last / 4096
+          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
+          ORDER BY a.id LIMIT rows_max + 2)) r ORDER BY r.id LIMIT rows_max + 2;
     END IF;
     LOOP
       FETCH rows INTO o;
@@ -163,8 +184,7 @@ BEGIN
           kind := 'change';
           number := o.id * 4096 + place;
           change := o.changes[place + 1];
-          -- No reader has to take in one that is larger: pgwake.fetch(id / 4096) gives it.
-          IF octet_length(change) > 8388608 THEN
+          IF octet_length(change) > largest THEN
             change := format('"oversize":%s', octet_length(change));
           END IF;
           body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid,
@@ -208,11 +228,13 @@ CREATE OR REPLACE FUNCTION pgwake.drop_consumer(consumer text) RETURNS void
   DELETE FROM pgwake.consumer AS c WHERE c.name = drop_consumer.consumer
 $pgwake$;
 
--- What a notification refers to that was too large for it.
-CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint) RETURNS SETOF text
+-- What a notification refers to that was too large for it; of what is longer than `bytes_max` the length.
+DROP FUNCTION IF EXISTS pgwake.fetch(bigint);
+CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint, bytes_max int DEFAULT NULL) RETURNS SETOF text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT CASE o.watch WHEN 0 THEN u.c
-    ELSE pgwake.change_json(w, o.op, o.part, u.c, o.xid, o.id * 4096 + u.i - 1, 'outbox') END
+  SELECT CASE o.watch WHEN 0 THEN u.c ELSE pgwake.change_json(w, o.op, o.part,
+    CASE WHEN octet_length(u.c) > bytes_max THEN format('"oversize":%s', octet_length(u.c)) ELSE u.c END,
+    o.xid, o.id * 4096 + u.i - 1, 'outbox') END
   FROM (SELECT * FROM pgwake.outbox_0 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_1 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_2 WHERE id = reference) o

@@ -1,7 +1,7 @@
 //! What the caller is done with, and what the database knows of that.
 
 use crate::error::{Error, ErrorKind, Result};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,17 @@ const UNACKNOWLEDGED_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(super) struct Acknowledgements {
     is_manual: bool,
-    /// The position that the database keeps, and the one that it was sent last.
-    kept: String,
+    /// The furthest position that the database was sent, and the change that the caller acknowledged by it.
     sent: String,
+    sent_id: Option<u64>,
     is_sent: bool,
     /// The last change that is done with, in a page that is not; or what the caller acknowledged last. With
     /// the page's prefix.
     done: Option<(u64, Arc<str>)>,
     /// Told, and to be acknowledged by the caller.
     unacknowledged: VecDeque<(u64, Arc<str>)>,
+    /// The same of an earlier connection: they come again.
+    stale: HashSet<u64>,
     due: Option<Instant>,
 }
 
@@ -33,23 +35,21 @@ impl Acknowledgements {
     pub(super) fn new(is_manual: bool) -> Self {
         Acknowledgements {
             is_manual,
-            kept: String::new(),
             sent: String::new(),
+            sent_id: None,
             is_sent: false,
             done: None,
             unacknowledged: VecDeque::new(),
+            stale: HashSet::new(),
             due: None,
         }
     }
 
-    /// The database keeps this, and what was told before is of no interest.
+    /// The database keeps this, and what was told and not acknowledged comes again.
     pub(super) fn begin_at(&mut self, position: &str) {
-        *self = Acknowledgements { kept: position.to_string(), ..Acknowledgements::new(self.is_manual) };
-    }
-
-    /// Whether the database keeps what we left there.
-    pub(super) fn is_at(&self, position: &str) -> bool {
-        self.kept == position || self.sent == position
+        let stale = self.unacknowledged.drain(..).map(|(id, _)| id).collect();
+        *self =
+            Acknowledgements { sent: position.to_string(), stale, ..Acknowledgements::new(self.is_manual) };
     }
 
     /// The database has forgotten it.
@@ -59,9 +59,7 @@ impl Acknowledgements {
 
     /// The connection is lost.
     pub(super) fn interrupted(&mut self) {
-        if std::mem::take(&mut self.is_sent) {
-            self.due = None;
-        }
+        (self.is_sent, self.due) = (false, None);
     }
 
     /// The database did not take it.
@@ -112,6 +110,9 @@ impl Acknowledgements {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let Some(at) = self.unacknowledged.iter().position(|(told, _)| *told == id) else {
+            if self.stale.remove(&id) {
+                return Ok(());
+            }
             let message = format!("no change with the id {id} waits to be acknowledged");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         };
@@ -120,26 +121,28 @@ impl Acknowledgements {
         Ok(())
     }
 
-    /// What to send: the position, and the change that the caller acknowledged by it. `page` is where the
-    /// first page begins that is not done with.
-    pub(super) fn take(&mut self, page: &str) -> (String, Option<u64>) {
-        let id = self.done.as_ref().map(|(id, _)| *id).filter(|_| self.is_manual);
-        self.sent = match &self.done {
-            Some((id, prefix)) => format!("{prefix}{id}"),
-            None if self.unacknowledged.is_empty() => page.to_string(),
-            None => self.kept.clone(),
-        };
+    /// The position to send. `page` is where the first page begins that is not done with.
+    pub(super) fn take(&mut self, page: &str) -> String {
+        match &self.done {
+            Some((id, prefix)) => {
+                self.sent = format!("{prefix}{id}");
+                self.sent_id = Some(*id).filter(|_| self.is_manual).or(self.sent_id);
+            }
+            None if self.unacknowledged.is_empty() => self.sent = page.to_string(),
+            // What was sent last, once more.
+            None => {}
+        }
         (self.is_sent, self.due) = (true, None);
         if self.is_manual {
             self.done = None;
         }
-        (self.sent.clone(), id)
+        self.sent.clone()
     }
 
-    /// The database keeps it.
-    pub(super) fn answered(&mut self) {
+    /// The database keeps it. Gives the change that the caller acknowledged by it.
+    pub(super) fn answered(&mut self) -> Option<u64> {
         self.is_sent = false;
-        self.kept.clone_from(&self.sent);
+        self.sent_id.take()
     }
 }
 
@@ -156,15 +159,16 @@ mod tests {
         acks.done(Some(10), &prefix, now);
         acks.done(Some(11), &prefix, now + INTERVAL / 2);
         assert_eq!(acks.due(), Some(now + INTERVAL));
-        assert_eq!(acks.take("1|"), ("1|2|11".into(), None));
+        assert_eq!(acks.take("1|"), "1|2|11");
         assert_eq!(acks.due(), None);
         acks.page_done(now, 2);
         assert_eq!(acks.due(), None, "one at a time");
-        acks.answered();
-        assert!(acks.is_at("1|2|11") && acks.due().is_some());
-        assert_eq!(acks.take("2||"), ("2||".into(), None));
+        assert_eq!(acks.answered(), None);
+        assert!(acks.due().is_some());
+        assert_eq!(acks.take("2||"), "2||");
         acks.interrupted();
-        assert!(acks.is_at("2||") && acks.is_at("1|2|11") && !acks.is_at("3||"), "nobody knows what arrived");
+        acks.repeat(now);
+        assert_eq!(acks.take("2||"), "2||");
     }
 
     #[test]
@@ -179,10 +183,17 @@ mod tests {
         assert!(acks.ack(99, now).is_err());
         acks.ack(12, now).unwrap();
         assert!(acks.ack(11, now).is_err(), "it was acknowledged with 12");
-        assert_eq!(acks.take("2||"), ("1|2|12".into(), Some(12)));
-        acks.answered();
+        assert_eq!(acks.take("2||"), "1|2|12");
+        acks.interrupted();
         acks.repeat(now);
-        assert_eq!(acks.take("2||"), ("1|2|12".into(), None), "what is left waits for the caller");
+        assert_eq!(acks.take("2||"), "1|2|12", "nobody knows whether it arrived");
+        acks.refused(now);
+        assert_eq!(acks.take("2||"), "1|2|12", "what is left waits for the caller");
+        assert_eq!(acks.answered(), Some(12));
+        acks.begin_at("1|2|12");
+        acks.ack(14, now).unwrap();
+        assert!(acks.due().is_none(), "it comes again, and is acknowledged then");
+        assert!(acks.ack(14, now).is_err());
         assert!(Acknowledgements::new(false).ack(1, now).is_err());
     }
 }

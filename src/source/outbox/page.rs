@@ -81,7 +81,7 @@ impl Page {
     /// The text of any other change, as far as it is text. Behind it lies a NUL, which is not part of it.
     pub(super) fn decode(&self, row: usize, text: &mut String) {
         let given = self.rows.value(row, 2).unwrap_or_default();
-        let bytes = given.strip_prefix(b"\\x").filter(|_| self.is_hex).map(from_hex);
+        let bytes = self.is_hex.then(|| from_hex(given));
         *text = String::from_utf8_lossy(bytes.as_deref().unwrap_or(given)).into_owned();
     }
 }

@@ -2,9 +2,9 @@
 
 use super::page::{Page, Row};
 use super::{
-    ACKNOWLEDGE_SQL, ENSURE_SQL, FETCH_SQL, OPEN_SQL, Outbox, READ_CONVERTED_NAME, READ_CONVERTED_SQL,
-    READ_NAME, READ_SQL, RETRY, ROTATE_INTERVAL, ROTATE_SQL, State, Step, TOLD_MAX, Told, advised, array,
-    unexpected,
+    ACKNOWLEDGE_SQL, ENSURE_SQL, FETCH_SQL, ISOLATION_SQL, OPEN_SQL, Outbox, READ_CONVERTED_NAME,
+    READ_CONVERTED_SQL, READ_NAME, READ_SQL, RETRY, ROTATE_INTERVAL, ROTATE_SQL, State, Step, TOLD_MAX, Told,
+    advised, array, unexpected,
 };
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
@@ -12,7 +12,6 @@ use crate::options::WatchOptions;
 use crate::session::{Command, Rows};
 use crate::source::channels::{Batch, ChannelSource};
 use crate::source::{Pull, Report, WAKE_CHANNEL};
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl ChannelSource {
@@ -29,21 +28,21 @@ impl ChannelSource {
             return Some(Pull::Idle);
         }
         // Whoever asks for more is done with what was told before.
-        if let (Told::Row(_) | Told::Text, Some(page)) = (&outbox.told, outbox.pages.front()) {
+        if let (Told::Row(_) | Told::RowText, Some(page)) = (&outbox.told, outbox.pages.front()) {
             outbox.acknowledgements.done(outbox.change.id(), page.prefix(), now);
         }
         outbox.told = Told::Nothing;
-        while let Some(notify) = outbox.heard.pop_front() {
-            if !outbox.tell_notify(notify) {
-                continue;
-            }
-            let Some(reference) = outbox.change.reference() else {
+        // What was fetched comes before what was heard after it.
+        if outbox.pages.iter().all(Page::has_end)
+            && let Some(notify) = outbox.heard.take()
+        {
+            let Some(reference) = outbox.tell_heard(notify) else {
                 outbox.told_in_turn += 1;
                 return Some(Pull::Change);
             };
             outbox.told = Told::Nothing;
             self.ask(Step::Fetch, FETCH_SQL, &[reference.to_string().as_bytes()]);
-            return None;
+            self.fetches += 1;
         }
         self.tell_from_page(now)
     }
@@ -74,6 +73,7 @@ impl ChannelSource {
     #[cold]
     pub(in crate::source) fn watch_step(&mut self, now: Instant) -> bool {
         let Some(outbox) = self.outbox.as_deref_mut() else { return false };
+        outbox.told_in_turn = 0;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match outbox.state {
             State::Closed { at } if is_due(at) => self.ensure_watched(),
@@ -115,12 +115,15 @@ impl ChannelSource {
     /// On a new connection, or after a refusal.
     fn ensure_watched(&mut self) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        if outbox.is_ensured {
-            return self.open_consumer();
+        match (outbox.is_ensured, outbox.has_outbox) {
+            (true, true) => return self.open_consumer(),
+            (true, false) => return outbox.state = State::Open,
+            (false, _) => {}
         }
         let options = outbox.options.clone();
         outbox.state = State::Ensuring(options.tables.len());
-        (outbox.has_outbox, outbox.channels) = (false, BTreeSet::new());
+        outbox.has_outbox = false;
+        (outbox.channels, outbox.change_channels) = Default::default();
         let make = if options.only_watched { "false" } else { "true" };
         let ops = array(options.ops.iter().map(|op| op.as_str()));
         let payload = options.payload.map_or("", |payload| payload.as_str());
@@ -134,9 +137,12 @@ impl ChannelSource {
     fn open_consumer(&mut self) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
         outbox.state = State::Opening;
-        let name = outbox.options.consumer.clone().unwrap_or_default();
-        let tables = array(outbox.options.tables.iter().map(String::as_str));
+        let (name, tables) = {
+            let options = &outbox.options;
+            (options.consumer.clone().unwrap_or_default(), array(options.tables.iter().map(String::as_str)))
+        };
         let from_start = if outbox.options.from_start { "true" } else { "false" };
+        self.ask(Step::Set, ISOLATION_SQL, &[]);
         self.ask(Step::Open, OPEN_SQL, &[&name, &tables, from_start].map(str::as_bytes));
     }
 
@@ -159,10 +165,10 @@ impl ChannelSource {
 
     fn acknowledge(&mut self) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        let (position, told) = outbox.acknowledgements.take(&outbox.position);
+        let position = outbox.acknowledgements.take(&outbox.position);
         let consumer = outbox.consumer.clone();
         let parameters = [consumer.as_bytes(), position.as_bytes()];
-        self.ask(Step::Acknowledge(told), ACKNOWLEDGE_SQL, &parameters);
+        self.ask(Step::Acknowledge, ACKNOWLEDGE_SQL, &parameters);
     }
 
     fn ask(&mut self, step: Step, sql: &[u8], parameters: &[&[u8]]) {
@@ -177,11 +183,11 @@ impl ChannelSource {
             (Step::Ensure, Ok(rows)) => self.ensured(rows, now),
             (Step::Open, Ok(rows)) => self.opened(rows, now),
             (Step::Read, Ok(rows)) => self.page_read(rows, now),
-            (Step::Fetch, Ok(rows)) => outbox.pages.extend(rows.and_then(|rows| Page::new(rows, "", false))),
-            (Step::Prepare | Step::Rotate, Ok(_)) => {}
-            (Step::Acknowledge(told), Ok(_)) => {
-                outbox.acknowledgements.answered();
-                self.reports.extend(told.map(|id| Report::Acknowledged { id }));
+            (Step::Fetch, Ok(rows)) => self.fetched(rows),
+            (Step::Set | Step::Prepare | Step::Rotate, Ok(_)) => {}
+            (Step::Acknowledge, Ok(_)) => {
+                let id = outbox.acknowledgements.answered();
+                self.reports.extend(id.map(|id| Report::Acknowledged { id }));
             }
             (Step::Rotate, Err(error)) => log::info!("the outbox was not cleaned: {error}"),
             (step, Err(error)) => self.watch_refused(step, error, now),
@@ -199,8 +205,9 @@ impl ChannelSource {
             }
             Some(b"notify") => {
                 let channel = value(1).map(Channel::new);
-                let channel = channel.and_then(Result::ok);
-                outbox.channels.insert(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)));
+                let channel = channel.and_then(Result::ok).unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL));
+                outbox.channels.insert(channel.clone());
+                outbox.change_channels.insert(channel);
             }
             _ => {
                 let message = "the table is watched through the write-ahead log, which is read by logical \
@@ -239,12 +246,14 @@ impl ChannelSource {
         (outbox.consumer, outbox.state, outbox.refusal) = (consumer, State::Open, None);
         outbox.rotate_at = Some(now + ROTATE_INTERVAL);
         let is_named = outbox.options.consumer.is_some();
-        if outbox.position.is_empty() || (is_named && !outbox.acknowledgements.is_at(&position)) {
-            // The first time; or another session has read on under our name.
+        if is_named || outbox.position.is_empty() {
+            // What the database keeps counts, also after an outage: it may be another server by now, which has
+            // not all that we have seen. What was not acknowledged comes again.
             outbox.pages.clear();
+            outbox.told = Told::Nothing;
             outbox.acknowledgements.begin_at(&position);
             outbox.position = position;
-        } else if !is_named {
+        } else {
             outbox.acknowledgements.repeat(now);
         }
         outbox.pace.begin(now);
@@ -269,6 +278,10 @@ impl ChannelSource {
         match (step, outbox.state) {
             // A table before it was refused already.
             (Step::Ensure, State::Closed { .. }) => return,
+            // The table is locked, or the server was asked to end the command: that passes.
+            (Step::Ensure, _) if error.sqlstate.is_some_and(|code| code.may_pass()) => {
+                outbox.state = State::Closed { at: Some(now + 4 * RETRY) };
+            }
             (Step::Ensure, _) => outbox.state = State::Closed { at: None },
             (Step::Open, _) => outbox.state = State::Closed { at: Some(now + RETRY) },
             (Step::Read, _) if error.sqlstate == Some(SqlState::UNDEFINED_OBJECT) => {
@@ -286,8 +299,10 @@ impl ChannelSource {
                 outbox.state = State::Open;
                 outbox.pace.put_off(now + RETRY);
             }
-            (Step::Acknowledge(_), _) => outbox.acknowledgements.refused(now),
-            (Step::Prepare | Step::Fetch | Step::Rotate, _) => {}
+            (Step::Acknowledge, _) => outbox.acknowledgements.refused(now),
+            (Step::Prepare, _) => outbox.is_prepared = false,
+            (Step::Fetch, _) => return self.miss_reference(advised(error)),
+            (Step::Set | Step::Rotate, _) => {}
         }
         let code = error.sqlstate.unwrap_or(SqlState::PROTOCOL_VIOLATION);
         if outbox.refusal.replace(code) != Some(code) {
@@ -296,12 +311,33 @@ impl ChannelSource {
         }
     }
 
+    /// What a notification referred to.
+    fn fetched(&mut self, rows: Rows) {
+        self.fetches = self.fetches.saturating_sub(1);
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        match rows.filter(|rows| rows.rows() > 0).and_then(|rows| Page::new(rows, "", false)) {
+            Some(page) => outbox.pages.push_back(page),
+            None => {
+                let message = "changes that were too large for a notification are gone from the outbox";
+                let error = Error::new(ErrorKind::Server, message);
+                self.miss_reference(error.with_sqlstate(Some(SqlState::UNDEFINED_OBJECT)));
+            }
+        }
+    }
+
+    fn miss_reference(&mut self, error: Error) {
+        self.fetches = 0;
+        let channel = Channel::of_name(WAKE_CHANNEL);
+        self.reports.push_back(Report::CommandFailed { command: "watch", channel, error });
+    }
+
     /// Acknowledges all changes up to this one.
     pub(crate) fn ack(&mut self, id: u64, now: Instant) -> Result<()> {
         let outbox = self.outbox.as_deref_mut();
         let outbox =
             outbox.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "the session watches no table"))?;
-        let is_told_last = outbox.change.id() == Some(id) && !matches!(outbox.told, Told::Nothing);
+        let is_row = matches!(outbox.told, Told::Row(_) | Told::RowText);
+        let is_told_last = is_row && outbox.change.id() == Some(id);
         if is_told_last && let Some(page) = outbox.pages.front() {
             outbox.acknowledgements.done(Some(id), page.prefix(), now);
             outbox.told = Told::Nothing;
