@@ -200,7 +200,11 @@ fn rights_that_are_lacking() {
     let reading = as_guest.value("SELECT remedy FROM pgwake.check() WHERE problem LIKE '%outbox'");
     sql.run(&reading);
     finds(&mut as_guest, "info", &guest, "may not watch tables");
-    as_guest.run("SELECT pgwake.open_consumer('a')");
+    // All that a session of ours calls.
+    as_guest.run("SELECT pgwake.ensure_watched('p', false, NULL, NULL, 'outbox', NULL)");
+    let position = as_guest.value("SELECT position FROM pgwake.open_consumer('a')");
+    as_guest.run(&format!("SELECT pgwake.read('a', '{position}'), pgwake.acknowledge('a', '{position}')"));
+    as_guest.run("SELECT pgwake.rotate(), pgwake.fetch(1), pgwake.drop_consumer('a')");
     sql.run(&format!("ALTER SCHEMA pgwake OWNER TO {manager}; GRANT {manager} TO {guest}"));
     finds_and_mends(&mut sql, "warning", "public.p", "may not renew its triggers");
     sql.run(&format!("REVOKE CREATE ON SCHEMA pgwake FROM {manager}"));

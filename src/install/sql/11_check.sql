@@ -144,7 +144,8 @@ CREATE OR REPLACE FUNCTION pgwake.check_rights(role regrole)
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   WITH our AS (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'pgwake'),
   reader AS (SELECT oid FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace
-    AND proname IN ('open_consumer', 'read', 'acknowledge', 'rotate', 'drop_consumer'))
+    AND proname IN ('ensure_watched', 'watch_of', 'open_consumer', 'read', 'fetch', 'acknowledge', 'rotate',
+      'drop_consumer'))
   SELECT 'info', role::text, 'it may not read the outbox', format(
       'GRANT USAGE ON SCHEMA pgwake TO %s; GRANT EXECUTE ON FUNCTION %s TO %s', role,
       (SELECT string_agg(oid::regprocedure::text, ', ' ORDER BY oid) FROM reader), role)
