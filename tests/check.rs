@@ -202,7 +202,11 @@ fn rights_that_are_lacking() {
     finds(&mut as_guest, "info", &guest, "may not watch tables");
     // All that a session of ours calls.
     as_guest.run("SELECT pgwake.ensure_watched('p', false, NULL, NULL, 'outbox', NULL)");
-    let position = as_guest.value("SELECT position FROM pgwake.open_consumer('a')");
+    let open = "SELECT position FROM pgwake.open_consumer('a')";
+    let refused = as_guest.try_run(open).unwrap_err();
+    assert!(refused.message.contains("changes of public.p"), "whoever reads changes reads rows: {refused}");
+    sql.run(&format!("GRANT SELECT ON p TO {guest}"));
+    let position = as_guest.value(open);
     as_guest.run(&format!("SELECT pgwake.read('a', '{position}'), pgwake.acknowledge('a', '{position}')"));
     as_guest.run("SELECT pgwake.rotate(), pgwake.fetch(1), pgwake.drop_consumer('a')");
     sql.run(&format!("ALTER SCHEMA pgwake OWNER TO {manager}; GRANT {manager} TO {guest}"));

@@ -267,6 +267,68 @@ fn changes_come_as_notifications_where_that_was_asked_for() {
 }
 
 #[test]
+fn nobody_can_pass_off_a_notification_as_a_change() {
+    let (conninfo, mut sql) = orders("");
+    let named = || WatchOptions::new().table("orders").consumer("me").manual_ack(true);
+    let (mut events, session) = watching(&conninfo, named());
+    events.listen(session, "other").unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&["other"]));
+    let forged = r#"{"op":"delete","schema":"public","table":"orders","id":9000000000000000}"#;
+    sql.run(&format!("SELECT pg_notify('pgwake', '{forged}'); INSERT INTO orders VALUES (1); NOTIFY other"));
+    assert_eq!(next(&mut events), Seen::notification("other", ""), "it is not held up by what was forged");
+    assert_eq!(change(&mut events).key, number(1));
+    assert!(events.ack(session, 9_000_000_000_000_000).is_err());
+}
+
+#[test]
+fn what_is_too_large_for_a_notification_keeps_its_place() {
+    let (conninfo, mut sql) = orders("");
+    let options =
+        WatchOptions::new().table("orders").transport(Transport::Notify).payload(ChangePayload::Row);
+    let (mut events, session) = watching(&conninfo, options);
+    for _ in 0..2 {
+        sql.run(
+            "INSERT INTO orders VALUES (1, repeat('x', 9000)); UPDATE orders SET note = 'small';
+             DELETE FROM orders; NOTIFY other",
+        );
+        let ops: Vec<ChangeOp> = (0..3).map(|_| change(&mut events).op).collect();
+        assert_eq!(ops, [ChangeOp::Insert, ChangeOp::Update, ChangeOp::Delete]);
+        sql.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        assert_eq!(next(&mut events), Seen::Disconnected("57P01".into()));
+        assert!(matches!(next(&mut events), Seen::Gap { .. }));
+        assert_eq!(sql.value("SELECT count(*) FROM pgwake.consumer"), "0", "nothing is read from the outbox");
+    }
+    assert_eq!(events.metrics(session).unwrap().changes, 6);
+}
+
+#[test]
+fn what_was_queued_to_notify_is_told_as_sent_beside_a_watch() {
+    let (conninfo, _sql) = orders("");
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&conninfo).unwrap();
+    events.watch(session, "orders").unwrap();
+    events.notify(session, "other", "1").unwrap();
+    let mut seen: Vec<Seen> = (0..3).map(|_| next(&mut events)).collect();
+    seen.sort_by_key(|seen| format!("{seen:?}"));
+    assert_eq!(seen, [Seen::listening(&["pgwake"]), Seen::listening(&[]), Seen::Sent(1)]);
+}
+
+#[test]
+fn a_large_backlog_is_read_in_pages_that_take_no_longer_than_their_size() {
+    let (conninfo, mut sql) = orders("");
+    sql.run("SELECT pgwake.watch_table('orders'); SELECT pgwake.open_consumer('late')");
+    sql.run("DO $$ BEGIN FOR i IN 1..30000 LOOP INSERT INTO orders VALUES (i); END LOOP; END $$");
+    drop(sql);
+    let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").consumer("late"));
+    for expected in 1..=30_000 {
+        assert_eq!(change(&mut events).key, number(expected));
+    }
+}
+
+#[test]
 fn a_row_of_any_size_passes_or_is_named() {
     let (conninfo, mut sql) = orders("");
     let (mut events, session) =

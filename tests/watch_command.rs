@@ -172,14 +172,14 @@ fn status_shows_the_server_and_what_is_watched() {
     assert_eq!((&status["event"], &status["server"]["standby"]), (&"status".into(), &false.into()));
     assert_eq!(
         (&status["watched"][0]["table"], &status["watched"][0]["payload"]),
-        (&"orders".into(), &"row".into())
+        (&"public.orders".into(), &"row".into())
     );
     assert_eq!(
         (&status["consumers"][0]["name"], &status["consumers"][0]["unread_rows"]),
         (&"me".into(), &0.into())
     );
     let text = String::from_utf8(run(&["-d", &dsn, "status"]).stdout).unwrap();
-    assert!(text.starts_with("server\n") && text.contains("table orders"), "{text}");
+    assert!(text.starts_with("server\n") && text.contains("table public.orders"), "{text}");
     let mut again = Running::start(&["-d", &dsn, "-f", "json", "status", "--watch"]);
     assert_eq!((&again.json()["event"], &again.json()["event"]), (&"status".into(), &"status".into()));
     signal(again.child.id() as i32, Signal::TERM);

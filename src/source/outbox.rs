@@ -35,8 +35,9 @@ const ENSURE_SQL: &[u8] = b"SELECT transport, channel FROM pgwake.ensure_watched
     $2::bool, nullif($3, '')::text[], nullif($4, ''), $5, nullif($6, '')::name[])";
 const OPEN_SQL: &[u8] = b"SELECT consumer_name, \"position\" FROM pgwake.open_consumer(nullif($1, ''), \
     $2::text[]::pg_catalog.regclass[], $3::bool)";
-/// A page takes a second snapshot when the first has nothing.
-const ISOLATION_SQL: &[u8] = b"SET default_transaction_isolation TO 'read committed'";
+/// A page takes a second snapshot when the first has nothing, and is read faster than compiled.
+const ISOLATION_SQL: &[u8] = b"SELECT pg_catalog.set_config('jit', 'off', false), \
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)";
 const READ_SQL: &[u8] = b"SELECT kind, number, body FROM pgwake.read($1, $2, $3::bool)";
 /// In a database of another encoding. Bytes come in hexadecimal digits.
 const READ_CONVERTED_SQL: &[u8] = b"SELECT kind, number, CASE kind WHEN 'change' THEN \
@@ -192,8 +193,8 @@ impl Outbox {
         (self.has_outbox && self.acknowledgements.has_room()).then(|| self.pace.next()).flatten()
     }
 
-    /// Takes a notification that is not meant for the caller; gives back any other. Anybody may send one: only
-    /// on a channel that brings changes is it taken for a change.
+    /// Takes a notification that is not meant for the caller; gives back any other. Anybody may send one:
+    /// only on a channel that brings changes is it taken for a change.
     #[cold]
     pub(super) fn hear(&mut self, notify: Notify) -> Option<Notify> {
         let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());
@@ -254,8 +255,10 @@ impl Outbox {
         is_change
     }
 
-    /// The change that was heard becomes the one that is told; the reference, if it is no more than that.
-    fn tell_heard(&mut self, notify: Notify) -> Option<u64> {
+    /// The change that was heard, if one was, becomes the one that is told; the reference, if it is no more
+    /// than that.
+    fn tell_heard(&mut self) -> Option<Option<u64>> {
+        let notify = self.heard.take()?;
         std::mem::swap(&mut self.change, &mut self.heard_change);
         if std::str::from_utf8(notify.payload()).is_ok() {
             self.told = Told::Notify(notify);
@@ -263,7 +266,7 @@ impl Outbox {
             self.text = String::from_utf8_lossy(notify.payload()).into_owned();
             self.told = Told::NotifyText;
         }
-        self.change.reference()
+        Some(self.change.reference())
     }
 
     /// All of the first page was told.
@@ -296,8 +299,8 @@ pub(super) fn advised(error: Error) -> Error {
     let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
         Some("3F000" | "42883") => "run `pgwake install` in this database first",
         Some("42501") => {
-            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and EXECUTE \
-             on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch"
+            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and \
+             EXECUTE on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch"
         }
         Some("55P03") => "something holds the table: try again when it is done",
         Some("55006") => "this one goes on when that one ends",

@@ -33,18 +33,27 @@ impl ChannelSource {
         }
         outbox.told = Told::Nothing;
         // What was fetched comes before what was heard after it.
-        if outbox.pages.iter().all(Page::has_end)
-            && let Some(notify) = outbox.heard.take()
+        if !outbox.pages.iter().all(Page::has_end)
+            && let Some(pull) = self.tell_from_page(now)
         {
-            let Some(reference) = outbox.tell_heard(notify) else {
-                outbox.told_in_turn += 1;
-                return Some(Pull::Change);
-            };
-            outbox.told = Told::Nothing;
-            self.ask(Step::Fetch, FETCH_SQL, &[reference.to_string().as_bytes()]);
-            self.fetches += 1;
+            return Some(pull);
         }
-        self.tell_from_page(now)
+        match self.tell_heard() {
+            Some(pull) => Some(pull),
+            None => self.tell_from_page(now),
+        }
+    }
+
+    fn tell_heard(&mut self) -> Option<Pull> {
+        let outbox = self.outbox.as_deref_mut()?;
+        let Some(reference) = outbox.tell_heard()? else {
+            outbox.told_in_turn += 1;
+            return Some(Pull::Change);
+        };
+        outbox.told = Told::Nothing;
+        self.ask(Step::Fetch, FETCH_SQL, &[reference.to_string().as_bytes()]);
+        self.fetches += 1;
+        None
     }
 
     fn tell_from_page(&mut self, now: Instant) -> Option<Pull> {
@@ -247,8 +256,8 @@ impl ChannelSource {
         outbox.rotate_at = Some(now + ROTATE_INTERVAL);
         let is_named = outbox.options.consumer.is_some();
         if is_named || outbox.position.is_empty() {
-            // What the database keeps counts, also after an outage: it may be another server by now, which has
-            // not all that we have seen. What was not acknowledged comes again.
+            // What the database keeps counts, also after an outage: it may be another server by now, which
+            // has not all that we have seen. What was not acknowledged comes again.
             outbox.pages.clear();
             outbox.told = Told::Nothing;
             outbox.acknowledgements.begin_at(&position);
