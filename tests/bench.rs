@@ -222,6 +222,7 @@ fn a_stall_of_the_server_counts_for_all_that_was_due_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let (json, mut sql) = (directory.path().join("a.json"), Sql::connect(&server().conninfo()));
     let arguments = ["latency", "--interval", "5ms", "--count", "120", "--rounds", "1", "--spin", "1ms"];
+    let arguments = [&arguments[..], &["--spin-adaptive", "0.1"]].concat();
     let arguments = [&arguments[..], &["--json", json.to_str().unwrap()]].concat();
     let mut child = start("stalled", &arguments, &mut sql);
     let pid = sender_pid("stalled", &mut sql).parse().unwrap();
@@ -232,7 +233,7 @@ fn a_stall_of_the_server_counts_for_all_that_was_due_meanwhile() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let report = report(&json);
     let measurements = report["measurements"].as_array().unwrap();
-    assert_eq!(measurements.len(), 3);
+    assert_eq!(measurements.len(), 4);
     let stalled = measurements.iter().find(|measurement| median(measurement, "max_us") > 250e3);
     let stalled = stalled.unwrap_or_else(|| panic!("the stall is not to be seen: {report}"));
     assert!(median(stalled, "p90_us") > 100e3, "only what was sent before counts: {stalled}");

@@ -244,7 +244,7 @@ fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> 
     found.ok_or_else(|| format!("take one of {}", known_names()))
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "take a number from 0 to 1".into())
 }

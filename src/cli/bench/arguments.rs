@@ -1,6 +1,6 @@
 //! What may be typed after `pgwake bench`.
 
-use super::super::arguments::duration;
+use super::super::arguments::{duration, share};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,11 @@ pub(crate) struct Latency {
     /// Also measure pgwake polling for so long after each event before it sleeps
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) spin: Option<Duration>,
+
+    /// Also measure pgwake polling while notifications come soon after each other, for at most this share of
+    /// a core's time
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) spin_adaptive: Option<f64>,
 }
 
 impl Latency {

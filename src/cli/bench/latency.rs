@@ -20,8 +20,10 @@ pub(super) fn run(lab: &mut Lab, arguments: &Latency) -> Result<(), Failure> {
         ("payload_bytes", pace.payload_bytes.into()),
     ];
     lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    let mut contenders = vec![Contender::C, Contender::Pgwake { spin: Duration::ZERO }];
-    contenders.extend(arguments.spin.map(|spin| Contender::Pgwake { spin }));
+    let mut contenders = vec![Contender::C, Contender::PGWAKE];
+    contenders.extend(arguments.spin.map(|spin| Contender::Pgwake { spin, spin_adaptive: 0.0 }));
+    let adaptive = |spin_adaptive| Contender::Pgwake { spin: Duration::ZERO, spin_adaptive };
+    contenders.extend(arguments.spin_adaptive.map(adaptive));
     for round in 0..lab.rounds {
         for transport in lab.target.transports.clone() {
             for contender in Lab::order(&contenders, round) {

@@ -20,17 +20,21 @@ pub(super) const END: &str = "!";
 pub(super) enum Contender {
     /// The bare C loop.
     C,
-    /// pgwake, which spins for that long after each event before it sleeps.
-    Pgwake { spin: Duration },
+    /// pgwake, which spins for that long after each event before it sleeps, or by that share of a core.
+    Pgwake { spin: Duration, spin_adaptive: f64 },
 }
 
 impl Contender {
+    /// pgwake as it is by default.
+    pub(super) const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
+
     /// Its name in tables and reports.
     pub(super) fn name(self) -> String {
         match self {
             Contender::C => YARDSTICK.into(),
-            Contender::Pgwake { spin } if spin.is_zero() => "pgwake".into(),
-            Contender::Pgwake { spin } => format!("pgwake, spin {spin:?}"),
+            Contender::PGWAKE => "pgwake".into(),
+            Contender::Pgwake { spin, .. } if !spin.is_zero() => format!("pgwake, spin {spin:?}"),
+            Contender::Pgwake { spin_adaptive, .. } => format!("pgwake, adaptive {spin_adaptive}"),
         }
     }
 }
@@ -130,7 +134,9 @@ pub(crate) fn run() -> Result<(), Failure> {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let outcome = match order.contender {
         Contender::C => run_c(&order),
-        Contender::Pgwake { spin } => run_pgwake(&order, spin),
+        Contender::Pgwake { spin, spin_adaptive } => {
+            run_pgwake(&order, EventLoopOptions::new().spin(spin).spin_adaptive(spin_adaptive))
+        }
     };
     if let Err((message, sqlstate)) = outcome {
         answer(&Answer::Failed { message, sqlstate })?;
@@ -164,8 +170,7 @@ fn run_c(order: &Order) -> Result<(), Reason> {
     wait_for_dismissal().map_err(broken)
 }
 
-fn run_pgwake(order: &Order, spin: Duration) -> Result<(), Reason> {
-    let options = EventLoopOptions::new().spin(spin);
+fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<(), Reason> {
     let mut events = EventLoop::with_options(options).map_err(refused)?;
     let mut times: Vec<[i64; 2]> = vec![[1, 1]; if order.takes_times { order.count_max } else { 0 }];
     times.clear();

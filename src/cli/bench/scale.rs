@@ -44,7 +44,7 @@ pub(super) fn run(lab: &mut Lab, arguments: &Scale) -> Result<(), Failure> {
     let parameters =
         [("interval_us", (arguments.interval.as_micros() as u64).into()), ("count", arguments.count.into())];
     lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    let contenders = [Contender::C, Contender::Pgwake { spin: Duration::ZERO }];
+    let contenders = [Contender::C, Contender::PGWAKE];
     for round in 0..lab.rounds {
         let mut firsts = Firsts::new();
         for transport in lab.target.transports.clone() {

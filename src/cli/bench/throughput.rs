@@ -37,7 +37,7 @@ pub(super) fn run(lab: &mut Lab, arguments: &Throughput) -> Result<(), Failure> 
         ("duration_s", arguments.duration.as_secs_f64().into()),
     ];
     lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    let contenders = [Contender::C, Contender::Pgwake { spin: Duration::ZERO }];
+    let contenders = [Contender::C, Contender::PGWAKE];
     for round in 0..lab.rounds {
         for transport in lab.target.transports.clone() {
             for flood in &floods {
