@@ -42,6 +42,7 @@ impl Listening {
     /// Starts it, and waits until it listens.
     pub(super) fn start(order: &Order) -> Result<Self, Failure> {
         let mut child = Command::new("/proc/self/exe")
+            .arg0("pgwake")
             .args(["bench", "listener"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
