@@ -208,19 +208,29 @@ impl EventLoop {
         }
     }
 
+    /// What was taken, for the caller. Notifications for themselves: what the others need is not carried past
+    /// them.
+    #[inline(always)]
     fn event(&mut self) -> Option<Event<'_>> {
+        if !matches!(self.taken, Taken::Notification { .. }) {
+            return self.rarer_event();
+        }
+        let Taken::Notification { notify, index, own, folded } = &self.taken else { return None };
+        let slot = &mut self.slots[*index];
+        let session = SessionId(*index as u32 | slot.generation << INDEX_BITS);
+        let source = slot.source.as_mut()?;
+        let (channel, payload) = (notify.channel(), notify.payload());
+        source.metrics.notifications += 1;
+        source.metrics.bytes += (channel.len() + payload.len()) as u64;
+        source.metrics.folded += folded;
+        let (db, pid, own, folded) = (source.db(), notify.pid(), *own, *folded);
+        Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
+    }
+
+    #[cold]
+    fn rarer_event(&mut self) -> Option<Event<'_>> {
         match &self.taken {
-            Taken::Nothing => None,
-            Taken::Notification { notify, index, own, folded } => {
-                let session = self.id(*index);
-                let source = self.slots[*index].source.as_mut()?;
-                let (channel, payload) = (notify.channel(), notify.payload());
-                source.metrics.notifications += 1;
-                source.metrics.bytes += (channel.len() + payload.len()) as u64;
-                source.metrics.folded += folded;
-                let (db, pid, own, folded) = (source.db(), notify.pid(), *own, *folded);
-                Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
-            }
+            Taken::Nothing | Taken::Notification { .. } => None,
             Taken::Change { index } => {
                 let session = self.id(*index);
                 self.slots[*index].source.as_mut()?.change(session).map(Event::Change)
