@@ -238,8 +238,12 @@ typedef struct pgwake_options {
     /* When nobody calls pgwake_next for that long, or a turn takes as long, it is logged as a warning and counted
      * (`stalls`): what comes meanwhile fills the server's queue, which all share. 0: 5000. Negative: never. */
     int64_t stall_warning_ms;
+    /* Polls while the last arrivals say that the next one comes soon, for at most so many thousandths of a core's
+     * time. At most 1000. */
+    uint32_t spin_adaptive_permille;
+    uint32_t reserved; /* 0 */
 } pgwake_options;
-#define PGWAKE_OPTIONS_INIT {sizeof(pgwake_options), 0, 0}
+#define PGWAKE_OPTIONS_INIT {sizeof(pgwake_options), 0, 0, 0, 0}
 
 /* What is done with notifications that come faster than they are taken. */
 #define PGWAKE_OVERFLOW_BLOCK 0       /* they stay in the server: nothing is lost, memory stays flat */
@@ -467,7 +471,8 @@ const char *pgwake_libpq_version(void);
 #define PGWAKE_LAYOUT(condition) _Static_assert(condition, #condition)
 #endif
 #ifdef PGWAKE_LAYOUT
-PGWAKE_LAYOUT(sizeof(pgwake_options) == 16);
+PGWAKE_LAYOUT(sizeof(pgwake_options) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_options, spin_adaptive_permille) == 16);
 PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, self_test) == 24);

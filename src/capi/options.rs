@@ -30,9 +30,11 @@ pub(crate) struct LoopOptions {
     pub(super) struct_size: u32,
     pub(super) spin_us: u32,
     pub(super) stall_warning_ms: i64,
+    pub(super) spin_adaptive_permille: u32,
+    pub(super) reserved: u32,
 }
 
-// SAFETY: two integers of four bytes, then one of eight, which lies at a multiple of eight.
+// SAFETY: two integers of four bytes, one of eight, which lies at a multiple of eight, and two of four.
 unsafe impl Versioned for LoopOptions {
     const NAME: &'static str = "pgwake_options";
 }
@@ -41,8 +43,13 @@ impl TryFrom<LoopOptions> for EventLoopOptions {
     type Error = Error;
 
     fn try_from(options: LoopOptions) -> Result<Self> {
-        let (own, spin) = (EventLoopOptions::new(), Duration::from_micros(options.spin_us.into()));
-        Ok(given(options.stall_warning_ms).into_iter().fold(own.spin(spin), EventLoopOptions::stall_warning))
+        if options.reserved != 0 || options.spin_adaptive_permille > 1000 {
+            return Err(invalid("of pgwake_options, reserved is 0 and spin_adaptive_permille at most 1000"));
+        }
+        let own = EventLoopOptions::new()
+            .spin(Duration::from_micros(options.spin_us.into()))
+            .spin_adaptive(f64::from(options.spin_adaptive_permille) / 1000.0);
+        Ok(given(options.stall_warning_ms).into_iter().fold(own, EventLoopOptions::stall_warning))
     }
 }
 

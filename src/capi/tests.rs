@@ -205,7 +205,8 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
         user user_len app app_len);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
-    let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms);
+    let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
+        reserved);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
     let options =
         layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);

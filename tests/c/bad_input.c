@@ -224,6 +224,11 @@ static void unusable(void) {
     REFUSED(pgwake_connect(handle, "", NULL), PGWAKE_E_INVALID, "struct_size");
     REFUSED(pgwake_wake(handle), PGWAKE_E_INVALID, "struct_size");
     pgwake_close(handle);
+    wrong.struct_size = sizeof wrong;
+    wrong.spin_adaptive_permille = 1001;
+    handle = pgwake_new(&wrong);
+    REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "spin_adaptive_permille");
+    pgwake_close(handle);
 }
 
 static void closed(pgwake *handle) {

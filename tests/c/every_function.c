@@ -275,6 +275,7 @@ int main(int argc, char **argv) {
     pgwake_set_log(keep, &messages, PGWAKE_LOG_TRACE);
     pgwake_options options = PGWAKE_OPTIONS_INIT;
     options.spin_us = 10;
+    options.spin_adaptive_permille = 100;
     options.stall_warning_ms = 60000;
     pgwake *handle = pgwake_new(&options);
     CHECK(handle && pgwake_fd(handle) >= 0 && pgwake_timeout_ms(handle) == -1);
