@@ -4,7 +4,7 @@
 use super::super::Failure;
 use super::super::arguments::Format;
 use super::arguments::Compare;
-use super::report::{KINDS, Kind, Measurement, Report, VERSION};
+use super::report::{KINDS, Kind, Measurement, Report, VERSION, yardstick};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -87,9 +87,9 @@ fn differences<'a>(before: &'a Report, after: &'a Report) -> Vec<Difference<'a>>
                 (a.median, &a.rounds),
                 (b.median, &b.rounds),
             ));
-            // Two days of one machine differ; the ratios to the C loop of the same round hardly do.
+            // Two days of one machine differ; the ratios to the yardstick of the same round hardly do.
             if let Some((x, y)) = a.ratio.zip(b.ratio) {
-                let name = format!("{}, ratio to C", kind.name);
+                let name = format!("{}, ratio to {}", kind.name, yardstick(&before.scenario).short);
                 differences.push(difference(old, kind, name, (x, &a.ratio_rounds), (y, &b.ratio_rounds)));
             }
         }

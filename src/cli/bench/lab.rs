@@ -6,7 +6,6 @@ use super::super::stop::Stop;
 use super::arguments::Common;
 use super::clock;
 use super::environment::Environment;
-use super::listener::Contender;
 use super::report::{self, Report, Run};
 use super::target::Target;
 use pgwake::json::rfc3339;
@@ -66,7 +65,7 @@ impl Lab {
 
     /// The contenders in the order of a round: each second round runs backwards, so that what changes while
     /// the machine warms up falls on all alike.
-    pub(super) fn order(contenders: &[Contender], round: usize) -> Vec<&Contender> {
+    pub(super) fn order<T>(contenders: &[T], round: usize) -> Vec<&T> {
         let mut order: Vec<_> = contenders.iter().collect();
         if !round.is_multiple_of(2) {
             order.reverse();
@@ -112,7 +111,7 @@ impl Lab {
             parameters: self.parameters.clone(),
             environment: self.environment.clone(),
             notes: self.notes.clone(),
-            measurements: report::summarise(&self.runs),
+            measurements: report::summarise(&self.runs, report::yardstick(self.scenario)),
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::super::Failure;
 use super::c_loop::CLoop;
 use super::clock;
-use super::report::YARDSTICK;
+use super::report::C_LOOP;
 use pgwake::{Event, EventLoop, EventLoopOptions, SessionId};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ impl Contender {
     /// Its name in tables and reports.
     pub(super) fn name(self) -> String {
         match self {
-            Contender::C => YARDSTICK.into(),
+            Contender::C => C_LOOP.name.into(),
             Contender::PGWAKE => "pgwake".into(),
             Contender::Pgwake { spin, .. } if !spin.is_zero() => format!("pgwake, spin {spin:?}"),
             Contender::Pgwake { spin_adaptive, .. } => format!("pgwake, adaptive {spin_adaptive}"),

@@ -1,7 +1,7 @@
 //! A report as one page that needs nothing else: the figures that matter, plots, a table, what it ran on.
 
 use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
-use super::report::{KINDS, Kind, Measurement, Report, YARDSTICK};
+use super::report::{C_LOOP, KINDS, Kind, Measurement, Report, yardstick};
 use super::table::{shown, unit};
 use std::fmt::Write;
 
@@ -77,7 +77,7 @@ fn headlines(report: &Report) -> Vec<&Measurement> {
         }
         _ => {
             let of = groups(report).filter(|group| group[0].transport == first.transport);
-            of.filter_map(|group| group.iter().rfind(|m| m.contender != YARDSTICK)).collect()
+            of.filter_map(|group| group.iter().rfind(|m| m.contender != C_LOOP.name)).collect()
         }
     }
 }
@@ -87,7 +87,7 @@ fn headline(report: &Report, m: &Measurement) -> (String, String) {
     let us = |name| median(m, name).map_or(String::new(), |us| Unit::Microseconds.label(us));
     let ratio = |name: &str| {
         let ratio = m.figures.get(name).and_then(|figure| figure.ratio);
-        ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × the C loop"))
+        ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × {}", yardstick(&report.scenario).phrase))
     };
     let step = format!("{} {}", Unit::Plain.label(m.step as f64), unit(report, m));
     match report.scenario.as_str() {
@@ -257,7 +257,8 @@ fn table(html: &mut String, report: &Report, group: Group<'_>) {
     let _ = writeln!(
         html,
         "<section>\n<h2>{title}</h2>\n<p class=\"quiet\">Medians over the rounds; below, the median of \
-         the ratios to the C loop in the same round.</p>\n<div class=\"scroll\">\n<table>\n<thead><tr>"
+         the ratios to {} in the same round.</p>\n<div class=\"scroll\">\n<table>\n<thead><tr>",
+        yardstick(&report.scenario).phrase
     );
     if has_steps {
         let _ = write!(html, "<th scope=\"col\">{}</th>", escape(unit(report, &group[0])));

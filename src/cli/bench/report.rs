@@ -9,8 +9,23 @@ use std::collections::BTreeMap;
 /// The version of the schema. It grows when a name changes its meaning or goes; new names may come without.
 pub(super) const VERSION: u32 = 1;
 
-/// The name of the program that all others are compared with.
-pub(super) const YARDSTICK: &str = "C loop";
+/// What the other contenders of a scenario are compared with.
+#[derive(Debug)]
+pub(super) struct Yardstick {
+    pub(super) name: &'static str,
+    /// Where there is little room.
+    pub(super) short: &'static str,
+    /// Within a sentence.
+    pub(super) phrase: &'static str,
+}
+
+pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", short: "C", phrase: "the C loop" };
+pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", short: "none", phrase: "no trigger" };
+
+/// What a scenario compares with.
+pub(super) fn yardstick(scenario: &str) -> &'static Yardstick {
+    if scenario == "writers" { &NO_TRIGGER } else { &C_LOOP }
+}
 
 /// Slices of a run in its timeline.
 const SLICES: usize = 20;
@@ -53,7 +68,7 @@ pub(super) struct Measurement {
 pub(super) struct Figure {
     pub(super) median: f64,
     pub(super) rounds: Vec<f64>,
-    /// To the C loop in the same round, of the same way and step: the median.
+    /// To the yardstick in the same round, of the same way and step: the median.
     pub(super) ratio: Option<f64>,
     pub(super) ratio_rounds: Vec<f64>,
 }
@@ -158,7 +173,7 @@ fn round_to(value: f64, decimals: i32) -> f64 {
 }
 
 /// Sums the runs up, in the order in which their kinds first came.
-pub(super) fn summarise(runs: &[Run]) -> Vec<Measurement> {
+pub(super) fn summarise(runs: &[Run], yardstick: &Yardstick) -> Vec<Measurement> {
     let mut measurements: Vec<Measurement> = Vec::new();
     let is_of = |run: &Run, m: &Measurement| {
         (run.contender.as_str(), run.transport.as_str(), run.series.as_str(), run.step)
@@ -179,7 +194,7 @@ pub(super) fn summarise(runs: &[Run]) -> Vec<Measurement> {
     }
     for measurement in &mut measurements {
         let own: Vec<&Run> = runs.iter().filter(|run| is_of(run, measurement)).collect();
-        measurement.figures = figures_of(&own, runs);
+        measurement.figures = figures_of(&own, runs, yardstick);
         measurement.distribution = distribution(&own);
         let timelines = own.iter().filter_map(|run| run.latencies.as_ref());
         measurement.timeline = timelines.flat_map(|latencies| latencies.timeline.clone()).collect();
@@ -187,19 +202,19 @@ pub(super) fn summarise(runs: &[Run]) -> Vec<Measurement> {
     measurements
 }
 
-fn figures_of(own: &[&Run], all: &[Run]) -> BTreeMap<String, Figure> {
+fn figures_of(own: &[&Run], all: &[Run], yardstick: &Yardstick) -> BTreeMap<String, Figure> {
     let mut figures: BTreeMap<String, Figure> = BTreeMap::new();
     for run in own {
-        let yardstick = all.iter().find(|other| {
+        let like = all.iter().find(|other| {
             (other.round, &other.transport, &other.series, other.step)
                 == (run.round, &run.transport, &run.series, run.step)
-                && other.contender == YARDSTICK
+                && other.contender == yardstick.name
         });
         for (&name, &value) in &run.figures {
             let figure = figures.entry(name.into()).or_default();
             figure.rounds.push(round_to(value, 3));
-            let beside = yardstick.and_then(|yardstick| yardstick.figures.get(name));
-            if let Some(beside) = beside.filter(|beside| **beside > 0.0 && run.contender != YARDSTICK) {
+            let beside = like.and_then(|like| like.figures.get(name));
+            if let Some(beside) = beside.filter(|beside| **beside > 0.0 && run.contender != yardstick.name) {
                 figure.ratio_rounds.push(round_to(value / beside, 4));
             }
         }
@@ -255,8 +270,9 @@ mod tests {
     #[test]
     fn a_ratio_is_one_of_the_same_round() {
         // The machine got ten times slower; the ratio did not change.
-        let runs = [run(YARDSTICK, 0, 10.0), run("x", 0, 20.0), run(YARDSTICK, 1, 100.0), run("x", 1, 200.0)];
-        let measurements = summarise(&runs);
+        let name = C_LOOP.name;
+        let runs = [run(name, 0, 10.0), run("x", 0, 20.0), run(name, 1, 100.0), run("x", 1, 200.0)];
+        let measurements = summarise(&runs, &C_LOOP);
         let figure = &measurements[1].figures["p50_us"];
         assert_eq!((figure.median, figure.ratio, &figure.rounds), (110.0, Some(2.0), &vec![20.0, 200.0]));
         assert_eq!(measurements[0].figures["p50_us"].ratio, None);

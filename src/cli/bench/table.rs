@@ -1,6 +1,6 @@
 //! A report as a table on a terminal.
 
-use super::report::{KINDS, Kind, Measurement, Report};
+use super::report::{KINDS, Kind, Measurement, Report, yardstick};
 use std::fmt::Write;
 
 /// What is shown of each scenario, here and on the page; the JSON has more.
@@ -25,7 +25,7 @@ pub(super) fn shown(scenario: &str) -> &'static [&'static str] {
     }
 }
 
-/// Of these a ratio to the C loop says something.
+/// Of these a ratio to the yardstick says something.
 const COMPARED: [&str; 7] =
     ["per_s", "p50_us", "p90_us", "p99_us", "cpu_ns_each", "memory_kb_each", "listen_again_ms"];
 
@@ -39,11 +39,12 @@ pub(super) fn of_report(report: &Report) -> String {
     let kinds: Vec<&Kind> = KINDS.iter().filter(is_shown).collect();
     let names = report.measurements.iter().map(|measurement| measurement.contender.chars().count());
     let width = names.max().unwrap_or_default();
+    let ratio_heading = format!("   ratio to {}:", yardstick(&report.scenario).short);
     for group in report.measurements.chunk_by(|a, b| (&a.transport, &a.series) == (&b.transport, &b.series)) {
         let unit = if group[0].series.is_empty() { "" } else { unit(report, &group[0]) };
         let _ = write!(table, "\n{}\n{unit:>9}  {:width$}", heading(&group[0]), "");
         kinds.iter().for_each(|kind| table.push_str(&format!("{:>11}", kind.heading)));
-        table.push_str("   ratio to C:");
+        table.push_str(&ratio_heading);
         compared(&kinds).for_each(|kind| table.push_str(&format!("{:>8}", short(kind))));
         table.push('\n');
         for place in group.chunk_by(|a, b| a.step == b.step) {
@@ -51,7 +52,7 @@ pub(super) fn of_report(report: &Report) -> String {
             for measurement in place {
                 let _ = write!(table, "{step:>9}  {:width$}", measurement.contender);
                 step.clear();
-                line(&mut table, measurement, &kinds);
+                line(&mut table, measurement, &kinds, ratio_heading.len());
             }
         }
     }
@@ -65,7 +66,7 @@ fn compared<'a>(kinds: &'a [&Kind]) -> impl Iterator<Item = &'a Kind> {
     kinds.iter().copied().filter(|kind| COMPARED.contains(&kind.name))
 }
 
-fn line(table: &mut String, measurement: &Measurement, kinds: &[&Kind]) {
+fn line(table: &mut String, measurement: &Measurement, kinds: &[&Kind], gap: usize) {
     let mut cells = String::new();
     for kind in kinds {
         let figure = measurement.figures.get(kind.name);
@@ -75,7 +76,7 @@ fn line(table: &mut String, measurement: &Measurement, kinds: &[&Kind]) {
             figure.map_or(String::new(), |f| format!("{:.*}", kind.decimals, f.median))
         );
     }
-    cells.push_str(&" ".repeat("   ratio to C:".len()));
+    cells.push_str(&" ".repeat(gap));
     for kind in compared(kinds) {
         let ratio = measurement.figures.get(kind.name).and_then(|figure| figure.ratio);
         let _ = write!(cells, "{:>8}", ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")));
