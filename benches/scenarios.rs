@@ -2,10 +2,11 @@
 
 use std::process::{Command, ExitCode};
 
-const SCENARIOS: [&[&str]; 3] = [
+const SCENARIOS: [&[&str]; 4] = [
     &["latency", "--count", "500", "--spin", "2ms"],
     &["throughput", "--payloads", "64,7999", "--for", "300ms"],
     &["scale", "--steps", "1,100", "--count", "200"],
+    &["writers", "--clients", "8", "--seconds", "0.5", "--commit-delay", "1ms"],
 ];
 
 fn main() -> ExitCode {

@@ -48,8 +48,10 @@ fn check_measurement(measurement: &Value) {
     for text in ["contender", "transport", "series"] {
         assert!(measurement[text].is_string(), "{text}: {measurement}");
     }
-    let is_yardstick = measurement["contender"] == "C loop";
-    assert!(measurement["step"].is_u64() && measurement["figures"]["notifications"].is_object());
+    let is_yardstick = ["C loop", "none"].contains(&measurement["contender"].as_str().unwrap());
+    let count =
+        if measurement["series"].as_str().unwrap().starts_with("rows ") { "per_s" } else { "notifications" };
+    assert!(measurement["step"].is_u64() && measurement["figures"][count].is_object());
     for (name, figure) in measurement["figures"].as_object().unwrap() {
         let rounds = figure["rounds"].as_array().unwrap();
         let (least, most) = rounds
@@ -197,6 +199,93 @@ fn scale_tells_what_listeners_and_channels_cost() {
     let again: Vec<_> = of_series(&report, "channels").map(|m| median(m, "listen_again_ms")).collect();
     assert!(again.len() == 4 && again.iter().all(|ms| (0.0..10_000.0).contains(ms)), "{again:?}");
     assert!(check_page(&html).contains("After a reconnect"));
+}
+
+/// What a measurement of writers may leave behind.
+fn remains(sql: &mut Sql) -> String {
+    sql.value("SELECT string_agg(nspname, ', ') FROM pg_namespace WHERE nspname LIKE 'pgwake%'")
+}
+
+#[test]
+fn writers_are_measured_by_variant_and_nothing_remains() {
+    let (server, directory) = (start_server(), tempfile::tempdir().unwrap());
+    let mut sql = Sql::connect(&server.conninfo());
+    let [json, html] = ["a.json", "a.html"].map(|name| directory.path().join(name));
+    let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    let arguments =
+        ["writers", "--clients", "1,2,500", "--rows", "1,100", "--seconds", "0.1", "--rounds", "2"];
+    let table = run(&server.conninfo(), &[&arguments[..], &files[..]].concat());
+    assert!(table.contains("ratio to none") && table.contains("left out: 500 clients"), "{table}");
+    let report = report(&json);
+    assert_eq!((&report["scenario"], &report["complete"]), (&"writers".into(), &true.into()));
+    for series in ["rows 1", "rows 100"] {
+        let measured: Vec<_> = of_series(&report, series).collect();
+        let names: Vec<_> = measured.iter().map(|m| m["contender"].as_str().unwrap()).collect();
+        assert_eq!(names, ["none", "naive", "outbox", "notify", "wal"].repeat(2));
+        assert!(measured.iter().all(|m| median(m, "per_s") > 0.0), "{measured:?}");
+        let ratios =
+            measured.iter().filter(|m| m["figures"]["per_s"]["ratio_rounds"].as_array().unwrap().len() == 2);
+        assert_eq!(ratios.count(), 8);
+    }
+    assert!(check_page(&html).contains("Writes by clients"));
+    assert_eq!(remains(&mut sql), "");
+    let path = json.to_str().unwrap();
+    let compared = run("", &["compare", path, path]);
+    assert!(compared.contains("rows 100, 2 clients") && compared.contains("ratio to none"), "{compared}");
+}
+
+#[test]
+fn what_writers_need_is_taken_away_after_a_signal_and_after_an_error_but_not_what_was_there() {
+    let server = start_server();
+    let mut sql = Sql::connect(&server.conninfo());
+    let mut watched = |what: &str| {
+        let until = Instant::now() + PATIENCE;
+        while sql.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'EXECUTE change%'") == "0" {
+            assert!(Instant::now() < until, "nobody writes");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        sql.run(what);
+    };
+    let arguments = ["writers", "--clients", "2", "--seconds", "3000", "--only", "outbox", "--rounds", "1"];
+    let stopped = bench(&server.conninfo(), &arguments).spawn().unwrap();
+    watched("");
+    signal(stopped.id() as i32, Signal::TERM);
+    let output = stopped.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(remains(&mut Sql::connect(&server.conninfo())), "");
+
+    let short = ["writers", "--clients", "2", "--seconds", "2", "--only", "outbox", "--rounds", "1"];
+    let failing = bench(&server.conninfo(), &short).spawn().unwrap();
+    watched("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'EXECUTE change%'");
+    assert_eq!(failing.wait_with_output().unwrap().status.code(), Some(1));
+    assert_eq!(remains(&mut Sql::connect(&server.conninfo())), "");
+
+    sql.run(&pgwake::install::install());
+    run(
+        &server.conninfo(),
+        &["writers", "--clients", "1", "--seconds", "0.1", "--only", "wal", "--rounds", "1"],
+    );
+    assert_eq!(remains(&mut sql), "pgwake");
+    assert_eq!(sql.value("SELECT count(*) FROM pgwake.watched WHERE NOT ended"), "0");
+}
+
+#[test]
+fn slow_commits_bound_the_writers_of_a_private_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("a.json");
+    let arguments = ["bench", "writers", "--private", "--clients", "1", "--seconds", "0.5", "--rounds", "1"];
+    let output = Command::new(env!("CARGO_BIN_EXE_pgwake"))
+        .args(arguments)
+        .args(["--only", "none", "--commit-delay", "50ms", "--json", json.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = report(&json);
+    let per_s = median(&report["measurements"][0], "per_s");
+    assert!(per_s > 0.0 && per_s <= 22.0, "no commit takes less than 50 ms: {report}");
+    let (sentence, status) =
+        complaint(bench(&server().conninfo(), &["writers", "--commit-delay", "1ms"]).output().unwrap());
+    assert!(status == Some(2) && sentence.contains("--private"), "{sentence}");
 }
 
 /// A measurement that has begun to send. Its sessions have that name.

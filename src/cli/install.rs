@@ -27,7 +27,7 @@ fn run(dsn: &str, arguments: &Install, script: &str, done: &str) -> Result<(), F
 }
 
 /// An open transaction goes with the connection: it is all or nothing.
-fn execute(connection: &mut Connection, script: &str) -> Result<(), Failure> {
+pub(crate) fn execute(connection: &mut Connection, script: &str) -> Result<(), Failure> {
     query::script(connection, script).map_err(|error| match code(&error) {
         Some("42501") => {
             Failure::Running(format!("{error}; a role that may CREATE in this database can do it"))

@@ -1,6 +1,7 @@
 //! What may be typed after `pgwake bench`.
 
 use super::super::arguments::{duration, share};
+use super::variants::{TABLE_ROWS, Variant};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub(crate) enum Bench {
     Throughput(Throughput),
     /// What further listeners, channels and sessions of one loop cost
     Scale(Scale),
+    /// What watching a table costs its writers: the rates of statements with and without triggers
+    Writers(Writers),
     /// Two reports side by side: what differs by more than the noise between rounds
     Compare(Compare),
     #[command(hide = true)]
@@ -206,6 +209,49 @@ pub(crate) enum Dimension {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Writers {
+    #[command(flatten)]
+    pub(crate) common: Common,
+
+    /// Sessions that write at once; more than the server has room for are left out
+    #[arg(
+        long, value_name = "N,…", value_delimiter = ',', default_value = "1,8,32",
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub(crate) clients: Vec<u16>,
+
+    /// Rows that each statement changes
+    #[arg(
+        long, value_name = "N,…", value_delimiter = ',', default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(TABLE_ROWS))
+    )]
+    pub(crate) rows: Vec<u32>,
+
+    /// How long each run takes
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub(crate) seconds: f64,
+
+    /// Make each commit of a --private server last longer, as a disk does
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) commit_delay: Option<Duration>,
+
+    /// Only these, and `none`, which all are compared with
+    #[arg(long, value_name = "VARIANT,…", value_delimiter = ',', value_enum)]
+    pub(crate) only: Vec<Variant>,
+}
+
+impl Writers {
+    pub(crate) fn has(&self, variant: Variant) -> bool {
+        variant == Variant::None || self.only.is_empty() || self.only.contains(&variant)
+    }
+
+    /// The first is what the others are compared with.
+    pub(crate) fn variants(&self) -> Vec<Variant> {
+        Variant::value_variants().iter().copied().filter(|variant| self.has(*variant)).collect()
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Compare {
     /// The report to compare with, as --json wrote it
     #[arg(value_name = "A.json")]
@@ -228,6 +274,11 @@ fn payload_with_time(text: &str) -> Result<usize, String> {
     let bytes = payload(text).ok().filter(|bytes| *bytes >= TIME_BYTES);
     bytes
         .ok_or_else(|| format!("a payload with the time in it has {TIME_BYTES} to {PAYLOAD_BYTES_MAX} bytes"))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "take a number of seconds, from 0.01 to 3600".into())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

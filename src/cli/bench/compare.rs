@@ -5,6 +5,7 @@ use super::super::Failure;
 use super::super::arguments::Format;
 use super::arguments::Compare;
 use super::report::{KINDS, Kind, Measurement, Report, VERSION, yardstick};
+use super::table::unit_of;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -173,10 +174,10 @@ fn table(before: &Report, after: &Report, differences: &[Difference<'_>]) -> Str
         (a.contender, a.transport, a.series, a.step) == (b.contender, b.transport, b.series, b.step)
     }) {
         let first = &group[0];
-        let step = if first.series.is_empty() {
-            String::new()
-        } else {
-            format!(", {} {}", first.series, first.step)
+        let step = match unit_of(&before.scenario, first.series) {
+            "" => String::new(),
+            unit if unit == first.series => format!(", {} {unit}", first.step),
+            unit => format!(", {}, {} {unit}", first.series, first.step),
         };
         let _ = writeln!(
             table,

@@ -3,6 +3,7 @@
 
 use super::super::Failure;
 use super::super::stop::Stop;
+use super::Scenario;
 use super::arguments::Common;
 use super::clock;
 use super::environment::Environment;
@@ -32,20 +33,20 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    pub(super) fn open(dsn: &str, common: &Common, scenario: &'static str) -> Result<Self, Failure> {
+    pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
         let stop = Stop::flag_on_signals()?;
         let has_progress = std::io::stderr().is_terminal();
         if common.private && has_progress {
             progress("starting a private PostgreSQL …");
         }
-        let mut target = Target::open(dsn, common)?;
+        let mut target = Target::open(dsn, common, scenario)?;
         let environment = Environment::of(&mut target, dsn)?;
         // The hash of nothing under fresh random keys is a random number.
         let random = RandomState::new().build_hasher().finish();
         let mut notes: Vec<_> =
             target.unreachable.iter().map(|reason| format!("left out: {reason}")).collect();
         if cfg!(debug_assertions) {
-            notes.push("this pgwake is a debug build: only the C loop is optimised".into());
+            notes.push("this pgwake is a debug build: what it does itself is not optimised".into());
         }
         Ok(Lab {
             stop,
@@ -55,7 +56,7 @@ impl Lab {
             notes,
             target,
             parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
-            scenario,
+            scenario: scenario.name,
             started_at: SystemTime::now(),
             environment,
             runs: Vec::new(),

@@ -1,9 +1,10 @@
 //! `pgwake bench`: measures notifications of a server, with pgwake and with a bare C loop on the same libpq,
-//! in alternation.
+//! in alternation; and what watching a table costs its writers.
 //!
 //! A scenario (`latency`, `throughput`, `scale`) works in a [`lab::Lab`]: for each run it starts a listener
 //! in a process of its own (`child`, `listener`, `c_loop`), sends (`sender`), and keeps what was heard as a
-//! run. The runs become a `report`, which is shown as a `table`, as JSON or as a page.
+//! run. `writers` needs no listener, and has `variants` of a table instead. The runs become a `report`, which
+//! is shown as a `table`, as JSON or as a page.
 
 mod arguments;
 mod c_loop;
@@ -19,15 +20,19 @@ mod page;
 mod report;
 mod scale;
 mod sender;
+mod slow_commit;
 mod table;
 mod target;
 mod throughput;
+mod variants;
+mod writers;
 
 use super::Failure;
 use super::arguments::Format;
 pub(crate) use arguments::Bench;
-use arguments::Common;
+use arguments::{Common, Writers};
 use lab::Lab;
+use slow_commit::SlowCommit;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -35,17 +40,51 @@ use std::path::Path;
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
     match bench {
         Bench::Latency(arguments) => {
-            measure(dsn, format, &arguments.common, "latency", |lab| latency::run(lab, arguments))
+            measure(dsn, format, &arguments.common, &"latency".into(), |lab| latency::run(lab, arguments))
         }
         Bench::Throughput(arguments) => {
-            measure(dsn, format, &arguments.common, "throughput", |lab| throughput::run(lab, arguments))
+            let scenario = "throughput".into();
+            measure(dsn, format, &arguments.common, &scenario, |lab| throughput::run(lab, arguments))
         }
         Bench::Scale(arguments) => {
-            measure(dsn, format, &arguments.common, "scale", |lab| scale::run(lab, arguments))
+            measure(dsn, format, &arguments.common, &"scale".into(), |lab| scale::run(lab, arguments))
         }
+        Bench::Writers(arguments) => measure_writers(dsn, format, arguments),
         Bench::Compare(arguments) => compare::run(format, arguments),
         Bench::Listener => listener::run(),
     }
+}
+
+/// What is measured, and what a server that is started for it needs.
+#[derive(Debug, Default)]
+struct Scenario {
+    name: &'static str,
+    /// Beside those that every private server has.
+    settings: Vec<&'static str>,
+    environment: Vec<(String, String)>,
+}
+
+impl From<&'static str> for Scenario {
+    fn from(name: &'static str) -> Self {
+        Scenario { name, ..Scenario::default() }
+    }
+}
+
+/// A private server that writes as one that is meant for it, with commits as slow as was asked for.
+fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(), Failure> {
+    if arguments.commit_delay.is_some() && !arguments.common.private {
+        let reason = "--commit-delay slows down a throw-away server and no other: ask for --private, too";
+        return Err(Failure::Usage(reason.into()));
+    }
+    // It outlives the server.
+    let slow_commit = arguments.commit_delay.map(SlowCommit::build).transpose()?;
+    let mut scenario =
+        Scenario { name: "writers", settings: writers::SETTINGS.into(), ..Scenario::default() };
+    if let Some(slow_commit) = &slow_commit {
+        scenario.settings.extend(slow_commit::SETTINGS);
+        scenario.environment = slow_commit.environment();
+    }
+    measure(dsn, format, &arguments.common, &scenario, |lab| writers::run(lab, arguments))
 }
 
 /// Runs a scenario and writes its report, also when it could not be finished: then with what there is, marked
@@ -54,7 +93,7 @@ fn measure(
     dsn: &str,
     format: Format,
     common: &Common,
-    scenario: &'static str,
+    scenario: &Scenario,
     run: impl FnOnce(&mut Lab) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if common.private && !dsn.is_empty() {

@@ -75,6 +75,12 @@ fn headlines(report: &Report) -> Vec<&Measurement> {
                 |name: &str| all().filter(|m| m.contender == name).max_by(|a, b| rate(a).total_cmp(&rate(b)));
             names.filter_map(fastest).collect()
         }
+        "writers" => {
+            let last = report.measurements.iter().take_while(|m| m.series == first.series).last();
+            all()
+                .filter(|m| last.is_some_and(|last| (&m.series, m.step) == (&last.series, last.step)))
+                .collect()
+        }
         _ => {
             let of = groups(report).filter(|group| group[0].transport == first.transport);
             of.filter_map(|group| group.iter().rfind(|m| m.contender != C_LOOP.name)).collect()
@@ -93,6 +99,10 @@ fn headline(report: &Report, m: &Measurement) -> (String, String) {
     match report.scenario.as_str() {
         "latency" => (us("p50_us"), format!("median; 99 % within {}{}", us("p99_us"), ratio("p50_us"))),
         "throughput" => {
+            let rate = median(m, "per_s").unwrap_or_default();
+            (format!("{} / s", Unit::Plain.label(rate)), format!("{step}, {}{}", m.series, ratio("per_s")))
+        }
+        "writers" => {
             let rate = median(m, "per_s").unwrap_or_default();
             (format!("{} / s", Unit::Plain.label(rate)), format!("{step}, {}{}", m.series, ratio("per_s")))
         }
@@ -146,6 +156,9 @@ fn charts(report: &Report, group: Group<'_>) -> Vec<Chart> {
             by_step("Throughput by payload", "per_s", "notifications per second", Unit::Plain, Scale::Log),
             by_step("CPU by payload", "cpu_ns_each", "CPU per notification", Unit::Nanoseconds, Scale::Log),
         ],
+        "writers" => {
+            vec![by_step("Writes by clients", "per_s", "statements per second", Unit::Plain, Scale::Log)]
+        }
         _ => vec![
             by_step("Latency", "p50_us", "median latency", Unit::Microseconds, Scale::Log),
             by_step("Cost", "cpu_ns_each", "CPU per notification", Unit::Nanoseconds, Scale::Linear),

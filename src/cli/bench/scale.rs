@@ -10,10 +10,7 @@ use super::report::{Latencies, Run, median};
 use super::sender::{Pace, Sender};
 use super::target::Transport;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-/// Connections that are left to others: the sender's, and one to look what is going on.
-const SPARE_CONNECTIONS: i64 = 2;
+use std::time::Duration;
 
 /// Descriptors that are left to the rest of the listener's process.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -24,9 +21,6 @@ const PER_LISTENER: Duration = Duration::from_micros(60);
 /// Of notifications to many listeners no more are taken, but [`COUNT_MIN`] are.
 const TAKEN_MAX: usize = 50_000;
 const COUNT_MIN: usize = 30;
-
-/// How long the sessions of a step that is over may take to be gone from the server.
-const FAREWELL_MAX: Duration = Duration::from_secs(20);
 
 /// One step of one dimension.
 #[derive(Debug, Clone, Copy)]
@@ -105,32 +99,12 @@ impl Step {
 fn sessions_max(lab: &mut Lab) -> Result<(usize, String), Failure> {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let by_descriptors = descriptors.unwrap_or(u64::MAX).saturating_sub(SPARE_DESCRIPTORS) as usize;
-    let by_server = free_connections(lab)?;
+    let by_server = lab.target.free_connections()?;
     let setting = lab.setting("max_connections");
     Ok(match by_server <= by_descriptors {
         true => (by_server.max(1), format!("the server's max_connections is {setting}, less what is in use")),
         false => (by_descriptors, "the limit of open files (ulimit -Hn)".into()),
     })
-}
-
-/// Connections that the server has left for us.
-fn free_connections(lab: &mut Lab) -> Result<usize, Failure> {
-    // The second setting came with version 16.
-    const FREE: &str = "SELECT current_setting('max_connections')::int \
-        - current_setting('superuser_reserved_connections')::int \
-        - coalesce(current_setting('reserved_connections', true)::int, 0) \
-        - (SELECT sum(numbackends) FROM pg_stat_database)";
-    let free = lab.target.value(FREE)?.parse::<i64>();
-    Ok(free.map_or(0, |free| (free - SPARE_CONNECTIONS).max(0)) as usize)
-}
-
-/// Waits until the sessions of the last step are gone.
-fn wait_for_room(lab: &mut Lab, sessions: usize) -> Result<(), Failure> {
-    let until = Instant::now() + FAREWELL_MAX;
-    while free_connections(lab)? < sessions && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn measure(
@@ -155,7 +129,7 @@ fn measure(
         listens_again: step.dimension == Dimension::Channels,
         ..Order::default()
     };
-    wait_for_room(lab, sessions)?;
+    lab.target.wait_for_room(sessions)?;
     let listening = Listening::start(&order)?;
     let mut sender = Sender::connect(&transport.conninfo, &lab.channel)?;
     let sent = sender.paced(step.pace, &lab.stop)?;

@@ -9,6 +9,7 @@ pub(super) fn shown(scenario: &str) -> &'static [&'static str] {
         "latency" => {
             &["p50_us", "p90_us", "p99_us", "p999_us", "max_us", "cpu_ns_each", "server_cpu_ns_each"]
         }
+        "writers" => &["per_s"],
         "throughput" => &["per_s", "mb_per_s", "cpu_ns_each", "server_cpu_ns_each"],
         _ => &[
             "p50_us",
@@ -98,7 +99,16 @@ fn heading(measurement: &Measurement) -> String {
 
 /// What the steps count.
 pub(super) fn unit<'a>(report: &'a Report, measurement: &'a Measurement) -> &'a str {
-    if report.scenario == "throughput" { "bytes" } else { &measurement.series }
+    unit_of(&report.scenario, &measurement.series)
+}
+
+/// The same of a series by its name.
+pub(super) fn unit_of<'a>(scenario: &str, series: &'a str) -> &'a str {
+    match scenario {
+        "throughput" => "bytes",
+        "writers" => "clients",
+        _ => series,
+    }
 }
 
 /// A heading without its unit.

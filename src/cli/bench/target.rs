@@ -2,10 +2,12 @@
 
 use super::super::server::{PrivateServer, ServerOptions, find_programs};
 use super::super::{Failure, not_connected, query};
+use super::Scenario;
 use super::arguments::{Common, TransportName};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// One way to the server.
 #[derive(Debug, Clone)]
@@ -30,13 +32,19 @@ pub(super) struct Target {
 const PRIVATE_SETTINGS: [&str; 3] =
     ["max_connections = 1100", "autovacuum = off", "log_min_messages = fatal"];
 
+/// Connections that are left to others: the sender's, and one to look what is going on.
+const SPARE_CONNECTIONS: i64 = 2;
+
+/// How long sessions that are over may take to be gone from the server.
+const FAREWELL_MAX: Duration = Duration::from_secs(20);
+
 const TLS_SETTINGS: [&str; 3] =
     ["ssl = on", "ssl_cert_file = '$DIRECTORY/server.crt'", "ssl_key_file = '$DIRECTORY/server.key'"];
 
 impl Target {
     /// Connects by the conninfo, or starts a server, and finds the ways that were asked for.
-    pub(super) fn open(dsn: &str, common: &Common) -> Result<Self, Failure> {
-        let server = if common.private { Some(start_private(&common.transport)?) } else { None };
+    pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
+        let server = if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
         let control = query::connect(&dsn).map_err(|failure| match failure {
             Failure::Running(sentence) => {
@@ -61,6 +69,26 @@ impl Target {
     /// Runs one command; the first value of its answer, nothing for NULL.
     pub(super) fn value(&mut self, sql: &str) -> Result<String, Error> {
         value(&mut self.control, sql)
+    }
+
+    /// Connections that the server has left for us.
+    pub(super) fn free_connections(&mut self) -> Result<usize, Failure> {
+        // The second setting came with version 16.
+        const FREE: &str = "SELECT current_setting('max_connections')::int \
+            - current_setting('superuser_reserved_connections')::int \
+            - coalesce(current_setting('reserved_connections', true)::int, 0) \
+            - (SELECT sum(numbackends) FROM pg_stat_database)";
+        let free = self.value(FREE)?.parse::<i64>();
+        Ok(free.map_or(0, |free| (free - SPARE_CONNECTIONS).max(0)) as usize)
+    }
+
+    /// Waits until sessions that are over are gone, and there is room for so many.
+    pub(super) fn wait_for_room(&mut self, sessions: usize) -> Result<(), Failure> {
+        let until = Instant::now() + FAREWELL_MAX;
+        while self.free_connections()? < sessions && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     fn find_transports(&mut self, dsn: &str, asked: &[TransportName]) -> Result<(), Failure> {
@@ -124,12 +152,14 @@ fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
     Ok(rows.into_iter().flatten().next().unwrap_or_default())
 }
 
-fn start_private(asked: &[TransportName]) -> Result<PrivateServer, Failure> {
+fn start_private(asked: &[TransportName], scenario: &Scenario) -> Result<PrivateServer, Failure> {
     let has_tls = asked.contains(&TransportName::Tls);
     let settings = PRIVATE_SETTINGS.iter().chain(if has_tls { &TLS_SETTINGS[..] } else { &[] });
+    let settings = settings.chain(&scenario.settings);
     Ok(PrivateServer::start(&ServerOptions {
         settings: settings.map(ToString::to_string).collect(),
         files: if has_tls { certificate()? } else { Vec::new() },
+        environment: scenario.environment.clone(),
         tcp: asked.iter().any(|name| *name != TransportName::Unix),
         programs: Some(find_programs()?),
         ..ServerOptions::default()

@@ -1,0 +1,63 @@
+//! A library that makes a server's commits as slow as a disk's, when it is preloaded into it: compiled from
+//! `benches/slow_commit.c` when it is asked for, and gone with us.
+
+use super::super::Failure;
+use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const SOURCE: &str = include_str!("../../../benches/slow_commit.c");
+
+/// Settings with which the server waits for its disk at each commit, by the call that the library replaces.
+pub(super) const SETTINGS: [&str; 2] = ["fsync = on", "wal_sync_method = fdatasync"];
+
+pub(super) struct SlowCommit {
+    directory: PathBuf,
+    delay: Duration,
+}
+
+impl SlowCommit {
+    pub(super) fn build(delay: Duration) -> Result<Self, Failure> {
+        // The hash of nothing under fresh random keys is a random number.
+        let random = RandomState::new().build_hasher().finish();
+        let directory = std::env::temp_dir().join(format!("pgwake-slow-commit-{random:016x}"));
+        DirBuilder::new().mode(0o755).create(&directory)?;
+        let built = SlowCommit { directory, delay };
+        // The server may be another user.
+        fs::set_permissions(&built.directory, Permissions::from_mode(0o755))?;
+        let source = built.directory.join("slow_commit.c");
+        fs::write(&source, SOURCE)?;
+        let compiler = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-o"])
+            .args([&built.library(), &source])
+            .arg("-ldl")
+            .output();
+        if !compiler.is_ok_and(|output| output.status.success()) {
+            let need = "--commit-delay needs a C compiler named cc: install one, or leave it out";
+            return Err(Failure::Running(need.into()));
+        }
+        fs::set_permissions(built.library(), Permissions::from_mode(0o755))?;
+        Ok(built)
+    }
+
+    /// For the environment of the server.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        vec![
+            ("LD_PRELOAD".into(), self.library().display().to_string()),
+            ("SLOW_COMMIT_US".into(), self.delay.as_micros().to_string()),
+        ]
+    }
+
+    fn library(&self) -> PathBuf {
+        self.directory.join("slow_commit.so")
+    }
+}
+
+impl Drop for SlowCommit {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}

@@ -1,0 +1,164 @@
+//! Tables that differ in nothing but their triggers, in a schema of their own: made on a server that may be
+//! somebody's, and taken away from it without a trace.
+
+use super::super::{Failure, query};
+use clap::ValueEnum;
+use pgwake::install;
+use pgwake::pq::Connection;
+
+/// Each table's, so that statements of up to this many rows hit different ones.
+pub(super) const TABLE_ROWS: u32 = 10_000;
+
+/// How a table is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
+    /// Not at all: what the others are compared with
+    None,
+    /// By the trigger that everybody writes first: pg_notify of each row as JSON
+    Naive,
+    /// By `pgwake watch`
+    Outbox,
+    /// By the transport of that name: one notification per row
+    Notify,
+    /// By the transport of that name: logical messages
+    Wal,
+}
+
+impl Variant {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Variant::None => super::report::NO_TRIGGER.name,
+            Variant::Naive => "naive",
+            Variant::Outbox => "outbox",
+            Variant::Notify => "notify",
+            Variant::Wal => "wal",
+        }
+    }
+
+    /// What puts its triggers on `$TABLE`.
+    fn setup(self) -> &'static str {
+        match self {
+            Variant::None => "",
+            Variant::Naive => {
+                "CREATE FUNCTION $TABLE_notify() RETURNS trigger LANGUAGE plpgsql AS
+                   'BEGIN PERFORM pg_notify(''$CHANNEL'', row_to_json(NEW)::text); RETURN NULL; END';
+                 CREATE TRIGGER naive AFTER UPDATE ON $TABLE FOR EACH ROW EXECUTE FUNCTION $TABLE_notify()"
+            }
+            Variant::Outbox => "SELECT pgwake.watch_table('$TABLE')",
+            Variant::Notify => {
+                "SELECT pgwake.watch_table('$TABLE', transport => 'notify', channel => '$CHANNEL')"
+            }
+            Variant::Wal => "SELECT pgwake.watch_table('$TABLE', transport => 'wal', channel => '$CHANNEL')",
+        }
+    }
+
+    fn needs_pgwake(self) -> bool {
+        !matches!(self, Variant::None | Variant::Naive)
+    }
+}
+
+/// A table for each variant, as far as they have been made.
+pub(super) struct Variants {
+    pub(super) all: Vec<Variant>,
+    /// What could not be taken away, and why.
+    pub(super) left_behind: Option<String>,
+    conninfo: String,
+    /// Where the tables are; their channel has the same name.
+    schema: String,
+    /// The schema pgwake was not there, and is ours to take away.
+    has_installed: bool,
+}
+
+impl Variants {
+    /// Nothing is made yet. The schema must be one that nobody else has.
+    pub(super) fn new(conninfo: String, schema: &str, all: Vec<Variant>) -> Self {
+        Variants { all, left_behind: None, conninfo, schema: schema.into(), has_installed: false }
+    }
+
+    pub(super) fn table(&self, variant: Variant) -> String {
+        format!("{}.{}_table", self.schema, variant.name())
+    }
+
+    /// Installs the schema pgwake where it is needed and missing, and makes the tables.
+    pub(super) fn make(&mut self) -> Result<(), Failure> {
+        let mut connection = query::connect(&self.conninfo)?;
+        if self.all.iter().any(|variant| variant.needs_pgwake()) && !has_pgwake(&mut connection)? {
+            self.has_installed = true;
+            super::super::install::execute(&mut connection, &install::install())?;
+        }
+        let mut script = format!("CREATE SCHEMA {};", self.schema);
+        for variant in &self.all {
+            let table = self.table(*variant);
+            let setup = variant.setup().replace("$TABLE", &table).replace("$CHANNEL", &self.schema);
+            script.push_str(&format!(
+                "CREATE TABLE {table} (id int PRIMARY KEY, n int, filler text) WITH (fillfactor = 50);
+                 INSERT INTO {table} SELECT i, 0, repeat('x', 60) FROM generate_series(1, {TABLE_ROWS}) i;
+                 {setup};"
+            ));
+        }
+        query::script(&mut connection, &script)?;
+        self.vacuum()
+    }
+
+    /// Each table alone: what else there is in the database is not ours to burden.
+    pub(super) fn vacuum(&self) -> Result<(), Failure> {
+        let mut connection = query::connect(&self.conninfo)?;
+        for variant in &self.all {
+            query::script(&mut connection, &format!("VACUUM ANALYZE {}", self.table(*variant)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what was made, over a connection of its own: another may have been lost.
+    pub(super) fn remove(&mut self) -> Result<(), Failure> {
+        let schema = &self.schema;
+        let remains = |what: &str, failure: Failure| match failure {
+            Failure::Running(reason) | Failure::Usage(reason) => {
+                Failure::Running(format!("{what} is left behind ({reason}): drop it"))
+            }
+            other => other,
+        };
+        let all = format!("the schema {schema}");
+        let mut connection = query::connect(&self.conninfo).map_err(|failure| remains(&all, failure))?;
+        let watched: String = self
+            .all
+            .iter()
+            .filter(|variant| variant.needs_pgwake())
+            .map(|variant| self.table(*variant))
+            .map(|table| {
+                format!(
+                    "SELECT pgwake.unwatch_table(rel) FROM to_regclass('{table}') rel WHERE rel IS NOT NULL;"
+                )
+            })
+            .collect();
+        let watched = if has_pgwake(&mut connection)? { watched } else { String::new() };
+        let script =
+            format!("SET client_min_messages = warning; {watched} DROP SCHEMA IF EXISTS {schema} CASCADE");
+        query::script(&mut connection, &script).map_err(|error| remains(&all, error.into()))?;
+        if self.has_installed && has_pgwake(&mut connection)? {
+            if is_used(&mut connection)? {
+                self.left_behind = Some("the schema pgwake stays, for somebody uses it by now".into());
+            } else {
+                query::script(&mut connection, &install::uninstall())
+                    .map_err(|error| remains("the schema pgwake", error.into()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_pgwake(connection: &mut Connection) -> Result<bool, Failure> {
+    is_true(connection, "SELECT to_regnamespace('pgwake') IS NOT NULL")
+}
+
+/// Whether somebody else has begun to watch or to read.
+fn is_used(connection: &mut Connection) -> Result<bool, Failure> {
+    let any = "SELECT EXISTS (SELECT FROM pgwake.watched WHERE NOT ended) \
+        OR EXISTS (SELECT FROM pgwake.consumer) OR EXISTS (SELECT FROM pgwake.ddl_watch)";
+    is_true(connection, any)
+}
+
+fn is_true(connection: &mut Connection, sql: &str) -> Result<bool, Failure> {
+    let rows = query::rows(connection, sql, &[])?;
+    Ok(rows.into_iter().flatten().next().is_some_and(|value| value == "t"))
+}

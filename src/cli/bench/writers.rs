@@ -1,0 +1,162 @@
+//! `pgwake bench writers`: what watching a table costs its writers. Clients do nothing but small UPDATEs, of
+//! tables that differ in nothing but their triggers.
+//!
+//! The clients are threads of ours that EXECUTE a prepared UPDATE and wait for its answer, one statement a
+//! transaction. That costs the machine what pgbench costs it, and needs no pgbench.
+
+use super::super::stop::Stop;
+use super::super::{Failure, query};
+use super::arguments::Writers;
+use super::lab::Lab;
+use super::report::Run;
+use super::variants::{TABLE_ROWS, Variant, Variants};
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// No sleep is longer, so that a wish to stop is heard.
+const NAP_MAX: Duration = Duration::from_millis(50);
+
+/// Settings of a throw-away server on which nothing but the writers is at work.
+pub(super) const SETTINGS: [&str; 4] =
+    ["shared_buffers = 256MB", "max_wal_size = 8GB", "checkpoint_timeout = 1h", "wal_level = logical"];
+
+/// What the clients of one run do.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    clients: usize,
+    /// Of one statement.
+    rows: u32,
+    time: Duration,
+}
+
+pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
+    let loads = loads(lab, arguments)?;
+    let parameters = [
+        ("duration_s", arguments.seconds.into()),
+        ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
+    ];
+    lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
+    if !lab.target.is_private
+        && arguments.has(Variant::Wal)
+        && lab.target.value("SHOW wal_level")? != "logical"
+    {
+        lab.notes.push("wal: nobody could read it here, for wal_level is not logical".into());
+    }
+    let conninfo = lab.target.transports[0].conninfo.clone();
+    let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
+    // Whatever comes in between, what was made is taken away.
+    let outcome = variants.make().and_then(|()| rounds(lab, &variants, &loads));
+    let removed = variants.remove();
+    lab.notes.extend(variants.left_behind);
+    outcome.and(removed)
+}
+
+/// What was asked for, as far as the server has room for the clients.
+fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Load>, Failure> {
+    let clients_max = lab.target.free_connections()?;
+    let time = Duration::from_secs_f64(arguments.seconds);
+    let mut loads = Vec::new();
+    for &rows in &arguments.rows {
+        let clients = arguments.clients.iter().map(|clients| usize::from(*clients));
+        let fits = clients.filter(|clients| *clients <= clients_max);
+        loads.extend(fits.map(|clients| Load { clients, rows, time }));
+    }
+    for clients in arguments.clients.iter().filter(|clients| usize::from(**clients) > clients_max) {
+        lab.notes.push(format!("left out: {clients} clients, for the server has room for {clients_max}"));
+    }
+    match loads.is_empty() {
+        true => {
+            Err(Failure::Running(format!("the server has room for {clients_max} clients: ask for fewer")))
+        }
+        false => Ok(loads),
+    }
+}
+
+fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Load]) -> Result<(), Failure> {
+    for round in 0..lab.rounds {
+        for transport in lab.target.transports.clone() {
+            for load in loads {
+                for variant in Lab::order(&variants.all, round) {
+                    let what = format!("{} clients, {} rows, {}", load.clients, load.rows, variant.name());
+                    if !lab.goes_on(round, &format!("{}  {what}", transport.name)) {
+                        return Ok(());
+                    }
+                    lab.target.wait_for_room(load.clients)?;
+                    let per_s = rate(&transport.conninfo, &variants.table(*variant), *load, &lab.stop)?;
+                    lab.keep(Run {
+                        contender: variant.name().into(),
+                        transport: transport.name.to_string(),
+                        series: format!("rows {}", load.rows),
+                        step: load.clients as u64,
+                        round,
+                        figures: BTreeMap::from([("per_s", per_s)]),
+                        latencies: None,
+                    });
+                }
+            }
+        }
+        // What a round left behind burdens no variant of the next one.
+        variants.vacuum()?;
+    }
+    Ok(())
+}
+
+/// Statements a second of all clients together.
+fn rate(conninfo: &str, table: &str, load: Load, stop: &Stop) -> Result<f64, Failure> {
+    let is_over = AtomicBool::new(false);
+    let ready = Barrier::new(load.clients + 1);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..load.clients)
+            .map(|number| {
+                let (is_over, ready) = (&is_over, &ready);
+                scope.spawn(move || client(conninfo, table, load.rows, number as u64, ready, is_over))
+            })
+            .collect();
+        ready.wait();
+        let started = Instant::now();
+        while started.elapsed() < load.time && !stop.is_asked_for() {
+            std::thread::sleep(NAP_MAX.min(load.time.saturating_sub(started.elapsed())));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let elapsed_s = started.elapsed().as_secs_f64();
+        let mut count = 0;
+        for client in clients {
+            count += client.join().map_err(|_| Failure::Running("a client broke down".into()))??;
+        }
+        Ok(count as f64 / elapsed_s)
+    })
+}
+
+/// One client until it is told to stop. Returns how many statements it ran.
+fn client(
+    conninfo: &str,
+    table: &str,
+    rows: u32,
+    number: u64,
+    ready: &Barrier,
+    is_over: &AtomicBool,
+) -> Result<u64, Failure> {
+    let opened = query::connect(conninfo).and_then(|mut connection| {
+        let place = if rows == 1 { "= $1".into() } else { format!("BETWEEN $1 AND $1 + {}", rows - 1) };
+        let update = format!("PREPARE change (int) AS UPDATE {table} SET n = n + 1 WHERE id {place}");
+        query::script(&mut connection, &update)?;
+        Ok(connection)
+    });
+    // The others wait for us, also if we cannot come.
+    ready.wait();
+    let mut connection = opened?;
+    let mut random = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // Whole blocks of rows: two statements change the same ones or none in common, and never deadlock.
+        let block = random % u64::from(TABLE_ROWS / rows);
+        query::script(&mut connection, &format!("EXECUTE change({})", block * u64::from(rows) + 1))?;
+        count += 1;
+    }
+    Ok(count)
+}
