@@ -401,6 +401,11 @@ fn a_role_without_the_right_and_a_standby_are_told_what_to_do() {
     let (sentence, status) = fails(&modest, &arguments);
     assert!(status == Some(1) && sentence.contains("grant EXECUTE"), "{sentence}");
     run(&modest, &[&arguments[..], &["--transactions", "many"]].concat());
+    let (sentence, status) = fails(&modest, &["writers", "--seconds", "0.1"]);
+    assert!(status == Some(1) && sentence.contains("may CREATE in this database"), "{sentence}");
+    let (sentence, status) = fails(&modest, &["writers", "--seconds", "0.1", "--only", "naive"]);
+    assert!(status == Some(1) && sentence.contains("42501"), "{sentence}");
+    assert_eq!(remains(&mut Sql::connect(&dsn)), "");
     make_standby(&mut server);
     let (sentence, status) = fails(&dsn, &arguments);
     assert!(status == Some(1) && sentence.contains("25006") && sentence.contains("primary"), "{sentence}");
