@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
 const CHANGES: usize = 400;
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
