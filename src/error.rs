@@ -100,8 +100,6 @@ impl SqlState {
 
     /// `57P01`: somebody ended the session, or stops the server.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
-    /// `55006`: somebody else has what we need for ourselves.
-    pub const OBJECT_IN_USE: SqlState = SqlState(*b"55006");
     /// `42704`: there is no such object.
     pub const UNDEFINED_OBJECT: SqlState = SqlState(*b"42704");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.

@@ -4,10 +4,10 @@ use super::arguments::Format;
 use super::output::Output;
 use super::server::{PrivateServer, ServerOptions, find_programs};
 use super::stop::Stop;
-use super::{Failure, not_connected};
+use super::{Failure, not_connected, query};
 use pgwake::json::JsonValue;
-use pgwake::pq::{Connection, Conninfo, ResultStatus};
-use pgwake::{Error, Event, EventLoop};
+use pgwake::pq::{Connection, Conninfo};
+use pgwake::{Event, EventLoop};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +49,7 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
         PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
     let conninfo = server.conninfo();
     let mut writer = Connection::connect(&Conninfo::parse(&conninfo)?)?;
-    execute(&mut writer, TABLE_WITH_TRIGGER)?;
+    query::script(&mut writer, TABLE_WITH_TRIGGER)?;
 
     let mut events = EventLoop::new()?;
     let session = events.connect(&conninfo)?;
@@ -109,26 +109,15 @@ fn write(conninfo: &str) -> Result<(), Failure> {
     let mut writer = Connection::connect(&Conninfo::parse(conninfo)?)?;
     for sql in STORY {
         say!("  {sql}");
-        execute(&mut writer, sql)?;
+        query::script(&mut writer, sql)?;
         std::thread::sleep(Duration::from_millis(200));
     }
     say!("  … and {MEASURED} updates, one every {} ms", PACE.as_millis());
     for _ in 0..MEASURED {
-        execute(&mut writer, "UPDATE orders SET pieces = pieces + 1 WHERE id = 1")?;
+        query::script(&mut writer, "UPDATE orders SET pieces = pieces + 1 WHERE id = 1")?;
         std::thread::sleep(PACE);
     }
     Ok(())
-}
-
-fn execute(connection: &mut Connection, sql: &str) -> Result<(), Error> {
-    connection.send_query(sql)?;
-    let mut outcome = Ok(());
-    while let Some(result) = connection.result() {
-        if result.status() == ResultStatus::Failed {
-            outcome = Err(result.error());
-        }
-    }
-    outcome
 }
 
 /// The distribution, one line for each doubling.

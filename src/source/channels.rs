@@ -209,7 +209,8 @@ impl ChannelSource {
     #[inline(always)]
     fn next_for_caller(&mut self) -> Option<(Notify, bool)> {
         loop {
-            if self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_heard) {
+            let has_readers = self.outbox.is_some() || self.ddl.is_some();
+            if has_readers && self.is_held_back() {
                 return None;
             }
             let notify = self.next_notification()?;
@@ -217,7 +218,7 @@ impl ChannelSource {
             if own && self.skip_own {
                 continue;
             }
-            if self.outbox.is_none() && self.ddl.is_none() {
+            if !has_readers {
                 return Some((notify, own));
             }
             if let Some(notify) = self.hear(notify) {
@@ -228,6 +229,12 @@ impl ChannelSource {
                 return None;
             }
         }
+    }
+
+    /// Whether something was heard that comes before the next notification.
+    #[cold]
+    fn is_held_back(&self) -> bool {
+        self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_heard)
     }
 
     /// Takes a notification of the schema `pgwake`; gives back any other.

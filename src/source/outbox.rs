@@ -302,7 +302,7 @@ pub(super) fn advised(error: Error) -> Error {
             "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and \
              EXECUTE on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch"
         }
-        Some("55P03") => "something holds the table: try again when it is done",
+        Some("55P03") => "something holds the table: this goes on when that is done",
         Some("55006") => "this one goes on when that one ends",
         _ => return error,
     };
