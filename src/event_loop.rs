@@ -54,11 +54,11 @@ struct Slot {
     is_connecting: bool,
 }
 
-/// What the last call of `next` gave out. It stays here while the event borrows from it.
+/// What the last call of `next` gave out, if not a notification. It stays here while the event borrows from
+/// it.
 #[derive(Debug)]
 enum Taken {
     Nothing,
-    Notification { notify: Notify, index: usize, own: bool, folded: u64 },
     Change { index: usize },
     Report { report: Box<Report>, index: usize },
 }
@@ -66,9 +66,14 @@ enum Taken {
 /// The loop: sessions in, events out. See the [crate's page](crate) for a picture.
 #[derive(Debug)]
 pub struct EventLoop {
-    taken: Taken,
     /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
+    /// What the last call of `next` gave out; the event borrows from it.
+    notification: Option<Notify>,
+    /// The session that has the turn, while all it gives are notifications: it gave one, and nothing else has
+    /// happened since.
+    stream: Option<usize>,
+    taken: Taken,
     /// The session whose turn it is.
     turn: Option<usize>,
     /// Since when it has it: since the harvest, or the end of the last turn.
@@ -115,8 +120,10 @@ impl EventLoop {
         let now = Instant::now();
         let reactor = Reactor::new()?;
         Ok(EventLoop {
-            taken: Taken::Nothing,
             forks: sys::watch_forks(),
+            notification: None,
+            stream: None,
+            taken: Taken::Nothing,
             turn: None,
             turn_began_at: now,
             is_turn_fresh: false,
@@ -158,79 +165,81 @@ impl EventLoop {
     #[inline]
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
         if self.forks != sys::forks() {
-            let message =
-                "this loop was made before a fork: only the parent may use it, make one in the child";
-            return Err(Error::new(ErrorKind::Forked, message));
+            return Err(forked());
         }
-        self.taken = Taken::Nothing;
+        self.notification = None;
+        let next = match self.stream.and_then(|index| self.slots.get_mut(index)) {
+            Some(Slot { source: Some(source), .. }) => source.next_notification(),
+            _ => None,
+        };
+        match (next, self.stream) {
+            (Some(notify), Some(index)) => Ok(self.give(index, notify, 0)),
+            _ => self.next_of_any(timeout),
+        }
+    }
+
+    /// Works until there is something for the caller.
+    #[inline(never)]
+    fn next_of_any(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
+        (self.stream, self.taken) = (None, Taken::Nothing);
         if self.turn.is_none() && !self.ready.is_empty() {
             // Commands gave these sessions a turn, and nobody waited for it before now.
             self.now = Instant::now();
             (self.harvested_at, self.turn_began_at) = (self.now, self.now);
         }
-        Ok(if self.advance(timeout)? { self.event() } else { None })
-    }
-
-    /// Works until something is in `taken`; `false` when the wait ended without.
-    #[inline]
-    fn advance(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let mut progress = Wait::default();
         loop {
             while let Some(index) = self.turn {
-                let pull = match &mut self.slots[index].source {
-                    Some(source) => source.pull(self.now),
-                    None => Pull::Idle,
+                let Some(source) = &mut self.slots[index].source else {
+                    self.turn = None;
+                    continue;
                 };
-                match pull {
-                    Pull::Notification { notify, own, folded } => {
+                match source.pull(self.now) {
+                    Pull::Notification { notify, folded } => {
+                        self.stream = self.turn.filter(|_| source.gives_all());
                         if std::mem::take(&mut self.is_turn_fresh) {
                             self.note_delivery(index);
                         }
-                        self.taken = Taken::Notification { notify, index, own, folded };
-                        return Ok(true);
+                        return Ok(self.give(index, notify, folded));
                     }
-                    Pull::Change => {
-                        self.taken = Taken::Change { index };
-                        return Ok(true);
+                    Pull::Change => self.taken = Taken::Change { index },
+                    Pull::Report(report) => self.taken = Taken::Report { report, index },
+                    Pull::Idle => {
+                        self.end_turn(index)?;
+                        continue;
                     }
-                    Pull::Report(report) => {
-                        self.taken = Taken::Report { report, index };
-                        return Ok(true);
-                    }
-                    Pull::Idle => self.end_turn(index)?,
                 }
+                return Ok(self.rarer_event());
             }
             self.turn = self.ready.pop_front();
             self.is_turn_fresh = true;
             if self.turn.is_none() && !self.wait(timeout, &mut progress)? {
-                return Ok(false);
+                return Ok(None);
             }
         }
     }
 
-    /// What was taken, for the caller. Notifications for themselves: what the others need is not carried past
-    /// them.
+    /// A notification for the caller.
     #[inline(always)]
-    fn event(&mut self) -> Option<Event<'_>> {
-        if !matches!(self.taken, Taken::Notification { .. }) {
-            return self.rarer_event();
-        }
-        let Taken::Notification { notify, index, own, folded } = &self.taken else { return None };
-        let slot = &mut self.slots[*index];
-        let session = SessionId(*index as u32 | slot.generation << INDEX_BITS);
+    fn give(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Event<'_>> {
+        let slot = &mut self.slots[index];
         let source = slot.source.as_mut()?;
+        let session = SessionId(index as u32 | slot.generation << INDEX_BITS);
+        let (pid, own) = (notify.pid(), source.is_own(&notify));
+        let notify = self.notification.insert(notify);
         let (channel, payload) = (notify.channel(), notify.payload());
         source.metrics.notifications += 1;
         source.metrics.bytes += (channel.len() + payload.len()) as u64;
         source.metrics.folded += folded;
-        let (db, pid, own, folded) = (source.db(), notify.pid(), *own, *folded);
+        let db = source.db();
         Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
     }
 
+    /// What was taken, for the caller.
     #[cold]
     fn rarer_event(&mut self) -> Option<Event<'_>> {
         match &self.taken {
-            Taken::Nothing | Taken::Notification { .. } => None,
+            Taken::Nothing => None,
             Taken::Change { index } => {
                 let session = self.id(*index);
                 self.slots[*index].source.as_mut()?.change(session).map(Event::Change)
@@ -249,7 +258,7 @@ impl EventLoop {
     fn end_turn(&mut self, index: usize) -> Result<()> {
         self.turn = None;
         let Some(source) = &mut self.slots[index].source else { return Ok(()) };
-        let wants_turn = source.takes_turn_wish();
+        let wants_turn = source.end_turn();
         let session = source.session();
         if session.holds_more() || wants_turn {
             self.held.push(index);
@@ -384,4 +393,10 @@ impl AsRawFd for EventLoop {
     fn as_raw_fd(&self) -> RawFd {
         self.reactor.as_raw_fd()
     }
+}
+
+#[cold]
+fn forked() -> Error {
+    let message = "this loop was made before a fork: only the parent may use it, make one in the child";
+    Error::new(ErrorKind::Forked, message)
 }

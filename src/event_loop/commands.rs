@@ -47,7 +47,7 @@ impl EventLoop {
     /// more.
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;
-        self.taken = Taken::Nothing;
+        (self.stream, self.taken) = (None, Taken::Nothing);
         self.turn = self.turn.filter(|turn| *turn != index);
         let slot = &mut self.slots[index];
         slot.source = None;
@@ -162,7 +162,9 @@ impl EventLoop {
         Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
     }
 
+    /// The session that is asked for something, which may bring forth more than notifications.
     fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
+        self.stream = None;
         let source = self.slots[index].source.as_deref_mut();
         source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
     }

@@ -66,6 +66,8 @@ pub(crate) struct ChannelSource {
     pub(super) fetches: u32,
     /// Until it is passed.
     pub(super) self_test: Option<SelfTest>,
+    /// libpq held no notification, and nothing has happened since that may have brought it some.
+    is_exhausted: bool,
     /// There is more to tell, and others have their turn first.
     pub(super) wants_turn: bool,
     /// Kept by the loop.
@@ -97,6 +99,7 @@ impl ChannelSource {
             ddl: None,
             fetches: 0,
             self_test: options.self_test.then(SelfTest::new),
+            is_exhausted: false,
             wants_turn: false,
             metrics: Metrics::default(),
         }
@@ -163,9 +166,10 @@ impl ChannelSource {
             // A turn begins with consuming: libpq was left empty by the last one.
             if !self.session.is_ready() {
                 if self.is_listening
-                    && let Some((notify, own)) = self.next_for_caller()
+                    && !self.is_exhausted
+                    && let Some(notify) = self.next_for_caller()
                 {
-                    return Pull::Notification { notify, own, folded: 0 };
+                    return Pull::Notification { notify, folded: 0 };
                 }
                 if self.outbox.is_some()
                     && let Some(pull) = self.tell_change(now)
@@ -180,6 +184,7 @@ impl ChannelSource {
             if !self.go_on(now) {
                 return Pull::Idle;
             }
+            self.is_exhausted = false;
         }
     }
 
@@ -198,31 +203,46 @@ impl ChannelSource {
         true
     }
 
+    /// The next notification that libpq holds.
     #[inline(always)]
-    pub(super) fn next_notification(&mut self) -> Option<Notify> {
-        let notify = self.session.connection()?.notifies()?;
-        self.session.has_said_something();
-        Some(notify)
+    pub(crate) fn next_notification(&mut self) -> Option<Notify> {
+        let notify = self.session.connection()?.notifies();
+        match &notify {
+            Some(_) => self.session.has_said_something(),
+            None => self.is_exhausted = true,
+        }
+        notify
     }
 
-    /// The next notification but for those that are of no interest to the caller, and whether it is our own.
+    /// Whether what libpq holds can be given to the caller as it comes.
+    #[inline]
+    pub(crate) fn gives_all(&self) -> bool {
+        !self.skip_own && self.outbox.is_none() && self.ddl.is_none() && !self.held.reads_ahead()
+    }
+
+    /// Whether this session sent it.
+    #[inline]
+    pub(crate) fn is_own(&self, notify: &Notify) -> bool {
+        notify.pid() == self.backend_pid
+    }
+
+    /// The next notification but for those that are of no interest to the caller.
     #[inline(always)]
-    fn next_for_caller(&mut self) -> Option<(Notify, bool)> {
+    fn next_for_caller(&mut self) -> Option<Notify> {
         loop {
             let has_readers = self.outbox.is_some() || self.ddl.is_some();
             if has_readers && self.is_held_back() {
                 return None;
             }
             let notify = self.next_notification()?;
-            let own = notify.pid() == self.backend_pid;
-            if own && self.skip_own {
+            if self.skip_own && self.is_own(&notify) {
                 continue;
             }
             if !has_readers {
-                return Some((notify, own));
+                return Some(notify);
             }
             if let Some(notify) = self.hear(notify) {
-                return Some((notify, own));
+                return Some(notify);
             }
             // What it told comes before the next notification.
             if !self.reports.is_empty() {
@@ -258,7 +278,7 @@ impl ChannelSource {
         }
         for _ in 0..READ_AHEAD_ROUNDS_MAX {
             while self.is_listening
-                && let Some((notify, _)) = self.next_for_caller()
+                && let Some(notify) = self.next_for_caller()
             {
                 self.held.put(notify);
             }
@@ -285,14 +305,14 @@ impl ChannelSource {
             return pull;
         }
         if let Some((notify, folded)) = self.held.take() {
-            let own = notify.pid() == self.backend_pid;
-            return Pull::Notification { notify, own, folded };
+            return Pull::Notification { notify, folded };
         }
         self.reports.pop_front().map_or(Pull::Idle, |report| Pull::Report(Box::new(report)))
     }
 
-    /// Whether it wants another turn although nothing will be ready.
-    pub(crate) fn takes_turn_wish(&mut self) -> bool {
+    /// Its turn is over: whether it wants another although nothing will be ready.
+    pub(crate) fn end_turn(&mut self) -> bool {
+        self.is_exhausted = false;
         std::mem::take(&mut self.wants_turn)
     }
 

@@ -24,8 +24,8 @@ const WAKE_CHANNEL: &str = "pgwake";
 /// One step of a source.
 #[derive(Debug)]
 pub(crate) enum Pull {
-    /// A notification, whether this session sent it, and how many others of its channel it stands for.
-    Notification { notify: Notify, own: bool, folded: u64 },
+    /// A notification, and how many others of its channel it stands for.
+    Notification { notify: Notify, folded: u64 },
     /// The change that the source has at hand.
     Change,
     /// Anything that is rarer than a notification; in a box, so that those need not carry its size around.
