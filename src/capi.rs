@@ -105,10 +105,15 @@ pub(crate) unsafe extern "C" fn pgwake_next(
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         let (events, told) = inside.parts()?;
-        match events.next(timeout)? {
-            None => return Ok(0),
-            Some(Event::Notification(notification)) => told.tell_notification(&notification),
-            Some(report) => told.tell(&report),
+        if let Some(notification) = events.next_of_stream() {
+            told.tell_notification(&notification);
+        } else {
+            match &events.next(timeout) {
+                Ok(Some(Event::Notification(notification))) => told.tell_notification(notification),
+                Ok(Some(event)) => told.tell(event),
+                Ok(None) => return Ok(0),
+                Err(error) => return Err(error.clone()),
+            }
         }
         // SAFETY: as the caller promises. The event lives in the handle.
         unsafe { event.write(told.flat()) };

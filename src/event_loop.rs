@@ -167,15 +167,26 @@ impl EventLoop {
         if self.forks != sys::forks() {
             return Err(forked());
         }
-        self.notification = None;
-        let next = match self.stream.and_then(|index| self.slots.get_mut(index)) {
-            Some(Slot { source: Some(source), .. }) => source.next_notification(),
-            _ => None,
-        };
-        match (next, self.stream) {
-            (Some(notify), Some(index)) => Ok(self.give(index, notify, 0)),
-            _ => self.next_of_any(timeout),
+        match self.take_of_stream() {
+            Some((index, notify)) => Ok(self.lend(index, notify, 0).map(Event::Notification)),
+            None => self.next_of_any(timeout),
         }
+    }
+
+    /// As [`next`](Self::next), for a caller that knows the loop is not forked, but only of what comes in a
+    /// burst after the first: a flat event can be made of it without one of Rust's in between.
+    #[inline]
+    pub(crate) fn next_of_stream(&mut self) -> Option<Notification<'_>> {
+        let (index, notify) = self.take_of_stream()?;
+        self.lend(index, notify, 0)
+    }
+
+    #[inline(always)]
+    fn take_of_stream(&mut self) -> Option<(usize, Notify)> {
+        self.notification = None;
+        let index = self.stream?;
+        let source = self.slots.get_mut(index)?.source.as_deref_mut()?;
+        Some((index, source.next_notification()?))
     }
 
     /// Works until there is something for the caller.
@@ -200,7 +211,7 @@ impl EventLoop {
                         if std::mem::take(&mut self.is_turn_fresh) {
                             self.note_delivery(index);
                         }
-                        return Ok(self.give(index, notify, folded));
+                        return Ok(self.lend(index, notify, folded).map(Event::Notification));
                     }
                     Pull::Change => self.taken = Taken::Change { index },
                     Pull::Report(report) => self.taken = Taken::Report { report, index },
@@ -219,20 +230,20 @@ impl EventLoop {
         }
     }
 
-    /// A notification for the caller.
+    /// A notification as the caller sees it.
     #[inline(always)]
-    fn give(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Event<'_>> {
-        let slot = &mut self.slots[index];
-        let source = slot.source.as_mut()?;
-        let session = SessionId(index as u32 | slot.generation << INDEX_BITS);
-        let (pid, own) = (notify.pid(), source.is_own(&notify));
+    fn lend(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Notification<'_>> {
         let notify = self.notification.insert(notify);
-        let (channel, payload) = (notify.channel(), notify.payload());
+        let (channel, payload, pid) = (notify.channel(), notify.payload(), notify.pid());
+        let bytes = (channel.len() + payload.len()) as u64;
+        let slot = &mut self.slots[index];
+        let session = SessionId(index as u32 | slot.generation << INDEX_BITS);
+        let source = slot.source.as_deref_mut()?;
         source.metrics.notifications += 1;
-        source.metrics.bytes += (channel.len() + payload.len()) as u64;
+        source.metrics.bytes += bytes;
         source.metrics.folded += folded;
-        let db = source.db();
-        Some(Event::Notification(Notification { session, db, channel, payload, pid, own, folded }))
+        let (db, own) = (source.db(), source.is_own(notify));
+        Some(Notification { session, db, channel, payload, pid, own, folded })
     }
 
     /// What was taken, for the caller.

@@ -1,8 +1,7 @@
 //! One notification as libpq hands it out: a block of memory of its own, freed on drop.
 #![allow(unsafe_code)]
 
-use super::bytes;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 
 /// A `PGnotify` (manual, "Asynchronous Notification"). It does not depend on its connection.
@@ -30,14 +29,14 @@ impl Notify {
     #[inline]
     pub fn channel(&self) -> &[u8] {
         // SAFETY: libpq fills `relname` with a C string that lives as long as the block.
-        unsafe { bytes(self.0.as_ref().relname) }
+        unsafe { CStr::from_ptr(self.0.as_ref().relname) }.to_bytes()
     }
 
     /// The payload in the encoding of the client; empty when there is none.
     #[inline]
     pub fn payload(&self) -> &[u8] {
-        // SAFETY: libpq fills `extra` with a C string that lives as long as the block.
-        unsafe { bytes(self.0.as_ref().extra) }
+        // SAFETY: libpq fills `extra` with a C string, empty or not, that lives as long as the block.
+        unsafe { CStr::from_ptr(self.0.as_ref().extra) }.to_bytes()
     }
 
     /// The PID of the server process that notified.
