@@ -175,6 +175,7 @@ impl EventLoop {
 
     /// As [`next`](Self::next), for a caller that knows the loop is not forked, but only of what comes in a
     /// burst after the first: a flat event can be made of it without one of Rust's in between.
+    #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn next_of_stream(&mut self) -> Option<Notification<'_>> {
         let (index, notify) = self.take_of_stream()?;
@@ -186,7 +187,11 @@ impl EventLoop {
         self.notification = None;
         let index = self.stream?;
         let source = self.slots.get_mut(index)?.source.as_deref_mut()?;
-        Some((index, source.next_notification()?))
+        let notify = source.next_notification();
+        if notify.is_none() {
+            self.stream = None;
+        }
+        Some((index, notify?))
     }
 
     /// Works until there is something for the caller.
@@ -207,7 +212,7 @@ impl EventLoop {
                 };
                 match source.pull(self.now) {
                     Pull::Notification { notify, folded } => {
-                        self.stream = self.turn.filter(|_| source.gives_all());
+                        self.stream = source.is_plain().then_some(index);
                         if std::mem::take(&mut self.is_turn_fresh) {
                             self.note_delivery(index);
                         }
@@ -316,6 +321,8 @@ impl EventLoop {
         self.is_woken = false;
         if has_found {
             self.nudge()?;
+            // It begins with the next call.
+            self.ready.extend(self.turn.take());
         }
         Ok(false)
     }
@@ -348,7 +355,7 @@ impl EventLoop {
                 Ready::Socket(index) => {
                     if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
                         source.session().set_ready();
-                        self.ready.push_back(index);
+                        line_up(&mut self.turn, &mut self.ready, index);
                     }
                 }
             }
@@ -356,7 +363,7 @@ impl EventLoop {
         for index in self.held.drain(..) {
             if let Some(source) = &mut self.slots[index].source {
                 source.session().set_held();
-                self.ready.push_back(index);
+                line_up(&mut self.turn, &mut self.ready, index);
             }
         }
         self.now = Instant::now();
@@ -366,7 +373,7 @@ impl EventLoop {
             self.note_lateness();
         }
         self.turn_began_at = self.now;
-        if self.spin.is_on() && !self.ready.is_empty() {
+        if self.spin.is_on() && self.turn.is_some() {
             self.spin.arrived(self.waiting_since, self.now);
         }
         if is_timer_due {
@@ -377,7 +384,7 @@ impl EventLoop {
             self.is_woken |= self.reactor.waker().take();
             self.take_answers();
         }
-        Ok(has_found || !self.ready.is_empty())
+        Ok(has_found || self.turn.is_some())
     }
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
@@ -410,4 +417,13 @@ impl AsRawFd for EventLoop {
 fn forked() -> Error {
     let message = "this loop was made before a fork: only the parent may use it, make one in the child";
     Error::new(ErrorKind::Forked, message)
+}
+
+/// Gives a session the next turn that is free.
+#[inline(always)]
+fn line_up(turn: &mut Option<usize>, ready: &mut VecDeque<usize>, index: usize) {
+    match turn {
+        None => *turn = Some(index),
+        Some(_) => ready.push_back(index),
+    }
 }

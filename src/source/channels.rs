@@ -12,7 +12,7 @@ use super::{Outage, Pull, Report};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Change, Channel, SessionId};
 use crate::metrics::Metrics;
-use crate::options::SessionOptions;
+use crate::options::{Overflow, SessionOptions};
 use crate::pq::Notify;
 use crate::session::{Command, Loss, Progress, Rows, Session};
 use std::collections::{BTreeSet, VecDeque};
@@ -41,6 +41,9 @@ pub(crate) struct ChannelSource {
     db: String,
     backend_pid: i32,
     skip_own: bool,
+    /// Every notification goes to the caller as it comes: there are no readers, nothing is read ahead, and
+    /// our own are told, too.
+    pub(super) is_plain: bool,
     /// All channels listen on the connection there is, and what it brings is passed on.
     pub(super) is_listening: bool,
     /// No further attempt will be made to connect.
@@ -81,6 +84,7 @@ impl ChannelSource {
             session,
             backend_pid: 0,
             skip_own: options.skip_own,
+            is_plain: !options.skip_own && options.overflow == Overflow::Block,
             held: Held::new(options.overflow),
             is_listening: false,
             has_failed: false,
@@ -156,7 +160,7 @@ impl ChannelSource {
     /// The next thing to tell. Consumes input once for each time that the session was found ready.
     #[inline(always)]
     pub(crate) fn pull(&mut self, now: Instant) -> Pull {
-        if self.held.reads_ahead() {
+        if !self.is_plain && self.held.reads_ahead() {
             return self.pull_ahead(now);
         }
         loop {
@@ -171,14 +175,14 @@ impl ChannelSource {
                 {
                     return Pull::Notification { notify, folded: 0 };
                 }
-                if self.outbox.is_some()
-                    && let Some(pull) = self.tell_change(now)
-                {
-                    return pull;
-                }
-                if !self.reports.is_empty() {
-                    // What was heard of DDL.
-                    continue;
+                if !self.is_plain {
+                    if let Some(pull) = self.tell_change(now) {
+                        return pull;
+                    }
+                    if !self.reports.is_empty() {
+                        // What was heard of DDL.
+                        continue;
+                    }
                 }
             }
             if !self.go_on(now) {
@@ -195,7 +199,7 @@ impl ChannelSource {
         match self.session.progress(now) {
             Progress::Consumed if self.self_test.is_none() => {}
             Progress::Consumed => self.look_for_self_test(),
-            Progress::Idle => return self.send_queued() || self.watch_step(now),
+            Progress::Idle => return self.send_queued() || (!self.is_plain && self.watch_step(now)),
             Progress::Opened => self.prepare(),
             Progress::Answered(answer) => self.answered(answer, now),
             Progress::Lost(loss) => self.lost(loss),
@@ -214,10 +218,10 @@ impl ChannelSource {
         notify
     }
 
-    /// Whether what libpq holds can be given to the caller as it comes.
+    /// Whether every notification goes to the caller as it comes.
     #[inline]
-    pub(crate) fn gives_all(&self) -> bool {
-        !self.skip_own && self.outbox.is_none() && self.ddl.is_none() && !self.held.reads_ahead()
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Whether this session sent it.
@@ -230,16 +234,15 @@ impl ChannelSource {
     #[inline(always)]
     fn next_for_caller(&mut self) -> Option<Notify> {
         loop {
-            let has_readers = self.outbox.is_some() || self.ddl.is_some();
-            if has_readers && self.is_held_back() {
+            if !self.is_plain && self.is_held_back() {
                 return None;
             }
             let notify = self.next_notification()?;
+            if self.is_plain {
+                return Some(notify);
+            }
             if self.skip_own && self.is_own(&notify) {
                 continue;
-            }
-            if !has_readers {
-                return Some(notify);
             }
             if let Some(notify) = self.hear(notify) {
                 return Some(notify);
@@ -299,9 +302,7 @@ impl ChannelSource {
             let message = "notifications came faster than they were taken, and the oldest were dropped";
             return Pull::Report(Box::new(Report::Overflow { channels, dropped, message }));
         }
-        if self.outbox.is_some()
-            && let Some(pull) = self.tell_change(now)
-        {
+        if let Some(pull) = self.tell_change(now) {
             return pull;
         }
         if let Some((notify, folded)) = self.held.take() {

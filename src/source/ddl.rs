@@ -44,6 +44,7 @@ impl ChannelSource {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         self.ddl = Some(Box::new(DdlReader::new(options)));
+        self.is_plain = false;
         self.begin_ddl();
         Ok(())
     }

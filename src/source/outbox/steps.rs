@@ -105,6 +105,7 @@ impl ChannelSource {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         self.outbox = Some(Box::new(Outbox::new(options)?));
+        self.is_plain = false;
         self.begin_watch(now);
         Ok(())
     }
