@@ -360,11 +360,8 @@ impl EventLoop {
                 }
             }
         }
-        for index in self.held.drain(..) {
-            if let Some(source) = &mut self.slots[index].source {
-                source.session().set_held();
-                line_up(&mut self.turn, &mut self.ready, index);
-            }
+        if !self.held.is_empty() {
+            self.line_up_held();
         }
         self.now = Instant::now();
         self.harvested_at = self.now;
@@ -380,11 +377,26 @@ impl EventLoop {
             self.fire_timers()?;
         }
         if is_waker_due {
-            self.is_nudged = false;
-            self.is_woken |= self.reactor.waker().take();
-            self.take_answers();
+            self.come_to_waker();
         }
         Ok(has_found || self.turn.is_some())
+    }
+
+    #[cold]
+    fn line_up_held(&mut self) {
+        for index in self.held.drain(..) {
+            if let Some(source) = &mut self.slots[index].source {
+                source.session().set_held();
+                line_up(&mut self.turn, &mut self.ready, index);
+            }
+        }
+    }
+
+    #[cold]
+    fn come_to_waker(&mut self) {
+        self.is_nudged = false;
+        self.is_woken |= self.reactor.waker().take();
+        self.take_answers();
     }
 
     /// Whether no session can report anything ever again, and nobody else can wake us.

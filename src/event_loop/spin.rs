@@ -14,6 +14,7 @@ const PATIENCE: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct Spin {
+    is_on: bool,
     /// After each arrival, whatever it costs.
     fixed: Duration,
     /// The part of a core's time that polling may take, when that is to be worth it; zero: not asked for.
@@ -30,6 +31,7 @@ pub(super) struct Spin {
 impl Spin {
     pub(super) fn new(fixed: Duration, share: f64, now: Instant) -> Self {
         Spin {
+            is_on: !fixed.is_zero() || share > 0.0,
             fixed,
             share,
             arrived_at: now,
@@ -43,7 +45,7 @@ impl Spin {
     /// Whether it ever polls.
     #[inline(always)]
     pub(super) fn is_on(&self) -> bool {
-        !self.fixed.is_zero() || self.share > 0.0
+        self.is_on
     }
 
     /// Something came, after a wait that began then.

@@ -156,9 +156,14 @@ impl Connection {
     /// That it succeeds says neither that something came nor that nothing is left.
     #[inline]
     pub fn consume_input(&mut self) -> Result<()> {
+        if self.read_input() && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
+    }
+
+    /// The same for whoever looks at the status later; `false` for a failure.
+    #[inline(always)]
+    pub(crate) fn read_input(&mut self) -> bool {
         // SAFETY: the connection is alive.
-        let read = unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) };
-        if read == 1 && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
+        unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) == 1 }
     }
 
     /// As [`consume_input`](Self::consume_input), but takes in 64 KB at most and sends nothing: once libpq
@@ -221,9 +226,14 @@ impl Connection {
     /// since a moment at which the kernel was empty, and libpq has consumed once more since that moment: it
     /// asks for 8 KB at least (`pqReadData`, fe-misc.c), which is as much as the first read of a record of 16
     /// KB can leave behind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_held_input(&mut self) -> Result<bool> {
-        let Some(socket) = self.socket().filter(|_| self.encrypted) else { return Ok(false) };
+        if self.encrypted { self.has_held_tls_input() } else { Ok(false) }
+    }
+
+    #[cold]
+    fn has_held_tls_input(&mut self) -> Result<bool> {
+        let Some(socket) = self.socket() else { return Ok(false) };
         // In this order: what arrives between the two is found by the second.
         let received = Some(sys::tcp_bytes_received(socket)?);
         if sys::bytes_unread(socket)? > 0 {
@@ -299,6 +309,7 @@ impl Connection {
     }
 
     /// Why the connection was lost: what the server said, or else what libpq found.
+    #[cold]
     pub(crate) fn loss(&mut self) -> Error {
         if let Some(notice) = self.take_fatal_notice() {
             return Error::new(ErrorKind::Connection, notice.message).with_sqlstate(notice.sqlstate);

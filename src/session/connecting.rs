@@ -1,8 +1,9 @@
 //! The way to a connection: where to, through which host, and what is asked of it. No step waits, neither for
 //! a name service nor for a host.
 
+use super::input::{MESSAGE_BYTES_MAX, too_long};
 use super::route::Route;
-use super::{Addresses, MESSAGE_BYTES_MAX, Progress, Session, State, lost, too_long};
+use super::{Addresses, Progress, Session, State, lost};
 use crate::error::SqlState;
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};

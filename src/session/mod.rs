@@ -11,6 +11,7 @@
 mod background;
 mod backoff;
 mod connecting;
+mod input;
 mod pipeline;
 mod route;
 
@@ -25,10 +26,6 @@ use pipeline::{Asker, Pipeline};
 pub(crate) use pipeline::{Command, Rows};
 use route::Route;
 use std::time::{Duration, Instant};
-
-/// How much input may come in without a single message getting complete. A notification has 8 KB at most, an
-/// answer to a command of ours less; libpq itself would take any length that a server claims.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
@@ -175,35 +172,6 @@ impl Session {
         self.conninfo.get("dbname").unwrap_or_default()
     }
 
-    /// The poller told of the socket.
-    #[inline]
-    pub(crate) fn set_ready(&mut self) {
-        (self.is_ready, self.is_held) = (true, false);
-    }
-
-    /// The poller would tell if it could see what TLS holds before libpq.
-    #[cold]
-    pub(crate) fn set_held(&mut self) {
-        if !self.is_ready {
-            (self.is_ready, self.is_held) = (true, true);
-        }
-    }
-
-    /// Whether there is input to consume.
-    #[inline(always)]
-    pub(crate) fn is_ready(&self) -> bool {
-        self.is_ready
-    }
-
-    /// Whether bytes may be held where no poller sees them, so that the session wants another turn without
-    /// being told.
-    #[inline(always)]
-    pub(crate) fn holds_more(&mut self) -> bool {
-        // An error here is the socket's, of which the poller tells.
-        std::mem::take(&mut self.may_hold_more)
-            && self.connection.as_mut().is_some_and(|connection| connection.has_held_input().unwrap_or(false))
-    }
-
     /// What to register anew, if anything: to be called when `progress` has come to rest.
     #[inline(always)]
     pub(crate) fn take_watch(&mut self) -> Option<(&Connection, WaitFor)> {
@@ -226,11 +194,15 @@ impl Session {
     /// Whether it is on its way to a connection that the source is content with.
     #[inline]
     pub(crate) fn is_connecting(&self) -> bool {
-        match self.state {
-            State::Open => self.settled_at.is_none(),
-            State::Resolving { .. } | State::Connecting { .. } => true,
-            State::Waiting { .. } | State::Failed => false,
+        if self.is_open() {
+            return self.settled_at.is_none();
         }
+        matches!(self.state, State::Resolving { .. } | State::Connecting { .. })
+    }
+
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
     }
 
     /// When `on_time` must be called at the latest, if nothing happens before.
@@ -331,8 +303,18 @@ impl Session {
         self.ending.is_some()
     }
 
-    /// Takes one step, and says what it brought.
+    /// Whether there is nothing to see to but input. libpq may have given up while it read what it held
+    /// already: then no call has failed, and nothing will ever be ready again.
     #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_open()
+            && self.pipeline.is_empty()
+            && self.ending.is_none()
+            && self.connection.as_ref().is_some_and(|connection| connection.status() == Status::Ok)
+    }
+
+    /// Takes one step, and says what it brought.
+    #[cold]
     pub(crate) fn progress(&mut self, now: Instant) -> Progress {
         match self.state {
             State::Open => self.progress_open(now),
@@ -342,7 +324,6 @@ impl Session {
         }
     }
 
-    #[inline(always)]
     fn progress_open(&mut self, now: Instant) -> Progress {
         let Some(connection) = &mut self.connection else { return Progress::Idle };
         if !self.pipeline.is_empty()
@@ -357,8 +338,6 @@ impl Session {
                 Asker::Source => Progress::Answered(answer),
             };
         }
-        // libpq may have given up while it read what it held already: then no call has failed, and nothing
-        // will ever be ready again.
         if self.ending.is_none() && connection.status() != Status::Ok {
             self.ending = Some(self.pipeline.take_failure().unwrap_or_else(|| connection.loss()));
         }
@@ -371,58 +350,7 @@ impl Session {
         if let Some(error) = self.ending.take() {
             return Progress::Lost(self.lose(error, now));
         }
-        if !std::mem::take(&mut self.is_ready) {
-            return Progress::Idle;
-        }
-        self.consume(now);
-        Progress::Consumed
-    }
-
-    /// Looks for input although no poller has told of it; `false` when there is none.
-    #[cold]
-    pub(crate) fn look_ahead(&mut self) -> bool {
-        let has_input = self.state == State::Open
-            && self.ending.is_none()
-            && self
-                .connection
-                .as_ref()
-                .is_some_and(|connection| connection.has_kernel_input().unwrap_or(false));
-        if has_input {
-            self.set_ready();
-        }
-        has_input
-    }
-
-    /// A message was complete.
-    #[inline]
-    pub(crate) fn has_said_something(&mut self) {
-        (self.is_in_message, self.message_bytes) = (false, 0);
-    }
-
-    #[inline(always)]
-    fn consume(&mut self, now: Instant) {
-        let Some(connection) = &mut self.connection else { return };
-        self.may_hold_more = true;
-        self.heard_at = now;
-        self.probed_at = None;
-        // What is longer than one read is taken in bounded ones, and counted.
-        let consumed = match self.is_in_message {
-            true => connection.consume_bounded().map(|bytes| self.message_bytes += bytes),
-            false => connection.consume_input(),
-        };
-        self.is_in_message |= !std::mem::take(&mut self.is_held);
-        if self.message_bytes > MESSAGE_BYTES_MAX {
-            return self.ending = Some(too_long());
-        }
-        // Consuming has also sent what it could; how much is only of interest while something was left.
-        let flushed = match (&consumed, self.wait_for) {
-            (Ok(()), WaitFor::Both) => connection.flush(),
-            _ => Ok(self.wait_for != WaitFor::Both),
-        };
-        match consumed.and(flushed) {
-            Ok(flushed) => self.wait_for_flush(flushed),
-            Err(error) => self.ending = Some(error),
-        }
+        if self.consume(now) { Progress::Consumed } else { Progress::Idle }
     }
 
     /// The source is content with the connection.
@@ -466,11 +394,6 @@ impl Session {
         log::info!("{error}; next attempt: {retry_in:?}");
         Loss { error, retry_in, at: now }
     }
-}
-
-fn too_long() -> Error {
-    let message = "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
-    lost(message.into(), SqlState::PROTOCOL_VIOLATION)
 }
 
 fn lost(message: String, sqlstate: SqlState) -> Error {

@@ -164,26 +164,14 @@ impl ChannelSource {
             return self.pull_ahead(now);
         }
         loop {
-            if let Some(report) = self.reports.pop_front() {
-                return Pull::Report(Box::new(report));
-            }
-            // A turn begins with consuming: libpq was left empty by the last one.
-            if !self.session.is_ready() {
-                if self.is_listening
-                    && !self.is_exhausted
-                    && let Some(notify) = self.next_for_caller()
-                {
-                    return Pull::Notification { notify, folded: 0 };
+            if !self.is_plain || !self.reports.is_empty() {
+                if let Some(pull) = self.pull_of_any(now) {
+                    return pull;
                 }
-                if !self.is_plain {
-                    if let Some(pull) = self.tell_change(now) {
-                        return pull;
-                    }
-                    if !self.reports.is_empty() {
-                        // What was heard of DDL.
-                        continue;
-                    }
-                }
+            } else if self.may_hold_notifications()
+                && let Some(notify) = self.next_notification()
+            {
+                return Pull::Notification { notify, folded: 0 };
             }
             if !self.go_on(now) {
                 return Pull::Idle;
@@ -192,19 +180,56 @@ impl ChannelSource {
         }
     }
 
+    /// What is at hand besides notifications, and these, if not all are for the caller.
+    #[cold]
+    fn pull_of_any(&mut self, now: Instant) -> Option<Pull> {
+        if let Some(report) = self.reports.pop_front() {
+            return Some(Pull::Report(Box::new(report)));
+        }
+        if self.may_hold_notifications()
+            && let Some(notify) = self.next_for_caller()
+        {
+            return Some(Pull::Notification { notify, folded: 0 });
+        }
+        if self.session.is_ready() {
+            return None;
+        }
+        // A notification may have told of DDL.
+        self.tell_change(now).or_else(|| Some(Pull::Report(Box::new(self.reports.pop_front()?))))
+    }
+
+    /// A turn begins with consuming: libpq was left empty by the last one.
+    #[inline(always)]
+    fn may_hold_notifications(&self) -> bool {
+        self.is_listening && !self.is_exhausted && !self.session.is_ready()
+    }
+
     /// All that was held has been told: see to what comes next; `false` when there is nothing. Once for each
     /// wake-up, so it is kept apart from what runs for each notification.
     #[inline(never)]
     fn go_on(&mut self, now: Instant) -> bool {
+        if !self.session.is_quiet() || self.self_test.is_some() {
+            return self.progress(now);
+        }
+        self.session.consume(now) || self.send_what_is_due(now)
+    }
+
+    #[cold]
+    fn progress(&mut self, now: Instant) -> bool {
         match self.session.progress(now) {
             Progress::Consumed if self.self_test.is_none() => {}
             Progress::Consumed => self.look_for_self_test(),
-            Progress::Idle => return self.send_queued() || (!self.is_plain && self.watch_step(now)),
+            Progress::Idle => return self.send_what_is_due(now),
             Progress::Opened => self.prepare(),
             Progress::Answered(answer) => self.answered(answer, now),
             Progress::Lost(loss) => self.lost(loss),
         }
         true
+    }
+
+    #[inline]
+    fn send_what_is_due(&mut self, now: Instant) -> bool {
+        self.send_queued() || (!self.is_plain && self.watch_step(now))
     }
 
     /// The next notification that libpq holds.
@@ -231,7 +256,6 @@ impl ChannelSource {
     }
 
     /// The next notification but for those that are of no interest to the caller.
-    #[inline(always)]
     fn next_for_caller(&mut self) -> Option<Notify> {
         loop {
             if !self.is_plain && self.is_held_back() {

@@ -81,10 +81,13 @@ impl ChannelSource {
     }
 
     /// Sends what the caller has queued; `false` when there was nothing to send.
+    #[inline(always)]
     pub(super) fn send_queued(&mut self) -> bool {
-        if !self.is_listening || (self.changes.is_empty() && self.unsent.is_empty()) {
-            return false;
-        }
+        self.is_listening && !(self.changes.is_empty() && self.unsent.is_empty()) && self.send_all()
+    }
+
+    #[cold]
+    fn send_all(&mut self) -> bool {
         for change in std::mem::take(&mut self.changes) {
             self.send_change(change);
         }

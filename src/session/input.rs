@@ -1,0 +1,110 @@
+//! What comes over an open connection: readiness in, one bounded read for each time, and no more than a
+//! message may have.
+
+use super::{Session, State, lost};
+use crate::error::{Error, SqlState};
+use crate::reactor::WaitFor;
+use std::time::Instant;
+
+/// How much input may come in without a single message getting complete. A notification has 8 KB at most, an
+/// answer to a command of ours less; libpq itself would take any length that a server claims.
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+impl Session {
+    /// The poller told of the socket.
+    #[inline]
+    pub(crate) fn set_ready(&mut self) {
+        (self.is_ready, self.is_held) = (true, false);
+    }
+
+    /// The poller would tell if it could see what TLS holds before libpq.
+    #[cold]
+    pub(crate) fn set_held(&mut self) {
+        if !self.is_ready {
+            (self.is_ready, self.is_held) = (true, true);
+        }
+    }
+
+    /// Whether there is input to consume.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Whether bytes may be held where no poller sees them, so that the session wants another turn without
+    /// being told.
+    #[inline(always)]
+    pub(crate) fn holds_more(&mut self) -> bool {
+        // An error here is the socket's, of which the poller tells.
+        std::mem::take(&mut self.may_hold_more)
+            && self.connection.as_mut().is_some_and(|connection| connection.has_held_input().unwrap_or(false))
+    }
+
+    /// Looks for input although no poller has told of it; `false` when there is none.
+    #[cold]
+    pub(crate) fn look_ahead(&mut self) -> bool {
+        let has_input = self.state == State::Open
+            && self.ending.is_none()
+            && self
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.has_kernel_input().unwrap_or(false));
+        if has_input {
+            self.set_ready();
+        }
+        has_input
+    }
+
+    /// A message was complete.
+    #[inline]
+    pub(crate) fn has_said_something(&mut self) {
+        (self.is_in_message, self.message_bytes) = (false, 0);
+    }
+
+    /// Consumes what a poller told of; `false` when it told of nothing.
+    #[inline(always)]
+    pub(crate) fn consume(&mut self, now: Instant) -> bool {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.is_ready) else { return false };
+        (self.is_ready, self.may_hold_more) = (false, true);
+        (self.heard_at, self.probed_at) = (now, None);
+        if std::mem::replace(&mut self.is_in_message, !self.is_held) {
+            self.consume_bounded();
+        } else if !connection.read_input() {
+            self.ending = Some(connection.loss());
+        }
+        self.is_held = false;
+        // Consuming has also sent what it could; how much is only of interest while something was left.
+        if self.wait_for != WaitFor::Reading {
+            self.flush_rest();
+        }
+        true
+    }
+
+    /// What is longer than one read is taken in bounded ones, and counted.
+    #[cold]
+    fn consume_bounded(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        self.is_in_message = true;
+        match connection.consume_bounded() {
+            Ok(bytes) => self.message_bytes += bytes,
+            Err(error) => self.ending = Some(error),
+        }
+        if self.message_bytes > MESSAGE_BYTES_MAX {
+            self.ending = Some(too_long());
+        }
+    }
+
+    #[cold]
+    fn flush_rest(&mut self) {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.ending.is_none()) else { return };
+        match connection.flush() {
+            Ok(flushed) => self.wait_for_flush(flushed),
+            Err(error) => self.ending = Some(error),
+        }
+    }
+}
+
+pub(super) fn too_long() -> Error {
+    let message = "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
+    lost(message.into(), SqlState::PROTOCOL_VIOLATION)
+}
