@@ -173,8 +173,8 @@ impl EventLoop {
         }
     }
 
-    /// As [`next`](Self::next), for a caller that knows the loop is not forked, but only of what comes in a
-    /// burst after the first: a flat event can be made of it without one of Rust's in between.
+    /// The first half of [`next`](Self::next), for a caller that makes a flat event of it with none of Rust's in
+    /// between: `next_of_any` is the other half. That the loop is not forked is for that caller to know.
     #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn next_of_stream(&mut self) -> Option<Notification<'_>> {
@@ -196,7 +196,7 @@ impl EventLoop {
 
     /// Works until there is something for the caller.
     #[inline(never)]
-    fn next_of_any(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
+    pub(crate) fn next_of_any(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
         (self.stream, self.taken) = (None, Taken::Nothing);
         if self.turn.is_none() && !self.ready.is_empty() {
             // Commands gave these sessions a turn, and nobody waited for it before now.

@@ -40,7 +40,7 @@
 //! | `source` | what a session emits: notifications, and a gap after each outage |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
-//! | `capi` | the C interface: a client of the names below, as any other program |
+//! | `capi` | the C interface: a client of the names below, nearly as any other program |
 //! | [`install`] | the SQL that goes into the server: pure text |
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
 //!
