@@ -157,12 +157,17 @@ fn a_consumer_goes_on_where_it_acknowledged_and_is_used_once_at_a_time() {
 fn what_is_read_is_emptied_and_what_is_too_much_is_told_as_a_gap() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
-    sql.run("UPDATE pgwake.setting SET value = 8192 WHERE name = 'rotate_bytes'");
     let mut reader = Reader::open(&conninfo, "a");
+    let limit = |sql: &mut Sql, bytes: u64| {
+        sql.run(&format!("UPDATE pgwake.setting SET value = {bytes} WHERE name = 'rotate_bytes'"));
+    };
     let fill = |sql: &mut Sql, from: u32| {
+        // One of these writers in 8192 keeps house, and must not rotate before us.
+        limit(sql, 1 << 40);
         for id in from..from + 200 {
             sql.run(&format!("INSERT INTO t VALUES ({id})"));
         }
+        limit(sql, 8192);
         sql.value("SELECT pgwake.rotate()")
     };
     assert_eq!(fill(&mut sql, 0), "rotated");
