@@ -1,19 +1,30 @@
 -- Empties what all consumers have read, by truncating whole tables, and keeps the outbox below its cap.
 
--- How many rows of an outbox table a consumer has not acknowledged.
+-- How many rows of an outbox table a consumer has not acknowledged. All that is older than the oldest unread
+-- transaction is read: of the rest the index knows where it begins.
 CREATE OR REPLACE FUNCTION pgwake.unread(box regclass, "position" text) RETURNS bigint LANGUAGE plpgsql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
   before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
   result bigint;
 BEGIN
-  -- The index says at once that all is older than anything unread.
-  EXECUTE format('SELECT 0 WHERE (SELECT xid FROM %s ORDER BY xid DESC LIMIT 1) < $1', box)
-    INTO result USING pg_snapshot_xmin(before);
-  IF result IS NULL THEN
-    EXECUTE format('SELECT count(*) FROM %s WHERE NOT pg_visible_in_snapshot(xid, $1)', box)
-      INTO result USING before;
-  END IF;
+  EXECUTE format('SELECT count(*) FROM %s WHERE xid >= $1 AND NOT pg_visible_in_snapshot(xid, $2)', box)
+    INTO result USING pg_snapshot_xmin(before), before;
+  RETURN result;
+END $pgwake$;
+
+-- Whether there are any, for any consumer: nobody need count them to know that.
+CREATE OR REPLACE FUNCTION pgwake.is_unread(box regclass) RETURNS bool LANGUAGE plpgsql STABLE
+  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
+DECLARE
+  before pg_snapshot;
+  result bool := false;
+BEGIN
+  FOR before IN SELECT split_part("position", '|', 1)::pg_snapshot FROM pgwake.consumer LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid >= $1 AND NOT pg_visible_in_snapshot(xid, $2))',
+      box) INTO result USING pg_snapshot_xmin(before), before;
+    EXIT WHEN result;
+  END LOOP;
   RETURN result;
 END $pgwake$;
 
@@ -43,20 +54,20 @@ BEGIN
       SELECT value FROM pgwake.setting WHERE name = 'rotate_bytes') THEN
     RETURN 'small';
   END IF;
-  SELECT json_object_agg(name, count) INTO lost FROM (
-    SELECT name, pgwake.unread(next, "position") AS count FROM pgwake.consumer) c WHERE count > 0;
-  IF lost IS NOT NULL AND NOT is_over THEN
+  IF is_over THEN
+    SELECT json_object_agg(name, count) INTO lost FROM (
+      SELECT name, pgwake.unread(next, "position") AS count FROM pgwake.consumer) c WHERE count > 0;
+  ELSIF pgwake.is_unread(next) THEN
     RETURN 'unread';
   END IF;
   BEGIN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', next);
-    -- Between the count and the lock rows may have come.
-    IF lost IS NULL THEN
+    -- Before the lock rows may have come.
+    IF lost IS NULL AND is_over THEN
       SELECT json_object_agg(name, count) INTO lost FROM (
         SELECT name, pgwake.unread(next, "position") AS count FROM pgwake.consumer) c WHERE count > 0;
-      IF lost IS NOT NULL AND NOT is_over THEN
-        RETURN 'unread';
-      END IF;
+    ELSIF lost IS NULL AND pgwake.is_unread(next) THEN
+      RETURN 'unread';
     END IF;
     EXECUTE format('TRUNCATE %s', next);
   EXCEPTION WHEN lock_not_available OR object_in_use THEN
