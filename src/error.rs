@@ -102,6 +102,12 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
     /// `42704`: there is no such object.
     pub const UNDEFINED_OBJECT: SqlState = SqlState(*b"42704");
+    /// `42P01`: there is no such table.
+    pub const UNDEFINED_TABLE: SqlState = SqlState(*b"42P01");
+    /// `55000`: something has to be done before: a table watched, event triggers made.
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState(*b"55000");
+    /// `55006`: somebody else uses it.
+    pub const OBJECT_IN_USE: SqlState = SqlState(*b"55006");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
 
@@ -130,9 +136,10 @@ impl SqlState {
         matches!(&self.0, b"22P05" | b"22021")
     }
 
-    /// A lock that was not to be had, a command that was cut short, a conflict: the next time it may work.
+    /// A lock that was not to be had, a command that was cut short, a conflict, or no memory or room on a disk
+    /// (class 53): the next time it may work.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(&self.0, b"55P03" | b"57014" | b"40001" | b"40P01")
+        matches!(&self.0, b"55P03" | b"57014" | b"40001" | b"40P01") || self.0.starts_with(b"53")
     }
 
     /// Classes 22 and 42: the command itself is wrong, and would be anywhere.

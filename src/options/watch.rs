@@ -48,6 +48,7 @@ pub struct WatchOptions {
     pub(crate) payload: Option<ChangePayload>,
     pub(crate) transport: Transport,
     pub(crate) columns: Vec<String>,
+    pub(crate) before: bool,
     pub(crate) fallback_poll: Option<Duration>,
     pub(crate) manual_ack: bool,
 }
@@ -108,6 +109,14 @@ impl WatchOptions {
         self
     }
 
+    /// Tells of such a table before its rows are changed, row by row, as the other BEFORE triggers leave them:
+    /// the event of a DELETE comes before those of the rows that it cascades to. After the change unless said
+    /// otherwise. Whether it comes at all is known only with the commit, in either case.
+    pub fn before(mut self, before: bool) -> Self {
+        self.before = before;
+        self
+    }
+
     /// How often the outbox is looked at although nobody has woken the session: for writers that died between
     /// waking it and committing, for prepared transactions, and for a full notification queue. Zero: never. 5
     /// s unless said otherwise.
@@ -134,17 +143,18 @@ pub struct DdlOptions {
     pub(crate) tags: Vec<String>,
     pub(crate) temp: bool,
     pub(crate) nested: bool,
+    pub(crate) before: bool,
 }
 
 impl DdlOptions {
     /// The channel by which the database tells of such commands. Whoever asks for the same shares it.
     pub fn channel(&self) -> Channel {
-        let DdlOptions { tags, temp, nested } = self;
-        if tags.is_empty() && !temp && !nested {
+        let DdlOptions { tags, temp, nested, before } = self;
+        if tags.is_empty() && !temp && !nested && !before {
             return Channel::of_name("pgwake_ddl");
         }
         // FNV-1a: the same in every version of ours.
-        let text = format!("{temp} {nested} {}", tags.join(","));
+        let text = format!("{}{temp} {nested} {}", if *before { "before " } else { "" }, tags.join(","));
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -174,6 +184,14 @@ impl DdlOptions {
         self.nested = nested;
         self
     }
+
+    /// Also the beginning of each command, as an event of its own with
+    /// [`DdlPhase::Before`](crate::DdlPhase::Before): its tag, and no targets, for nobody knows them yet. It
+    /// tells an order and gives no warning: both come with the commit.
+    pub fn before(mut self, before: bool) -> Self {
+        self.before = before;
+        self
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +206,8 @@ mod tests {
         assert_eq!(name(&dropped), name(&dropped.clone()));
         assert_ne!(name(&dropped), name(&dropped.clone().temp(true)));
         assert_ne!(name(&dropped.clone().nested(true)), name(&dropped.clone().temp(true)));
+        assert_ne!(name(&DdlOptions::new().before(true)), name(&DdlOptions::new()));
+        assert_ne!(name(&dropped.clone().before(true)), name(&dropped));
         assert!(name(&dropped).len() <= crate::event::CHANNEL_BYTES_MAX);
     }
 }

@@ -21,7 +21,7 @@ use crate::options::HEARTBEAT_DEFAULT;
 use crate::pq::{Connection, Conninfo, Notice, Status};
 use crate::reactor::WaitFor;
 pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
-use backoff::Backoff;
+pub(crate) use backoff::Backoff;
 use pipeline::{Asker, Pipeline};
 pub(crate) use pipeline::{Command, Rows};
 use route::Route;

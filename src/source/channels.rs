@@ -53,7 +53,7 @@ pub(crate) struct ChannelSource {
     pub(super) is_prepared: bool,
     pub(super) changes: VecDeque<Subscription>,
     /// The server has confirmed these, and they have not been told.
-    listened: BTreeSet<Channel>,
+    pub(super) listened: BTreeSet<Channel>,
     pub(super) unsent: VecDeque<(Channel, Payload)>,
     pub(super) unsent_bytes: usize,
     pub(super) unanswered: VecDeque<Batch>,

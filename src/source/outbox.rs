@@ -7,7 +7,10 @@
 mod acknowledge;
 mod pace;
 mod page;
+mod refusals;
+mod statements;
 mod steps;
+mod tables;
 
 use super::WAKE_CHANNEL;
 use crate::decode::row_change::RowChange;
@@ -18,46 +21,35 @@ use crate::pq::Notify;
 use acknowledge::Acknowledgements;
 use pace::Pace;
 use page::Page;
+use refusals::Refusals;
+pub(super) use statements::{CONVERT, array, fetch, from_hex, in_utf8};
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::CStr;
 use std::time::{Duration, Instant};
+use tables::Tables;
 
 /// How many changes are told in one turn: other sessions have events, too.
 const TOLD_MAX: u32 = 64;
 
-/// How long is waited after a refusal that may pass, such as that another session still has the consumer.
-const RETRY: Duration = Duration::from_millis(250);
+/// How often what all have read is cleaned away, and looked whether the tables are still watched.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what all have read is cleaned away.
-const ROTATE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is looked because somebody says so: anybody may.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
-const ENSURE_SQL: &[u8] = b"SELECT transport, channel FROM pgwake.ensure_watched($1::pg_catalog.regclass, \
-    $2::bool, nullif($3, '')::text[], nullif($4, ''), $5, nullif($6, '')::name[])";
-const OPEN_SQL: &[u8] = b"SELECT consumer_name, \"position\" FROM pgwake.open_consumer(nullif($1, ''), \
-    $2::text[]::pg_catalog.regclass[], $3::bool)";
-/// A page takes a second snapshot when the first has nothing, and is read faster than compiled.
-const ISOLATION_SQL: &[u8] = b"SELECT pg_catalog.set_config('jit', 'off', false), \
-    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)";
-const READ_SQL: &[u8] = b"SELECT kind, number, body FROM pgwake.read($1, $2, $3::bool)";
-/// In a database of another encoding. Bytes come in hexadecimal digits.
-const READ_CONVERTED_SQL: &[u8] = b"SELECT kind, number, CASE kind WHEN 'change' THEN \
-    pg_catalog.encode(pg_catalog.convert_to(body, 'UTF8'), 'hex') ELSE body END \
-    FROM pgwake.read($1, $2, $3::bool)";
-pub(super) const FETCH_SQL: &[u8] = b"SELECT 'change', 0, body FROM pgwake.fetch($1::int8, 8388608) AS body";
-const ACKNOWLEDGE_SQL: &[u8] = b"SELECT pgwake.acknowledge($1, $2)";
-const ROTATE_SQL: &[u8] = b"SELECT pgwake.rotate()";
-const READ_NAME: &CStr = c"pgwake_read";
-const READ_CONVERTED_NAME: &CStr = c"pgwake_read_converted";
+/// On the channel that wakes readers: something is watched anew, or not any more.
+pub(super) const WATCHED_PAYLOAD: &[u8] = b"watched";
 
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Set,
     Ensure,
+    Look,
     Open,
     Prepare,
     Read,
     Fetch,
+    Convert,
     Acknowledge,
     Rotate,
 }
@@ -68,8 +60,14 @@ enum State {
     Closed {
         at: Option<Instant>,
     },
-    /// That many tables are still being looked at.
-    Ensuring(usize),
+    /// That many tables are still being made sure of; whether one was refused, for now or for good.
+    Ensuring {
+        left: usize,
+        may_pass: bool,
+        is_refused: bool,
+    },
+    /// On a new connection: whether they are still watched.
+    Looking,
     Opening,
     /// Nothing is asked.
     Open,
@@ -94,16 +92,23 @@ enum Told {
 pub(super) struct Outbox {
     options: WatchOptions,
     state: State,
+    tables: Tables,
     /// Every table was found watched.
     is_ensured: bool,
-    /// Some table's changes go through the outbox.
+    /// Some table's changes go through the outbox, or did.
     has_outbox: bool,
+    /// The consumer is open on this connection.
+    is_open: bool,
+    /// It is to be opened for other tables than it was.
+    must_open: bool,
+    /// Once that is done, the caller is to hear that it listens.
+    is_new: bool,
     /// What wakes it, and what brings changes.
     channels: BTreeSet<Channel>,
     /// Those that bring changes.
     change_channels: BTreeSet<Channel>,
-    /// As the server calls it.
-    consumer: String,
+    /// As the server calls it, in its encoding.
+    consumer: Vec<u8>,
     /// Where the next page begins.
     position: String,
     pace: Pace,
@@ -111,18 +116,21 @@ pub(super) struct Outbox {
     /// A change that came as a notification, and what it says.
     heard: Option<Notify>,
     heard_change: RowChange,
+    /// What the server puts into UTF-8 for us; if it cannot, it is told as well as may be.
+    converting: Option<Notify>,
+    is_unconvertible: bool,
     change: RowChange,
     told: Told,
     text: String,
     told_in_turn: u32,
     acknowledgements: Acknowledgements,
-    rotate_at: Option<Instant>,
+    look_at: Option<Instant>,
+    looked_at: Option<Instant>,
     /// The database has another encoding than UTF-8, and what it holds can be converted.
     is_converted: bool,
     /// The connection has the statement that reads.
     is_prepared: bool,
-    /// The refusal that was told last.
-    refusal: Option<SqlState>,
+    refusals: Refusals,
 }
 
 impl Outbox {
@@ -140,41 +148,59 @@ impl Outbox {
         Ok(Outbox {
             acknowledgements: Acknowledgements::new(options.manual_ack),
             pace: Pace::new(options.fallback()),
+            tables: Tables::new(&options.tables),
             options,
             state: State::Closed { at: None },
             is_ensured: false,
             has_outbox: false,
+            is_open: false,
+            must_open: false,
+            is_new: false,
             channels: BTreeSet::new(),
             change_channels: BTreeSet::new(),
-            consumer: String::new(),
+            consumer: Vec::new(),
             position: String::new(),
             pages: VecDeque::new(),
             heard: None,
             heard_change: RowChange::default(),
+            converting: None,
+            is_unconvertible: false,
             change: RowChange::default(),
             told: Told::Nothing,
             text: String::new(),
             told_in_turn: 0,
-            rotate_at: None,
+            look_at: None,
+            looked_at: None,
             is_converted: false,
             is_prepared: false,
-            refusal: None,
+            refusals: Refusals::default(),
         })
     }
 
     /// All channels listen on a new connection.
     #[cold]
-    pub(super) fn connected(&mut self, now: Instant, encoding: &str) {
+    pub(super) fn connected(&mut self, now: Instant, is_converted: bool) {
         self.state = State::Closed { at: Some(now) };
-        self.is_converted = !matches!(encoding, "UTF8" | "SQL_ASCII");
-        self.is_prepared = false;
+        self.is_converted = is_converted;
+        (self.is_prepared, self.is_open) = (false, false);
     }
 
-    /// The connection is lost. What was read is told all the same.
+    /// The connection is lost. What was read is told all the same; what was only notified, and needs the
+    /// server to be told, is lost with it.
     #[cold]
     pub(super) fn disconnected(&mut self) {
         self.state = State::Closed { at: None };
         self.acknowledgements.interrupted();
+        self.converting = None;
+        if self.heard_change.reference().is_some() || self.must_convert() {
+            self.heard = None;
+        }
+    }
+
+    /// Whether what was heard is in another encoding, and the server is to convert it.
+    fn must_convert(&self) -> bool {
+        let is_other = |notify: &Notify| self.is_converted && !notify.payload().is_ascii();
+        !self.is_unconvertible && self.heard.as_ref().is_some_and(is_other)
     }
 
     /// When a turn is wanted at the latest.
@@ -183,9 +209,9 @@ impl Outbox {
             State::Closed { at } => at,
             State::Open if !self.pages.is_empty() => None,
             State::Open => {
-                [self.read_at(), self.acknowledgements.due(), self.rotate_at].into_iter().flatten().min()
+                [self.read_at(), self.acknowledgements.due(), self.look_at].into_iter().flatten().min()
             }
-            State::Ensuring(_) | State::Opening | State::Reading => None,
+            State::Ensuring { .. } | State::Looking | State::Opening | State::Reading => None,
         }
     }
 
@@ -197,6 +223,12 @@ impl Outbox {
     /// only on a channel that brings changes is it taken for a change.
     #[cold]
     pub(super) fn hear(&mut self, notify: Notify) -> Option<Notify> {
+        let is_wake = notify.channel() == WAKE_CHANNEL.as_bytes();
+        if is_wake && notify.payload() == WATCHED_PAYLOAD {
+            let soon = self.looked_at.map(|at| at + LOOK_INTERVAL_MIN);
+            self.look_at = [self.look_at, soon].into_iter().flatten().min();
+            return None;
+        }
         let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());
         if brings_changes && !notify.payload().is_empty() {
             let text = String::from_utf8_lossy(notify.payload());
@@ -207,11 +239,22 @@ impl Outbox {
             }
             return Some(notify);
         }
-        if self.has_outbox && notify.channel() == WAKE_CHANNEL.as_bytes() {
+        if self.has_outbox && is_wake {
             self.pace.ring();
             return None;
         }
         Some(notify)
+    }
+
+    /// Takes over by which channels the tables are told of. Those of before go on: who knows what is on its
+    /// way.
+    fn know_channels(&mut self) {
+        self.has_outbox |= self.tables.has_outbox();
+        self.change_channels.append(&mut self.tables.change_channels());
+        self.channels.extend(self.change_channels.iter().cloned());
+        if self.has_outbox {
+            self.channels.insert(Channel::of_name(WAKE_CHANNEL));
+        }
     }
 
     /// Whether changes wait that came as notifications.
@@ -259,6 +302,7 @@ impl Outbox {
     /// than that.
     fn tell_heard(&mut self) -> Option<Option<u64>> {
         let notify = self.heard.take()?;
+        self.is_unconvertible = false;
         std::mem::swap(&mut self.change, &mut self.heard_change);
         if std::str::from_utf8(notify.payload()).is_ok() {
             self.told = Told::Notify(notify);
@@ -282,40 +326,7 @@ impl Outbox {
     }
 }
 
-/// A list as PostgreSQL writes arrays; nothing for an empty one.
-pub(super) fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let list = texts.map(quoted).collect::<Vec<_>>().join(",");
-    if list.is_empty() { list } else { format!("{{{list}}}") }
-}
-
 fn unexpected() -> Error {
     let message = "the schema pgwake of this database answers in a way that is unknown here";
     Error::new(ErrorKind::Server, message).with_sqlstate(Some(SqlState::PROTOCOL_VIOLATION))
-}
-
-/// What to do about it.
-pub(super) fn advised(error: Error) -> Error {
-    let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42883") => "run `pgwake install` in this database first",
-        Some("42501") => {
-            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and \
-             EXECUTE on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch"
-        }
-        Some("55P03") => "something holds the table: this goes on when that is done",
-        Some("55006") => "this one goes on when that one ends",
-        _ => return error,
-    };
-    Error { message: format!("{}; {advice}", error.message), ..error }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_is_quoted_as_an_array() {
-        assert_eq!(array(["a", "\"B\"", "c\\d", "e,f", ""].into_iter()), r#"{"a","\"B\"","c\\d","e,f",""}"#);
-        assert_eq!(array([].into_iter()), "");
-    }
 }

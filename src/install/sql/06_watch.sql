@@ -105,7 +105,18 @@ BEGIN
     PERFORM pgwake.make_counter(coalesce(channel, 'pgwake'));
   END IF;
   PERFORM pgwake.attach(w);
+  PERFORM pgwake.tell_readers();
   PERFORM pgwake.following(was);
+END $pgwake$;
+
+-- Running readers look whether what they read is still watched, and how. They do so now and then in any case:
+-- a transaction that is to be prepared must not notify.
+CREATE OR REPLACE FUNCTION pgwake.tell_readers() RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  IF current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pgwake.ring('pgwake', 'watched');
+  END IF;
 END $pgwake$;
 
 -- Makes the functions and triggers of a watched table as they should be now.
@@ -200,6 +211,7 @@ BEGIN
   PERFORM pgwake.detach(rel);
   -- Rows of it may still wait in the outbox: they need to know their table.
   UPDATE pgwake.watched SET ended = true WHERE relid = rel;
+  PERFORM pgwake.tell_readers();
   PERFORM pgwake.following(was);
 END $pgwake$;
 
@@ -216,6 +228,9 @@ BEGIN
       IF NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid) THEN
         PERFORM pgwake.detach(w.relid);
         UPDATE pgwake.watched SET ended = true WHERE id = w.id AND NOT ended;
+        IF FOUND THEN
+          PERFORM pgwake.tell_readers();
+        END IF;
       ELSIF NOT w.ended AND (NOT only_stale OR pgwake.is_stale(w)) THEN
         PERFORM pgwake.attach(w);
       END IF;
@@ -278,8 +293,10 @@ $pgwake$;
 
 -- The same; a table that is not watched is from now on, or is refused. What is watched already stays as it
 -- is. A reader's connection must not wait for long: it would be taken for a frozen one.
+DROP FUNCTION IF EXISTS pgwake.ensure_watched(regclass, bool, text[], text, text, name[]);
 CREATE OR REPLACE FUNCTION pgwake.ensure_watched(rel regclass, make bool, ops text[], payload text,
-    wanted text, columns name[], OUT transport text, OUT channel text) LANGUAGE plpgsql
+    wanted text, columns name[], timing text DEFAULT 'after', OUT transport text, OUT channel text)
+  LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
@@ -291,7 +308,7 @@ BEGIN
     -- On a channel of its own a reader hears of no other table.
     PERFORM pgwake.watch_table(rel, coalesce(ops, '{insert,update,delete,truncate}'),
       coalesce(payload, 'key'), wanted, columns,
-      channel => CASE wanted WHEN 'notify' THEN 'pgwake_' || rel::oid END);
+      channel => CASE wanted WHEN 'notify' THEN 'pgwake_' || rel::oid END, timing => timing);
     SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
   END IF;
 END $pgwake$;

@@ -180,7 +180,7 @@ BEGIN
     RAISE EXCEPTION 'the name of a channel has 1 to 63 bytes' USING ERRCODE = '22023';
   ELSIF pgwake.mode() = 'sql, no event triggers' THEN
     RAISE EXCEPTION 'there are no event triggers of pgwake on this server, so DDL cannot be watched'
-      USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser run pgwake install.';
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let a superuser run pgwake install.';
   ELSIF tags @> '{login}' AND current_setting('server_version_num')::int < 170000 THEN
     RAISE EXCEPTION 'login events need PostgreSQL 17 or later' USING ERRCODE = 'feature_not_supported';
   END IF;
@@ -189,6 +189,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT ddl_watch_pkey DO UPDATE SET tags = excluded.tags, temp = excluded.temp,
       nested = excluded.nested, before = excluded.before;
   PERFORM pgwake.follow_login();
+  PERFORM pgwake.tell_ddl_readers(watch_ddl.channel);
 END $pgwake$;
 
 -- Each session pays for a login trigger: there is one only while somebody wants to know.
@@ -210,4 +211,18 @@ CREATE OR REPLACE FUNCTION pgwake.unwatch_ddl(channel text) RETURNS void LANGUAG
 BEGIN
   DELETE FROM pgwake.ddl_watch AS w WHERE w.channel = unwatch_ddl.channel;
   PERFORM pgwake.follow_login();
+  PERFORM pgwake.tell_ddl_readers(unwatch_ddl.channel);
 END $pgwake$;
+
+-- Readers of the loop hold the advisory lock of class 1885828971 with this key, in share mode: nobody gives up
+-- by mistake what others read.
+CREATE OR REPLACE FUNCTION pgwake.ddl_lock(channel text) RETURNS int LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT 1073741824 + (hashtext(channel) & 1073741823)
+$pgwake$;
+
+-- The loop's readers look whether they are still told. On other channels nothing but events is expected.
+CREATE OR REPLACE FUNCTION pgwake.tell_ddl_readers(channel text) RETURNS void LANGUAGE sql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT pgwake.ring(channel, 'watched') WHERE channel LIKE 'pgwake\_ddl%'
+$pgwake$;

@@ -100,9 +100,10 @@ impl Pace {
         };
     }
 
-    /// The server refused to read: not before then.
+    /// The server refused to read: not before then, whoever rings.
     pub(super) fn put_off(&mut self, until: Instant) {
-        (self.next, self.is_rung, self.is_busy) = (Some(until), false, false);
+        (self.next, self.answered_at) = (Some(until), None);
+        (self.is_rung, self.is_busy) = (false, false);
     }
 }
 
@@ -125,6 +126,17 @@ mod tests {
         assert_eq!(pace.next(), None, "no fallback was asked for");
         pace.ring();
         assert_eq!(pace.next(), Some(start + 6 * MS));
+    }
+
+    #[test]
+    fn what_was_refused_is_not_asked_again_because_somebody_rings() {
+        let start = Instant::now();
+        let mut pace = Pace::new(5000 * MS);
+        pace.begin(start);
+        pace.asked(start);
+        pace.put_off(start + 500 * MS);
+        pace.ring();
+        assert_eq!(pace.next(), Some(start + 500 * MS));
     }
 
     #[test]

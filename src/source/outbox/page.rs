@@ -1,5 +1,6 @@
 //! One page of the outbox: rows of changes, and where the next page begins.
 
+use super::statements::from_hex;
 use crate::pq::QueryResult;
 use std::sync::Arc;
 
@@ -90,11 +91,6 @@ fn number(rows: &QueryResult, row: usize) -> Option<u64> {
     std::str::from_utf8(rows.value(row, 1)?).ok()?.parse().ok()
 }
 
-fn from_hex(digits: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default() as u8;
-    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
 /// A position is `before|upto|last`; within a window, `upto` is given by where it ends or by where it began.
 fn prefix(position: &str, end: &str) -> String {
     let before = position.split('|').next().unwrap_or_default();
@@ -116,11 +112,5 @@ mod tests {
         assert_eq!(prefix("5:5:||", "9:9:||"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:||", "5:5:|9:9:|4096"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:|9:9:|4096", "9:9:||"), "5:5:|9:9:|");
-    }
-
-    #[test]
-    fn hexadecimal_digits_are_bytes() {
-        assert_eq!(from_hex(b"00ff4A"), [0, 255, 0x4a]);
-        assert!(from_hex(b"").is_empty());
     }
 }

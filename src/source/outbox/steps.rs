@@ -1,11 +1,10 @@
 //! What the reader of the outbox asks of the server, step by step, and what it makes of the answers.
 
 use super::page::{Page, Row};
-use super::{
-    ACKNOWLEDGE_SQL, ENSURE_SQL, FETCH_SQL, ISOLATION_SQL, OPEN_SQL, Outbox, READ_CONVERTED_NAME,
-    READ_CONVERTED_SQL, READ_NAME, READ_SQL, RETRY, ROTATE_INTERVAL, ROTATE_SQL, State, Step, TOLD_MAX, Told,
-    advised, array, unexpected,
-};
+use super::refusals::advised;
+use super::statements as sql;
+use super::tables::wal;
+use super::{LOOK_INTERVAL, Outbox, State, Step, TOLD_MAX, Told, array, in_utf8, unexpected};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::options::WatchOptions;
@@ -46,12 +45,19 @@ impl ChannelSource {
 
     fn tell_heard(&mut self) -> Option<Pull> {
         let outbox = self.outbox.as_deref_mut()?;
-        let Some(reference) = outbox.tell_heard()? else {
-            outbox.told_in_turn += 1;
-            return Some(Pull::Change);
-        };
-        outbox.told = Told::Nothing;
-        self.ask(Step::Fetch, FETCH_SQL, &[reference.to_string().as_bytes()]);
+        if outbox.heard_change.reference().is_none() && outbox.must_convert() {
+            let notify = outbox.heard.take()?;
+            self.ask(Step::Convert, sql::CONVERT, &[notify.payload()]);
+            self.outbox.as_deref_mut()?.converting = Some(notify);
+        } else {
+            let Some(reference) = outbox.tell_heard()? else {
+                outbox.told_in_turn += 1;
+                return Some(Pull::Change);
+            };
+            outbox.told = Told::Nothing;
+            let fetch = sql::fetch(outbox.is_converted);
+            self.ask(Step::Fetch, fetch, &[reference.to_string().as_bytes()]);
+        }
         self.fetches += 1;
         None
     }
@@ -85,13 +91,11 @@ impl ChannelSource {
         outbox.told_in_turn = 0;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match outbox.state {
-            State::Closed { at } if is_due(at) => self.ensure_watched(),
+            State::Closed { at } if is_due(at) => self.ensure_watched(now),
             State::Open if !outbox.pages.is_empty() => return false,
             State::Open if is_due(outbox.acknowledgements.due()) => self.acknowledge(),
-            State::Open if is_due(outbox.rotate_at) => {
-                outbox.rotate_at = Some(now + ROTATE_INTERVAL);
-                self.ask(Step::Rotate, ROTATE_SQL, &[]);
-            }
+            State::Open if outbox.must_open => self.open_consumer(),
+            State::Open if is_due(outbox.look_at) => self.look(now),
             State::Open if is_due(outbox.read_at()) => self.read_on(now),
             _ => return false,
         }
@@ -116,54 +120,73 @@ impl ChannelSource {
         if !self.is_listening {
             return;
         }
-        let encoding = self.session.connection().map(|connection| connection.parameter(c"server_encoding"));
+        let is_converted = self.is_converted();
         if let Some(outbox) = self.outbox.as_deref_mut() {
-            outbox.connected(now, &encoding.unwrap_or_default());
+            outbox.connected(now, is_converted);
         }
     }
 
+    /// Whether the database has another encoding than UTF-8, and what it holds can be converted.
+    pub(in crate::source) fn is_converted(&mut self) -> bool {
+        let encoding = self.session.connection().map(|connection| connection.parameter(c"server_encoding"));
+        !matches!(encoding.as_deref(), Some("UTF8" | "SQL_ASCII") | None)
+    }
+
     /// On a new connection, or after a refusal.
-    fn ensure_watched(&mut self) {
+    fn ensure_watched(&mut self, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        match (outbox.is_ensured, outbox.has_outbox) {
-            (true, true) => return self.open_consumer(),
-            (true, false) => return outbox.state = State::Open,
-            (false, _) => {}
+        if outbox.is_ensured {
+            outbox.state = State::Looking;
+            return self.look(now);
         }
         let options = outbox.options.clone();
-        outbox.state = State::Ensuring(options.tables.len());
-        outbox.has_outbox = false;
-        (outbox.channels, outbox.change_channels) = Default::default();
+        outbox.state = State::Ensuring { left: options.tables.len(), may_pass: false, is_refused: false };
         let make = if options.only_watched { "false" } else { "true" };
         let ops = array(options.ops.iter().map(|op| op.as_str()));
         let payload = options.payload.map_or("", |payload| payload.as_str());
-        let columns = array(options.columns.iter().map(String::as_str));
+        let columns = in_utf8(&array(options.columns.iter().map(String::as_str)));
+        let timing = if options.before { "before" } else { "after" };
         for table in &options.tables {
-            let texts = [table, make, &ops, payload, options.transport.as_str(), &columns];
-            self.ask(Step::Ensure, ENSURE_SQL, &texts.map(str::as_bytes));
+            let table = in_utf8(table);
+            let texts = [&table, make, &ops, payload, options.transport.as_str(), &columns, timing];
+            self.ask(Step::Ensure, sql::ENSURE, &texts.map(str::as_bytes));
         }
+    }
+
+    /// Whether the tables are still watched; and what all have read is cleaned away.
+    fn look(&mut self, now: Instant) {
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        (outbox.looked_at, outbox.look_at) = (Some(now), Some(now + LOOK_INTERVAL));
+        let (names, oids) = (in_utf8(&array(outbox.tables.names())), array(outbox.tables.known_oids()));
+        if outbox.is_open {
+            self.ask(Step::Rotate, sql::ROTATE, &[]);
+        }
+        self.ask(Step::Look, sql::LOOK, &[names.as_bytes(), oids.as_bytes()]);
     }
 
     fn open_consumer(&mut self) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        outbox.state = State::Opening;
-        let (name, tables) = {
-            let options = &outbox.options;
-            (options.consumer.clone().unwrap_or_default(), array(options.tables.iter().map(String::as_str)))
+        (outbox.state, outbox.must_open) = (State::Opening, false);
+        let name = match &outbox.options.consumer {
+            Some(name) => name.clone(),
+            // The server has named it, in ASCII.
+            None if outbox.is_open => String::from_utf8_lossy(&outbox.consumer).into_owned(),
+            None => String::new(),
         };
+        let (name, tables) = (in_utf8(&name), array(outbox.tables.all_oids()));
         let from_start = if outbox.options.from_start { "true" } else { "false" };
-        self.ask(Step::Set, ISOLATION_SQL, &[]);
-        self.ask(Step::Open, OPEN_SQL, &[&name, &tables, from_start].map(str::as_bytes));
+        self.ask(Step::Set, sql::ISOLATION, &[]);
+        self.ask(Step::Open, sql::OPEN, &[&name, &tables, from_start].map(str::as_bytes));
     }
 
     fn read_on(&mut self, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
         outbox.state = State::Reading;
         let stay_awake: &[u8] = if outbox.pace.asked(now) { b"true" } else { b"false" };
-        let parameters: &[&[u8]] = &[outbox.consumer.as_bytes(), outbox.position.as_bytes(), stay_awake];
+        let parameters: &[&[u8]] = &[&outbox.consumer, outbox.position.as_bytes(), stay_awake];
         let (name, sql) = match outbox.is_converted {
-            true => (READ_CONVERTED_NAME, READ_CONVERTED_SQL),
-            false => (READ_NAME, READ_SQL),
+            true => (sql::READ_CONVERTED_NAME, sql::READ_CONVERTED),
+            false => (sql::READ_NAME, sql::READ),
         };
         if !std::mem::replace(&mut outbox.is_prepared, true) {
             self.session.send(std::iter::once(Command::Prepare { name, sql, parameters: 3 }));
@@ -177,8 +200,7 @@ impl ChannelSource {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
         let position = outbox.acknowledgements.take(&outbox.position);
         let consumer = outbox.consumer.clone();
-        let parameters = [consumer.as_bytes(), position.as_bytes()];
-        self.ask(Step::Acknowledge, ACKNOWLEDGE_SQL, &parameters);
+        self.ask(Step::Acknowledge, sql::ACKNOWLEDGE, &[&consumer, position.as_bytes()]);
     }
 
     fn ask(&mut self, step: Step, sql: &[u8], parameters: &[&[u8]]) {
@@ -189,74 +211,122 @@ impl ChannelSource {
     #[cold]
     pub(in crate::source) fn watch_answered(&mut self, step: Step, answer: Result<Rows>, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        let is_hex = outbox.is_converted;
         match (step, answer) {
             (Step::Ensure, Ok(rows)) => self.ensured(rows, now),
+            (Step::Look, Ok(rows)) => self.looked(rows, now),
             (Step::Open, Ok(rows)) => self.opened(rows, now),
             (Step::Read, Ok(rows)) => self.page_read(rows, now),
-            (Step::Fetch, Ok(rows)) => self.fetched(rows),
+            (Step::Fetch, Ok(rows)) => self.fetched(rows, is_hex),
+            (Step::Convert, Ok(rows)) => self.fetched(rows, true),
             (Step::Set | Step::Prepare | Step::Rotate, Ok(_)) => {}
             (Step::Acknowledge, Ok(_)) => {
+                outbox.refusals.granted(Step::Acknowledge);
                 let id = outbox.acknowledgements.answered();
                 self.reports.extend(id.map(|id| Report::Acknowledged { id }));
             }
             (Step::Rotate, Err(error)) => log::info!("the outbox was not cleaned: {error}"),
+            (Step::Ensure, Err(error)) => {
+                self.watch_refused(Step::Ensure, error, now);
+                self.ensured_one(now);
+            }
             (step, Err(error)) => self.watch_refused(step, error, now),
         }
     }
 
     fn ensured(&mut self, rows: Rows, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        let State::Ensuring(left) = outbox.state else { return };
-        let value = |column| rows.as_ref().and_then(|rows| rows.value(0, column));
-        match value(0) {
-            Some(b"outbox") => {
-                outbox.has_outbox = true;
-                outbox.channels.insert(Channel::of_name(WAKE_CHANNEL));
-            }
-            Some(b"notify") => {
-                let channel = value(1).map(Channel::new);
-                let channel = channel.and_then(Result::ok).unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL));
-                outbox.channels.insert(channel.clone());
-                outbox.change_channels.insert(channel);
+        let State::Ensuring { left, .. } = outbox.state else { return };
+        let place = outbox.options.tables.len() - left;
+        if !rows.is_some_and(|rows| outbox.tables.ensured(place, &rows)) {
+            let error = Error::new(ErrorKind::Server, wal(&outbox.options.tables[place]));
+            let error = error.with_sqlstate(Some(SqlState::FEATURE_NOT_SUPPORTED));
+            self.watch_refused(Step::Ensure, error, now);
+        }
+        self.ensured_one(now);
+    }
+
+    /// One table more was made sure of, or was refused. When all are through, it goes on if none was.
+    fn ensured_one(&mut self, now: Instant) {
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        match &mut outbox.state {
+            State::Ensuring { left, .. } if *left > 1 => *left -= 1,
+            // Nothing is watched, and the caller may ask for something else.
+            State::Ensuring { is_refused: true, .. } => self.outbox = None,
+            State::Ensuring { may_pass: true, .. } => {
+                outbox.state = State::Closed { at: Some(now + outbox.refusals.next_delay(now)) };
             }
             _ => {
-                let message = "the table is watched through the write-ahead log, which is read by logical \
-                    replication: to read its changes here, unwatch it first";
-                let error = Error::new(ErrorKind::Server, message);
-                let error = error.with_sqlstate(Some(SqlState::FEATURE_NOT_SUPPORTED));
-                return self.watch_refused(Step::Ensure, error, now);
+                outbox.refusals.granted(Step::Ensure);
+                outbox.is_ensured = true;
+                (outbox.looked_at, outbox.look_at) = (Some(now), Some(now + LOOK_INTERVAL));
+                self.begin_reading();
             }
         }
-        outbox.state = State::Ensuring(left - 1);
-        if left > 1 {
-            return;
-        }
-        outbox.is_ensured = true;
+    }
+
+    /// It is known how the changes of each table come.
+    fn begin_reading(&mut self) {
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        outbox.know_channels();
         if outbox.has_outbox {
             return self.open_consumer();
         }
         outbox.state = State::Open;
+        outbox.refusals.recovered();
         self.listen_for_changes();
     }
 
+    /// What has become of the tables.
+    fn looked(&mut self, rows: Rows, now: Instant) {
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        let Some(rows) = rows else { return self.watch_refused(Step::Look, unexpected(), now) };
+        outbox.refusals.granted(Step::Look);
+        let findings = outbox.tables.looked(&rows);
+        outbox.is_new |= findings.is_new;
+        for error in findings.troubles {
+            let (command, channel) = ("watch", Channel::of_name(WAKE_CHANNEL));
+            self.reports.push_back(Report::CommandFailed { command, channel, error });
+        }
+        if outbox.state == State::Looking {
+            return self.begin_reading();
+        }
+        outbox.know_channels();
+        if findings.is_new && outbox.has_outbox {
+            outbox.must_open = true;
+        } else if findings.is_new {
+            self.listen_for_changes();
+        }
+    }
+
+    /// What is listened on already is told again when there is something new to hear on it.
     fn listen_for_changes(&mut self) {
-        let channels = self.outbox.as_deref().map(|outbox| outbox.channels.clone());
-        for channel in channels.unwrap_or_default() {
-            // It cannot have failed: it has just answered.
-            let _ = self.listen(channel);
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        let is_new = std::mem::take(&mut outbox.is_new);
+        for channel in outbox.channels.clone() {
+            if is_new && self.wanted.contains(&channel) {
+                self.listened.insert(channel);
+            } else {
+                // It cannot have failed: it has just answered.
+                let _ = self.listen(channel);
+            }
         }
     }
 
     fn opened(&mut self, rows: Rows, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        let text = |column| Some(String::from_utf8_lossy(rows.as_ref()?.value(0, column)?).into_owned());
-        let (Some(consumer), Some(position)) = (text(0), text(1)) else {
+        let value = |column| rows.as_ref().and_then(|rows| rows.value(0, column));
+        let (Some(consumer), Some(position)) = (value(0), value(1)) else {
             return self.watch_refused(Step::Open, unexpected(), now);
         };
-        (outbox.consumer, outbox.state, outbox.refusal) = (consumer, State::Open, None);
-        outbox.rotate_at = Some(now + ROTATE_INTERVAL);
+        outbox.refusals.granted(Step::Open);
+        (outbox.consumer, outbox.state) = (consumer.to_vec(), State::Open);
+        let position = String::from_utf8_lossy(position).into_owned();
+        let was_open = std::mem::replace(&mut outbox.is_open, true);
         let is_named = outbox.options.consumer.is_some();
-        if is_named || outbox.position.is_empty() {
+        if was_open {
+            // It reads other tables from now on, from where it is.
+        } else if is_named || outbox.position.is_empty() {
             // What the database keeps counts, also after an outage: it may be another server by now, which
             // has not all that we have seen. What was not acknowledged comes again.
             outbox.pages.clear();
@@ -276,7 +346,9 @@ impl ChannelSource {
         let Some(page) = page.filter(Page::has_end) else {
             return self.watch_refused(Step::Read, unexpected(), now);
         };
-        (outbox.state, outbox.refusal) = (State::Open, None);
+        outbox.state = State::Open;
+        outbox.refusals.granted(Step::Read);
+        outbox.refusals.recovered();
         outbox.pace.answered(now);
         outbox.pages.push_back(page);
     }
@@ -285,19 +357,11 @@ impl ChannelSource {
     fn watch_refused(&mut self, step: Step, error: Error, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
         let has_other_characters = error.sqlstate.is_some_and(|code| code.is_about_characters());
-        match (step, outbox.state) {
-            // A table before it was refused already.
-            (Step::Ensure, State::Closed { .. }) => return,
-            // The table is locked, or the server was asked to end the command: that passes.
-            (Step::Ensure, _) if error.sqlstate.is_some_and(|code| code.may_pass()) => {
-                outbox.state = State::Closed { at: Some(now + 4 * RETRY) };
-            }
-            (Step::Ensure, _) => outbox.state = State::Closed { at: None },
-            (Step::Open, _) => outbox.state = State::Closed { at: Some(now + RETRY) },
-            (Step::Read, _) if error.sqlstate == Some(SqlState::UNDEFINED_OBJECT) => {
-                // Somebody has dropped the consumer.
-                outbox.state = State::Closed { at: Some(now + RETRY) };
-                outbox.position.clear();
+        let is_dropped = step == Step::Read && error.sqlstate == Some(SqlState::UNDEFINED_OBJECT);
+        match (step, &mut outbox.state) {
+            (Step::Ensure, State::Ensuring { may_pass, is_refused, .. }) => {
+                let passes = error.sqlstate.is_some_and(|code| code.may_pass());
+                (*may_pass, *is_refused) = (*may_pass || passes, *is_refused || !passes);
             }
             (Step::Read, _) if outbox.is_converted && has_other_characters => {
                 // What has no place in UTF-8 is told as well as may be.
@@ -305,27 +369,44 @@ impl ChannelSource {
                 outbox.state = State::Open;
                 return outbox.pace.put_off(now);
             }
-            (Step::Read, _) => {
-                outbox.state = State::Open;
-                outbox.pace.put_off(now + RETRY);
+            (Step::Open | Step::Read | Step::Look, state) => {
+                let at = now + outbox.refusals.next_delay(now);
+                if is_dropped {
+                    // Somebody has dropped the consumer: it begins anew.
+                    outbox.is_open = false;
+                    outbox.position.clear();
+                }
+                match step {
+                    Step::Look if *state != State::Looking => {}
+                    Step::Read if !is_dropped => {
+                        *state = State::Open;
+                        outbox.pace.put_off(at);
+                    }
+                    _ => *state = State::Closed { at: Some(at) },
+                }
             }
             (Step::Acknowledge, _) => outbox.acknowledgements.refused(now),
             (Step::Prepare, _) => outbox.is_prepared = false,
             (Step::Fetch, _) => return self.miss_reference(advised(error)),
-            (Step::Set | Step::Rotate, _) => {}
+            (Step::Convert, _) => {
+                (outbox.heard, outbox.is_unconvertible) = (outbox.converting.take(), true);
+                self.fetches = self.fetches.saturating_sub(1);
+                return;
+            }
+            (Step::Ensure | Step::Set | Step::Rotate, _) => {}
         }
-        let code = error.sqlstate.unwrap_or(SqlState::PROTOCOL_VIOLATION);
-        if outbox.refusal.replace(code) != Some(code) {
+        if outbox.refusals.is_news(step, &error) {
             let (command, channel, error) = ("watch", Channel::of_name(WAKE_CHANNEL), advised(error));
             self.reports.push_back(Report::CommandFailed { command, channel, error });
         }
     }
 
     /// What a notification referred to.
-    fn fetched(&mut self, rows: Rows) {
+    fn fetched(&mut self, rows: Rows, is_hex: bool) {
         self.fetches = self.fetches.saturating_sub(1);
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        match rows.filter(|rows| rows.rows() > 0).and_then(|rows| Page::new(rows, "", false)) {
+        outbox.converting = None;
+        match rows.filter(|rows| rows.rows() > 0).and_then(|rows| Page::new(rows, "", is_hex)) {
             Some(page) => outbox.pages.push_back(page),
             None => {
                 let message = "changes that were too large for a notification are gone from the outbox";
