@@ -146,6 +146,7 @@ fn no_wake_is_lost() {
 fn every_function_works(command: &mut Command) {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE woken (id int)");
+    sql.run("CREATE TABLE earlier (id int PRIMARY KEY)");
     sql.run("CREATE TABLE notified (LIKE orders INCLUDING INDEXES)");
     let mut program = Running::start(command.args([&conninfo, &fresh_channel()]));
     let mut line = program.line().unwrap_or_default();

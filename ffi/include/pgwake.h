@@ -133,7 +133,9 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_FAILED 5
 /* The server refused `command` ("listen", "unlisten", "notify", "watch", "watch_ddl") on `channel`, for the last two
  * the one by which the session is woken: `sqlstate`, `message`. 08007: the connection was lost before the answer, and
- * nobody knows. The session goes on. */
+ * nobody knows. The session goes on. So it is told, too, when what is watched comes to an end while it is read: 55000
+ * (nobody watches it any more, or it was watched anew), 42P01 (the table is gone). When it comes again,
+ * PGWAKE_EVENT_LISTENING names its channel again. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6
 /* All that was queued by pgwake_notify is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7
@@ -292,8 +294,12 @@ typedef struct pgwake_watch_options {
     /* How often the outbox is looked at although nobody has woken the session: for writers that died between waking
      * it and committing, for prepared transactions, for a full notification queue. 0: 5000. Negative: never. */
     int64_t fallback_poll_ms;
+    /* 1: a table that is not watched yet tells of its rows before they are changed, as the other BEFORE triggers
+     * leave them: a DELETE comes before those that it cascades to */
+    int32_t before;
+    int32_t reserved_2; /* 0 */
 } pgwake_watch_options;
-#define PGWAKE_WATCH_OPTIONS_INIT {sizeof(pgwake_watch_options), 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0}
+#define PGWAKE_WATCH_OPTIONS_INIT {sizeof(pgwake_watch_options), 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0}
 
 typedef struct pgwake_ddl_options {
     uint32_t struct_size;
@@ -303,8 +309,10 @@ typedef struct pgwake_ddl_options {
     /* Such as "DROP TABLE", and then NULL: only those. NULL: all but "login", which must be asked for (PostgreSQL 17
      * and later). */
     const char *const *tags;
+    int32_t before;     /* 1: also the beginning of each command, with PGWAKE_PHASE_BEFORE and without targets */
+    int32_t reserved_2; /* 0 */
 } pgwake_ddl_options;
-#define PGWAKE_DDL_OPTIONS_INIT {sizeof(pgwake_ddl_options), 0, 0, 0, NULL}
+#define PGWAKE_DDL_OPTIONS_INIT {sizeof(pgwake_ddl_options), 0, 0, 0, NULL, 0, 0}
 
 /* HANDLES */
 
@@ -476,11 +484,13 @@ PGWAKE_LAYOUT(offsetof(pgwake_options, spin_adaptive_permille) == 16);
 PGWAKE_LAYOUT(sizeof(pgwake_session_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, heartbeat_ms) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_session_options, self_test) == 24);
-PGWAKE_LAYOUT(sizeof(pgwake_watch_options) == 56);
+PGWAKE_LAYOUT(sizeof(pgwake_watch_options) == 64);
 PGWAKE_LAYOUT(offsetof(pgwake_watch_options, consumer) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_watch_options, fallback_poll_ms) == 48);
-PGWAKE_LAYOUT(sizeof(pgwake_ddl_options) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_watch_options, before) == 56);
+PGWAKE_LAYOUT(sizeof(pgwake_ddl_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, tags) == 16);
+PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, before) == 24);
 PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 144);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(sizeof(pgwake_event) == 392);

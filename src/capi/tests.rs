@@ -212,9 +212,9 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);
     assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
     let options = layout!(WatchChoices: struct_size ops payload transport consumer columns from_start
-        only_watched manual_ack reserved fallback_poll_ms);
+        only_watched manual_ack reserved fallback_poll_ms before reserved_2);
     assert_eq!(compiled_layout("pgwake_watch_options", directory.path()), options);
-    let options = layout!(DdlChoices: struct_size temp nested reserved tags);
+    let options = layout!(DdlChoices: struct_size temp nested reserved tags before reserved_2);
     assert_eq!(compiled_layout("pgwake_ddl_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
@@ -264,11 +264,12 @@ fn every_choice_of_a_watch_reaches_it() {
         only_watched: 2,
         manual_ack: 3,
         fallback_poll_ms: 4,
+        before: 5,
         ..none
     };
     let own = own.table("b").payload(ChangePayload::Row).transport(Transport::Notify).columns(["a", "b"]);
     let own = own.ops([ChangeOp::Insert, ChangeOp::Delete]).consumer("billing").from_start(true);
-    let own = own.only_watched(true).manual_ack(true).fallback_poll(Duration::from_millis(4));
+    let own = own.only_watched(true).manual_ack(true).fallback_poll(Duration::from_millis(4)).before(true);
     assert_eq!(chosen(&[orders, c"b".as_ptr(), end], &choices), format!("{own:?}"));
     let never = WatchChoices { fallback_poll_ms: -1, ..none };
     let own = WatchOptions::new().payload(ChangePayload::Key).fallback_poll(Duration::ZERO);
@@ -280,8 +281,8 @@ fn every_choice_of_a_watch_reaches_it() {
     // SAFETY: the list ends with NULL.
     let chosen = |choices: &DdlChoices| format!("{:?}", unsafe { watch::ddl(choices) }.unwrap());
     assert_eq!(chosen(&none), format!("{:?}", DdlOptions::new()));
-    let choices = DdlChoices { tags: columns.as_ptr(), temp: 1, nested: 1, ..none };
-    let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true);
+    let choices = DdlChoices { tags: columns.as_ptr(), temp: 1, nested: 1, before: 1, ..none };
+    let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true).before(true);
     assert_eq!(chosen(&choices), format!("{own:?}"));
 }
 

@@ -53,10 +53,12 @@ pub(crate) struct WatchChoices {
     pub(super) manual_ack: i32,
     pub(super) reserved: i32,
     pub(super) fallback_poll_ms: i64,
+    pub(super) before: i32,
+    pub(super) reserved_2: i32,
 }
 
-// SAFETY: four integers of four bytes, two pointers, four integers again, and one of eight bytes, which lies
-// at a multiple of eight whether pointers have four bytes or eight.
+// SAFETY: four integers of four bytes, two pointers, four integers again, one of eight bytes, which lies at a
+// multiple of eight whether pointers have four bytes or eight, and two more of four.
 unsafe impl Versioned for WatchChoices {
     const NAME: &'static str = "pgwake_watch_options";
 }
@@ -70,9 +72,11 @@ pub(crate) struct DdlChoices {
     pub(super) nested: i32,
     pub(super) reserved: i32,
     pub(super) tags: *const *const c_char,
+    pub(super) before: i32,
+    pub(super) reserved_2: i32,
 }
 
-// SAFETY: four integers of four bytes, then a pointer, which lies at a multiple of eight.
+// SAFETY: four integers of four bytes, a pointer, which lies at a multiple of eight, and two more of four.
 unsafe impl Versioned for DdlChoices {
     const NAME: &'static str = "pgwake_ddl_options";
 }
@@ -89,7 +93,7 @@ pub(super) unsafe fn tables(
 ) -> Result<WatchOptions> {
     // SAFETY: as the caller promises.
     let (tables, choices) = unsafe { (list(tables, "tables")?, options::read(choices)?) };
-    refuse_reserved(choices.reserved, WatchChoices::NAME)?;
+    refuse_reserved(choices.reserved | choices.reserved_2, WatchChoices::NAME)?;
     let payload = match choices.payload {
         PAYLOAD_KEY => ChangePayload::Key,
         PAYLOAD_WAKE => ChangePayload::Wake,
@@ -114,7 +118,8 @@ pub(super) unsafe fn tables(
         .columns(unsafe { list(choices.columns, "columns") }?)
         .from_start(choices.from_start != 0)
         .only_watched(choices.only_watched != 0)
-        .manual_ack(choices.manual_ack != 0);
+        .manual_ack(choices.manual_ack != 0)
+        .before(choices.before != 0);
     if !choices.consumer.is_null() {
         // SAFETY: as the caller promises.
         own = own.consumer(unsafe { utf8(choices.consumer, "consumer") }?);
@@ -132,10 +137,11 @@ pub(super) unsafe fn tables(
 pub(super) unsafe fn ddl(choices: *const DdlChoices) -> Result<DdlOptions> {
     // SAFETY: as the caller promises.
     let choices = unsafe { options::read(choices) }?;
-    refuse_reserved(choices.reserved, DdlChoices::NAME)?;
+    refuse_reserved(choices.reserved | choices.reserved_2, DdlChoices::NAME)?;
     // SAFETY: as the caller promises.
     let tags = unsafe { list(choices.tags, "tags") }?;
-    Ok(DdlOptions::new().tags(tags).temp(choices.temp != 0).nested(choices.nested != 0))
+    let own = DdlOptions::new().tags(tags).temp(choices.temp != 0).nested(choices.nested != 0);
+    Ok(own.before(choices.before != 0))
 }
 
 /// The texts of a list; none for NULL.

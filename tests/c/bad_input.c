@@ -102,6 +102,9 @@ static void bad_watches(pgwake *handle, int session) {
     }
     wrong.reserved = 1;
     REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "reserved");
+    wrong.reserved = 0;
+    wrong.reserved_2 = 1;
+    REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "reserved");
 
     pgwake_ddl_options ddl = PGWAKE_DDL_OPTIONS_INIT;
     ddl.tags = not_utf8;
@@ -110,6 +113,9 @@ static void bad_watches(pgwake *handle, int session) {
     ddl.reserved = -1;
     REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "reserved");
     ddl.reserved = 0;
+    ddl.reserved_2 = 1;
+    REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "reserved");
+    ddl.reserved_2 = 0;
     CHECK(pgwake_watch(handle, session, tables, NULL) == PGWAKE_OK);
     CHECK(pgwake_watch_ddl(handle, session, &ddl) == PGWAKE_OK);
     REFUSED(pgwake_watch(handle, session, tables, NULL), PGWAKE_E_INVALID, "watches already");
@@ -141,7 +147,7 @@ static void watches_of_other_versions(pgwake *handle) {
 
     /* Behind an older struct lies what must not be followed. */
     const char *const nowhere = (const char *)16;
-    pgwake_watch_options older = {0, PGWAKE_OP_INSERT, 0, 0, nowhere, &nowhere, 77, 77, 77, 77, 77};
+    pgwake_watch_options older = {0, PGWAKE_OP_INSERT, 0, 0, nowhere, &nowhere, 77, 77, 77, 77, 77, 77, 77};
     const uint32_t impossible[] = {0, 1, 4, offsetof(pgwake_watch_options, consumer) + 4, 57, 8192, 0xffffffff};
     for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
         older.struct_size = impossible[i];
@@ -152,7 +158,7 @@ static void watches_of_other_versions(pgwake *handle) {
     older.consumer = "billing";
     older.struct_size = offsetof(pgwake_watch_options, columns);
     CHECK(pgwake_watch(handle, sessions[2], tables, &older) == PGWAKE_OK);
-    pgwake_ddl_options older_ddl = {offsetof(pgwake_ddl_options, tags), 0, 0, 0, &nowhere};
+    pgwake_ddl_options older_ddl = {offsetof(pgwake_ddl_options, tags), 0, 0, 0, &nowhere, 77, 77};
     CHECK(pgwake_watch_ddl(handle, sessions[3], &older_ddl) == PGWAKE_OK);
     for (int i = 0; i < 4; i++) CHECK(pgwake_disconnect(handle, sessions[i]) == PGWAKE_OK);
 }

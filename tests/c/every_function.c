@@ -1,6 +1,6 @@
 /* Every function at its work, and every event: every_function CONNINFO CHANNEL, in a database with the schema `pgwake`
- * and the tables orders, notified (id int PRIMARY KEY, note text) and woken (id int). Prints "sql STATEMENT" for what
- * somebody else is to run. */
+ * and the tables orders, notified (id int PRIMARY KEY, note text), woken (id int), earlier (id int PRIMARY KEY). Prints
+ * "sql STATEMENT" for what somebody else is to run. */
 #include "check.h"
 
 static char last_message[512];
@@ -226,7 +226,17 @@ static void other_watches(pgwake *handle, const char *conninfo) {
     CHECK(expect(handle, PGWAKE_EVENT_LISTENING, session)->channels_len == 0);
     event = expect(handle, PGWAKE_EVENT_COMMAND_FAILED, session);
     CHECK(!strcmp(event->command, "watch") && !strcmp(event->sqlstate, "42P01") && !strcmp(event->channel, "pgwake"));
-    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "by itself");
+    REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "watches no table");
+
+    /* What was refused leaves room for another watch: here one that tells before the change. */
+    const char *const earlier[] = {"earlier", NULL};
+    pgwake_watch_options before = PGWAKE_WATCH_OPTIONS_INIT;
+    before.before = 1;
+    CHECK(pgwake_watch(handle, session, earlier, &before) == PGWAKE_OK);
+    CHECK(expect(handle, PGWAKE_EVENT_LISTENING, session)->channels_len == 1);
+    sql("INSERT INTO earlier VALUES (1)");
+    change(handle, session, PGWAKE_OP_INSERT, "earlier", "{\"id\":1}");
+    sql("DO 'BEGIN ASSERT (SELECT timing FROM pgwake.watched WHERE table_name = ''earlier'') = ''before''; END'");
     CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
 }
 
@@ -264,6 +274,18 @@ static void ddl_commands(pgwake *handle, const char *conninfo) {
     event = ddl(handle, some, "CREATE TABLE", "public.nested");
     CHECK(event->temp == 0 && event->depth == 2);
     CHECK(pgwake_disconnect(handle, some) == PGWAKE_OK);
+
+    pgwake_ddl_options both = PGWAKE_DDL_OPTIONS_INIT;
+    both.before = 1;
+    int each = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_watch_ddl(handle, each, &both) == PGWAKE_OK);
+    begun(handle, each, "pgwake_ddl_");
+    sql("CREATE VIEW seen AS SELECT 1 AS one");
+    event = expect(handle, PGWAKE_EVENT_DDL, each);
+    CHECK(!strcmp(event->command, "CREATE VIEW") && event->phase == PGWAKE_PHASE_BEFORE);
+    event = expect(handle, PGWAKE_EVENT_DDL, each);
+    CHECK(event->phase == PGWAKE_PHASE_AFTER && strstr(event->payload, "public.seen"));
+    CHECK(pgwake_disconnect(handle, each) == PGWAKE_OK);
 }
 
 int main(int argc, char **argv) {
