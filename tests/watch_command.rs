@@ -75,6 +75,25 @@ fn a_name_goes_on_where_the_last_run_ended_also_when_that_was_killed() {
 }
 
 #[test]
+fn a_running_watch_says_that_its_table_is_unwatched_and_goes_on_when_it_is_watched_again() {
+    let (dsn, mut sql) = database();
+    let arguments = ["-d", &dsn, "-f", "json", "watch", "orders", "--before", "--count", "2"];
+    let mut watch = watching(&arguments);
+    assert_eq!(sql.value("SELECT timing FROM pgwake.watched"), "before");
+    sql.run("INSERT INTO orders VALUES (1)");
+    assert_eq!(watch.json()["op"], "insert");
+    assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0));
+    let told = watch.json();
+    assert_eq!((&told["event"], &told["sqlstate"]), (&"command_failed".into(), &"55000".into()));
+    assert!(told["message"].as_str().unwrap().contains("orders is not watched any more"), "{told}");
+    sql.run("SELECT pgwake.watch_table('orders')");
+    assert_eq!(watch.json()["channels"], json!(["pgwake"]));
+    sql.run("INSERT INTO orders VALUES (2)");
+    assert_eq!(watch.json()["key"], json!({"id": 2}));
+    assert_eq!(watch.status(), 0);
+}
+
+#[test]
 fn unwatch_takes_the_triggers_off() {
     let (dsn, mut sql) = database();
     let mut watch = watching(&["-d", &dsn, "-f", "json", "watch", "orders", "--count", "1"]);

@@ -189,6 +189,11 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
 
+    /// Tell of a row before it is changed, where the table is not watched yet: a DELETE before those that it
+    /// cascades to
+    #[arg(long)]
+    pub(crate) before: bool,
+
     /// Neither install the schema pgwake nor make triggers: refuse what is not watched
     #[arg(long)]
     pub(crate) no_install: bool,
@@ -218,11 +223,16 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) nested: bool,
 
+    /// Also the beginning of each command, as an event of its own
+    #[arg(long)]
+    pub(crate) before: bool,
+
     /// Do not install the schema pgwake
     #[arg(long)]
     pub(crate) no_install: bool,
 
-    /// Nobody needs these events any more: the database need not tell them
+    /// Give these events up, those of the same options: otherwise the database tells them for ever. Refused
+    /// while another session reads them
     #[arg(long)]
     pub(crate) remove: bool,
 

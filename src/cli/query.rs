@@ -4,9 +4,11 @@ use super::{Failure, not_connected};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo, QueryResult, ResultStatus};
 
-/// Connects for one's own queries.
+/// Connects for one's own queries, whose texts are UTF-8 in any database.
 pub(crate) fn connect(dsn: &str) -> Result<Connection, Failure> {
-    Connection::connect(&Conninfo::parse(dsn)?).map_err(|error| not_connected(&error.message, error.sqlstate))
+    let mut conninfo = Conninfo::parse(dsn)?;
+    conninfo.set("client_encoding", "UTF8");
+    Connection::connect(&conninfo).map_err(|error| not_connected(&error.message, error.sqlstate))
 }
 
 /// Runs one command on a connection of its own.

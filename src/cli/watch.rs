@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How often the database hears what has been written, while more comes.
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The server takes a moment to see that a client has gone.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// How long the last acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,6 +26,7 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
         .ops(arguments.ops.iter().copied())
         .transport(arguments.transport)
         .columns(arguments.columns.iter().cloned())
+        .before(arguments.before)
         .from_start(arguments.from_start)
         .only_watched(arguments.no_install)
         .manual_ack(arguments.name.is_some());
@@ -42,12 +46,13 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
 }
 
 pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Failure> {
-    let options =
-        DdlOptions::new().tags(arguments.tags.iter().cloned()).temp(arguments.temp).nested(arguments.nested);
+    let options = DdlOptions::new()
+        .tags(arguments.tags.iter().cloned())
+        .temp(arguments.temp)
+        .nested(arguments.nested)
+        .before(arguments.before);
     if arguments.remove {
-        let channel = options.channel().to_string();
-        query::run(dsn, "SELECT pgwake.unwatch_ddl($1)", &[&channel])?;
-        return Ok(());
+        return give_up_ddl(dsn, &options.channel().to_string());
     }
     if !arguments.no_install {
         install::ensure(dsn)?;
@@ -56,6 +61,38 @@ pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Fail
     let session = events.connect(dsn)?;
     events.watch_ddl(session, options)?;
     Stream::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
+}
+
+/// Whoever asks for the same shares the channel: what others read, or what nobody asked for, is not given up.
+fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let sql = "SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
+        WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'advisory' AND l.objsubid = 2 \
+        AND l.classid = 1885828971 AND l.objid = pgwake.ddl_lock($1)::pg_catalog.oid ORDER BY l.pid";
+    let until = Instant::now() + ENDING_TIME_MAX;
+    loop {
+        let readers = query::rows(&mut connection, sql, &[channel])?.concat().join(", ");
+        if readers.is_empty() {
+            break;
+        } else if Instant::now() >= until {
+            let sentence = format!("these events are read by backend {readers}: end that first");
+            return Err(Failure::Running(sentence));
+        }
+        std::thread::sleep(ENDING_TIME_MAX / 20);
+    }
+    let sql = "SELECT channel, pg_catalog.concat_ws(' ', '--tags ''' || \
+        pg_catalog.array_to_string(tags, ',') || '''', CASE WHEN temp THEN '--temp' END, \
+        CASE WHEN nested THEN '--nested' END, CASE WHEN before THEN '--before' END) \
+        FROM pgwake.ddl_watch WHERE channel LIKE 'pgwake\\_ddl%'";
+    let asked = query::rows(&mut connection, sql, &[])?;
+    if asked.iter().any(|row| row[0] == channel) {
+        query::rows(&mut connection, "SELECT pgwake.unwatch_ddl($1)", &[channel])?;
+        return Ok(());
+    }
+    let others: Vec<String> =
+        asked.iter().map(|row| format!("`{}`", ["pgwake ddl", &row[1]].join(" ").trim_end())).collect();
+    let others = if others.is_empty() { "nothing".into() } else { others.join(", ") };
+    Err(Failure::Running(format!("nobody asked for events with these options; what is told is {others}")))
 }
 
 pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
@@ -70,6 +107,8 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
 struct Changes {
     session: SessionId,
     is_named: bool,
+    /// It has begun to hear: what is refused from now on is mended elsewhere, and it goes on then.
+    has_begun: bool,
     written: Option<u64>,
     /// The last that was acknowledged, until the database has kept it.
     asked: Option<u64>,
@@ -78,7 +117,7 @@ struct Changes {
 
 impl Changes {
     fn of(session: SessionId, is_named: bool) -> Self {
-        Changes { session, is_named, written: None, asked: None, asked_at: None }
+        Changes { session, is_named, has_begun: false, written: None, asked: None, asked_at: None }
     }
 
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
@@ -119,11 +158,13 @@ impl Take for Changes {
                 return Ok(false);
             }
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
+            Event::Listening(_) => self.has_begun = true,
             // Another one reads under this name, or its server process has not ended yet: that may pass.
             Event::CommandFailed(failed) if failed.sqlstate.is_some_and(|code| code.as_str() == "55006") => {
                 log::warn!("{}", failed.message);
                 return Ok(false);
             }
+            Event::CommandFailed(_) if self.has_begun => {}
             Event::CommandFailed(failed) => {
                 let code = failed.sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
                 return Err(Failure::Running(format!("{}{code}", failed.message)));
