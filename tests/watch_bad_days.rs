@@ -1,5 +1,5 @@
-//! Readers of changes on bad days: what they read is unwatched, dropped, refused; they tell it once, and go on
-//! when they can.
+//! Readers of changes on bad days: what they read is unwatched, dropped, refused; they tell it once, and go
+//! on when they can.
 
 mod common;
 
@@ -234,4 +234,16 @@ fn what_was_refused_for_good_leaves_the_session_free_to_watch_something_else() {
     assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
     sql.run("INSERT INTO orders VALUES (1)");
     assert_eq!(change(&mut events), ("orders".into(), 1));
+}
+
+#[test]
+fn a_table_can_tell_before_it_is_changed() {
+    let (conninfo, mut sql) = orders();
+    sql.run("CREATE TABLE lines (id int PRIMARY KEY, of int REFERENCES orders ON DELETE CASCADE)");
+    sql.run("INSERT INTO orders VALUES (1); INSERT INTO lines VALUES (11, 1)");
+    let options = WatchOptions::new().table("lines").table("orders").before(true);
+    let (mut events, _) = watching(&conninfo, options);
+    sql.run("DELETE FROM orders");
+    assert_eq!(change(&mut events), ("orders".into(), 1), "it comes before what it cascades to");
+    assert_eq!(change(&mut events), ("lines".into(), 11));
 }

@@ -36,8 +36,10 @@ impl ChangePayload {
 /// Which tables a session watches, and how.
 ///
 /// A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns`
-/// say; one that is watched already stays as it is. The schema `pgwake` must be there: the command `pgwake
-/// install` puts it in, as does [`install::install`](crate::install::install).
+/// say; one that is watched already stays as it is. One that somebody unwatches later, or drops, is told by
+/// [`CommandFailed`](crate::CommandFailed), within ten seconds, and goes on when it is watched again, or
+/// another of its name is: the session does not undo what somebody did. The schema `pgwake` must be there:
+/// the command `pgwake install` puts it in, as does [`install::install`](crate::install::install).
 #[derive(Debug, Clone, Default)]
 pub struct WatchOptions {
     pub(crate) tables: Vec<String>,
@@ -109,9 +111,9 @@ impl WatchOptions {
         self
     }
 
-    /// Tells of such a table before its rows are changed, row by row, as the other BEFORE triggers leave them:
+    /// Tells of the rows of such a table before they are changed, as the other BEFORE triggers leave them:
     /// the event of a DELETE comes before those of the rows that it cascades to. After the change unless said
-    /// otherwise. Whether it comes at all is known only with the commit, in either case.
+    /// otherwise. It comes with the commit in either case.
     pub fn before(mut self, before: bool) -> Self {
         self.before = before;
         self

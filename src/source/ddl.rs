@@ -135,8 +135,8 @@ impl ChannelSource {
         if is_told && !was_told {
             self.listened.insert(channel);
         } else if was_told && !is_told {
-            let message = "these DDL events were given up (pgwake.unwatch_ddl, or pgwake ddl --remove) and are \
-                not told any more; this goes on when somebody asks for the same again";
+            let message = "these DDL events were given up (pgwake.unwatch_ddl, or pgwake ddl --remove) and \
+                are not told any more; this goes on when somebody asks for the same again";
             let error = Error::new(ErrorKind::Server, message)
                 .with_sqlstate(Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE));
             self.report_ddl_trouble(channel, error);
@@ -186,8 +186,8 @@ fn advised(error: Error) -> Error {
     let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
         Some("3F000" | "42883") => "run `pgwake install` in this database first",
         Some("42501") => {
-            "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, and \
-             EXECUTE on watch_ddl, mode, follow_login, tell_ddl_readers, ring, ddl_lock and fetch"
+            "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, \
+             and EXECUTE on watch_ddl, mode, follow_login, tell_ddl_readers, ring, ddl_lock and fetch"
         }
         Some("55000") => "let a superuser run `pgwake install`",
         _ => return error,

@@ -214,8 +214,8 @@ BEGIN
   PERFORM pgwake.tell_ddl_readers(unwatch_ddl.channel);
 END $pgwake$;
 
--- Readers of the loop hold the advisory lock of class 1885828971 with this key, in share mode: nobody gives up
--- by mistake what others read.
+-- Readers of the loop hold the advisory lock of class 1885828971 with this key, in share mode: nobody is to
+-- give up by mistake what others read.
 CREATE OR REPLACE FUNCTION pgwake.ddl_lock(channel text) RETURNS int LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT 1073741824 + (hashtext(channel) & 1073741823)

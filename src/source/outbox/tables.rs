@@ -1,7 +1,7 @@
 //! The tables that are read, and how each one's changes come: what the server says of that flows in, what the
 //! caller must hear of it flows out.
 
-use crate::error::{Error, ErrorKind, SqlState};
+use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::pq::QueryResult;
 use crate::source::WAKE_CHANNEL;
@@ -28,7 +28,7 @@ impl Way {
             (None, _) => Way::Gone,
             (_, Some(b"outbox")) => Way::Outbox,
             (_, Some(b"notify")) => {
-                let channel = channel.map(Channel::new).and_then(crate::Result::ok);
+                let channel = channel.map(Channel::new).and_then(Result::ok);
                 Way::Notify(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)))
             }
             (_, Some(_)) => Way::Wal,
