@@ -173,6 +173,8 @@ fn a_refused_read_is_told_once_and_goes_on_when_it_is_granted() {
     let (conninfo, mut sql) = orders();
     let conninfo = reader(&conninfo, &mut sql, "reads_no_more");
     let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").consumer("me"));
+    // The first read is over.
+    assert_silent(&mut events, QUIET);
     sql.run("REVOKE EXECUTE ON FUNCTION pgwake.read FROM reads_no_more; INSERT INTO orders VALUES (1)");
     let (code, sentence) = refusal(&mut events);
     assert!(code == "42501" && sentence.contains("grant this role"), "{sentence}");
@@ -246,4 +248,29 @@ fn a_table_can_tell_before_it_is_changed() {
     sql.run("DELETE FROM orders");
     assert_eq!(change(&mut events), ("orders".into(), 1), "it comes before what it cascades to");
     assert_eq!(change(&mut events), ("lines".into(), 11));
+}
+
+#[test]
+fn a_schema_that_is_taken_out_is_told_and_its_successor_is_read() {
+    let (conninfo, mut sql) = orders();
+    let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").consumer("me"));
+    sql.run(&pgwake::install::uninstall());
+    sql.run("NOTIFY pgwake");
+    let (_, sentence) = refusal(&mut events);
+    assert!(sentence.contains("run `pgwake install`"), "{sentence}");
+    sql.run(&pgwake::install::install());
+    sql.run("SELECT pgwake.watch_table('orders')");
+    // It begins anew where the new outbox stands then.
+    while sql.value("SELECT count(*) FROM pgwake.consumer") == "0" {
+        let seen = events.next(Some(QUIET / 10)).unwrap().map(Seen::of);
+        assert!(matches!(seen, None | Some(Seen::CommandFailed { .. })), "{seen:?}");
+    }
+    sql.run("INSERT INTO orders VALUES (1)");
+    loop {
+        match events.next(Some(PATIENCE)).unwrap().expect("a change was expected, and nothing came") {
+            Event::Change(change) => break assert_eq!(change.table, "orders"),
+            Event::CommandFailed(_) | Event::Listening(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
