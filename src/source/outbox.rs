@@ -128,6 +128,8 @@ pub(super) struct Outbox {
     looked_at: Option<Instant>,
     /// The database has another encoding than UTF-8, and what it holds can be converted.
     is_converted: bool,
+    /// So is what is read, until something comes that cannot be.
+    reads_converted: bool,
     /// The connection has the statement that reads.
     is_prepared: bool,
     refusals: Refusals,
@@ -172,6 +174,7 @@ impl Outbox {
             look_at: None,
             looked_at: None,
             is_converted: false,
+            reads_converted: false,
             is_prepared: false,
             refusals: Refusals::default(),
         })
@@ -181,7 +184,7 @@ impl Outbox {
     #[cold]
     pub(super) fn connected(&mut self, now: Instant, is_converted: bool) {
         self.state = State::Closed { at: Some(now) };
-        self.is_converted = is_converted;
+        (self.is_converted, self.reads_converted) = (is_converted, is_converted);
         (self.is_prepared, self.is_open) = (false, false);
     }
 

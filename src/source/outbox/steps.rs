@@ -184,7 +184,7 @@ impl ChannelSource {
         outbox.state = State::Reading;
         let stay_awake: &[u8] = if outbox.pace.asked(now) { b"true" } else { b"false" };
         let parameters: &[&[u8]] = &[&outbox.consumer, outbox.position.as_bytes(), stay_awake];
-        let (name, sql) = match outbox.is_converted {
+        let (name, sql) = match outbox.reads_converted {
             true => (sql::READ_CONVERTED_NAME, sql::READ_CONVERTED),
             false => (sql::READ_NAME, sql::READ),
         };
@@ -342,7 +342,7 @@ impl ChannelSource {
 
     fn page_read(&mut self, rows: Rows, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        let page = rows.and_then(|rows| Page::new(rows, &outbox.position, outbox.is_converted));
+        let page = rows.and_then(|rows| Page::new(rows, &outbox.position, outbox.reads_converted));
         let Some(page) = page.filter(Page::has_end) else {
             return self.watch_refused(Step::Read, unexpected(), now);
         };
@@ -363,9 +363,9 @@ impl ChannelSource {
                 let passes = error.sqlstate.is_some_and(|code| code.may_pass());
                 (*may_pass, *is_refused) = (*may_pass || passes, *is_refused || !passes);
             }
-            (Step::Read, _) if outbox.is_converted && has_other_characters => {
+            (Step::Read, _) if outbox.reads_converted && has_other_characters => {
                 // What has no place in UTF-8 is told as well as may be.
-                (outbox.is_converted, outbox.is_prepared) = (false, false);
+                (outbox.reads_converted, outbox.is_prepared) = (false, false);
                 outbox.state = State::Open;
                 return outbox.pace.put_off(now);
             }
