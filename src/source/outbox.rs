@@ -253,8 +253,10 @@ impl Outbox {
     /// way.
     fn know_channels(&mut self) {
         self.has_outbox |= self.tables.has_outbox();
-        self.change_channels.append(&mut self.tables.change_channels());
-        self.channels.extend(self.change_channels.iter().cloned());
+        for channel in self.tables.change_channels() {
+            self.change_channels.insert(channel.clone());
+            self.channels.insert(channel.clone());
+        }
         if self.has_outbox {
             self.channels.insert(Channel::of_name(WAKE_CHANNEL));
         }

@@ -44,20 +44,46 @@ pub(in crate::source) fn fetch(is_converted: bool) -> &'static [u8] {
 
 /// A text of the caller, as `convert_from` takes it.
 pub(in crate::source) fn in_utf8(text: &str) -> String {
-    text.bytes().fold(String::from("\\x"), |digits, byte| format!("{digits}{byte:02x}"))
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    let mut digits = String::from("\\x");
+    for byte in text.bytes() {
+        digits.push(digit(byte >> 4));
+        digits.push(digit(byte & 15));
+    }
+    digits
 }
 
 /// The bytes that were written in hexadecimal digits.
 pub(in crate::source) fn from_hex(digits: &[u8]) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or_default() as u8;
-    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        bytes.push(digit(pair[0]) << 4 | digit(pair[1]));
+    }
+    bytes
 }
 
 /// A list as PostgreSQL writes arrays; nothing for an empty one.
 pub(in crate::source) fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let list = texts.map(quoted).collect::<Vec<_>>().join(",");
-    if list.is_empty() { list } else { format!("{{{list}}}") }
+    let mut list = String::new();
+    for text in texts {
+        list.push_str(if list.is_empty() { "{\"" } else { ",\"" });
+        add_escaped(&mut list, text);
+        list.push('"');
+    }
+    if !list.is_empty() {
+        list.push('}');
+    }
+    list
+}
+
+fn add_escaped(list: &mut String, text: &str) {
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            list.push('\\');
+        }
+        list.push(character);
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::pq::QueryResult;
 use crate::source::WAKE_CHANNEL;
-use std::collections::BTreeSet;
 
 /// How the changes of a table come, if they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,12 +110,11 @@ impl Tables {
     }
 
     /// The channels that bring changes.
-    pub(super) fn change_channels(&self) -> BTreeSet<Channel> {
-        let channel = |table: &Table| match &table.way {
-            Way::Notify(channel) => Some(channel.clone()),
+    pub(super) fn change_channels(&self) -> impl Iterator<Item = &Channel> {
+        self.0.iter().filter_map(|table| match &table.way {
+            Way::Notify(channel) => Some(channel),
             _ => None,
-        };
-        self.0.iter().filter_map(channel).collect()
+        })
     }
 }
 
