@@ -173,8 +173,8 @@ impl EventLoop {
         }
     }
 
-    /// The first half of [`next`](Self::next), for a caller that makes a flat event of it with none of Rust's in
-    /// between: `next_of_any` is the other half. That the loop is not forked is for that caller to know.
+    /// The first half of [`next`](Self::next), for a caller that makes a flat event of it with none of Rust's
+    /// in between: `next_of_any` is the other half. That the loop is not forked is for that caller to know.
     #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn next_of_stream(&mut self) -> Option<Notification<'_>> {
