@@ -104,26 +104,26 @@ fn one_reader_awake_does_not_silence_another_and_no_reader_needs_no_bell() {
     let (mut events, _session) = listening(&conninfo, &["pgwake"]);
     let mut awake = Reader::open(&conninfo, "awake");
     let look = format!("SELECT body FROM pgwake.read('awake', '{}', true)", awake.position());
-    let bell = "SELECT pg_sequence_last_value('pgwake.bell')";
+    let bell = "SELECT pgwake.is_bell_on()";
     awake.sql.run(&look);
-    assert_eq!(sql.value(bell), "0");
+    assert_eq!(sql.value(bell), "f");
     let asleep = Reader::open(&conninfo, "asleep");
     awake.sql.run(&look);
     sql.run("INSERT INTO t VALUES (1)");
     assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
     drop(asleep);
     let started = Instant::now();
-    while sql.value(bell) != "0" {
+    while sql.value(bell) != "f" {
         assert!(started.elapsed() < PATIENCE, "alone again, it is left alone");
         awake.sql.run(&look);
     }
     awake.sql.run(&look.replace("true", "false"));
-    assert_eq!(sql.value(bell), "1");
+    assert_eq!(sql.value(bell), "t");
     drop(awake);
     for id in 2.. {
         assert!(started.elapsed() < PATIENCE, "who writes and finds no reader turns the bell off");
         sql.run(&format!("INSERT INTO t VALUES ({id})"));
-        if sql.value(bell) == "0" {
+        if sql.value(bell) == "f" {
             break;
         }
     }

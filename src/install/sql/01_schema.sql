@@ -21,14 +21,11 @@ COMMENT ON SCHEMA pgwake IS 'pgwake, version 1';
 -- and the id is drawn in between, so the ids of one row's changes are in their order.
 CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_id;
 
--- Which of the three tables is written: this number modulo 3. A sequence, because it must be read without a
--- query, and because its change must be seen at once.
-CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_turn MINVALUE 0;
-SELECT pg_catalog.setval('pgwake.outbox_turn', 0)
-  WHERE pg_catalog.pg_sequence_last_value('pgwake.outbox_turn'::regclass) IS NULL;
-
--- 1: a reader may sleep, so writers ring; 0: nobody reads, or who does is awake. See 02_wake.sql.
-CREATE SEQUENCE IF NOT EXISTS pgwake.bell MINVALUE 0;
+-- What a writer must know, in one number: see 02_wake.sql. A sequence, because it must be read without a query,
+-- and because its change must be seen at once.
+CREATE SEQUENCE IF NOT EXISTS pgwake.state MINVALUE 0;
+SELECT pg_catalog.setval('pgwake.state', 0)
+  WHERE pg_catalog.pg_sequence_last_value('pgwake.state'::regclass) IS NULL;
 
 -- Statements whose rows could not be converted (told without values), and what did not fit into a NOTIFY.
 CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;

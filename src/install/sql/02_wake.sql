@@ -2,8 +2,8 @@
 --
 -- The advisory locks of class 1885828971 ("pgwk"), key 1: whoever has it rings; the others need not, and do
 -- not queue for the lock that NOTIFY takes until the commit is done. Key 2: held in share mode by every
--- reader, so that nobody rings when there is none. Key 3: whoever turns `pgwake.bell` on or off. Key 1000 +
--- id: a consumer.
+-- reader, so that nobody rings when there is none. Key 3: whoever changes `pgwake.state`. Key 1000 + id: a
+-- consumer.
 --
 -- A trigger on the outbox itself would cost every writer a tenth of all that pgwake costs it, to find that
 -- nobody sleeps. So a writer looks at the bell when it has a lock on the outbox, and only if it is on puts a
@@ -17,15 +17,32 @@ BEGIN
   RETURN NULL;
 END $pgwake$;
 
--- What a function of ours does after it wrote to the outbox, as text. One transaction in 8192 comes to keep
--- house.
-CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql STABLE
+-- The state is 2^60 * the number of the table being written + a mask, which is what is cheapest to ask: a
+-- transaction whose number has none of the mask's bits puts a row here. 0, the bell is on: that is each of
+-- them. 8191, it is off, for nobody reads, or who does is awake: one in 8192 comes to keep house.
+CREATE OR REPLACE FUNCTION pgwake.turn() RETURNS int LANGUAGE sql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format($body$
-  IF pg_catalog.pg_sequence_last_value(%s) OPERATOR(pg_catalog.=) 1
-     OR pg_catalog.mod(pg_catalog.txid_current(), 8192) OPERATOR(pg_catalog.=) 0 THEN
+  SELECT (pg_sequence_last_value('pgwake.state'::regclass) >> 60)::int
+$pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.is_bell_on() RETURNS bool LANGUAGE sql VOLATILE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT pg_sequence_last_value('pgwake.state'::regclass) & 8191 = 0
+$pgwake$;
+
+-- For whoever has key 3.
+CREATE OR REPLACE FUNCTION pgwake.set_state(turn int, is_bell_on bool) RETURNS void LANGUAGE sql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT setval('pgwake.state', (turn::bigint << 60) + CASE WHEN is_bell_on THEN 0 ELSE 8191 END)
+$pgwake$;
+
+-- What a function of ours does after it wrote to the outbox, as text.
+CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT $body$
+  IF pg_catalog.int8and(pg_catalog.txid_current(), state) OPERATOR(pg_catalog.=) 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;
-  END IF;$body$, 'pgwake.bell'::regclass::oid)
+  END IF;$body$
 $pgwake$;
 
 -- Readers keep house; where there are none, writers do, now and then.
@@ -44,7 +61,9 @@ BEGIN
     PERFORM pgwake.ring('pgwake', '');
   ELSE
     -- A reader that opens now waits for this lock, and turns the bell on after that.
-    PERFORM setval('pgwake.bell', 0);
+    IF pg_try_advisory_xact_lock(1885828971, 3) THEN
+      PERFORM pgwake.set_state(pgwake.turn(), false);
+    END IF;
   END IF;
   IF is_due THEN
     PERFORM pgwake.rotate_quietly();

@@ -89,14 +89,14 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.into_the_outbox(rows text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format($body$
-  turn := pg_catalog.mod(pg_catalog.pg_sequence_last_value(%1$s), 3);
-  IF turn OPERATOR(pg_catalog.=) 0 THEN
+  state := pg_catalog.pg_sequence_last_value(%1$s);
+  IF state OPERATOR(pg_catalog.<) 1152921504606846976 THEN
     INSERT INTO pgwake.outbox_0 (watch, op, part, changes) %2$s;
-  ELSIF turn OPERATOR(pg_catalog.=) 1 THEN
+  ELSIF state OPERATOR(pg_catalog.<) 2305843009213693952 THEN
     INSERT INTO pgwake.outbox_1 (watch, op, part, changes) %2$s;
   ELSE
     INSERT INTO pgwake.outbox_2 (watch, op, part, changes) %2$s;
-  END IF;$body$, 'pgwake.outbox_turn'::regclass::oid, rows)
+  END IF;$body$, 'pgwake.state'::regclass::oid, rows)
 $pgwake$;
 
 -- What a trigger function does with `changes`, without calls that cost: this is the hot path.
@@ -219,7 +219,7 @@ AS %L$body$, pgwake.function_for(w, op),
     format($body$
 #variable_conflict use_column
 DECLARE
-  turn pg_catalog.int8;
+  state pg_catalog.int8;
 BEGIN%s%s
   RETURN %s;
 END $body$, pgwake.fast_path(w, op), body, result));

@@ -5,13 +5,14 @@ CREATE OR REPLACE FUNCTION pgwake.append(watch int, op "char", part oid, changes
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   row_id bigint := nextval('pgwake.outbox_id');
+  state bigint := pg_sequence_last_value('pgwake.state'::regclass);
 BEGIN
-  CASE pg_sequence_last_value('pgwake.outbox_turn'::regclass) % 3
+  CASE state >> 60
     WHEN 0 THEN INSERT INTO pgwake.outbox_0 VALUES (row_id, DEFAULT, watch, op, part, changes);
     WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (row_id, DEFAULT, watch, op, part, changes);
     ELSE INSERT INTO pgwake.outbox_2 VALUES (row_id, DEFAULT, watch, op, part, changes);
   END CASE;
-  IF pg_sequence_last_value('pgwake.bell'::regclass) = 1 OR mod(txid_current(), 8192) = 0 THEN
+  IF txid_current() & state = 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;
   END IF;
   RETURN row_id;

@@ -36,17 +36,17 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop the other one, or take another name.';
   END IF;
   PERFORM pg_advisory_lock_shared(1885828971, 2);
-  PERFORM pg_advisory_xact_lock(1885828971, 3), setval('pgwake.bell', 1);
+  PERFORM pg_advisory_xact_lock(1885828971, 3);
+  PERFORM pgwake.set_state(pgwake.turn(), true);
 END $pgwake$;
 
 -- A single reader that is awake looks by itself and turns the bell off: nobody pays for a NOTIFY. Any other
 -- has it on before it looks for the last time.
 CREATE OR REPLACE FUNCTION pgwake.turn_bell(stay_awake bool) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-DECLARE
-  bell bigint := CASE WHEN stay_awake THEN 0 ELSE 1 END;
 BEGIN
-  IF pg_sequence_last_value('pgwake.bell') = bell THEN
+  -- Without a function of ours: this is asked at each call.
+  IF (pg_sequence_last_value('pgwake.state'::regclass) & 8191 = 0) <> (stay_awake IS TRUE) THEN
     RETURN;
   END IF;
   -- Whoever opens turns it on under this lock, and has been counted by then or turns it on later.
@@ -55,7 +55,7 @@ BEGIN
       SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885828971 AND objid = 2
         AND mode = 'ShareLock'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 2) l) = 1 THEN
-    PERFORM setval('pgwake.bell', bell);
+    PERFORM pgwake.set_state(pgwake.turn(), stay_awake IS NOT TRUE);
   END IF;
 END $pgwake$;
 

@@ -41,8 +41,8 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.turn_outbox() RETURNS text LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
-  turn bigint := pg_sequence_last_value('pgwake.outbox_turn'::regclass);
-  box regclass := 'pgwake.outbox_' || turn % 3;
+  turn int := pgwake.turn();
+  box regclass := 'pgwake.outbox_' || turn;
   next regclass := 'pgwake.outbox_' || (turn + 1) % 3;
   total bigint := pg_total_relation_size('pgwake.outbox_0') + pg_total_relation_size('pgwake.outbox_1')
     + pg_total_relation_size('pgwake.outbox_2');
@@ -69,11 +69,15 @@ BEGIN
     ELSIF lost IS NULL AND pgwake.is_unread(next) THEN
       RETURN 'unread';
     END IF;
+    -- Another may have turned to that table meanwhile.
+    IF NOT pg_try_advisory_xact_lock(1885828971, 3) OR pgwake.turn() <> turn THEN
+      RETURN 'busy';
+    END IF;
     EXECUTE format('TRUNCATE %s', next);
   EXCEPTION WHEN lock_not_available OR object_in_use THEN
     RETURN 'busy';
   END;
-  PERFORM setval('pgwake.outbox_turn', turn + 1);
+  PERFORM pgwake.set_state((turn + 1) % 3, pgwake.is_bell_on());
   IF lost IS NOT NULL THEN
     PERFORM pgwake.append(0, '!', NULL, ARRAY[lost::text]);
     RETURN 'dropped';

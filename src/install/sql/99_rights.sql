@@ -6,3 +6,6 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 
 SELECT pgwake.make_event_triggers();
 SELECT pgwake.rebuild();
+
+-- Triggers made by an earlier version asked these.
+DROP SEQUENCE IF EXISTS pgwake.outbox_turn, pgwake.bell;
