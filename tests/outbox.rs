@@ -252,8 +252,8 @@ fn an_altered_table_is_followed_and_never_fails_its_writer() {
 fn keys_of_every_kind_are_told_by_the_fast_path_and_by_the_slow_one() {
     let (conninfo, mut sql) = database("");
     sql.run(
-        "CREATE TABLE t (size bigint, part text, change uuid, turn timestamptz, keys numeric, flag bool,
-           PRIMARY KEY (size, part, change, turn, keys, flag), v int); SELECT pgwake.watch_table('t')",
+        "CREATE TABLE t (size bigint, part text, change uuid, state timestamptz, keys numeric, flag bool,
+           PRIMARY KEY (size, part, change, state, keys, flag), v int); SELECT pgwake.watch_table('t')",
     );
     let mut reader = Reader::open(&conninfo, "a");
     sql.run("SET DateStyle = 'German'; SET TimeZone = 'Asia/Tokyo'");
@@ -272,7 +272,7 @@ fn keys_of_every_kind_are_told_by_the_fast_path_and_by_the_slow_one() {
         let rows = format!("({row}), ({})", row.replace("1.50", "2"));
         sql.run(&format!("INSERT INTO t VALUES {rows}; UPDATE t SET v = 3; DELETE FROM t"));
         let key = |keys: &str| {
-            json!({"size": size_json, "part": "a\"é", "change": uuid, "turn": "2026-01-01 10:00:00+00",
+            json!({"size": size_json, "part": "a\"é", "change": uuid, "state": "2026-01-01 10:00:00+00",
                 "keys": keys, "flag": false})
         };
         let changes = reader.all();

@@ -16,13 +16,13 @@ END $pgwake$;
 CREATE SCHEMA IF NOT EXISTS pgwake;
 COMMENT ON SCHEMA pgwake IS 'pgwake, version 1';
 
--- Each row of an outbox table is what one statement did to one table: `changes` holds one text per changed
--- row, the inside of a JSON object. The primary order is `id`: a row is locked from its change to the commit,
--- and the id is drawn in between, so the ids of one row's changes are in their order.
+-- Each row of an outbox table is what one statement did to one table. The primary order is `id`: a row is
+-- locked from its change to the commit, and the id is drawn in between, so the ids of one row's changes are
+-- in their order.
 CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_id;
 
--- What a writer must know, in one number: see 02_wake.sql. A sequence, because it must be read without a query,
--- and because its change must be seen at once.
+-- What a writer must know, in one number: see 02_wake.sql. A sequence, because it must be read without a
+-- query, and because its change must be seen at once.
 CREATE SEQUENCE IF NOT EXISTS pgwake.state MINVALUE 0;
 SELECT pg_catalog.setval('pgwake.state', 0)
   WHERE pg_catalog.pg_sequence_last_value('pgwake.state'::regclass) IS NULL;
@@ -31,16 +31,55 @@ SELECT pg_catalog.setval('pgwake.state', 0)
 CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;
 CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;
 
+-- An earlier version's outbox has other columns: its rows are moved. Whoever writes to a watched table is
+-- waited for before anything is renamed, since he will want the outbox next.
+DO $pgwake$
+DECLARE
+  watched regclass;
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'part'
+      AND attrelid = pg_catalog.to_regclass('pgwake.outbox_0')) THEN
+    FOR watched IN SELECT DISTINCT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        WHERE p.pronamespace = 'pgwake'::regnamespace AND p.proname ~ '^change_' AND c.relkind IN ('r', 'p')
+        ORDER BY 1 LOOP
+      EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', watched);
+    END LOOP;
+    FOR box IN 0..2 LOOP
+      EXECUTE format('LOCK TABLE pgwake.outbox_%s IN ACCESS EXCLUSIVE MODE', box);
+      EXECUTE format('ALTER TABLE pgwake.outbox_%1$s RENAME TO earlier_%1$s', box);
+      EXECUTE format('DROP INDEX pgwake.outbox_%1$s_xid, pgwake.outbox_%1$s_id', box);
+    END LOOP;
+  END IF;
+END $pgwake$;
+
+-- `what` is the watch's id * 128 + the code of a letter: i u d t, ! lost rows; in capitals: only fetched by
+-- its id. `changes` is one text, since an array costs the writer more, with separators that no JSON holds:
+--   the inside of a JSON object for each changed row, \x1e between them; or
+--   the beginning of a key, \x1d, what follows in each row's key, \x1e between them, and after an UPDATE
+--   another \x1d and the same for the keys before, which the reader compares.
+-- It begins with an oid and \x1c where a partition or child was changed that is not the table watched.
 CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
   id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
   xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-  watch int NOT NULL,
-  op "char" NOT NULL,             -- i u d t, ! lost rows; in capitals: only fetched by its id
-  part oid,                       -- the partition or child that was changed, if it is not the table watched
-  changes text[] NOT NULL
+  what bigint NOT NULL,
+  changes text NOT NULL
 );
 CREATE TABLE IF NOT EXISTS pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
 CREATE TABLE IF NOT EXISTS pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+
+DO $pgwake$
+BEGIN
+  FOR box IN 0..2 LOOP
+    IF pg_catalog.to_regclass('pgwake.earlier_' || box) IS NOT NULL THEN
+      EXECUTE format('INSERT INTO pgwake.outbox_%1$s SELECT id, xid, watch::bigint * 128 + ascii(op::text),'
+        || ' concat(CASE WHEN part IS NOT NULL THEN concat(part, E''\x1c'') END,'
+        || ' array_to_string(changes, E''\x1e'')) FROM pgwake.earlier_%1$s', box);
+      EXECUTE format('DROP TABLE pgwake.earlier_%s', box);
+    END IF;
+  END LOOP;
+END $pgwake$;
+
 CREATE INDEX IF NOT EXISTS outbox_0_xid ON pgwake.outbox_0 (xid);
 CREATE INDEX IF NOT EXISTS outbox_1_xid ON pgwake.outbox_1 (xid);
 CREATE INDEX IF NOT EXISTS outbox_2_xid ON pgwake.outbox_2 (xid);
@@ -104,6 +143,9 @@ CREATE TABLE IF NOT EXISTS pgwake.setting (
 INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824), ('late_seconds', 60),
     ('slot_bytes', 1073741824)
   ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION pgwake.what(watch int, op text) RETURNS bigint LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS 'SELECT watch::bigint * 128 + ascii(op)';
 
 CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS 'SELECT 1';

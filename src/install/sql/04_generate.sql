@@ -91,11 +91,11 @@ CREATE OR REPLACE FUNCTION pgwake.into_the_outbox(rows text) RETURNS text LANGUA
   SELECT format($body$
   state := pg_catalog.pg_sequence_last_value(%1$s);
   IF state OPERATOR(pg_catalog.<) 1152921504606846976 THEN
-    INSERT INTO pgwake.outbox_0 (watch, op, part, changes) %2$s;
+    INSERT INTO pgwake.outbox_0 (what, changes) %2$s;
   ELSIF state OPERATOR(pg_catalog.<) 2305843009213693952 THEN
-    INSERT INTO pgwake.outbox_1 (watch, op, part, changes) %2$s;
+    INSERT INTO pgwake.outbox_1 (what, changes) %2$s;
   ELSE
-    INSERT INTO pgwake.outbox_2 (watch, op, part, changes) %2$s;
+    INSERT INTO pgwake.outbox_2 (what, changes) %2$s;
   END IF;$body$, 'pgwake.state'::regclass::oid, rows)
 $pgwake$;
 
@@ -104,7 +104,11 @@ CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS te
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE
     WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN
-      pgwake.into_the_outbox(format('VALUES (%s, %L, part, changes)', w.id, left(op, 1)))
+      pgwake.into_the_outbox(format('VALUES (%s, %s)', pgwake.what(w.id, op), CASE
+        WHEN w.mode = 'statement' AND op <> 'truncate' THEN
+          'pg_catalog.array_to_string(changes, E''\x1e'')'
+        ELSE 'pg_catalog.concat(CASE WHEN part IS NOT NULL THEN pg_catalog.concat(part,'
+          || ' E''\x1c''::pg_catalog.text) END, pg_catalog.array_to_string(changes, E''\x1e''))' END))
         || pgwake.pull_rope()
     WHEN w.payload <> 'wake' AND w.transport = 'wal' THEN format($body$
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s);$body$,

@@ -39,28 +39,41 @@ CREATE OR REPLACE FUNCTION pgwake.is_expected(typ oid, ref text) RETURNS text LA
   FROM (SELECT pgwake.base_type(typ) AS base) b
 $pgwake$;
 
--- `FROM` and all that follows, for a statement that changed one row: `r.change` is its text. NULL where there
--- is no fast path.
-CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
+-- `FROM` and all that follows, for a statement that changed one row, and what to select: `change` is JSON,
+-- `parts` what the outbox takes, where the reader does the rest. NULL where there is no fast path.
+CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text, OUT source text, OUT change text,
+    OUT parts text) LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('FROM (SELECT %s) f,'
-      || ' LATERAL (SELECT %s AS is_expected, pg_catalog.concat(''"key":{''::pg_catalog.text, %s,'
-      || ' ''}''::pg_catalog.text) AS change, ROW(%s) AS key FROM %s) r%s'
-      || ' WHERE r.is_expected AND NOT EXISTS (SELECT FROM %5$s OFFSET 1)',
+  SELECT format('FROM (SELECT %s) f, LATERAL (SELECT %s AS is_expected, %s FROM %s) n%s'
+      || ' WHERE CASE WHEN n.is_expected%s THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END',
     string_agg(format('NULL::pg_catalog.pg_node_tree AS %I', attname), ', ' ORDER BY num),
     string_agg(pgwake.is_expected(atttypid, quote_ident(attname)), ' AND ' ORDER BY num),
-    string_agg(format('%L::pg_catalog.text, %s', comma || json_name || ':',
-      pgwake.any_expression(atttypid, quote_ident(attname))), ', ' ORDER BY num),
-    string_agg(quote_ident(attname), ', ' ORDER BY num),
+    string_agg(format('%I AS %I', attname, alias), ', ' ORDER BY num),
     CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END,
-    CASE op WHEN 'update' THEN format(', LATERAL (SELECT ROW(%s) AS key FROM pgwake_old) o',
-      string_agg(quote_ident(attname), ', ' ORDER BY num)) ELSE '' END)
-    || CASE op WHEN 'update' THEN ' AND pg_catalog.record_image_eq(r.key, o.key)' ELSE '' END
+    CASE op WHEN 'update' THEN format(', LATERAL (SELECT %s FROM pgwake_old) o',
+      string_agg(format('%I AS %I', attname, alias), ', ' ORDER BY num)) ELSE '' END,
+    CASE WHEN op = 'update' AND w.transport <> 'outbox' THEN
+      format(' AND pg_catalog.record_image_eq(ROW(%s), ROW(%s))',
+        string_agg(format('n.%I', alias), ', ' ORDER BY num),
+        string_agg(format('o.%I', alias), ', ' ORDER BY num)) ELSE '' END),
+    format('pg_catalog.concat(''"key":{''::pg_catalog.text, %s, ''}''::pg_catalog.text)',
+      string_agg(format('%L::pg_catalog.text, %s', comma || json_name || ':', new_value), ', ' ORDER BY num)),
+    format('pg_catalog.concat(%L::pg_catalog.text, %s%s)',
+      concat('{', max(json_name) FILTER (WHERE comma = ''), ':', chr(29)),
+      string_agg(format('%s%s', rest, new_value), ', ' ORDER BY num),
+      CASE op WHEN 'update' THEN
+        ', E''\x1d''::pg_catalog.text, ' || string_agg(format('%s%s', rest, old_value), ', ' ORDER BY num)
+        ELSE '' END)
   FROM (
-    SELECT c.num, a.attname, a.atttypid, c.json_name,
-      CASE WHEN row_number() OVER (ORDER BY c.num) > 1 THEN ',' ELSE '' END AS comma
-    FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
-    WHERE c.in_key) k
+    SELECT c.*,
+      CASE comma WHEN '' THEN '' ELSE format('%L::pg_catalog.text, ', comma || json_name || ':') END AS rest,
+      pgwake.any_expression(atttypid, 'n.' || alias) AS new_value,
+      pgwake.any_expression(atttypid, 'o.' || alias) AS old_value
+    FROM (
+      SELECT c.num, a.attname, a.atttypid, c.json_name, 'pgwake_' || c.num AS alias,
+        CASE WHEN row_number() OVER (ORDER BY c.num) > 1 THEN ',' ELSE '' END AS comma
+      FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
+      WHERE c.in_key) c) k
   WHERE w.mode = 'statement' AND w.payload = 'key' AND w.when_changed IS NULL AND op <> 'truncate'
   HAVING bool_and(pgwake.always_converts(atttypid))
 $pgwake$;
@@ -71,9 +84,9 @@ CREATE OR REPLACE FUNCTION pgwake.fast_path(w pgwake.watched, op text) RETURNS t
   SELECT CASE
     WHEN w.transport = 'wal' THEN format('
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s) %s;', 'pgwake:' || coalesce(w.channel, 'pgwake'),
-      pgwake.message_expression(w, op, NULL, 'r.change'), source)
+      pgwake.message_expression(w, op, NULL, change), source)
     WHEN w.transport = 'outbox' AND w.channel IS NULL THEN
-      pgwake.into_the_outbox(format('SELECT %s, %L, NULL, ARRAY[r.change] %s', w.id, left(op, 1), source))
+      pgwake.into_the_outbox(format('SELECT %s, %s %s', pgwake.what(w.id, op), parts, source))
     END || format('
   -- Two conditions: one that holds a query is as expensive as a query.
   IF FOUND THEN%s
@@ -82,5 +95,5 @@ CREATE OR REPLACE FUNCTION pgwake.fast_path(w pgwake.watched, op text) RETURNS t
     RETURN NULL;
   END IF;', CASE w.transport WHEN 'outbox' THEN pgwake.pull_rope() ELSE '' END,
     CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END)
-  FROM pgwake.one_row(w, op) AS s (source) WHERE source IS NOT NULL
+  FROM pgwake.one_row(w, op) AS s WHERE source IS NOT NULL
 $pgwake$;

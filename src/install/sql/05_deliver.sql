@@ -6,11 +6,14 @@ CREATE OR REPLACE FUNCTION pgwake.append(watch int, op "char", part oid, changes
 DECLARE
   row_id bigint := nextval('pgwake.outbox_id');
   state bigint := pg_sequence_last_value('pgwake.state'::regclass);
+  what bigint := pgwake.what(watch, op::text);
+  body text := concat(CASE WHEN part IS NOT NULL THEN concat(part, E'\x1c') END,
+    array_to_string(changes, E'\x1e'));
 BEGIN
   CASE state >> 60
-    WHEN 0 THEN INSERT INTO pgwake.outbox_0 VALUES (row_id, DEFAULT, watch, op, part, changes);
-    WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (row_id, DEFAULT, watch, op, part, changes);
-    ELSE INSERT INTO pgwake.outbox_2 VALUES (row_id, DEFAULT, watch, op, part, changes);
+    WHEN 0 THEN INSERT INTO pgwake.outbox_0 VALUES (row_id, DEFAULT, what, body);
+    WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (row_id, DEFAULT, what, body);
+    ELSE INSERT INTO pgwake.outbox_2 VALUES (row_id, DEFAULT, what, body);
   END CASE;
   IF txid_current() & state = 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;

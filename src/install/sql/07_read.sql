@@ -98,6 +98,12 @@ DECLARE
   rows_read int := 0;
   bytes_read bigint := 0;
   place bigint;
+  op text;
+  part oid;
+  parts text[];
+  opening text;
+  changes text[];
+  keys text[];
   change text;
   -- The beginnings of changes, by table, operation and partition: to make one takes longer than all the rest.
   heads jsonb := '{}';
@@ -152,38 +158,53 @@ BEGIN
     LOOP
       FETCH rows INTO o;
       EXIT WHEN NOT FOUND;
+      -- In place: a function would take as long as all the rest. No change and no key begins with a digit.
+      part := CASE WHEN ascii(o.changes) BETWEEN 48 AND 57 THEN split_part(o.changes, E'\x1c', 1)::oid END;
+      parts := string_to_array(o.changes, E'\x1d');
+      opening := CASE WHEN cardinality(parts) > 1 THEN parts[1] END;
+      changes := string_to_array(CASE WHEN opening IS NOT NULL THEN parts[2]
+        WHEN part IS NOT NULL THEN split_part(o.changes, E'\x1c', 2) ELSE o.changes END, E'\x1e');
+      IF changes = '{}' THEN
+        changes := ARRAY[''];
+      END IF;
       -- The page before may have ended with this one.
-      CONTINUE WHEN o.id * 4096 + cardinality(o.changes) - 1 <= last;
+      CONTINUE WHEN o.id * 4096 + cardinality(changes) - 1 <= last;
       IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
         is_full := true;
         EXIT;
       END IF;
       rows_read := rows_read + 1;
-      IF o.op = '!' THEN
-        IF o.id * 4096 > last AND (o.changes[1]::json ->> consumer) IS NOT NULL THEN
-          RETURN QUERY SELECT 'gap', o.id * 4096, o.changes[1]::json ->> consumer;
+      op := chr((o.what % 128)::int);
+      IF op = '!' THEN
+        IF o.id * 4096 > last AND (o.changes::json ->> consumer) IS NOT NULL THEN
+          RETURN QUERY SELECT 'gap', o.id * 4096, o.changes::json ->> consumer;
         END IF;
         last := greatest(last, o.id * 4096);
         CONTINUE;
       END IF;
-      IF w.id IS DISTINCT FROM o.watch THEN
-        SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.watch;
+      IF w.id IS DISTINCT FROM o.what / 128 THEN
+        SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.what / 128;
       END IF;
-      IF o.op = lower(o.op::text) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
-        head_key := concat_ws(' ', o.watch, o.op, o.part);
+      IF op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
+        keys := string_to_array(parts[3], E'\x1e');
+        head_key := concat_ws(' ', o.what, part);
         head := heads ->> head_key;
         IF head IS NULL THEN
-          head := pgwake.change_head(w, o.op, o.part);
+          head := pgwake.change_head(w, op::"char", part);
           heads := heads || jsonb_build_object(head_key, head);
         END IF;
-        FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(o.changes) - 1 LOOP
+        FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(changes) - 1 LOOP
           IF bytes_read >= bytes_max THEN
             is_full := true;
             EXIT;
           END IF;
           kind := 'change';
           number := o.id * 4096 + place;
-          change := o.changes[place + 1];
+          change := changes[place + 1];
+          IF opening IS NOT NULL THEN
+            change := concat('"key":', opening, change, '}', CASE WHEN keys[place + 1] <> change THEN
+              concat(',"old":', opening, keys[place + 1], '}') END);
+          END IF;
           IF octet_length(change) > largest THEN
             change := format('"oversize":%s', octet_length(change));
           END IF;
@@ -195,7 +216,7 @@ BEGIN
         END LOOP;
         EXIT WHEN is_full;
       END IF;
-      last := greatest(last, o.id * 4096 + cardinality(o.changes) - 1);
+      last := greatest(last, o.id * 4096 + cardinality(changes) - 1);
     END LOOP;
     CLOSE rows;
     EXIT WHEN is_checked OR NOT is_new OR rows_read > 0;
@@ -232,12 +253,17 @@ $pgwake$;
 DROP FUNCTION IF EXISTS pgwake.fetch(bigint);
 CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint, bytes_max int DEFAULT NULL) RETURNS SETOF text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT CASE o.watch WHEN 0 THEN u.c ELSE pgwake.change_json(w, o.op, o.part,
+  SELECT CASE o.what / 128 WHEN 0 THEN u.c
+    ELSE pgwake.change_json(w, chr((o.what % 128)::int)::"char", p.part,
     CASE WHEN octet_length(u.c) > bytes_max THEN format('"oversize":%s', octet_length(u.c)) ELSE u.c END,
     o.xid, o.id * 4096 + u.i - 1, 'outbox') END
   FROM (SELECT * FROM pgwake.outbox_0 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_1 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_2 WHERE id = reference) o
-    LEFT JOIN pgwake.watched w ON w.id = o.watch, unnest(o.changes) WITH ORDINALITY u (c, i)
+    LEFT JOIN pgwake.watched w ON w.id = o.what / 128,
+    LATERAL (SELECT CASE WHEN ascii(o.changes) BETWEEN 48 AND 57
+      THEN split_part(o.changes, E'\x1c', 1)::oid END AS part) p,
+    string_to_table(CASE WHEN p.part IS NULL THEN o.changes ELSE split_part(o.changes, E'\x1c', 2) END,
+      E'\x1e') WITH ORDINALITY u (c, i)
   ORDER BY u.i
 $pgwake$;
