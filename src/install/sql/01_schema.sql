@@ -31,22 +31,25 @@ SELECT pg_catalog.setval('pgwake.state', 0)
 CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;
 CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;
 
--- An earlier version's outbox has other columns: its rows are moved. Whoever writes to a watched table is
--- waited for before anything is renamed, since he will want the outbox next.
+-- A writer locks his table first and the outbox next: in this order nobody waits for the other.
 DO $pgwake$
 DECLARE
   watched regclass;
 BEGIN
+  FOR watched IN SELECT DISTINCT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
+      JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+      WHERE p.pronamespace = pg_catalog.to_regnamespace('pgwake') AND p.proname ~ '^change_'
+        AND c.relkind IN ('r', 'p') ORDER BY 1 LOOP
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', watched);
+  END LOOP;
+END $pgwake$;
+
+-- An earlier version's outbox has other columns: its rows are moved.
+DO $pgwake$
+BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'part'
       AND attrelid = pg_catalog.to_regclass('pgwake.outbox_0')) THEN
-    FOR watched IN SELECT DISTINCT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
-        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-        WHERE p.pronamespace = 'pgwake'::regnamespace AND p.proname ~ '^change_' AND c.relkind IN ('r', 'p')
-        ORDER BY 1 LOOP
-      EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', watched);
-    END LOOP;
     FOR box IN 0..2 LOOP
-      EXECUTE format('LOCK TABLE pgwake.outbox_%s IN ACCESS EXCLUSIVE MODE', box);
       EXECUTE format('ALTER TABLE pgwake.outbox_%1$s RENAME TO earlier_%1$s', box);
       EXECUTE format('DROP INDEX pgwake.outbox_%1$s_xid, pgwake.outbox_%1$s_id', box);
     END LOOP;

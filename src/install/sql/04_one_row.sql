@@ -41,6 +41,7 @@ $pgwake$;
 
 -- `FROM` and all that follows, for a statement that changed one row, and what to select: `change` is JSON,
 -- `parts` what the outbox takes, where the reader does the rest. NULL where there is no fast path.
+DROP FUNCTION IF EXISTS pgwake.one_row(pgwake.watched, text);
 CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text, OUT source text, OUT change text,
     OUT parts text) LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
