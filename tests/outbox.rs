@@ -284,6 +284,39 @@ fn keys_of_every_kind_are_told_by_the_fast_path_and_by_the_slow_one() {
 }
 
 #[test]
+fn keys_of_many_rows_are_told_with_those_before() {
+    let (conninfo, mut sql) = database("");
+    // Characters that separate the keys of an outbox row are characters like others in a key.
+    sql.run(
+        "CREATE TABLE t (id int, \"b%s,\"\"\\\" text DEFAULT E'\\x1c\\x1d\\x1e', n int,
+           PRIMARY KEY (id, \"b%s,\"\"\\\") DEFERRABLE);
+         SELECT pgwake.watch_table('t')",
+    );
+    let key = |id: i64| json!({"id": id, "b%s,\"\\": "\u{1c}\u{1d}\u{1e}"});
+    let insert = |id| json!({"op": "insert", "table": "t", "key": key(id)});
+    let unmoved = |id| json!({"op": "update", "table": "t", "key": key(id)});
+    let moved = |id, before| json!({"op": "update", "table": "t", "key": key(id), "old": key(before)});
+    let mut reader = Reader::open(&conninfo, "a");
+    for rows in [1, 2, 3, 256, 257, 600] {
+        sql.run(&format!("INSERT INTO t SELECT generate_series(1, {rows})"));
+        assert_eq!(reader.all(), (1..=rows).map(insert).collect::<Vec<_>>());
+        sql.run("UPDATE t SET n = 1");
+        assert_eq!(reader.all(), (1..=rows).map(unmoved).collect::<Vec<_>>());
+        sql.run(&format!("UPDATE t SET id = {rows} + 1 - id"));
+        let swapped = |id| match rows + 1 - id {
+            same if same == id => unmoved(id),
+            other => moved(other, id),
+        };
+        assert_eq!(reader.all(), (1..=rows).map(swapped).collect::<Vec<_>>(), "{rows} rows");
+        sql.run("DELETE FROM t");
+        let mut deleted: Vec<_> = reader.all().iter().map(|c| c["key"]["id"].as_i64().unwrap()).collect();
+        deleted.sort_unstable();
+        assert_eq!(deleted, (1..=rows).collect::<Vec<_>>());
+    }
+    assert_eq!(sql.value("SELECT pg_sequence_last_value('pgwake.unconvertible')"), "");
+}
+
+#[test]
 fn keys_that_were_altered_behind_our_back_fail_no_writer() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TYPE pair AS (a int, b text); CREATE TABLE other (id int PRIMARY KEY)");

@@ -1,5 +1,6 @@
 -- Generates the fast path: the statement that changed one row, by far the most frequent. One INSERT, or one
--- message, made from the transition tables: no loop, no array to compare, no subtransaction.
+-- message, made from the transition tables: no loop, no array to compare, no subtransaction. For the outbox
+-- another INSERT does the same for up to 256 rows.
 --
 -- What keeps it from failing the writer after the table was altered behind our back: each column is looked
 -- up by its bare name, which is found in the row, or else in a stand-in that is NULL. A value is converted
@@ -39,62 +40,104 @@ CREATE OR REPLACE FUNCTION pgwake.is_expected(typ oid, ref text) RETURNS text LA
   FROM (SELECT pgwake.base_type(typ) AS base) b
 $pgwake$;
 
--- `FROM` and all that follows, for a statement that changed one row, and what to select: `change` is JSON,
--- `parts` what the outbox takes, where the reader does the rest. NULL where there is no fast path.
-DROP FUNCTION IF EXISTS pgwake.one_row(pgwake.watched, text);
-CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text, OUT source text, OUT change text,
-    OUT parts text) LANGUAGE sql STABLE
+-- The columns of a key, and where they go: `alias` is none that the table has.
+CREATE OR REPLACE FUNCTION pgwake.key_parts(w pgwake.watched)
+  RETURNS TABLE (num int, typ oid, col text, alias text, name text, is_expected text)
+  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT c.num, a.atttypid, quote_ident(c.col), 'pgwake_' || c.num,
+    concat(CASE WHEN row_number() OVER (ORDER BY c.num) > 1 THEN ',' END, c.json_name, ':'),
+    pgwake.is_expected(a.atttypid, quote_ident(c.col))
+  FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
+  WHERE c.in_key
+$pgwake$;
+
+-- What the outbox keeps of a row's key: all that follows its beginning.
+CREATE OR REPLACE FUNCTION pgwake.key_rest(w pgwake.watched, "row" text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT string_agg(concat(CASE WHEN name LIKE ',%' THEN format('%L::pg_catalog.text, ', name) END,
+    pgwake.any_expression(typ, format('%s.%I', "row", alias))), ', ' ORDER BY num) FROM pgwake.key_parts(w)
+$pgwake$;
+
+-- The beginning of a key.
+CREATE OR REPLACE FUNCTION pgwake.key_opening(w pgwake.watched) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('%L::pg_catalog.text', concat('{', name, chr(29))) FROM pgwake.key_parts(w)
+  WHERE name NOT LIKE ',%'
+$pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.has_fast_path(w pgwake.watched, op text) RETURNS bool LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT w.mode = 'statement' AND w.payload = 'key' AND w.when_changed IS NULL AND op <> 'truncate'
+    AND (SELECT bool_and(pgwake.always_converts(typ)) FROM pgwake.key_parts(w)) IS TRUE
+$pgwake$;
+
+-- `FROM` and all that follows, for a statement that changed one row: `n` is it, `o` what it was before an
+-- UPDATE. The outbox takes both, and the reader compares them.
+CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format('FROM (SELECT %s) f, LATERAL (SELECT %s AS is_expected, %s FROM %s) n%s'
       || ' WHERE CASE WHEN n.is_expected%s THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END',
-    string_agg(format('NULL::pg_catalog.pg_node_tree AS %I', attname), ', ' ORDER BY num),
-    string_agg(pgwake.is_expected(atttypid, quote_ident(attname)), ' AND ' ORDER BY num),
-    string_agg(format('%I AS %I', attname, alias), ', ' ORDER BY num),
+    string_agg(format('NULL::pg_catalog.pg_node_tree AS %s', col), ', ' ORDER BY num),
+    string_agg(is_expected, ' AND ' ORDER BY num), string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num),
     CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END,
     CASE op WHEN 'update' THEN format(', LATERAL (SELECT %s FROM pgwake_old) o',
-      string_agg(format('%I AS %I', attname, alias), ', ' ORDER BY num)) ELSE '' END,
+      string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num)) ELSE '' END,
     CASE WHEN op = 'update' AND w.transport <> 'outbox' THEN
       format(' AND pg_catalog.record_image_eq(ROW(%s), ROW(%s))',
-        string_agg(format('n.%I', alias), ', ' ORDER BY num),
-        string_agg(format('o.%I', alias), ', ' ORDER BY num)) ELSE '' END),
-    format('pg_catalog.concat(''"key":{''::pg_catalog.text, %s, ''}''::pg_catalog.text)',
-      string_agg(format('%L::pg_catalog.text, %s', comma || json_name || ':', new_value), ', ' ORDER BY num)),
-    format('pg_catalog.concat(%L::pg_catalog.text, %s%s)',
-      concat('{', max(json_name) FILTER (WHERE comma = ''), ':', chr(29)),
-      string_agg(format('%s%s', rest, new_value), ', ' ORDER BY num),
-      CASE op WHEN 'update' THEN
-        ', E''\x1d''::pg_catalog.text, ' || string_agg(format('%s%s', rest, old_value), ', ' ORDER BY num)
-        ELSE '' END)
-  FROM (
-    SELECT c.*,
-      CASE comma WHEN '' THEN '' ELSE format('%L::pg_catalog.text, ', comma || json_name || ':') END AS rest,
-      pgwake.any_expression(atttypid, 'n.' || alias) AS new_value,
-      pgwake.any_expression(atttypid, 'o.' || alias) AS old_value
-    FROM (
-      SELECT c.num, a.attname, a.atttypid, c.json_name, 'pgwake_' || c.num AS alias,
-        CASE WHEN row_number() OVER (ORDER BY c.num) > 1 THEN ',' ELSE '' END AS comma
-      FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
-      WHERE c.in_key) c) k
-  WHERE w.mode = 'statement' AND w.payload = 'key' AND w.when_changed IS NULL AND op <> 'truncate'
-  HAVING bool_and(pgwake.always_converts(atttypid))
+        string_agg('n.' || alias, ', ' ORDER BY num), string_agg('o.' || alias, ', ' ORDER BY num))
+      ELSE '' END)
+  FROM pgwake.key_parts(w)
+$pgwake$;
+
+-- The keys of up to 256 rows as one text, `keys`; there is one row more in `count` if there are others.
+CREATE OR REPLACE FUNCTION pgwake.keys_of(w pgwake.watched, rows text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('LATERAL (SELECT pg_catalog.bool_and(r.is_expected) AS is_expected,'
+      || ' pg_catalog.count(*) AS count, pg_catalog.string_agg(CASE WHEN r.is_expected'
+      || ' THEN pg_catalog.concat(%s) END, E''\x1e'') AS keys'
+      || ' FROM (SELECT %s AS is_expected, %s FROM %s LIMIT 257) r)', pgwake.key_rest(w, 'r'),
+    string_agg(is_expected, ' AND ' ORDER BY num),
+    string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num), rows)
+  FROM pgwake.key_parts(w)
+$pgwake$;
+
+-- The same as one_row for 2 to 256 rows.
+CREATE OR REPLACE FUNCTION pgwake.many_rows(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT format('FROM (SELECT %s) f, %s n%s WHERE n.is_expected AND n.count OPERATOR(pg_catalog.<) 257',
+    string_agg(format('NULL::pg_catalog.pg_node_tree AS %s', col), ', ' ORDER BY num),
+    pgwake.keys_of(w, CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END),
+    CASE op WHEN 'update' THEN format(', %s o', pgwake.keys_of(w, 'pgwake_old')) ELSE '' END)
+  FROM pgwake.key_parts(w)
 $pgwake$;
 
 -- The fast path of a trigger function. Statements that changed nothing end here, too.
 CREATE OR REPLACE FUNCTION pgwake.fast_path(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT CASE
+  SELECT concat(CASE
     WHEN w.transport = 'wal' THEN format('
   PERFORM pg_catalog.pg_logical_emit_message(true, %L, %s) %s;', 'pgwake:' || coalesce(w.channel, 'pgwake'),
-      pgwake.message_expression(w, op, NULL, change), source)
-    WHEN w.transport = 'outbox' AND w.channel IS NULL THEN
-      pgwake.into_the_outbox(format('SELECT %s, %s %s', pgwake.what(w.id, op), parts, source))
-    END || format('
+      pgwake.message_expression(w, op, NULL, (SELECT format('pg_catalog.concat(%s, ''}''::pg_catalog.text)',
+        string_agg(format('%L::pg_catalog.text, %s', CASE WHEN name LIKE ',%' THEN '' ELSE '"key":{' END
+          || name, pgwake.any_expression(typ, 'n.' || alias)), ', ' ORDER BY num))
+        FROM pgwake.key_parts(w))), pgwake.one_row(w, op))
+    ELSE pgwake.into_the_outbox(format('SELECT %s, pg_catalog.concat(%s, %s%s) %s', pgwake.what(w.id, op),
+      pgwake.key_opening(w), pgwake.key_rest(w, 'n'),
+      CASE op WHEN 'update' THEN ', E''\x1d''::pg_catalog.text, ' || pgwake.key_rest(w, 'o') ELSE '' END,
+      pgwake.one_row(w, op))) END, format('
   -- Two conditions: one that holds a query is as expensive as a query.
   IF FOUND THEN%s
     RETURN NULL;
   ELSIF NOT EXISTS (SELECT FROM %s) THEN
     RETURN NULL;
-  END IF;', CASE w.transport WHEN 'outbox' THEN pgwake.pull_rope() ELSE '' END,
-    CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END)
-  FROM pgwake.one_row(w, op) AS s WHERE source IS NOT NULL
+  END IF;', ended, CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END),
+    CASE w.transport WHEN 'outbox' THEN concat(
+      pgwake.into_the_outbox(format('SELECT %s, pg_catalog.concat(%s, n.keys%s) %s', pgwake.what(w.id, op),
+        pgwake.key_opening(w), CASE op WHEN 'update' THEN ', E''\x1d''::pg_catalog.text, o.keys' ELSE '' END,
+        pgwake.many_rows(w, op))), format('
+  IF FOUND THEN%s
+    RETURN NULL;
+  END IF;', ended)) END)
+  FROM (SELECT CASE w.transport WHEN 'outbox' THEN pgwake.pull_rope() ELSE '' END) AS s (ended)
+  WHERE pgwake.has_fast_path(w, op) AND (w.transport = 'wal' OR w.transport = 'outbox' AND w.channel IS NULL)
 $pgwake$;
