@@ -7,6 +7,7 @@ use common::outbox::{Reader, database};
 use common::{Sql, server};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Everything in a database that is not the server's own, as text.
 fn inventory(sql: &mut Sql) -> String {
@@ -51,6 +52,66 @@ fn installing_twice_keeps_what_is_there_and_uninstalling_leaves_nothing() {
     assert_eq!(inventory(&mut sql), before);
     sql.run("INSERT INTO users VALUES (2, 'b'); INSERT INTO parts VALUES (3)");
     sql.run(&pgwake::install::uninstall());
+}
+
+#[test]
+fn installing_again_fails_no_writer() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT generate_series(1, 4), 0;
+         SELECT pgwake.watch_table('t')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    let is_over = AtomicBool::new(false);
+    let written: u64 = std::thread::scope(|scope| {
+        let write = |id| {
+            let mut sql = Sql::connect(&conninfo);
+            let update = format!("UPDATE t SET n = n + 1 WHERE id = {id}");
+            (1..)
+                .inspect(|_| sql.run(&format!("BEGIN; {update}; {update}; COMMIT")))
+                .find(|_| is_over.load(Ordering::Relaxed))
+        };
+        let writers: Vec<_> = (1..=4).map(|id| scope.spawn(move || write(id))).collect();
+        for _ in 0..3 {
+            sql.run(&pgwake::install::install());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap().unwrap()).sum()
+    });
+    assert_eq!(reader.all_raw().len() as u64, 2 * written);
+}
+
+#[test]
+fn what_waits_in_the_outbox_of_an_earlier_version_is_told() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE t_1 PARTITION OF t DEFAULT; SELECT pgwake.watch_table('t')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    // As it was: an array, and three columns for `what` and the partition.
+    for number in 0..3 {
+        sql.run(&format!(
+            "DROP TABLE pgwake.outbox_{number};
+             CREATE TABLE pgwake.outbox_{number} (
+               id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
+               xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+               watch int NOT NULL, op \"char\" NOT NULL, part oid, changes text[] NOT NULL);
+             CREATE INDEX outbox_{number}_xid ON pgwake.outbox_{number} (xid);
+             CREATE INDEX outbox_{number}_id ON pgwake.outbox_{number} (id);
+             INSERT INTO pgwake.outbox_{number} (watch, op, part, changes)
+               SELECT id, 'i', 't_1'::regclass, ARRAY['\"key\":{{\"id\":{number}}}', '\"key\":null']
+               FROM pgwake.watched"
+        ));
+    }
+    sql.run("INSERT INTO pgwake.outbox_1 (watch, op, changes) SELECT id, 't', '{\"\"}' FROM pgwake.watched");
+    sql.run(&pgwake::install::install());
+    let insert = |key| json!({"op": "insert", "table": "t", "partition": "public.t_1", "key": key});
+    let inserts = (0..3).flat_map(|id| [insert(json!({"id": id})), insert(json!(null))]);
+    let truncate = json!({"op": "truncate", "table": "t"});
+    assert_eq!(reader.all(), inserts.chain([truncate]).collect::<Vec<_>>());
+    sql.run("INSERT INTO t VALUES (7)");
+    assert_eq!(reader.all(), [insert(json!({"id": 7}))]);
 }
 
 #[test]

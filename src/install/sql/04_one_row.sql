@@ -72,15 +72,16 @@ CREATE OR REPLACE FUNCTION pgwake.has_fast_path(w pgwake.watched, op text) RETUR
 $pgwake$;
 
 -- `FROM` and all that follows, for a statement that changed one row: `n` is it, `o` what it was before an
--- UPDATE. The outbox takes both, and the reader compares them.
+-- UPDATE. The outbox takes both, and the reader compares them. The check is one of `n` alone and the join an
+-- outer one, so that of many rows each is looked at once: in another order each would meet each.
 CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format('FROM (SELECT %s) f, LATERAL (SELECT %s AS is_expected, %s FROM %s) n%s'
-      || ' WHERE CASE WHEN n.is_expected%s THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END',
+      || ' WHERE CASE WHEN n.is_expected THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END%6$s',
     string_agg(format('NULL::pg_catalog.pg_node_tree AS %s', col), ', ' ORDER BY num),
     string_agg(is_expected, ' AND ' ORDER BY num), string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num),
     CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END,
-    CASE op WHEN 'update' THEN format(', LATERAL (SELECT %s FROM pgwake_old) o',
+    CASE op WHEN 'update' THEN format(' LEFT JOIN LATERAL (SELECT %s FROM pgwake_old) o ON true',
       string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num)) ELSE '' END,
     CASE WHEN op = 'update' AND w.transport <> 'outbox' THEN
       format(' AND pg_catalog.record_image_eq(ROW(%s), ROW(%s))',
