@@ -284,6 +284,34 @@ fn keys_of_every_kind_are_told_by_the_fast_path_and_by_the_slow_one() {
 }
 
 #[test]
+fn a_whole_number_beyond_what_json_holds_is_told_as_a_string() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id bigint PRIMARY KEY, n int); SELECT pgwake.watch_table('t')");
+    let mut reader = Reader::open(&conninfo, "a");
+    let (exact, beyond) = (9_007_199_254_740_992_i64, -9_007_199_254_740_993_i64);
+    sql.run(&format!("INSERT INTO t VALUES ({exact}); UPDATE t SET n = 1; UPDATE t SET id = {beyond}"));
+    let beyond_json = json!({"id": beyond.to_string()});
+    assert_eq!(
+        reader.all(),
+        [
+            json!({"op": "insert", "table": "t", "key": {"id": exact}}),
+            json!({"op": "update", "table": "t", "key": {"id": exact}}),
+            json!({"op": "update", "table": "t", "key": beyond_json, "old": {"id": exact}}),
+        ]
+    );
+    sql.run(&format!("INSERT INTO t VALUES ({}), (7); UPDATE t SET id = -id; DELETE FROM t", i64::MAX));
+    let changes = reader.all();
+    let keys: Vec<_> = changes.iter().map(|c| (c["key"]["id"].clone(), c["old"].clone())).collect();
+    let (most, least) = (i64::MAX.to_string(), (-i64::MAX).to_string());
+    let positive = json!((-beyond).to_string());
+    let inserted = [(json!(most), Value::Null), (json!(7), Value::Null)];
+    let moved =
+        [(positive.clone(), beyond_json), (json!(least), json!({"id": most})), (json!(-7), json!({"id": 7}))];
+    let deleted = [positive, json!(least), json!(-7)].map(|key| (key, Value::Null));
+    assert_eq!(keys, [inserted.to_vec(), moved.to_vec(), deleted.to_vec()].concat());
+}
+
+#[test]
 fn keys_of_many_rows_are_told_with_those_before() {
     let (conninfo, mut sql) = database("");
     // Characters that separate the keys of an outbox row are characters like others in a key.

@@ -60,7 +60,8 @@ END $pgwake$;
 -- its id. `changes` is one text, since an array costs the writer more, with separators that no JSON holds:
 --   the inside of a JSON object for each changed row, \x1e between them; or
 --   the beginning of a key, \x1d, what follows in each row's key, \x1e between them, and after an UPDATE
---   another \x1d and the same for the keys before, which the reader compares.
+--   another \x1d and the same for the keys before, which the reader compares. A beginning that ends in \x1f
+--   says that each key is one int8, which in JSON may have to be a string.
 -- It begins with an oid and \x1c where a partition or child was changed that is not the table watched.
 CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
   id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),

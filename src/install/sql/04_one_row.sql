@@ -27,42 +27,49 @@ CREATE OR REPLACE FUNCTION pgwake.any_expression(typ oid, ref text) RETURNS text
   FROM (SELECT pgwake.base_type(typ) AS base) b
 $pgwake$;
 
--- Whether it may be called. An int8 of 16 or 17 characters may be beyond 2^53 or not: that is for the slow
--- path to find out.
+-- Whether it may be called.
 CREATE OR REPLACE FUNCTION pgwake.is_expected(typ oid, ref text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE
     WHEN base NOT IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN
       format('%s IS NOT NULL', ref)
     ELSE format('pg_catalog.pg_typeof(%s) OPERATOR(pg_catalog.=) %s::pg_catalog.oid', ref, typ) END
-    || CASE WHEN base = 'int8'::regtype THEN format(' AND pg_catalog.octet_length(pg_catalog.concat(%s))'
-      || ' OPERATOR(pg_catalog.<>) ALL (ARRAY[16, 17])', ref) ELSE '' END
   FROM (SELECT pgwake.base_type(typ) AS base) b
 $pgwake$;
 
--- The columns of a key, and where they go: `alias` is none that the table has.
+-- The columns of a key, and where they go: `alias` is none that the table has. An int8 of 16 or 17
+-- characters may be beyond 2^53 or not: that is for the slow path to find out, but for the reader where it is
+-- a whole key in the outbox, `is_number`.
 CREATE OR REPLACE FUNCTION pgwake.key_parts(w pgwake.watched)
-  RETURNS TABLE (num int, typ oid, col text, alias text, name text, is_expected text)
+  RETURNS TABLE (num int, typ oid, col text, alias text, name text, is_expected text, is_number bool)
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT c.num, a.atttypid, quote_ident(c.col), 'pgwake_' || c.num,
-    concat(CASE WHEN row_number() OVER (ORDER BY c.num) > 1 THEN ',' END, c.json_name, ':'),
-    pgwake.is_expected(a.atttypid, quote_ident(c.col))
-  FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
-  WHERE c.in_key
+  SELECT num, atttypid, col, 'pgwake_' || num, concat(CASE WHEN place > 1 THEN ',' END, json_name, ':'),
+    pgwake.is_expected(atttypid, col) || CASE WHEN is_int8 AND NOT is_alone THEN format(
+      ' AND pg_catalog.octet_length(pg_catalog.concat(%s)) OPERATOR(pg_catalog.<>) ALL (ARRAY[16, 17])', col)
+      ELSE '' END,
+    is_int8 AND is_alone
+  FROM (
+    SELECT c.num, a.atttypid, quote_ident(c.col) AS col, c.json_name,
+      row_number() OVER (ORDER BY c.num) AS place,
+      pgwake.base_type(a.atttypid) = 'int8'::regtype AS is_int8,
+      w.transport = 'outbox' AND count(*) OVER () = 1 AS is_alone
+    FROM pgwake.columns_of(w.relid, 'r') c JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = c.num
+    WHERE c.in_key) k
 $pgwake$;
 
 -- What the outbox keeps of a row's key: all that follows its beginning.
 CREATE OR REPLACE FUNCTION pgwake.key_rest(w pgwake.watched, "row" text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT string_agg(concat(CASE WHEN name LIKE ',%' THEN format('%L::pg_catalog.text, ', name) END,
-    pgwake.any_expression(typ, format('%s.%I', "row", alias))), ', ' ORDER BY num) FROM pgwake.key_parts(w)
+    CASE WHEN is_number THEN ref ELSE pgwake.any_expression(typ, ref) END), ', ' ORDER BY num)
+  FROM pgwake.key_parts(w), LATERAL concat("row", '.', alias) AS ref
 $pgwake$;
 
 -- The beginning of a key.
 CREATE OR REPLACE FUNCTION pgwake.key_opening(w pgwake.watched) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('%L::pg_catalog.text', concat('{', name, chr(29))) FROM pgwake.key_parts(w)
-  WHERE name NOT LIKE ',%'
+  SELECT format('%L::pg_catalog.text', concat('{', name, CASE WHEN is_number THEN chr(31) END, chr(29)))
+  FROM pgwake.key_parts(w) WHERE name NOT LIKE ',%'
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.has_fast_path(w pgwake.watched, op text) RETURNS bool LANGUAGE sql STABLE

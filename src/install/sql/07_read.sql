@@ -103,7 +103,9 @@ DECLARE
   parts text[];
   opening text;
   changes text[];
+  is_number bool;
   keys text[];
+  key text;
   change text;
   -- The beginnings of changes, by table, operation and partition: to make one takes longer than all the rest.
   heads jsonb := '{}';
@@ -162,6 +164,8 @@ BEGIN
       part := CASE WHEN ascii(o.changes) BETWEEN 48 AND 57 THEN split_part(o.changes, E'\x1c', 1)::oid END;
       parts := string_to_array(o.changes, E'\x1d');
       opening := CASE WHEN cardinality(parts) > 1 THEN parts[1] END;
+      is_number := right(opening, 1) = E'\x1f';
+      opening := rtrim(opening, E'\x1f');
       changes := string_to_array(CASE WHEN opening IS NOT NULL THEN parts[2]
         WHEN part IS NOT NULL THEN split_part(o.changes, E'\x1c', 2) ELSE o.changes END, E'\x1e');
       IF changes = '{}' THEN
@@ -202,8 +206,16 @@ BEGIN
           number := o.id * 4096 + place;
           change := changes[place + 1];
           IF opening IS NOT NULL THEN
-            change := concat('"key":', opening, change, '}', CASE WHEN keys[place + 1] <> change THEN
-              concat(',"old":', opening, keys[place + 1], '}') END);
+            key := keys[place + 1];
+            IF is_number THEN
+              -- Beyond 2^53 a JSON number is not exact everywhere.
+              change := CASE WHEN change::bigint NOT BETWEEN -9007199254740992 AND 9007199254740992
+                THEN concat('"', change, '"') ELSE change END;
+              key := CASE WHEN key::bigint NOT BETWEEN -9007199254740992 AND 9007199254740992
+                THEN concat('"', key, '"') ELSE key END;
+            END IF;
+            change := concat('"key":', opening, change, '}',
+              CASE WHEN key <> change THEN concat(',"old":', opening, key, '}') END);
           END IF;
           IF octet_length(change) > largest THEN
             change := format('"oversize":%s', octet_length(change));
