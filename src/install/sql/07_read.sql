@@ -97,20 +97,29 @@ DECLARE
   is_new bool;
   rows_read int := 0;
   bytes_read bigint := 0;
+  -- What the row read holds: see 01_schema.sql.
+  opening text;
+  news text;
+  olds text;
+  changes text[];
+  keys text[];
+  size int;
   place bigint;
+  change text;
+  key text;
+  -- What it has in common with the one before.
+  what bigint;
+  headed text;
   op text;
   part oid;
-  parts text[];
-  opening text;
-  changes text[];
+  is_told bool;
+  is_key bool;
   is_number bool;
-  keys text[];
-  key text;
-  change text;
-  -- The beginnings of changes, by table, operation and partition: to make one takes longer than all the rest.
+  -- The beginnings of changes, by table, operation and partition.
   heads jsonb := '{}';
   head_key text;
   head text;
+  old_head text;
 BEGIN
   SELECT c.relids INTO relids FROM pgwake.consumer c WHERE c.name = consumer;
   IF NOT FOUND THEN
@@ -160,25 +169,50 @@ BEGIN
     LOOP
       FETCH rows INTO o;
       EXIT WHEN NOT FOUND;
-      -- In place: a function would take as long as all the rest. No change and no key begins with a digit.
-      part := CASE WHEN ascii(o.changes) BETWEEN 48 AND 57 THEN split_part(o.changes, E'\x1c', 1)::oid END;
-      parts := string_to_array(o.changes, E'\x1d');
-      opening := CASE WHEN cardinality(parts) > 1 THEN parts[1] END;
-      is_number := right(opening, 1) = E'\x1f';
-      opening := rtrim(opening, E'\x1f');
-      changes := string_to_array(CASE WHEN opening IS NOT NULL THEN parts[2]
-        WHEN part IS NOT NULL THEN split_part(o.changes, E'\x1c', 2) ELSE o.changes END, E'\x1e');
-      IF changes = '{}' THEN
-        changes := ARRAY[''];
+      -- All in place, since a function would take as long as the rest; and arrays only where there are many.
+      news := split_part(o.changes, E'\x1d', 2);
+      IF news <> '' THEN
+        opening := split_part(o.changes, E'\x1d', 1);
+        olds := nullif(split_part(o.changes, E'\x1d', 3), '');
+      ELSIF ascii(o.changes) BETWEEN 48 AND 57 THEN
+        opening := split_part(o.changes, E'\x1c', 1);
+        news := split_part(o.changes, E'\x1c', 2);
+      ELSE
+        opening := '';
+        news := o.changes;
+      END IF;
+      IF strpos(news, E'\x1e') > 0 THEN
+        changes := string_to_array(news, E'\x1e');
+        keys := string_to_array(olds, E'\x1e');
+        size := cardinality(changes);
+      ELSE
+        size := 1;
       END IF;
       -- The page before may have ended with this one.
-      CONTINUE WHEN o.id * 4096 + cardinality(changes) - 1 <= last;
+      CONTINUE WHEN o.id * 4096 + size - 1 <= last;
       IF rows_read >= rows_max OR bytes_read >= bytes_max THEN
         is_full := true;
         EXIT;
       END IF;
       rows_read := rows_read + 1;
-      op := chr((o.what % 128)::int);
+      -- What changes have in common is made when it is another: that takes longer than all the rest.
+      IF o.what IS DISTINCT FROM what OR opening <> headed THEN
+        what := o.what;
+        headed := opening;
+        op := chr((what % 128)::int);
+        SELECT * INTO w FROM pgwake.watched d WHERE d.id = what / 128;
+        is_told := op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids));
+        is_key := opening LIKE '{%';
+        is_number := opening LIKE E'%\x1f';
+        opening := rtrim(opening, E'\x1f');
+        part := CASE WHEN NOT is_key THEN nullif(opening, '')::oid END;
+        head_key := concat_ws(' ', what, part);
+        IF is_told AND op <> '!' AND heads ->> head_key IS NULL THEN
+          heads := heads || jsonb_build_object(head_key, pgwake.change_head(w, op::"char", part));
+        END IF;
+        head := concat(heads ->> head_key, CASE WHEN is_key THEN concat(',"key":', opening) END);
+        old_head := concat('},"old":', opening);
+      END IF;
       IF op = '!' THEN
         IF o.id * 4096 > last AND (o.changes::json ->> consumer) IS NOT NULL THEN
           RETURN QUERY SELECT 'gap', o.id * 4096, o.changes::json ->> consumer;
@@ -186,27 +220,22 @@ BEGIN
         last := greatest(last, o.id * 4096);
         CONTINUE;
       END IF;
-      IF w.id IS DISTINCT FROM o.what / 128 THEN
-        SELECT * INTO w FROM pgwake.watched d WHERE d.id = o.what / 128;
-      END IF;
-      IF op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids)) THEN
-        keys := string_to_array(parts[3], E'\x1e');
-        head_key := concat_ws(' ', o.what, part);
-        head := heads ->> head_key;
-        IF head IS NULL THEN
-          head := pgwake.change_head(w, op::"char", part);
-          heads := heads || jsonb_build_object(head_key, head);
-        END IF;
-        FOR place IN greatest(last - o.id * 4096, -1) + 1 .. cardinality(changes) - 1 LOOP
+      IF is_told THEN
+        kind := 'change';
+        FOR place IN greatest(last - o.id * 4096, -1) + 1 .. size - 1 LOOP
           IF bytes_read >= bytes_max THEN
             is_full := true;
             EXIT;
           END IF;
-          kind := 'change';
           number := o.id * 4096 + place;
-          change := changes[place + 1];
-          IF opening IS NOT NULL THEN
+          IF size = 1 THEN
+            change := news;
+            key := olds;
+          ELSE
+            change := changes[place + 1];
             key := keys[place + 1];
+          END IF;
+          IF is_key THEN
             IF is_number THEN
               -- Beyond 2^53 a JSON number is not exact everywhere.
               change := CASE WHEN change::bigint NOT BETWEEN -9007199254740992 AND 9007199254740992
@@ -214,21 +243,22 @@ BEGIN
               key := CASE WHEN key::bigint NOT BETWEEN -9007199254740992 AND 9007199254740992
                 THEN concat('"', key, '"') ELSE key END;
             END IF;
-            change := concat('"key":', opening, change, '}',
-              CASE WHEN key <> change THEN concat(',"old":', opening, key, '}') END);
+            body := concat(head, change, CASE WHEN key <> change THEN concat(old_head, key) END, '},"xid":',
+              o.xid, ',"id":', number, ',"transport":"outbox"}');
+          ELSE
+            IF octet_length(change) > largest THEN
+              change := format('"oversize":%s', octet_length(change));
+            END IF;
+            body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid,
+              ',"id":', number, ',"transport":"outbox"}');
           END IF;
-          IF octet_length(change) > largest THEN
-            change := format('"oversize":%s', octet_length(change));
-          END IF;
-          body := concat(head, CASE WHEN change <> '' THEN ',' END, change, ',"xid":', o.xid,
-            ',"id":', number, ',"transport":"outbox"}');
           bytes_read := bytes_read + octet_length(body);
           last := number;
           RETURN NEXT;
         END LOOP;
         EXIT WHEN is_full;
       END IF;
-      last := greatest(last, o.id * 4096 + cardinality(changes) - 1);
+      last := greatest(last, o.id * 4096 + size - 1);
     END LOOP;
     CLOSE rows;
     EXIT WHEN is_checked OR NOT is_new OR rows_read > 0;
