@@ -174,6 +174,10 @@ fn what_is_read_is_emptied_and_what_is_too_much_is_told_as_a_gap() {
     assert_eq!(fill(&mut sql, 1000), "rotated");
     assert_eq!(fill(&mut sql, 2000), "unread");
     assert_eq!(reader.all().len(), 600);
+    // With a snapshot of before it would not see what was written since, and lose it.
+    sql.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "isolated");
+    sql.run("COMMIT");
     assert_eq!(sql.value("SELECT pgwake.rotate()"), "rotated");
     fill(&mut sql, 3000);
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.consumer"), "1");
@@ -431,6 +435,11 @@ fn notifications_carry_changes_and_refer_to_what_is_too_large() {
     let fetched = sql.value(&format!("SELECT pgwake.fetch({reference})"));
     let fetched: Value = serde_json::from_str(&fetched).unwrap();
     assert_eq!(fetched["new"]["v"].as_str().unwrap().len(), 10_000);
+    sql.run("INSERT INTO t SELECT n, repeat('x', 9000) FROM generate_series(2, 5) n");
+    let many = payload(next(&mut events));
+    let oversize = "count(*) FILTER (WHERE f::json ->> 'oversize' IS NOT NULL)";
+    let of_many = format!("SELECT {oversize} FROM pgwake.fetch({}, 20000) f", many["reference"]);
+    assert_eq!(sql.value(&of_many), "2", "what goes over the limit together is left out");
     assert_eq!(Reader::open(&conninfo, "a").all(), [] as [Value; 0]);
     sql.run("SELECT pgwake.watch_table('t', transport => 'wal'); DELETE FROM t");
     sql.run("SELECT pgwake.publish('c', 'text'), pgwake.publish('c', '\\x00'::bytea)");

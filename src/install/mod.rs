@@ -2,7 +2,7 @@
 //! `pgwake`.
 
 /// The version of the schema that these scripts make; `pgwake.version()` gives the one that is installed.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What is installed, in this order. Each can run again over an older version of itself.
 const SCRIPTS: [&str; 13] = [

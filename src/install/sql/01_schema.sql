@@ -14,7 +14,7 @@ BEGIN
 END $pgwake$;
 
 CREATE SCHEMA IF NOT EXISTS pgwake;
-COMMENT ON SCHEMA pgwake IS 'pgwake, version 1';
+COMMENT ON SCHEMA pgwake IS 'pgwake, version 2';
 
 -- Each row of an outbox table is what one statement did to one table. The primary order is `id`: a row is
 -- locked from its change to the commit, and the id is drawn in between, so the ids of one row's changes are
@@ -152,4 +152,4 @@ CREATE OR REPLACE FUNCTION pgwake.what(watch int, op text) RETURNS bigint LANGUA
   SET search_path = pg_catalog, pg_temp AS 'SELECT watch::bigint * 128 + ascii(op)';
 
 CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE
-  SET search_path = pg_catalog, pg_temp AS 'SELECT 1';
+  SET search_path = pg_catalog, pg_temp AS 'SELECT 2';

@@ -10,7 +10,8 @@ CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $pgwake$
 DECLARE
   number int;
-  is_temporary bool := consumer IS NULL;
+  -- Also one of this session that comes back under its name, after somebody has dropped it.
+  is_temporary bool := consumer IS NULL OR starts_with(consumer, format('session %s of ', pg_backend_pid()));
   hidden text;
 BEGIN
   -- Whoever reads changes reads rows.
@@ -291,13 +292,14 @@ CREATE OR REPLACE FUNCTION pgwake.drop_consumer(consumer text) RETURNS void
   DELETE FROM pgwake.consumer AS c WHERE c.name = drop_consumer.consumer
 $pgwake$;
 
--- What a notification refers to that was too large for it; of what is longer than `bytes_max` the length.
+-- What a notification refers to that was too large for it. Once all of it together is longer than
+-- `bytes_max`, the length instead of each further change.
 DROP FUNCTION IF EXISTS pgwake.fetch(bigint);
 CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint, bytes_max int DEFAULT NULL) RETURNS SETOF text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE o.what / 128 WHEN 0 THEN u.c
     ELSE pgwake.change_json(w, chr((o.what % 128)::int)::"char", p.part,
-    CASE WHEN octet_length(u.c) > bytes_max THEN format('"oversize":%s', octet_length(u.c)) ELSE u.c END,
+    CASE WHEN u.total > bytes_max THEN format('"oversize":%s', octet_length(u.c)) ELSE u.c END,
     o.xid, o.id * 4096 + u.i - 1, 'outbox') END
   FROM (SELECT * FROM pgwake.outbox_0 WHERE id = reference UNION ALL
         SELECT * FROM pgwake.outbox_1 WHERE id = reference UNION ALL
@@ -305,7 +307,8 @@ CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint, bytes_max int DEFAULT 
     LEFT JOIN pgwake.watched w ON w.id = o.what / 128,
     LATERAL (SELECT CASE WHEN ascii(o.changes) BETWEEN 48 AND 57
       THEN split_part(o.changes, E'\x1c', 1)::oid END AS part) p,
-    string_to_table(CASE WHEN p.part IS NULL THEN o.changes ELSE split_part(o.changes, E'\x1c', 2) END,
-      E'\x1e') WITH ORDINALITY u (c, i)
+    LATERAL (SELECT t.c, t.i, sum(octet_length(t.c)) OVER (ORDER BY t.i) AS total FROM string_to_table(
+      CASE WHEN p.part IS NULL THEN o.changes ELSE split_part(o.changes, E'\x1c', 2) END,
+      E'\x1e') WITH ORDINALITY t (c, i)) u
   ORDER BY u.i
 $pgwake$;
