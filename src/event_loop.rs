@@ -235,7 +235,7 @@ impl EventLoop {
         }
     }
 
-    /// A notification as the caller sees it.
+    /// A notification as the caller sees it. There is one: who gave it has its place.
     #[inline(always)]
     fn lend(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Notification<'_>> {
         let notify = self.notification.insert(notify);

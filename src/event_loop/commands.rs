@@ -1,4 +1,4 @@
-//! What the caller asks of a loop: sessions, channels, notifications, watches. All of it is queued, and sent
+//! What the caller asks of a loop: sessions, channels, notifications, watches. Most of it is queued, and sent
 //! on the next turn.
 
 use super::{EventLoop, GENERATION_MAX, INDEX_BITS, Slot, Taken};

@@ -1,13 +1,13 @@
-//! What comes over an open connection: readiness in, one bounded read for each time, and no more than a
-//! message may have.
+//! What comes over an open connection: readiness in, one read for each time, bounded from the second of a
+//! message on, and no more than a message may have.
 
 use super::{Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
 use std::time::Instant;
 
-/// How much input may come in without a single message getting complete. A notification has 8 KB at most, an
-/// answer to a command of ours less; libpq itself would take any length that a server claims.
+/// How much input may come in without a notification or an answer getting complete. A notification has 8 KB
+/// at most, a page of changes some megabytes; libpq itself would take any length that a server claims.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 impl Session {
