@@ -104,6 +104,23 @@ fn a_table_that_has_another_name_is_the_same() {
 }
 
 #[test]
+fn a_table_that_takes_over_the_name_is_read_in_place_of_the_one_that_had_it() {
+    let (conninfo, mut sql) = orders();
+    let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders"));
+    sql.run("CREATE TABLE orders_new (id int PRIMARY KEY); INSERT INTO orders VALUES (1)");
+    assert_eq!(change(&mut events), ("orders".into(), 1));
+    sql.run(
+        "BEGIN; ALTER TABLE orders RENAME TO orders_old; ALTER TABLE orders_new RENAME TO orders;
+         SELECT pgwake.watch_table('orders'); COMMIT",
+    );
+    let (code, sentence) = refusal(&mut events);
+    assert!(code == "55000" && sentence.contains("in place of one"), "{sentence}");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
+    sql.run("INSERT INTO orders VALUES (2)");
+    assert_eq!(change(&mut events), ("orders".into(), 2));
+}
+
+#[test]
 fn a_table_that_is_watched_in_another_way_is_told_and_followed() {
     let (conninfo, mut sql) = orders();
     let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders"));

@@ -8,15 +8,15 @@ pub(super) const ENSURE: &[u8] = b"SELECT t.rel::pg_catalog.oid, w.transport, w.
     FROM (SELECT pg_catalog.convert_from($1::bytea, 'UTF8')::pg_catalog.regclass AS rel) t, \
     pgwake.ensure_watched(t.rel, $2::bool, nullif($3, '')::text[], nullif($4, ''), $5, \
     nullif(pg_catalog.convert_from($6::bytea, 'UTF8'), '')::name[], $7) w";
-/// Of each table how it is watched: the one that is known, or if that is watched no more, the one that has
-/// its name now.
+/// Of each table how it is watched: the one that has its name now, or if that is not watched, the one that is
+/// known, which may have another name by now.
 pub(super) const LOOK: &[u8] = b"SELECT f.oid, f.transport, f.channel FROM ROWS FROM ( \
     pg_catalog.unnest(pg_catalog.convert_from($1::bytea, 'UTF8')::text[]), \
     pg_catalog.unnest($2::pg_catalog.oid[])) WITH ORDINALITY AS t (name, known, place) \
     LEFT JOIN LATERAL (SELECT c.oid, w.transport, w.channel FROM pg_catalog.pg_class c \
     LEFT JOIN LATERAL pgwake.watch_of(c.oid) w ON true \
     WHERE c.oid IN (t.known, pg_catalog.to_regclass(t.name)::pg_catalog.oid) \
-    ORDER BY w.transport IS NULL, c.oid <> t.known LIMIT 1) f ON true ORDER BY t.place";
+    ORDER BY w.transport IS NULL, c.oid = t.known LIMIT 1) f ON true ORDER BY t.place";
 pub(super) const OPEN: &[u8] = b"SELECT consumer_name, \"position\" FROM pgwake.open_consumer( \
     nullif(pg_catalog.convert_from($1::bytea, 'UTF8'), ''), $2::pg_catalog.regclass[], $3::bool)";
 /// A page takes a second snapshot when the first has nothing, and is read faster than compiled.
