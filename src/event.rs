@@ -227,9 +227,9 @@ pub struct Failed<'a> {
 /// A command of ours did not succeed. The session goes on.
 ///
 /// So it is told, too, when what is watched comes to an end while it is read: with `55000` that nobody
-/// watches a table any more, or asks for these DDL events, or that it was watched anew in another way; with
-/// `42P01` that it is gone. [`Listening`] names the channel again when it goes on. What is refused and
-/// tried again is told once.
+/// watches a table any more, or asks for these DDL events, that it was watched anew in another way, or that
+/// event triggers are gone or off; with `42P01` that it is gone. [`Listening`] names the channel again when
+/// it goes on. What is refused and tried again is told once.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct CommandFailed<'a> {

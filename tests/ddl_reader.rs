@@ -5,9 +5,10 @@ mod common;
 
 use common::command::{Running, complaint, run};
 use common::outbox::database;
-use common::{PATIENCE, Seen, next, signal};
+use common::{PATIENCE, Seen, assert_silent, next, signal};
 use pgwake::{DdlOptions, DdlPhase, Event, EventLoop, SessionId};
 use rustix::process::Signal;
+use std::time::{Duration, Instant};
 
 fn watching(conninfo: &str, options: DdlOptions) -> (EventLoop, SessionId) {
     let mut events = EventLoop::new().unwrap();
@@ -129,4 +130,76 @@ fn nobody_gives_up_by_mistake_what_others_read_or_what_is_not_told() {
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.ddl_watch"), "0");
     let (sentence, status) = complaint(&remove(&[]));
     assert!(status == 1 && sentence.contains("what is told is nothing"), "{sentence}");
+}
+
+#[test]
+fn what_may_pass_is_told_once_and_asked_again_until_the_server_agrees() {
+    let (conninfo, mut sql) = database("");
+    let name = sql.value("SELECT current_database()");
+    sql.run(&format!("ALTER DATABASE {name} SET lock_timeout = '20ms'"));
+    sql.run("BEGIN; LOCK TABLE pgwake.ddl_watch");
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&conninfo).unwrap();
+    events.watch_ddl(session, DdlOptions::new()).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[]));
+    assert_eq!(refusal(&mut events).0, "55P03");
+    assert_silent(&mut events, Duration::from_secs(1));
+    sql.run("COMMIT");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
+    sql.run("CREATE TABLE t (id int)");
+    assert_eq!(ddl(&mut events).1, "CREATE TABLE");
+}
+
+#[test]
+fn event_triggers_that_are_gone_or_off_are_told_without_a_word_from_anybody() {
+    let (conninfo, mut sql) = database("");
+    let (mut events, _) = watching(&conninfo, DdlOptions::new());
+    sql.run("ALTER EVENT TRIGGER pgwake_sql_drop DISABLE");
+    let (code, sentence) = refusal(&mut events);
+    assert!(code == "55000" && sentence.contains("dropped or disabled"), "{sentence}");
+    sql.run("ALTER EVENT TRIGGER pgwake_sql_drop ENABLE; NOTIFY pgwake_ddl, 'watched'");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
+    sql.run("DROP EVENT TRIGGER pgwake_ddl_command_end; NOTIFY pgwake_ddl, 'watched'");
+    assert!(refusal(&mut events).1.contains("dropped or disabled"));
+    sql.run("SELECT pgwake.make_event_triggers(); DELETE FROM pgwake.ddl_watch");
+    sql.run("NOTIFY pgwake_ddl, 'watched'");
+    assert_silent(&mut events, Duration::from_secs(1));
+    sql.run("SELECT pgwake.watch_ddl('pgwake_ddl')");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
+    sql.run("CREATE TABLE t (id int)");
+    assert_eq!(ddl(&mut events).1, "CREATE TABLE");
+}
+
+#[test]
+fn nobody_makes_a_reader_ask_all_of_the_time() {
+    let (conninfo, mut sql) = database("");
+    let (mut events, _) = watching(&conninfo, DdlOptions::new());
+    sql.run("ALTER TABLE pgwake.ddl_watch RENAME TO hidden");
+    let failures = "SELECT pg_stat_clear_snapshot(); SELECT xact_rollback FROM pg_stat_database
+                    WHERE datname = current_database()";
+    let (before, began_at) = (sql.value(failures).parse::<u64>().unwrap(), Instant::now());
+    sql.run("NOTIFY pgwake_ddl, 'watched'");
+    let (code, sentence) = refusal(&mut events);
+    assert!(code == "42P01" && sentence.contains("pgwake install"), "{sentence}");
+    for _ in 0..80 {
+        sql.run("NOTIFY pgwake_ddl, 'watched'");
+        assert_silent(&mut events, Duration::from_millis(50));
+    }
+    let asked = u128::from(sql.value(failures).parse::<u64>().unwrap() - before);
+    // The first waits after a refusal are short.
+    assert!(asked > 1 && asked <= began_at.elapsed().as_millis() / 250 + 10, "{asked} questions");
+    sql.run("ALTER TABLE pgwake.hidden RENAME TO ddl_watch; NOTIFY pgwake_ddl, 'watched'");
+    assert_eq!(ddl(&mut events).1, "ALTER TABLE", "it was told all the time");
+}
+
+#[test]
+fn an_event_that_is_gone_from_the_outbox_is_told_as_missed() {
+    let (conninfo, mut sql) = database("");
+    let (mut events, _) = watching(&conninfo, DdlOptions::new());
+    sql.run(
+        "SELECT pg_notify('pgwake_ddl',
+           '{\"phase\": \"after\", \"tag\": \"DROP TABLE\", \"depth\":1, \"reference\":47, \"objects\": 9}')",
+    );
+    let (code, sentence) = refusal(&mut events);
+    assert!(code == "42704" && sentence.contains("gone from the outbox"), "{sentence}");
 }

@@ -113,7 +113,7 @@ impl EventLoop {
     /// schema `pgwake` must be in the database, with the event triggers that only a superuser can make.
     pub fn watch_ddl(&mut self, session: SessionId, options: DdlOptions) -> Result<()> {
         let index = self.index(session)?;
-        self.source(index)?.watch_ddl(options)?;
+        self.source(index)?.watch_ddl(options, Instant::now())?;
         self.enqueue(index)
     }
 

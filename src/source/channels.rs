@@ -40,7 +40,7 @@ pub(crate) struct ChannelSource {
     pub(super) session: Session,
     db: String,
     backend_pid: i32,
-    skip_own: bool,
+    pub(super) skip_own: bool,
     /// Every notification goes to the caller as it comes: there are no readers, nothing is read ahead, and
     /// our own are told, too.
     pub(super) is_plain: bool,
@@ -57,7 +57,7 @@ pub(crate) struct ChannelSource {
     pub(super) unsent: VecDeque<(Channel, Payload)>,
     pub(super) unsent_bytes: usize,
     pub(super) unanswered: VecDeque<Batch>,
-    held: Held,
+    pub(super) held: Held,
     sent: u64,
     was_listening: bool,
     outage: Option<Outage>,
@@ -121,11 +121,7 @@ impl ChannelSource {
     /// When a turn is wanted at the latest, if nothing happens before.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let session = self.session.deadline();
-        match self.outbox.as_deref().and_then(Outbox::deadline) {
-            Some(reader) => Some(session.map_or(reader, |session| session.min(reader))),
-            None => session,
-        }
+        if self.is_plain { self.session.deadline() } else { self.deadline_with_readers() }
     }
 
     /// How much earlier that may be.
@@ -229,7 +225,7 @@ impl ChannelSource {
 
     #[inline]
     fn send_what_is_due(&mut self, now: Instant) -> bool {
-        self.send_queued() || (!self.is_plain && self.watch_step(now))
+        self.send_queued() || (!self.is_plain && self.readers_step(now))
     }
 
     /// The next notification that libpq holds.
@@ -276,22 +272,6 @@ impl ChannelSource {
                 return None;
             }
         }
-    }
-
-    /// Whether something was heard that comes before the next notification.
-    #[cold]
-    fn is_held_back(&self) -> bool {
-        self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_heard)
-    }
-
-    /// Takes a notification of the schema `pgwake`; gives back any other.
-    #[cold]
-    fn hear(&mut self, notify: Notify) -> Option<Notify> {
-        let notify = match self.outbox.as_deref_mut() {
-            Some(outbox) => outbox.hear(notify)?,
-            None => notify,
-        };
-        self.hear_ddl(notify)
     }
 
     /// As `pull`, for a session that reads more than its caller takes, so that what comes neither stays in
@@ -380,7 +360,7 @@ impl ChannelSource {
     fn answered(&mut self, answer: Result<Rows>, now: Instant) {
         match (self.unanswered.pop_front(), answer) {
             (Some(Batch::Outbox(step)), answer) => self.watch_answered(step, answer, now),
-            (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer),
+            (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer, now),
             (batch, answer) => self.confirmed(batch, answer.map(drop), now),
         }
         let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
@@ -425,7 +405,7 @@ impl ChannelSource {
         }
         self.was_listening = true;
         self.begin_watch(now);
-        self.begin_ddl();
+        self.begin_ddl(now);
     }
 
     /// What the server has confirmed, as far as it is still wanted.
@@ -462,6 +442,9 @@ impl ChannelSource {
         self.fetches = 0;
         if let Some(outbox) = &mut self.outbox {
             outbox.disconnected();
+        }
+        if let Some(ddl) = &mut self.ddl {
+            ddl.disconnected();
         }
         if self.sent > 0 {
             self.report_sent();

@@ -5,6 +5,7 @@ pub(crate) mod channels;
 pub(crate) mod ddl;
 mod outbox;
 mod overflow;
+mod readers;
 mod requests;
 mod self_test;
 

@@ -21,7 +21,7 @@ use crate::pq::Notify;
 use acknowledge::Acknowledgements;
 use pace::Pace;
 use page::Page;
-use refusals::Refusals;
+pub(super) use refusals::Refusals;
 pub(super) use statements::{CONVERT, array, fetch, from_hex, in_utf8};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,10 +31,10 @@ use tables::Tables;
 const TOLD_MAX: u32 = 64;
 
 /// How often what all have read is cleaned away, and looked whether the tables are still watched.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is looked because somebody says so: anybody may.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
+pub(super) const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
 /// On the channel that wakes readers: something is watched anew, or not any more.
 pub(super) const WATCHED_PAYLOAD: &[u8] = b"watched";
@@ -132,7 +132,7 @@ pub(super) struct Outbox {
     reads_converted: bool,
     /// The connection has the statement that reads.
     is_prepared: bool,
-    refusals: Refusals,
+    refusals: Refusals<Step>,
 }
 
 impl Outbox {

@@ -1,20 +1,25 @@
 //! What the server refuses: told once, with what to do about it, and tried again later and later.
 
-use super::Step;
 use crate::error::{Error, SqlState};
 use crate::session::Backoff;
 use std::time::{Duration, Instant};
 
 /// What was refused last and not granted since, step by step.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
+#[derive(Debug)]
+pub(in crate::source) struct Refusals<Step> {
     refused: Vec<(Step, Error)>,
     backoff: Backoff,
 }
 
-impl Refusals {
+impl<Step> Default for Refusals<Step> {
+    fn default() -> Self {
+        Refusals { refused: Vec::new(), backoff: Backoff::default() }
+    }
+}
+
+impl<Step: PartialEq> Refusals<Step> {
     /// Whether the caller is to hear of it: not when it has heard the same already.
-    pub(super) fn is_news(&mut self, step: Step, error: &Error) -> bool {
+    pub(in crate::source) fn is_news(&mut self, step: Step, error: &Error) -> bool {
         let is_known = self.refused.iter().any(|(_, known)| is_same(known, error));
         self.refused.retain(|(refused, _)| *refused != step);
         self.refused.push((step, error.clone()));
@@ -22,19 +27,19 @@ impl Refusals {
     }
 
     /// This was granted.
-    pub(super) fn granted(&mut self, step: Step) {
+    pub(in crate::source) fn granted(&mut self, step: Step) {
         if !self.refused.is_empty() {
             self.refused.retain(|(refused, _)| *refused != step);
         }
     }
 
     /// All goes well: the next trouble is tried again soon.
-    pub(super) fn recovered(&mut self) {
+    pub(in crate::source) fn recovered(&mut self) {
         self.backoff.reset();
     }
 
     /// How long to wait before the next attempt.
-    pub(super) fn next_delay(&mut self, now: Instant) -> Duration {
+    pub(in crate::source) fn next_delay(&mut self, now: Instant) -> Duration {
         self.backoff.next_delay(false, now)
     }
 }
@@ -64,6 +69,7 @@ pub(super) fn advised(error: Error) -> Error {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::source::outbox::Step;
 
     #[test]
     fn a_refusal_is_told_once_and_each_change_of_its_reason() {

@@ -109,7 +109,7 @@ impl ChannelSource {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         self.outbox = Some(Box::new(Outbox::new(options)?));
-        self.is_plain = false;
+        self.readers_changed();
         self.begin_watch(now);
         Ok(())
     }
@@ -252,7 +252,10 @@ impl ChannelSource {
         match &mut outbox.state {
             State::Ensuring { left, .. } if *left > 1 => *left -= 1,
             // Nothing is watched, and the caller may ask for something else.
-            State::Ensuring { is_refused: true, .. } => self.outbox = None,
+            State::Ensuring { is_refused: true, .. } => {
+                self.outbox = None;
+                self.readers_changed();
+            }
             State::Ensuring { may_pass: true, .. } => {
                 outbox.state = State::Closed { at: Some(now + outbox.refusals.next_delay(now)) };
             }
