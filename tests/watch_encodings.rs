@@ -8,8 +8,11 @@ use common::command::{Running, run};
 use common::outbox::database;
 use common::{PATIENCE, Seen, Sql, next};
 use pgwake::json::JsonValue;
-use pgwake::{ChangePayload, DdlOptions, Event, EventLoop, Transport, WatchOptions};
+use pgwake::{
+    ChangePayload, DdlOptions, Event, EventLoop, Overflow, SessionOptions, Transport, WatchOptions,
+};
 use serde_json::json;
+use std::time::Duration;
 
 const LATIN1: &str = "TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'";
 
@@ -89,6 +92,49 @@ fn notifications_keep_their_order_around_those_that_are_converted() {
     for i in 1..=300 {
         let key = format!("{}{i}", if i % 3 == 0 { "ü" } else { "u" });
         assert_eq!(change(&mut events).1, json!({"schlüssel": key}));
+    }
+}
+
+#[test]
+fn what_came_before_a_loss_is_told_although_nobody_converts_it_any_more() {
+    for overflow in [Overflow::Block, Overflow::Coalesce] {
+        let (conninfo, mut sql) = latin1();
+        let mut events = EventLoop::new().unwrap();
+        let session = events.connect_with(&conninfo, SessionOptions::new().overflow(overflow)).unwrap();
+        let options = WatchOptions::new().table("\"bücher\"").payload(ChangePayload::Row);
+        events.watch_with(session, options.transport(Transport::Notify)).unwrap();
+        events.watch_ddl(session, DdlOptions::new()).unwrap();
+        let mut heard = Vec::new();
+        while !heard.contains(&"pgwake_ddl".to_string()) {
+            match next(&mut events) {
+                Seen::Listening(names) => heard.extend(names),
+                other => panic!("{other:?}"),
+            }
+        }
+        events.listen(session, "plain").unwrap();
+        assert_eq!(next(&mut events), Seen::listening(&["plain"]));
+        sql.run("INSERT INTO \"bücher\" VALUES ('ü'), ('b')");
+        sql.run("CREATE TABLE \"größe\" (id int)");
+        sql.run("INSERT INTO \"bücher\" SELECT i FROM generate_series(1, 9) i");
+        sql.run("UPDATE \"bücher\" SET t = repeat('é', 9000) WHERE \"schlüssel\" = 'b'");
+        sql.run("NOTIFY plain");
+        // The server passes them on before it ends the session.
+        std::thread::sleep(Duration::from_millis(500));
+        sql.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        std::thread::sleep(Duration::from_millis(500));
+        let mut seen = Vec::new();
+        while !matches!(seen.last(), Some(Seen::Disconnected(_))) {
+            seen.push(next(&mut events));
+        }
+        let count = |is: fn(&Seen) -> bool| seen.iter().filter(|seen| is(seen)).count();
+        assert_eq!(count(|s| matches!(s, Seen::Other(c) if c.starts_with("Change"))), 11, "{seen:#?}");
+        assert_eq!(count(|s| matches!(s, Seen::Other(c) if c.starts_with("Ddl"))), 1, "{seen:#?}");
+        let is_missed = |s: &Seen| matches!(s, Seen::CommandFailed { sqlstate, .. } if sqlstate == "08006");
+        assert_eq!(count(is_missed), 1, "what was too large for a notification: {seen:#?}");
+        assert_eq!(count(|s| matches!(s, Seen::Notification { .. })), 1, "{seen:#?}");
     }
 }
 

@@ -303,6 +303,11 @@ impl Session {
         self.ending.is_some()
     }
 
+    /// Whether it is given up, and no answer comes any more: what was told before is all there is.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
     /// Whether there is nothing to see to but input. libpq may have given up while it read what it held
     /// already: then no call has failed, and nothing will ever be ready again.
     #[inline(always)]

@@ -191,7 +191,11 @@ impl ChannelSource {
             return None;
         }
         // A notification may have told of DDL.
-        self.tell_change(now).or_else(|| Some(Pull::Report(Box::new(self.reports.pop_front()?))))
+        let pull = self.tell_change(now).or_else(|| Some(Pull::Report(Box::new(self.reports.pop_front()?))));
+        if pull.is_none() && self.give_up_fetches(now) {
+            return self.pull_of_any(now);
+        }
+        pull
     }
 
     /// A turn begins with consuming: libpq was left empty by the last one.
@@ -289,6 +293,9 @@ impl ChannelSource {
             {
                 self.held.put(notify);
             }
+            if self.give_up_fetches(now) {
+                continue;
+            }
             // Changes are neither folded nor dropped: they wait in the server.
             let has_changes = self.outbox.as_deref().is_some_and(Outbox::has_changes);
             if has_changes || (!self.go_on(now) && !self.session.look_ahead()) {
@@ -308,6 +315,9 @@ impl ChannelSource {
         }
         if let Some(pull) = self.tell_change(now) {
             return pull;
+        }
+        if self.give_up_fetches(now) {
+            self.wants_turn = true;
         }
         if let Some((notify, folded)) = self.held.take() {
             return Pull::Notification { notify, folded };

@@ -1,9 +1,10 @@
-//! What the readers of a session have in common: their turns, and what of theirs comes before the next
-//! notification.
+//! What the readers of a session have in common: their turns, and what they await of the server before the
+//! next notification may be told.
 
-use super::channels::ChannelSource;
-use super::ddl::DdlReader;
+use super::channels::{Batch, ChannelSource};
 use super::outbox::Outbox;
+use super::{ddl, outbox};
+use crate::error::{Error, ErrorKind, SqlState};
 use crate::pq::Notify;
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ impl ChannelSource {
     #[cold]
     pub(super) fn deadline_with_readers(&self) -> Option<Instant> {
         let outbox = self.outbox.as_deref().and_then(Outbox::deadline);
-        let ddl = self.ddl.as_deref().and_then(DdlReader::deadline);
+        let ddl = self.ddl.as_deref().and_then(ddl::DdlReader::deadline);
         [self.session.deadline(), outbox, ddl].into_iter().flatten().min()
     }
 
@@ -42,5 +43,28 @@ impl ChannelSource {
             None => notify,
         };
         self.hear_ddl(notify)
+    }
+
+    /// Answers that will never come any more hold nothing back: what was to be fetched is told as missed,
+    /// what was to be converted as well as may be. `false` when none was awaited.
+    #[cold]
+    pub(super) fn give_up_fetches(&mut self, now: Instant) -> bool {
+        if self.fetches == 0 || !self.session.is_drained() {
+            return false;
+        }
+        let message = "the connection was lost before the server told what a notification refers to";
+        let lost = Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST));
+        for batch in std::mem::take(&mut self.unanswered) {
+            match batch {
+                Batch::Outbox(step @ (outbox::Step::Fetch | outbox::Step::Convert)) => {
+                    self.watch_answered(step, Err(lost.clone()), now);
+                }
+                Batch::Ddl(step @ (ddl::Step::Fetch | ddl::Step::Convert)) => {
+                    self.ddl_answered(step, Err(lost.clone()), now);
+                }
+                batch => self.unanswered.push_back(batch),
+            }
+        }
+        true
     }
 }
