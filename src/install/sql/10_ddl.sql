@@ -221,8 +221,10 @@ CREATE OR REPLACE FUNCTION pgwake.ddl_lock(channel text) RETURNS int LANGUAGE sq
   SELECT 1073741824 + (hashtext(channel) & 1073741823)
 $pgwake$;
 
--- The loop's readers look whether they are still told. On other channels nothing but events is expected.
+-- The loop's readers look whether they are still told. They do so now and then in any case: a transaction
+-- that is to be prepared must not notify. On other channels nothing but events is expected.
 CREATE OR REPLACE FUNCTION pgwake.tell_ddl_readers(channel text) RETURNS void LANGUAGE sql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT pgwake.ring(channel, 'watched') WHERE channel LIKE 'pgwake\_ddl%'
+  SELECT pgwake.ring(channel, 'watched')
+    WHERE channel LIKE 'pgwake\_ddl%' AND current_setting('max_prepared_transactions') = '0'
 $pgwake$;
