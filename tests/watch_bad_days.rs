@@ -219,6 +219,27 @@ fn a_refused_read_is_told_once_and_goes_on_when_it_is_granted() {
 }
 
 #[test]
+fn a_table_that_may_not_be_read_stops_no_other() {
+    let (conninfo, mut sql) = orders();
+    let conninfo = reader(&conninfo, &mut sql, "reads_only_orders");
+    sql.run("GRANT SELECT ON other TO reads_only_orders; SELECT pgwake.watch_table('other')");
+    let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").table("other"));
+    sql.run("DROP TABLE other");
+    assert_eq!(refusal(&mut events).0, "42P01");
+    sql.run("CREATE TABLE other (id int PRIMARY KEY); SELECT pgwake.watch_table('other')");
+    let (code, sentence) = refusal(&mut events);
+    assert!(code == "42501" && sentence.contains("the changes of public.other"), "{sentence}");
+    for id in 1..10 {
+        sql.run(&format!("INSERT INTO orders VALUES ({id})"));
+        assert_eq!(change(&mut events), ("orders".into(), id));
+    }
+    sql.run("GRANT SELECT ON other TO reads_only_orders");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
+    sql.run("INSERT INTO other VALUES (1)");
+    assert_eq!(change(&mut events), ("other".into(), 1));
+}
+
+#[test]
 fn a_refused_reader_asks_less_and_less_often() {
     let (conninfo, mut sql) = orders();
     let named = || WatchOptions::new().table("orders").consumer("one");

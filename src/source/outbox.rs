@@ -99,8 +99,8 @@ pub(super) struct Outbox {
     has_outbox: bool,
     /// The consumer is open on this connection.
     is_open: bool,
-    /// It is to be opened for other tables than it was.
-    must_open: bool,
+    /// When it is to be opened for other tables than it was.
+    open_at: Option<Instant>,
     /// Once that is done, the caller is to hear that it listens.
     is_new: bool,
     /// What wakes it, and what brings changes.
@@ -156,7 +156,7 @@ impl Outbox {
             is_ensured: false,
             has_outbox: false,
             is_open: false,
-            must_open: false,
+            open_at: None,
             is_new: false,
             channels: BTreeSet::new(),
             change_channels: BTreeSet::new(),
@@ -212,7 +212,8 @@ impl Outbox {
             State::Closed { at } => at,
             State::Open if !self.pages.is_empty() => None,
             State::Open => {
-                [self.read_at(), self.acknowledgements.due(), self.look_at].into_iter().flatten().min()
+                let times = [self.read_at(), self.acknowledgements.due(), self.look_at, self.open_at];
+                times.into_iter().flatten().min()
             }
             State::Ensuring { .. } | State::Looking | State::Opening | State::Reading => None,
         }

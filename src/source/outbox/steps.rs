@@ -94,7 +94,7 @@ impl ChannelSource {
             State::Closed { at } if is_due(at) => self.ensure_watched(now),
             State::Open if !outbox.pages.is_empty() => return false,
             State::Open if is_due(outbox.acknowledgements.due()) => self.acknowledge(),
-            State::Open if outbox.must_open => self.open_consumer(),
+            State::Open if is_due(outbox.open_at) => self.open_consumer(),
             State::Open if is_due(outbox.look_at) => self.look(now),
             State::Open if is_due(outbox.read_at()) => self.read_on(now),
             _ => return false,
@@ -166,7 +166,7 @@ impl ChannelSource {
 
     fn open_consumer(&mut self) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        (outbox.state, outbox.must_open) = (State::Opening, false);
+        (outbox.state, outbox.open_at) = (State::Opening, None);
         let name = match &outbox.options.consumer {
             Some(name) => name.clone(),
             // The server has named it, in ASCII.
@@ -296,7 +296,7 @@ impl ChannelSource {
         }
         outbox.know_channels();
         if findings.is_new && outbox.has_outbox {
-            outbox.must_open = true;
+            outbox.open_at = Some(now);
         } else if findings.is_new {
             self.listen_for_changes();
         }
@@ -351,7 +351,10 @@ impl ChannelSource {
         };
         outbox.state = State::Open;
         outbox.refusals.granted(Step::Read);
-        outbox.refusals.recovered();
+        // A consumer that cannot be opened for further tables is tried less and less often all the same.
+        if outbox.open_at.is_none() {
+            outbox.refusals.recovered();
+        }
         outbox.pace.answered(now);
         outbox.pages.push_back(page);
     }
@@ -381,6 +384,8 @@ impl ChannelSource {
                 }
                 match step {
                     Step::Look if *state != State::Looking => {}
+                    // The server goes on with the tables that it was open for.
+                    Step::Open if outbox.is_open => (*state, outbox.open_at) = (State::Open, Some(at)),
                     Step::Read if !is_dropped => {
                         *state = State::Open;
                         outbox.pace.put_off(at);
