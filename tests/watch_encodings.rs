@@ -139,6 +139,21 @@ fn what_came_before_a_loss_is_told_although_nobody_converts_it_any_more() {
 }
 
 #[test]
+fn what_has_no_place_in_utf8_harms_only_its_page() {
+    // Row 94 of EUC_KR is for characters of the user's own.
+    let (conninfo, mut sql) = database("TEMPLATE template0 ENCODING EUC_KR LC_COLLATE 'C' LC_CTYPE 'C'");
+    sql.run("SET client_encoding = UTF8; CREATE TABLE t (k text PRIMARY KEY)");
+    let mut events = watching(&conninfo, WatchOptions::new().table("t"));
+    for round in 0..3 {
+        sql.run(&format!("INSERT INTO t VALUES ('{round}가')"));
+        assert_eq!(change(&mut events).1, json!({"k": format!("{round}가")}));
+        sql.run(&format!("INSERT INTO t VALUES ('{round}' || convert_from('\\xfea1', 'EUC_KR'))"));
+        let key = change(&mut events).1;
+        assert!(key["k"].as_str().unwrap().contains('\u{fffd}'), "{key}");
+    }
+}
+
+#[test]
 fn a_name_that_the_database_cannot_write_is_refused() {
     let (conninfo, _sql) = latin1();
     let mut events = EventLoop::new().unwrap();

@@ -128,10 +128,10 @@ pub(super) struct Outbox {
     looked_at: Option<Instant>,
     /// The database has another encoding than UTF-8, and what it holds can be converted.
     is_converted: bool,
-    /// So is what is read, until something comes that cannot be.
+    /// So is the next page, unless something is on it that cannot be.
     reads_converted: bool,
-    /// The connection has the statement that reads.
-    is_prepared: bool,
+    /// The connection has the statement that reads, and the one that converts what it reads.
+    is_prepared: [bool; 2],
     refusals: Refusals<Step>,
 }
 
@@ -175,7 +175,7 @@ impl Outbox {
             looked_at: None,
             is_converted: false,
             reads_converted: false,
-            is_prepared: false,
+            is_prepared: [false; 2],
             refusals: Refusals::default(),
         })
     }
@@ -185,7 +185,7 @@ impl Outbox {
     pub(super) fn connected(&mut self, now: Instant, is_converted: bool) {
         self.state = State::Closed { at: Some(now) };
         (self.is_converted, self.reads_converted) = (is_converted, is_converted);
-        (self.is_prepared, self.is_open) = (false, false);
+        (self.is_prepared, self.is_open, self.open_at) = ([false; 2], false, None);
     }
 
     /// The connection is lost. What was read is told all the same; what was only notified, and needs the

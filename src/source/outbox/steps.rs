@@ -188,7 +188,7 @@ impl ChannelSource {
             true => (sql::READ_CONVERTED_NAME, sql::READ_CONVERTED),
             false => (sql::READ_NAME, sql::READ),
         };
-        if !std::mem::replace(&mut outbox.is_prepared, true) {
+        if !std::mem::replace(&mut outbox.is_prepared[usize::from(outbox.reads_converted)], true) {
             self.session.send(std::iter::once(Command::Prepare { name, sql, parameters: 3 }));
             self.unanswered.push_back(Batch::Outbox(Step::Prepare));
         }
@@ -349,7 +349,7 @@ impl ChannelSource {
         let Some(page) = page.filter(Page::has_end) else {
             return self.watch_refused(Step::Read, unexpected(), now);
         };
-        outbox.state = State::Open;
+        (outbox.state, outbox.reads_converted) = (State::Open, outbox.is_converted);
         outbox.refusals.granted(Step::Read);
         // A consumer that cannot be opened for further tables is tried less and less often all the same.
         if outbox.open_at.is_none() {
@@ -370,8 +370,8 @@ impl ChannelSource {
                 (*may_pass, *is_refused) = (*may_pass || passes, *is_refused || !passes);
             }
             (Step::Read, _) if outbox.reads_converted && has_other_characters => {
-                // What has no place in UTF-8 is told as well as may be.
-                (outbox.reads_converted, outbox.is_prepared) = (false, false);
+                // What has no place in UTF-8 is told as well as may be, and with it its page.
+                outbox.reads_converted = false;
                 outbox.state = State::Open;
                 return outbox.pace.put_off(now);
             }
@@ -394,7 +394,7 @@ impl ChannelSource {
                 }
             }
             (Step::Acknowledge, _) => outbox.acknowledgements.refused(now),
-            (Step::Prepare, _) => outbox.is_prepared = false,
+            (Step::Prepare, _) => outbox.is_prepared[usize::from(outbox.reads_converted)] = false,
             (Step::Fetch, _) => return self.miss_reference(advised(error)),
             (Step::Convert, _) => {
                 (outbox.heard, outbox.is_unconvertible) = (outbox.converting.take(), true);
