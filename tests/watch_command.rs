@@ -75,6 +75,26 @@ fn a_name_goes_on_where_the_last_run_ended_also_when_that_was_killed() {
 }
 
 #[test]
+fn what_keeps_a_reader_from_beginning_for_now_is_waited_for() {
+    let (dsn, mut sql) = database();
+    assert!(run(&["-d", &dsn, "install"]).status.success());
+    let name = sql.value("SELECT current_database()");
+    sql.run(&format!("ALTER DATABASE {name} SET lock_timeout = '20ms'"));
+    sql.run("BEGIN; LOCK TABLE orders; LOCK TABLE pgwake.ddl_watch");
+    let refused = "SELECT pg_stat_clear_snapshot(); SELECT xact_rollback FROM pg_stat_database
+                   WHERE datname = current_database()";
+    let mut other = Sql::connect(&dsn);
+    for arguments in [&["watch", "orders"][..], &["ddl"][..]] {
+        let before: u64 = other.value(refused).parse().unwrap();
+        let mut reader = Running::start(&[&["-d", &dsn, "-f", "json"][..], arguments].concat());
+        while other.value(refused).parse::<u64>().unwrap() < before + 2 {}
+        sql.run("COMMIT");
+        while reader.json()["channels"].as_array().unwrap().is_empty() {}
+        sql.run("BEGIN; LOCK TABLE pgwake.ddl_watch");
+    }
+}
+
+#[test]
 fn a_running_watch_says_that_its_table_is_unwatched_and_goes_on_when_it_is_watched_again() {
     let (dsn, mut sql) = database();
     let arguments = ["-d", &dsn, "-f", "json", "watch", "orders", "--before", "--count", "2"];

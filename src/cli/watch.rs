@@ -120,6 +120,13 @@ impl Changes {
         Changes { session, is_named, has_begun: false, written: None, asked: None, asked_at: None }
     }
 
+    /// What is tried again: another one reads under this name, or its server process has not ended yet. And
+    /// what keeps it from beginning for now: a lock, a command that was cut short, a conflict, no memory.
+    fn may_pass(&self, code: &str) -> bool {
+        let passes = matches!(code, "55P03" | "57014" | "40001" | "40P01") || code.starts_with("53");
+        code == "55006" || (!self.has_begun && passes)
+    }
+
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
         if let Some(id) = self.written.take() {
             self.asked_at = Some(Instant::now());
@@ -159,8 +166,9 @@ impl Take for Changes {
             }
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
             Event::Listening(_) => self.has_begun = true,
-            // Another one reads under this name, or its server process has not ended yet: that may pass.
-            Event::CommandFailed(failed) if failed.sqlstate.is_some_and(|code| code.as_str() == "55006") => {
+            Event::CommandFailed(failed)
+                if failed.sqlstate.is_some_and(|code| self.may_pass(code.as_str())) =>
+            {
                 log::warn!("{}", failed.message);
                 return Ok(false);
             }
