@@ -38,8 +38,9 @@ impl ChangePayload {
 /// A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns`
 /// say; one that is watched already stays as it is. One that somebody unwatches later, or drops, is told by
 /// [`CommandFailed`](crate::CommandFailed), within ten seconds of what was read before, and goes on when it
-/// is watched again, or another of its name is: the session does not undo what somebody did. The schema `pgwake` must be there:
-/// the command `pgwake install` puts it in, as does [`install::install`](crate::install::install).
+/// is watched again, or another of its name is: the session does not undo what somebody did. The schema
+/// `pgwake` must be there: the command `pgwake install` puts it in, as does
+/// [`install::install`](crate::install::install).
 #[derive(Debug, Clone, Default)]
 pub struct WatchOptions {
     pub(crate) tables: Vec<String>,
