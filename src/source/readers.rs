@@ -65,6 +65,7 @@ impl ChannelSource {
                 batch => self.unanswered.push_back(batch),
             }
         }
+        self.fetches = 0;
         true
     }
 }
