@@ -84,11 +84,15 @@ fn a_burst_of_commits_needs_no_second_one_to_be_seen() {
     assert!(committed.len() >= 2_600, "{}", committed.len());
     assert_eq!(seen.len(), committed.len(), "what was rolled back is not told");
     let late = |(key, at): &(u64, Instant)| seen[key].saturating_duration_since(*at);
-    let mut lateness: Vec<Duration> = committed.iter().map(late).collect();
+    // In the first burst all that these sessions run is read from the catalogs and planned.
+    let (first, others): (Vec<_>, Vec<_>) = committed.iter().partition(|(key, _)| *key < WRITERS);
+    let mut lateness: Vec<Duration> = others.iter().map(|commit| late(commit)).collect();
     lateness.sort();
     let [median, worst] = [lateness[lateness.len() / 2], lateness[lateness.len() - 1]];
+    let worst_first = first.iter().map(|commit| late(commit)).max().unwrap();
     say_loudly(&format!(
-        "{} changes in bursts of {WRITERS}: median {median:.1?}, worst {worst:.1?}",
+        "{} changes in bursts of {WRITERS}: median {median:.1?}, worst {worst:.1?}, in the first burst \
+         {worst_first:.1?}",
         seen.len()
     ));
     long.run("COMMIT");
