@@ -5,7 +5,7 @@ mod common;
 
 use common::command::{Running, complaint, run};
 use common::outbox::database;
-use common::{PATIENCE, Seen, assert_silent, next, signal};
+use common::{PATIENCE, Seen, assert_silent, next, refusal, signal};
 use pgwake::{DdlOptions, DdlPhase, Event, EventLoop, SessionId};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -24,17 +24,6 @@ fn watching(conninfo: &str, options: DdlOptions) -> (EventLoop, SessionId) {
 fn ddl(events: &mut EventLoop) -> (DdlPhase, String, usize) {
     match events.next(Some(PATIENCE)).unwrap().expect("DDL was expected, and nothing came") {
         Event::Ddl(ddl) => (ddl.phase, ddl.tag.into(), ddl.targets.len()),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The code and the sentence.
-fn refusal(events: &mut EventLoop) -> (String, String) {
-    match events.next(Some(PATIENCE)).unwrap().expect("a refusal was expected, and nothing came") {
-        Event::CommandFailed(failed) => {
-            assert_eq!(failed.command, "watch_ddl");
-            (failed.sqlstate.unwrap().to_string(), failed.message.into())
-        }
         other => panic!("{other:?}"),
     }
 }
@@ -59,7 +48,7 @@ fn what_is_granted_as_the_refusal_says_is_enough() {
     let session = events.connect(&stranger).unwrap();
     events.watch_ddl(session, DdlOptions::new()).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[]));
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert_eq!(code, "42501");
     let (_, tables) = sentence.split_once("SELECT, INSERT and UPDATE on its table ").unwrap();
     let (table, functions) = tables.split_once(", and EXECUTE on ").unwrap();
@@ -88,7 +77,7 @@ fn without_event_triggers_it_is_a_superuser_who_can_help() {
     let session = events.connect(&conninfo).unwrap();
     events.watch_ddl(session, DdlOptions::new()).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[]));
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "55000" && sentence.contains("let a superuser run `pgwake install`"), "{sentence}");
 }
 
@@ -97,7 +86,7 @@ fn events_that_are_given_up_are_told_and_go_on_when_somebody_asks_for_them() {
     let (conninfo, mut sql) = database("");
     let (mut events, _) = watching(&conninfo, DdlOptions::new());
     sql.run("SELECT pgwake.unwatch_ddl('pgwake_ddl')");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "55000" && sentence.contains("given up"), "{sentence}");
     sql.run("CREATE TABLE unseen (id int); SELECT pgwake.watch_ddl('pgwake_ddl')");
     assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
@@ -142,7 +131,7 @@ fn what_may_pass_is_told_once_and_asked_again_until_the_server_agrees() {
     let session = events.connect(&conninfo).unwrap();
     events.watch_ddl(session, DdlOptions::new()).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[]));
-    assert_eq!(refusal(&mut events).0, "55P03");
+    assert_eq!(refusal(&mut events, "watch_ddl").0, "55P03");
     assert_silent(&mut events, Duration::from_secs(1));
     sql.run("COMMIT");
     assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
@@ -155,12 +144,12 @@ fn event_triggers_that_are_gone_or_off_are_told_without_a_word_from_anybody() {
     let (conninfo, mut sql) = database("");
     let (mut events, _) = watching(&conninfo, DdlOptions::new());
     sql.run("ALTER EVENT TRIGGER pgwake_sql_drop DISABLE");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "55000" && sentence.contains("dropped or disabled"), "{sentence}");
     sql.run("ALTER EVENT TRIGGER pgwake_sql_drop ENABLE; NOTIFY pgwake_ddl, 'watched'");
     assert_eq!(next(&mut events), Seen::listening(&["pgwake_ddl"]));
     sql.run("DROP EVENT TRIGGER pgwake_ddl_command_end; NOTIFY pgwake_ddl, 'watched'");
-    assert!(refusal(&mut events).1.contains("dropped or disabled"));
+    assert!(refusal(&mut events, "watch_ddl").1.contains("dropped or disabled"));
     sql.run("SELECT pgwake.make_event_triggers(); DELETE FROM pgwake.ddl_watch");
     sql.run("NOTIFY pgwake_ddl, 'watched'");
     assert_silent(&mut events, Duration::from_secs(1));
@@ -179,7 +168,7 @@ fn nobody_makes_a_reader_ask_all_of_the_time() {
                     WHERE datname = current_database()";
     let (before, began_at) = (sql.value(failures).parse::<u64>().unwrap(), Instant::now());
     sql.run("NOTIFY pgwake_ddl, 'watched'");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "42P01" && sentence.contains("pgwake install"), "{sentence}");
     for _ in 0..80 {
         sql.run("NOTIFY pgwake_ddl, 'watched'");
@@ -200,6 +189,6 @@ fn an_event_that_is_gone_from_the_outbox_is_told_as_missed() {
         "SELECT pg_notify('pgwake_ddl',
            '{\"phase\": \"after\", \"tag\": \"DROP TABLE\", \"depth\":1, \"reference\":47, \"objects\": 9}')",
     );
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "42704" && sentence.contains("gone from the outbox"), "{sentence}");
 }

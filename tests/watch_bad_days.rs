@@ -4,7 +4,7 @@
 mod common;
 
 use common::outbox::database;
-use common::{PATIENCE, Seen, Sql, assert_silent, next};
+use common::{PATIENCE, Seen, Sql, assert_silent, next, refusal};
 use pgwake::json::JsonValue;
 use pgwake::{ChangePayload, Event, EventLoop, SessionId, SessionOptions, Transport, WatchOptions};
 use std::time::Duration;
@@ -33,17 +33,6 @@ fn change(events: &mut EventLoop) -> (String, u64) {
     match events.next(Some(PATIENCE)).unwrap().expect("a change was expected, and nothing came") {
         Event::Change(change) => {
             (change.table.into(), change.key_as::<JsonValue>().unwrap()["id"].as_u64().unwrap())
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The code and the sentence of the refusal that must come.
-fn refusal(events: &mut EventLoop) -> (String, String) {
-    match events.next(Some(PATIENCE)).unwrap().expect("a refusal was expected, and nothing came") {
-        Event::CommandFailed(failed) => {
-            assert_eq!(failed.command, "watch");
-            (failed.sqlstate.unwrap().to_string(), failed.message.into())
         }
         other => panic!("{other:?}"),
     }
@@ -78,7 +67,7 @@ fn a_table_that_is_dropped_is_told_and_its_successor_is_read_in_its_place() {
     sql.run("INSERT INTO orders VALUES (1)");
     assert_eq!(change(&mut events), ("orders".into(), 1));
     sql.run("DROP TABLE orders");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "42P01" && sentence.contains("table orders is gone"), "{sentence}");
     sql.run("CREATE TABLE orders (id int PRIMARY KEY); SELECT pgwake.watch_table('orders')");
     assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
@@ -113,7 +102,7 @@ fn a_table_that_takes_over_the_name_is_read_in_place_of_the_one_that_had_it() {
         "BEGIN; ALTER TABLE orders RENAME TO orders_old; ALTER TABLE orders_new RENAME TO orders;
          SELECT pgwake.watch_table('orders'); COMMIT",
     );
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "55000" && sentence.contains("in place of one"), "{sentence}");
     assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
     sql.run("INSERT INTO orders VALUES (2)");
@@ -125,7 +114,7 @@ fn a_table_that_is_watched_in_another_way_is_told_and_followed() {
     let (conninfo, mut sql) = orders();
     let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders"));
     sql.run("SELECT pgwake.watch_table('orders', transport => 'notify', channel => 'pgwake_orders')");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "55000" && sentence.contains("orders was watched anew"), "{sentence}");
     let mut heard = Vec::new();
     while !heard.contains(&"pgwake_orders".to_string()) {
@@ -141,7 +130,7 @@ fn a_table_that_is_watched_in_another_way_is_told_and_followed() {
     }
     assert!(matches!(&seen, Seen::Other(change) if change.contains("Notify")), "{seen:?}");
     sql.run("SELECT pgwake.watch_table('orders', transport => 'wal')");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "0A000" && sentence.contains("logical replication"), "{sentence}");
 }
 
@@ -151,7 +140,7 @@ fn who_is_told_by_notifications_alone_finds_out_too() {
     let notify = || WatchOptions::new().table("orders").transport(Transport::Notify);
     let (mut events, _) = watching(&conninfo, notify());
     sql.run("SELECT pgwake.unwatch_table('orders')");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "55000" && sentence.contains("orders is not watched any more"), "{sentence}");
     // Also what happens during an outage.
     sql.run("SELECT pgwake.watch_table('orders', transport => 'notify', channel => 'pgwake_2')");
@@ -193,14 +182,14 @@ fn a_refused_read_is_told_once_and_goes_on_when_it_is_granted() {
     // The first read is over.
     assert_silent(&mut events, QUIET);
     sql.run("REVOKE EXECUTE ON FUNCTION pgwake.read FROM reads_no_more; INSERT INTO orders VALUES (1)");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "42501" && sentence.contains("grant this role"), "{sentence}");
     for id in 2..10 {
         sql.run(&format!("INSERT INTO orders VALUES ({id})"));
         assert_silent(&mut events, QUIET / 2);
     }
     sql.run("ALTER FUNCTION pgwake.read RENAME TO read_later");
-    let (code, _) = refusal(&mut events);
+    let (code, _) = refusal(&mut events, "watch");
     assert_eq!(code, "42883", "another reason is told");
     sql.run(
         "ALTER FUNCTION pgwake.read_later RENAME TO read; GRANT EXECUTE ON FUNCTION pgwake.read TO PUBLIC",
@@ -225,9 +214,9 @@ fn a_table_that_may_not_be_read_stops_no_other() {
     sql.run("GRANT SELECT ON other TO reads_only_orders; SELECT pgwake.watch_table('other')");
     let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").table("other"));
     sql.run("DROP TABLE other");
-    assert_eq!(refusal(&mut events).0, "42P01");
+    assert_eq!(refusal(&mut events, "watch").0, "42P01");
     sql.run("CREATE TABLE other (id int PRIMARY KEY); SELECT pgwake.watch_table('other')");
-    let (code, sentence) = refusal(&mut events);
+    let (code, sentence) = refusal(&mut events, "watch");
     assert!(code == "42501" && sentence.contains("the changes of public.other"), "{sentence}");
     for id in 1..10 {
         sql.run(&format!("INSERT INTO orders VALUES ({id})"));
@@ -248,7 +237,7 @@ fn a_refused_reader_asks_less_and_less_often() {
     let session = second.connect(&conninfo).unwrap();
     second.watch_with(session, named()).unwrap();
     assert_eq!(next(&mut second), Seen::listening(&[]));
-    assert_eq!(refusal(&mut second).0, "55006");
+    assert_eq!(refusal(&mut second, "watch").0, "55006");
     let failures = "SELECT pg_stat_clear_snapshot(); SELECT xact_rollback FROM pg_stat_database
                     WHERE datname = current_database()";
     assert_silent(&mut second, Duration::from_secs(12));
@@ -268,8 +257,8 @@ fn what_was_refused_for_good_leaves_the_session_free_to_watch_something_else() {
     let session = events.connect(&conninfo).unwrap();
     events.watch_with(session, WatchOptions::new().table("nowhere").table("orders").table("nil")).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[]));
-    assert!(refusal(&mut events).1.contains("nowhere"));
-    assert!(refusal(&mut events).1.contains("nil"), "each table that is refused is named");
+    assert!(refusal(&mut events, "watch").1.contains("nowhere"));
+    assert!(refusal(&mut events, "watch").1.contains("nil"), "each table that is refused is named");
     events.watch_with(session, WatchOptions::new().table("orders").payload(ChangePayload::Row)).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
     sql.run("INSERT INTO orders VALUES (1)");
@@ -294,7 +283,7 @@ fn a_schema_that_is_taken_out_is_told_and_its_successor_is_read() {
     let (mut events, _) = watching(&conninfo, WatchOptions::new().table("orders").consumer("me"));
     sql.run(&pgwake::install::uninstall());
     sql.run("NOTIFY pgwake");
-    let (_, sentence) = refusal(&mut events);
+    let (_, sentence) = refusal(&mut events, "watch");
     assert!(sentence.contains("run `pgwake install`"), "{sentence}");
     sql.run(&pgwake::install::install());
     sql.run("SELECT pgwake.watch_table('orders')");

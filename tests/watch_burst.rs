@@ -86,10 +86,10 @@ fn a_burst_of_commits_needs_no_second_one_to_be_seen() {
     let late = |(key, at): &(u64, Instant)| seen[key].saturating_duration_since(*at);
     // In the first burst all that these sessions run is read from the catalogs and planned.
     let (first, others): (Vec<_>, Vec<_>) = committed.iter().partition(|(key, _)| *key < WRITERS);
-    let mut lateness: Vec<Duration> = others.iter().map(|commit| late(commit)).collect();
+    let mut lateness: Vec<Duration> = others.into_iter().map(late).collect();
     lateness.sort();
     let [median, worst] = [lateness[lateness.len() / 2], lateness[lateness.len() - 1]];
-    let worst_first = first.iter().map(|commit| late(commit)).max().unwrap();
+    let worst_first = first.into_iter().map(late).max().unwrap();
     say_loudly(&format!(
         "{} changes in bursts of {WRITERS}: median {median:.1?}, worst {worst:.1?}, in the first burst \
          {worst_first:.1?}",

@@ -8,6 +8,17 @@ use crate::error::{Error, ErrorKind, SqlState};
 use crate::pq::Notify;
 use std::time::Instant;
 
+impl Batch {
+    /// Its answer comes before the next notification.
+    fn is_fetch(&self) -> bool {
+        matches!(
+            self,
+            Batch::Outbox(outbox::Step::Fetch | outbox::Step::Convert)
+                | Batch::Ddl(ddl::Step::Fetch | ddl::Step::Convert)
+        )
+    }
+}
+
 impl ChannelSource {
     /// A reader came or went.
     pub(super) fn readers_changed(&mut self) {
@@ -56,16 +67,15 @@ impl ChannelSource {
         let lost = Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST));
         for batch in std::mem::take(&mut self.unanswered) {
             match batch {
-                Batch::Outbox(step @ (outbox::Step::Fetch | outbox::Step::Convert)) => {
+                Batch::Outbox(step) if batch.is_fetch() => {
                     self.watch_answered(step, Err(lost.clone()), now);
                 }
-                Batch::Ddl(step @ (ddl::Step::Fetch | ddl::Step::Convert)) => {
-                    self.ddl_answered(step, Err(lost.clone()), now);
-                }
+                Batch::Ddl(step) if batch.is_fetch() => self.ddl_answered(step, Err(lost.clone()), now),
                 batch => self.unanswered.push_back(batch),
             }
         }
-        self.fetches = 0;
+        // What could not be converted may have referred to something: that is given up next.
+        self.fetches = self.unanswered.iter().filter(|batch| batch.is_fetch()).count() as u32;
         true
     }
 }

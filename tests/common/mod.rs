@@ -188,6 +188,17 @@ pub(crate) fn next(events: &mut EventLoop) -> Seen {
     Seen::of(events.next(Some(PATIENCE)).unwrap().expect("an event was expected, and none came"))
 }
 
+/// The code and the sentence of the refusal of a command that must come.
+pub(crate) fn refusal(events: &mut EventLoop, command: &str) -> (String, String) {
+    match events.next(Some(PATIENCE)).unwrap().expect("a refusal was expected, and nothing came") {
+        Event::CommandFailed(failed) => {
+            assert_eq!(failed.command, command);
+            (failed.sqlstate.unwrap().to_string(), failed.message.into())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Works on until nothing is left to do, and nothing must come.
 pub(crate) fn assert_silent(events: &mut EventLoop, time: Duration) {
     if let Some(event) = events.next(Some(time)).unwrap() {
