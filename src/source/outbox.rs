@@ -5,6 +5,7 @@
 //! changes of one row come in their order. What is only notified comes at most once.
 
 mod acknowledge;
+mod early;
 mod pace;
 mod page;
 mod refusals;
@@ -19,6 +20,7 @@ use crate::event::{Change, Channel, SessionId, Transport};
 use crate::options::WatchOptions;
 use crate::pq::Notify;
 use acknowledge::Acknowledgements;
+use early::Early;
 use pace::Pace;
 use page::Page;
 pub(super) use refusals::Refusals;
@@ -46,6 +48,7 @@ pub(super) enum Step {
     Ensure,
     Look,
     Open,
+    Ear,
     Prepare,
     Read,
     Fetch,
@@ -124,6 +127,7 @@ pub(super) struct Outbox {
     text: String,
     told_in_turn: u32,
     acknowledgements: Acknowledgements,
+    early: Early,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
     /// The database has another encoding than UTF-8, and what it holds can be converted.
@@ -149,6 +153,7 @@ impl Outbox {
         }
         Ok(Outbox {
             acknowledgements: Acknowledgements::new(options.manual_ack),
+            early: Early::default(),
             pace: Pace::new(options.fallback()),
             tables: Tables::new(&options.tables),
             options,
@@ -193,7 +198,7 @@ impl Outbox {
     #[cold]
     pub(super) fn disconnected(&mut self) {
         self.state = State::Closed { at: None };
-        self.acknowledgements.interrupted();
+        self.acknowledgements.interrupted(self.early.end());
         self.converting = None;
         if self.heard_change.reference().is_some() || self.must_convert() {
             self.heard = None;
@@ -231,6 +236,10 @@ impl Outbox {
         if is_wake && notify.payload() == WATCHED_PAYLOAD {
             let soon = self.looked_at.map(|at| at + LOOK_INTERVAL_MIN);
             self.look_at = [self.look_at, soon].into_iter().flatten().min();
+            return None;
+        }
+        if self.early.is_ear(notify.channel()) {
+            self.hear_early(notify);
             return None;
         }
         let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());

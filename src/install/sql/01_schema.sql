@@ -14,7 +14,7 @@ BEGIN
 END $pgwake$;
 
 CREATE SCHEMA IF NOT EXISTS pgwake;
-COMMENT ON SCHEMA pgwake IS 'pgwake, version 2';
+COMMENT ON SCHEMA pgwake IS 'pgwake, version 3';
 
 -- Each row of an outbox table is what one statement did to one table. The primary order is `id`: a row is
 -- locked from its change to the commit, and the id is drawn in between, so the ids of one row's changes are
@@ -121,8 +121,12 @@ CREATE TABLE IF NOT EXISTS pgwake.consumer (
   relids oid[],                   -- NULL: every watched table
   "position" text NOT NULL,       -- see 07_read.sql
   holder int,                     -- the backend of a consumer that goes with its session
+  ear text,                       -- see 05_early.sql
+  ear_role oid,
   acknowledged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
+
+ALTER TABLE pgwake.consumer ADD COLUMN IF NOT EXISTS ear text, ADD COLUMN IF NOT EXISTS ear_role oid;
 
 CREATE TABLE IF NOT EXISTS pgwake.channel (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -152,4 +156,4 @@ CREATE OR REPLACE FUNCTION pgwake.what(watch int, op text) RETURNS bigint LANGUA
   SET search_path = pg_catalog, pg_temp AS 'SELECT watch::bigint * 128 + ascii(op)';
 
 CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE
-  SET search_path = pg_catalog, pg_temp AS 'SELECT 2';
+  SET search_path = pg_catalog, pg_temp AS 'SELECT 3';

@@ -6,14 +6,19 @@
 -- consumer.
 --
 -- A trigger on the outbox itself would cost every writer a tenth of all that pgwake costs it, to find that
--- nobody sleeps. So a writer looks at the bell when it has a lock on the outbox, and only if it is on puts a
--- row here. A reader turns the bell on first and looks at those locks then: one of the two sees the other.
+-- nobody sleeps. So a writer looks at the bell when it has a lock on the outbox (not before: whose turn it is
+-- it must have looked up earlier), and only if it is on puts a row here. A reader turns the bell on first and
+-- looks at those locks then: one of the two sees the other.
 CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope ();
 
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  PERFORM pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
+  -- Once is enough, however many statements there were.
+  IF current_setting('pgwake.rung', true) IS DISTINCT FROM txid_current()::text THEN
+    PERFORM set_config('pgwake.rung', txid_current()::text, true),
+      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
+  END IF;
   RETURN NULL;
 END $pgwake$;
 
@@ -37,10 +42,11 @@ CREATE OR REPLACE FUNCTION pgwake.set_state(turn int, is_bell_on bool) RETURNS v
 $pgwake$;
 
 -- What a function of ours does after it wrote to the outbox, as text.
-CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABLE
+CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT $body$
-  IF pg_catalog.int8and(pg_catalog.txid_current(), state) OPERATOR(pg_catalog.=) 0 THEN
+  IF pg_catalog.int8and(pg_catalog.txid_current(), pg_catalog.pg_sequence_last_value($body$
+    || 'pgwake.state'::regclass::oid || $body$)) OPERATOR(pg_catalog.=) 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;
   END IF;$body$
 $pgwake$;
@@ -58,6 +64,7 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(1885828971, 1) THEN
     RETURN;
   ELSIF NOT pg_try_advisory_xact_lock(1885828971, 2) THEN
+    PERFORM pgwake.tell_early();
     PERFORM pgwake.ring('pgwake', '');
   ELSE
     -- A reader that opens now waits for this lock, and turns the bell on after that.

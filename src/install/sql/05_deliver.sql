@@ -4,18 +4,19 @@
 CREATE OR REPLACE FUNCTION pgwake.append(watch int, op "char", part oid, changes text[]) RETURNS bigint
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
-  row_id bigint := nextval('pgwake.outbox_id');
+  row_id bigint;
   state bigint := pg_sequence_last_value('pgwake.state'::regclass);
   what bigint := pgwake.what(watch, op::text);
   body text := concat(CASE WHEN part IS NOT NULL THEN concat(part, E'\x1c') END,
     array_to_string(changes, E'\x1e'));
 BEGIN
   CASE state >> 60
-    WHEN 0 THEN INSERT INTO pgwake.outbox_0 VALUES (row_id, DEFAULT, what, body);
-    WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (row_id, DEFAULT, what, body);
-    ELSE INSERT INTO pgwake.outbox_2 VALUES (row_id, DEFAULT, what, body);
+    WHEN 0 THEN INSERT INTO pgwake.outbox_0 VALUES (DEFAULT, DEFAULT, what, body) RETURNING id INTO row_id;
+    WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (DEFAULT, DEFAULT, what, body) RETURNING id INTO row_id;
+    ELSE INSERT INTO pgwake.outbox_2 VALUES (DEFAULT, DEFAULT, what, body) RETURNING id INTO row_id;
   END CASE;
-  IF txid_current() & state = 0 THEN
+  -- Now that it has the lock that readers look at: see 02_wake.sql.
+  IF txid_current() & pg_sequence_last_value('pgwake.state'::regclass) = 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;
   END IF;
   RETURN row_id;

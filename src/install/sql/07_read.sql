@@ -27,7 +27,7 @@ BEGIN
     VALUES (consumer_name, rels::oid[],
       CASE WHEN from_start THEN '1:1:||' ELSE pg_current_snapshot() || '||' END,
       CASE WHEN is_temporary THEN pg_backend_pid() END)
-    ON CONFLICT (name) DO UPDATE SET relids = rels::oid[]
+    ON CONFLICT (name) DO UPDATE SET relids = rels::oid[], ear = NULL
     RETURNING c.id, c."position" INTO number, "position";
   IF NOT pg_try_advisory_lock(1885828971, 1000 + number) THEN
     RAISE EXCEPTION 'the consumer "%" is in use by backend %', consumer_name,
@@ -72,6 +72,7 @@ END $pgwake$;
 
 -- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
 -- its number 0: nothing is left, wait; 1: there is more, call again; 2: writers are at work, call again soon.
+-- With 0 comes a `settled` row before it: no outbox row up to that id is still to come.
 CREATE OR REPLACE FUNCTION pgwake.read(consumer text, "position" text, stay_awake bool DEFAULT false,
     rows_max int DEFAULT 1000, bytes_max int DEFAULT 1048576)
   RETURNS TABLE (kind text, number bigint, body text)
@@ -93,6 +94,7 @@ DECLARE
   w pgwake.watched;
   -- At the end of a window that took several calls there may be more since.
   state int := CASE WHEN upto IS NULL THEN 0 ELSE 1 END;
+  settled bigint;
   is_full bool := false;
   is_checked bool := false;
   is_new bool;
@@ -203,6 +205,11 @@ BEGIN
         op := chr((what % 128)::int);
         SELECT * INTO w FROM pgwake.watched d WHERE d.id = what / 128;
         is_told := op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids));
+        IF is_told AND NOT has_table_privilege(session_user, w.relid, 'SELECT') THEN
+          RAISE EXCEPTION 'permission denied for the changes of %.%', w.schema_name, w.table_name
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = format('GRANT SELECT ON %I.%I TO %I', w.schema_name, w.table_name, session_user);
+        END IF;
         is_key := opening LIKE '{%';
         is_number := opening LIKE E'%\x1f';
         opening := rtrim(opening, E'\x1f');
@@ -264,7 +271,9 @@ BEGIN
     CLOSE rows;
     EXIT WHEN is_checked OR NOT is_new OR rows_read > 0;
     -- Nothing is there yet. First who is at work, then another snapshot: who let another ring is in one of
-    -- the two. The snapshot alone would not tell: the newest transactions at work are beyond its xmax.
+    -- the two. The snapshot alone would not tell: the newest transactions at work are beyond its xmax. An id
+    -- is drawn under the lock, so those drawn by now are of these, or can be seen.
+    settled := coalesce(pg_sequence_last_value('pgwake.outbox_id'::regclass), 0);
     state := CASE WHEN pgwake.has_writers() THEN 2 ELSE 0 END;
     is_checked := true;
     upto := NULL;
@@ -272,6 +281,12 @@ BEGIN
   -- What was found costs no look at the locks on its way: the next call comes soon and has one.
   IF rows_read > 0 THEN
     state := greatest(state, CASE WHEN is_new THEN 2 ELSE 1 END);
+  END IF;
+  IF state = 0 AND settled IS NOT NULL THEN
+    kind := 'settled';
+    number := settled;
+    body := '';
+    RETURN NEXT;
   END IF;
   kind := 'end';
   number := CASE WHEN is_full THEN 1 ELSE state END;

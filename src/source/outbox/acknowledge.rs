@@ -47,7 +47,8 @@ impl Acknowledgements {
 
     /// The database keeps this, and what was told and not acknowledged comes again.
     pub(super) fn begin_at(&mut self, position: &str) {
-        let stale = self.unacknowledged.drain(..).map(|(id, _)| id).collect();
+        let mut stale = std::mem::take(&mut self.stale);
+        stale.extend(self.unacknowledged.drain(..).map(|(id, _)| id));
         *self =
             Acknowledgements { sent: position.to_string(), stale, ..Acknowledgements::new(self.is_manual) };
     }
@@ -57,9 +58,10 @@ impl Acknowledgements {
         self.due = Some(now);
     }
 
-    /// The connection is lost.
-    pub(super) fn interrupted(&mut self) {
+    /// The connection is lost, and with it what these were that had been told before they were read.
+    pub(super) fn interrupted(&mut self, early: VecDeque<u64>) {
         (self.is_sent, self.due) = (false, None);
+        self.stale = early.into_iter().collect();
     }
 
     /// The database did not take it.
@@ -96,6 +98,23 @@ impl Acknowledgements {
         }
         if self.unacknowledged.is_empty() {
             self.bring_forward(now + if changes > 0 { INTERVAL } else { INTERVAL_IDLE });
+        }
+    }
+
+    /// A change was read that the caller went on from before, or has acknowledged even.
+    pub(super) fn done_before(&mut self, id: u64, prefix: &Arc<str>, is_acknowledged: bool, now: Instant) {
+        if is_acknowledged {
+            self.done = Some((id, prefix.clone()));
+            self.due = Some(now);
+        } else {
+            self.done(Some(id), prefix, now);
+        }
+    }
+
+    /// The caller acknowledges a change that is not read yet, and with it all that was told before.
+    pub(super) fn ack_all(&mut self, now: Instant) {
+        if let Some(last) = self.unacknowledged.drain(..).next_back() {
+            (self.done, self.due) = (Some(last), Some(now));
         }
     }
 
@@ -166,7 +185,7 @@ mod tests {
         assert_eq!(acks.answered(), None);
         assert!(acks.due().is_some());
         assert_eq!(acks.take("2||"), "2||");
-        acks.interrupted();
+        acks.interrupted(VecDeque::new());
         acks.repeat(now);
         assert_eq!(acks.take("2||"), "2||");
     }
@@ -184,7 +203,7 @@ mod tests {
         acks.ack(12, now).unwrap();
         assert!(acks.ack(11, now).is_err(), "it was acknowledged with 12");
         assert_eq!(acks.take("2||"), "1|2|12");
-        acks.interrupted();
+        acks.interrupted(VecDeque::new());
         acks.repeat(now);
         assert_eq!(acks.take("2||"), "1|2|12", "nobody knows whether it arrived");
         acks.refused(now);

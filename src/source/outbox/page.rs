@@ -23,6 +23,8 @@ pub(super) enum Row {
     Change(usize),
     /// That many rows of the outbox were dropped before they were read.
     Gap(u64),
+    /// No row of the outbox up to this id is still to come.
+    Settled(u64),
 }
 
 impl Page {
@@ -67,6 +69,7 @@ impl Page {
                     let count = self.rows.value(row, 2).and_then(|text| std::str::from_utf8(text).ok());
                     return Some(Row::Gap(count.and_then(|count| count.parse().ok()).unwrap_or_default()));
                 }
+                Some(b"settled") => return Some(Row::Settled(number(&self.rows, row).unwrap_or_default())),
                 _ => {}
             }
         }

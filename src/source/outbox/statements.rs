@@ -19,6 +19,7 @@ pub(super) const LOOK: &[u8] = b"SELECT f.oid, f.transport, f.channel FROM ROWS 
     ORDER BY w.transport IS NULL, c.oid = t.known LIMIT 1) f ON true ORDER BY t.place";
 pub(super) const OPEN: &[u8] = b"SELECT consumer_name, \"position\" FROM pgwake.open_consumer( \
     nullif(pg_catalog.convert_from($1::bytea, 'UTF8'), ''), $2::pg_catalog.regclass[], $3::bool)";
+pub(super) const LEND_EAR: &[u8] = b"SELECT pgwake.lend_ear($1)";
 /// A page takes a second snapshot when the first has nothing, and is read faster than compiled.
 pub(super) const ISOLATION: &[u8] = b"SELECT pg_catalog.set_config('jit', 'off', false), \
     pg_catalog.set_config('default_transaction_isolation', 'read committed', false)";

@@ -67,12 +67,14 @@ impl ChannelSource {
         while let Some(page) = outbox.pages.front_mut() {
             match page.next_row() {
                 Some(Row::Change(row)) => {
-                    if outbox.tell_row(row) {
+                    if !outbox.tell_row(row) {
+                        log::warn!("a row of the outbox holds no change, and was left out");
+                    } else if !outbox.was_told_early(now) {
                         outbox.told_in_turn += 1;
                         return Some(Pull::Change);
                     }
-                    log::warn!("a row of the outbox holds no change, and was left out");
                 }
+                Some(Row::Settled(row)) => outbox.early.settle(row),
                 Some(Row::Gap(dropped)) => {
                     let channels = outbox.channels.iter().cloned().collect();
                     let message = "the outbox had no room for more, and changes that were not read are lost";
@@ -179,6 +181,18 @@ impl ChannelSource {
         self.ask(Step::Open, sql::OPEN, &[&name, &tables, from_start].map(str::as_bytes));
     }
 
+    /// A reader without one asks a little longer; so does one of an older schema, or without the right to it.
+    fn ear_answered(&mut self, answer: Result<Rows>) {
+        let Some(outbox) = self.outbox.as_deref_mut() else { return };
+        match answer {
+            Ok(rows) => {
+                let ear = rows.as_ref().and_then(|rows| rows.value(0, 0)).unwrap_or_default();
+                outbox.early.listens_on(ear);
+            }
+            Err(error) => log::info!("changes are told when they are read, not before: {error}"),
+        }
+    }
+
     fn read_on(&mut self, now: Instant) {
         let Some(outbox) = self.outbox.as_deref_mut() else { return };
         outbox.state = State::Reading;
@@ -216,6 +230,7 @@ impl ChannelSource {
             (Step::Ensure, Ok(rows)) => self.ensured(rows, now),
             (Step::Look, Ok(rows)) => self.looked(rows, now),
             (Step::Open, Ok(rows)) => self.opened(rows, now),
+            (Step::Ear, answer) => self.ear_answered(answer),
             (Step::Read, Ok(rows)) => self.page_read(rows, now),
             (Step::Fetch, Ok(rows)) => self.fetched(rows, is_hex),
             (Step::Convert, Ok(rows)) => self.fetched(rows, true),
@@ -324,6 +339,7 @@ impl ChannelSource {
         };
         outbox.refusals.granted(Step::Open);
         (outbox.consumer, outbox.state) = (consumer.to_vec(), State::Open);
+        let consumer = outbox.consumer.clone();
         let position = String::from_utf8_lossy(position).into_owned();
         let was_open = std::mem::replace(&mut outbox.is_open, true);
         let is_named = outbox.options.consumer.is_some();
@@ -340,6 +356,7 @@ impl ChannelSource {
             outbox.acknowledgements.repeat(now);
         }
         outbox.pace.begin(now);
+        self.ask(Step::Ear, sql::LEND_EAR, &[&consumer]);
         self.listen_for_changes();
     }
 
@@ -377,6 +394,7 @@ impl ChannelSource {
             }
             (Step::Open | Step::Read | Step::Look, state) => {
                 let at = now + outbox.refusals.next_delay(now);
+                outbox.early.unsettle();
                 if is_dropped {
                     // Somebody has dropped the consumer: it begins anew.
                     outbox.is_open = false;
@@ -401,7 +419,7 @@ impl ChannelSource {
                 self.fetches = self.fetches.saturating_sub(1);
                 return;
             }
-            (Step::Ensure | Step::Set | Step::Rotate, _) => {}
+            (Step::Ensure | Step::Set | Step::Ear | Step::Rotate, _) => {}
         }
         if outbox.refusals.is_news(step, &error) {
             let (command, channel, error) = ("watch", Channel::of_name(WAKE_CHANNEL), advised(error));
@@ -441,7 +459,11 @@ impl ChannelSource {
             outbox.acknowledgements.done(Some(id), page.prefix(), now);
             outbox.told = Told::Nothing;
         }
-        outbox.acknowledgements.ack(id, now)?;
+        if outbox.options.manual_ack && outbox.early.acknowledge(id) {
+            outbox.acknowledgements.ack_all(now);
+        } else {
+            outbox.acknowledgements.ack(id, now)?;
+        }
         if outbox.state == State::Open && outbox.acknowledgements.due().is_some() {
             self.acknowledge();
         }
