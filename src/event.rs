@@ -156,6 +156,9 @@ pub enum GapReason {
     Outage,
     /// The caller took notifications slower than they came, and the session was told to drop the oldest.
     Overflow,
+    /// The database of a reader of changes is another one than it was: restored, copied, or on a server that
+    /// took over without its predecessor's last transactions. What was not read there is not told.
+    Replaced,
 }
 
 impl GapReason {
@@ -164,6 +167,7 @@ impl GapReason {
         match self {
             GapReason::Outage => "outage",
             GapReason::Overflow => "overflow",
+            GapReason::Replaced => "replaced",
         }
     }
 }

@@ -124,7 +124,9 @@ typedef struct pgwake pgwake;
 /* Notifications are missing, so whatever they stood for must be looked at afresh. `reason` PGWAKE_GAP_OUTAGE: the
  * connection was lost at `lost_at_us` by reason of `sqlstate` and `message`; after `attempts` attempts all `channels`
  * listen again. `reason` PGWAKE_GAP_OVERFLOW: `dropped` notifications were dropped because they were taken too
- * slowly; or, as `message` says then, as many rows of the outbox, which had no room for more. */
+ * slowly; or, as `message` says then, as many rows of the outbox, which had no room for more. `reason`
+ * PGWAKE_GAP_REPLACED: a watched database is another one than it was, restored, copied or without its last
+ * transactions, and what was not read there is not told. */
 #define PGWAKE_EVENT_GAP 3
 /* The connection was lost or could not be made: `sqlstate`, `message`. The next attempt is in `retry_in_ms`. */
 #define PGWAKE_EVENT_DISCONNECTED 4
@@ -157,6 +159,7 @@ typedef struct pgwake pgwake;
 
 #define PGWAKE_GAP_OUTAGE 1
 #define PGWAKE_GAP_OVERFLOW 2
+#define PGWAKE_GAP_REPLACED 3
 
 #define PGWAKE_OP_INSERT 1
 #define PGWAKE_OP_UPDATE 2
@@ -414,7 +417,7 @@ typedef struct pgwake_metrics {
     uint64_t bytes;         /* of their channels and payloads */
     uint64_t folded;        /* others stood for them: PGWAKE_OVERFLOW_COALESCE */
     uint64_t dropped;       /* PGWAKE_OVERFLOW_DROP_OLDEST */
-    uint64_t gaps;          /* told, of either reason */
+    uint64_t gaps;          /* told, of any reason */
     uint64_t reconnects;    /* how often it listened again after an outage */
     int64_t last_probe_us;  /* when the last heartbeat was sent that was answered: since 1970, UTC; 0: none was */
     int64_t probe_round_trip_ns;

@@ -21,6 +21,7 @@ pub(super) const ACKNOWLEDGED: i32 = 10;
 
 pub(super) const GAP_OUTAGE: i32 = 1;
 pub(super) const GAP_OVERFLOW: i32 = 2;
+pub(super) const GAP_REPLACED: i32 = 3;
 
 pub(super) const PHASE_BEFORE: i32 = 1;
 pub(super) const PHASE_AFTER: i32 = 2;
@@ -209,6 +210,7 @@ impl Told {
                 self.flat.reason = match g.reason {
                     GapReason::Outage => GAP_OUTAGE,
                     GapReason::Overflow => GAP_OVERFLOW,
+                    GapReason::Replaced => GAP_REPLACED,
                 };
                 self.flat.attempts = g.attempts;
                 self.flat.dropped = g.dropped;

@@ -116,6 +116,7 @@ fn the_header_has_every_number_and_no_other() {
         ("EVENT_ACKNOWLEDGED", event::ACKNOWLEDGED),
         ("GAP_OUTAGE", event::GAP_OUTAGE),
         ("GAP_OVERFLOW", event::GAP_OVERFLOW),
+        ("GAP_REPLACED", event::GAP_REPLACED),
         ("PHASE_BEFORE", event::PHASE_BEFORE),
         ("PHASE_AFTER", event::PHASE_AFTER),
         ("OP_INSERT", watch::OP_INSERT as i32),

@@ -15,6 +15,7 @@ const SCRIPTS: [&str; 14] = [
     include_str!("sql/05_early.sql"),
     include_str!("sql/06_watch.sql"),
     include_str!("sql/07_read.sql"),
+    include_str!("sql/08_home.sql"),
     include_str!("sql/08_rotate.sql"),
     include_str!("sql/09_publish.sql"),
     include_str!("sql/10_ddl.sql"),

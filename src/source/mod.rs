@@ -41,12 +41,26 @@ pub(crate) enum Report {
     Listening { channels: Vec<Channel>, backend_pid: i32, server_version: String, host: String },
     Gap { channels: Vec<Channel>, outage: Outage },
     Overflow { channels: Vec<Channel>, dropped: u64, message: &'static str },
+    Replaced { channels: Vec<Channel> },
     Disconnected { error: Error, retry_in: Duration },
     Failed { error: Error },
     CommandFailed { command: &'static str, channel: Channel, error: Error },
     Sent { count: u64 },
     Ddl(Box<DdlCommand>),
     Acknowledged { id: u64 },
+}
+
+/// A gap of a connection that was not lost.
+fn gap<'a>(
+    session: SessionId,
+    db: &'a str,
+    channels: &'a [Channel],
+    reason: GapReason,
+    message: &'a str,
+    dropped: u64,
+) -> Gap<'a> {
+    let lost_at = SystemTime::now();
+    Gap { session, db, channels, reason, sqlstate: None, message, lost_at, attempts: 0, dropped }
 }
 
 /// From the loss of a connection until all channels listen again.
@@ -69,6 +83,7 @@ impl Report {
                 metrics.gaps += 1;
                 metrics.dropped += dropped;
             }
+            Report::Replaced { .. } => metrics.gaps += 1,
             _ => {}
         }
     }
@@ -103,17 +118,14 @@ impl Report {
                     dropped,
                 })
             }
-            Report::Overflow { channels, dropped, message } => Event::Gap(Gap {
-                session,
-                db,
-                channels,
-                reason: GapReason::Overflow,
-                sqlstate: None,
-                message,
-                lost_at: SystemTime::now(),
-                attempts: 0,
-                dropped: *dropped,
-            }),
+            Report::Overflow { channels, dropped, message } => {
+                Event::Gap(gap(session, db, channels, GapReason::Overflow, message, *dropped))
+            }
+            Report::Replaced { channels } => {
+                let message = "the database is another than it was: restored, copied, or without its last \
+                               transactions; what was not read there is not told";
+                Event::Gap(gap(session, db, channels, GapReason::Replaced, message, 0))
+            }
             Report::Disconnected { error, retry_in } => {
                 let (sqlstate, message) = parts(error);
                 Event::Disconnected(Disconnected { session, db, sqlstate, message, retry_in: *retry_in })

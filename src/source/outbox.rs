@@ -8,6 +8,7 @@ mod acknowledge;
 mod early;
 mod pace;
 mod page;
+mod place;
 mod refusals;
 mod statements;
 mod steps;
@@ -114,6 +115,8 @@ pub(super) struct Outbox {
     consumer: Vec<u8>,
     /// Where the next page begins.
     position: String,
+    /// In which database, and on which of its timelines.
+    place: String,
     pace: Pace,
     pages: VecDeque<Page>,
     /// A change that came as a notification, and what it says.
@@ -167,6 +170,7 @@ impl Outbox {
             change_channels: BTreeSet::new(),
             consumer: Vec::new(),
             position: String::new(),
+            place: String::new(),
             pages: VecDeque::new(),
             heard: None,
             heard_change: RowChange::default(),

@@ -96,9 +96,20 @@ ALTER TABLE pgwake.outbox_0 ALTER changes SET STORAGE EXTERNAL;
 ALTER TABLE pgwake.outbox_1 ALTER changes SET STORAGE EXTERNAL;
 ALTER TABLE pgwake.outbox_2 ALTER changes SET STORAGE EXTERNAL;
 
+-- An earlier version's list has numbers, which a dump takes along and which are other relations' elsewhere:
+-- of a regclass it takes the name.
+DO $pgwake$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'relid' AND atttypid = 'oid'::regtype
+      AND attrelid = pg_catalog.to_regclass('pgwake.watched')) THEN
+    DROP VIEW IF EXISTS pgwake.live;
+    ALTER TABLE pgwake.watched DROP CONSTRAINT watched_relid_key, ALTER relid TYPE regclass;
+  END IF;
+END $pgwake$;
+
 CREATE TABLE IF NOT EXISTS pgwake.watched (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  relid oid NOT NULL UNIQUE,
+  relid regclass NOT NULL,
   schema_name name NOT NULL,
   table_name name NOT NULL,
   ops text[] NOT NULL,
@@ -115,10 +126,21 @@ CREATE TABLE IF NOT EXISTS pgwake.watched (
   ended bool NOT NULL DEFAULT false
 );
 
+-- Of a table that was dropped and made again there are two, and a dump has the same name for both.
+CREATE UNIQUE INDEX IF NOT EXISTS watched_relid ON pgwake.watched (relid) WHERE NOT ended;
+
+-- Where this was written: see 08_home.sql. An empty row, and one with the number of the database, that of
+-- this table, and that of the transaction that wrote the empty row.
+CREATE TABLE IF NOT EXISTS pgwake.home (
+  database oid,
+  relation oid,
+  written xid
+);
+
 CREATE TABLE IF NOT EXISTS pgwake.consumer (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
-  relids oid[],                   -- NULL: every watched table
+  relids oid[],                   -- NULL: every watched table; given anew by each open
   "position" text NOT NULL,       -- see 07_read.sql
   holder int,                     -- the backend of a consumer that goes with its session
   ear text,                       -- see 05_early.sql

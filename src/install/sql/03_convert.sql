@@ -65,7 +65,8 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.shape_of(rel oid) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT concat(string_agg(format('%s %s %s %s', num, col, value, in_key), ',' ORDER BY num),
-    nullif(pgwake.computed_later(rel), '{}'))
+    nullif(pgwake.computed_later(rel), '{}'), (SELECT string_agg(' ' || a.atttypid, '' ORDER BY a.attnum)
+      FROM pg_attribute a WHERE a.attrelid = rel AND a.attnum > 0 AND a.atttypid >= 16384))
   FROM pgwake.columns_of(rel, 'r')
 $pgwake$;
 

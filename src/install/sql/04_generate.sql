@@ -89,15 +89,20 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.into_the_outbox(rows text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format($body$
-  state := pg_catalog.pg_sequence_last_value(%1$s);
+  state := pg_catalog.pg_sequence_last_value('pgwake.state'::pg_catalog.regclass);
   IF state OPERATOR(pg_catalog.<) 1152921504606846976 THEN
-    INSERT INTO pgwake.outbox_0 (what, changes) %2$s;
+    INSERT INTO pgwake.outbox_0 (what, changes) %1$s;
   ELSIF state OPERATOR(pg_catalog.<) 2305843009213693952 THEN
-    INSERT INTO pgwake.outbox_1 (what, changes) %2$s;
+    INSERT INTO pgwake.outbox_1 (what, changes) %1$s;
   ELSE
-    INSERT INTO pgwake.outbox_2 (what, changes) %2$s;
-  END IF;$body$, 'pgwake.state'::regclass::oid, rows)
+    INSERT INTO pgwake.outbox_2 (what, changes) %1$s;
+  END IF;$body$, rows)
 $pgwake$;
+
+-- The table of a watch, for generated code, which holds no numbers of relations: where a dump is restored
+-- they are others'. Nor does it hold names, for the table may be given another. A plan asks this once.
+CREATE OR REPLACE FUNCTION pgwake.relation_of(watch int) RETURNS oid LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS 'SELECT w.relid::oid FROM pgwake.watched w WHERE w.id = watch';
 
 -- What a trigger function does with `changes`, without calls that cost: this is the hot path.
 CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
@@ -151,7 +156,7 @@ CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source te
         END IF;
       END LOOP;
     EXCEPTION WHEN OTHERS THEN
-      PERFORM pg_catalog.nextval(%8$s::pg_catalog.oid);
+      PERFORM pg_catalog.nextval('pgwake.unconvertible'::pg_catalog.regclass);
       changes := ARRAY['"unconvertible":"' OPERATOR(pg_catalog.||) SQLSTATE OPERATOR(pg_catalog.||) '"'];
     END;
     IF pg_catalog.cardinality(changes) OPERATOR(pg_catalog.>) 0 THEN
@@ -161,12 +166,13 @@ CREATE OR REPLACE FUNCTION pgwake.slow_path(w pgwake.watched, op text, source te
   END IF;$body$,
     CASE WHEN follows THEN ', or a column was added: NULL says that there is none of this number' ELSE '' END,
     CASE WHEN follows THEN format(
-      ' OR pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'') IS NOT NULL',
-      w.relid, (SELECT relnatts + 1 FROM pg_class WHERE oid = w.relid)) ELSE '' END, w.id, op,
+      ' OR pg_catalog.has_column_privilege(pgwake.relation_of(%s), %s::pg_catalog.int2, ''SELECT'')'
+        || ' IS NOT NULL', w.id, (SELECT relnatts + 1 FROM pg_class WHERE oid = w.relid)) ELSE '' END,
+    w.id, op,
     CASE source WHEN 'row' THEN 'parameters' ELSE source END,
     CASE WHEN source = 'row' THEN CASE op WHEN 'insert' THEN ' USING NEW' WHEN 'update' THEN ' USING NEW, OLD'
       ELSE ' USING OLD, OLD' END ELSE '' END,
-    left(op, 1), 'pgwake.unconvertible'::regclass::oid)
+    left(op, 1))
   FROM (SELECT w.payload NOT IN ('wake', 'key') AND w.columns IS NULL AS follows) f
 $pgwake$;
 
@@ -188,13 +194,13 @@ DECLARE
   body text;
 BEGIN
   part := CASE source WHEN 'row' THEN format(
-    'CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) %s::pg_catalog.oid THEN TG_RELID END', w.relid)
+    'CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) pgwake.relation_of(%s) THEN TG_RELID END', w.id)
     ELSE 'NULL' END;
   IF op = 'truncate' THEN
     body := format('
-  IF pgwake.is_part_of_truncate(%1$s, TG_RELID) THEN RETURN NULL; END IF;
-  part := CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) %1$s::pg_catalog.oid THEN TG_RELID END;
-  changes := ARRAY['''']::pg_catalog.text[];', w.relid) || pgwake.delivery(w, op);
+  IF pgwake.is_part_of_truncate(pgwake.relation_of(%1$s), TG_RELID) THEN RETURN NULL; END IF;
+  part := CASE WHEN TG_RELID OPERATOR(pg_catalog.<>) pgwake.relation_of(%1$s) THEN TG_RELID END;
+  changes := ARRAY['''']::pg_catalog.text[];', w.id) || pgwake.delivery(w, op);
     result := 'NULL';
   ELSE
     body := CASE w.mode WHEN 'instead' THEN format('

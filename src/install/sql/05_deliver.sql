@@ -62,6 +62,9 @@ DECLARE
   wake_channel text;
 BEGIN
   SELECT * INTO w FROM pgwake.watched WHERE id = watch;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
   wake_channel := coalesce(w.channel, 'pgwake');
   CASE w.transport
     WHEN 'outbox' THEN

@@ -90,16 +90,20 @@ BEGIN
       USING ERRCODE = '22023', HINT = 'Name the columns that they are computed from in when_changed.';
   END IF;
   PERFORM pgwake.mode_for(rel, always, timing);
+  PERFORM pgwake.settle();
+  -- What waits of it in the outbox is told under the number that it had.
+  UPDATE pgwake.watched SET ended = false WHERE id = (SELECT max(id) FROM pgwake.watched WHERE relid = rel)
+    AND NOT EXISTS (SELECT FROM pgwake.watched WHERE relid = rel AND NOT ended);
   INSERT INTO pgwake.watched (relid, schema_name, table_name, ops, payload, transport, columns, when_changed,
       always, channel, timing, mode, shape)
     SELECT rel, n.nspname, c.relname, watch_table.ops, watch_table.payload, watch_table.transport,
       watch_table.columns, watch_table.when_changed, coalesce(watch_table.always, false),
       watch_table.channel, watch_table.timing, '', ''
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = rel
-    ON CONFLICT (relid) DO UPDATE SET schema_name = excluded.schema_name, table_name = excluded.table_name,
-      ops = excluded.ops, payload = excluded.payload, transport = excluded.transport,
-      columns = excluded.columns, when_changed = excluded.when_changed, always = excluded.always,
-      channel = excluded.channel, timing = excluded.timing, ended = false
+    ON CONFLICT (relid) WHERE NOT ended DO UPDATE SET schema_name = excluded.schema_name,
+      table_name = excluded.table_name, ops = excluded.ops, payload = excluded.payload,
+      transport = excluded.transport, columns = excluded.columns, when_changed = excluded.when_changed,
+      always = excluded.always, channel = excluded.channel, timing = excluded.timing
     RETURNING * INTO w;
   IF payload = 'wake' THEN
     PERFORM pgwake.make_counter(coalesce(channel, 'pgwake'));
@@ -185,16 +189,17 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- Takes the triggers off, and drops their functions.
+-- Takes the triggers off, and drops their functions; those of no watch, where `rel` is NULL.
 CREATE OR REPLACE FUNCTION pgwake.detach(rel oid) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   trigger record;
   function regprocedure;
 BEGIN
-  FOR function IN SELECT p.oid FROM pg_proc p, pgwake.watched w
-      WHERE w.relid = rel AND p.pronamespace = 'pgwake'::regnamespace
-        AND p.proname LIKE 'change\_' || w.id || '\_%' LOOP
+  FOR function IN SELECT p.oid FROM pg_proc p LEFT JOIN pgwake.watched w
+        ON w.id::text = split_part(p.proname, '_', 2)
+      WHERE w.relid IS NOT DISTINCT FROM rel AND p.pronamespace = 'pgwake'::regnamespace
+        AND p.proname ~ '^change_[0-9]+_' LOOP
     FOR trigger IN SELECT tgrelid::regclass AS member, tgname FROM pg_trigger
         WHERE tgfoid = function AND tgparentid = 0 LOOP
       EXECUTE format('DROP TRIGGER %I ON %s', trigger.tgname, trigger.member);
@@ -223,6 +228,10 @@ DECLARE
   w pgwake.watched;
   was text := pgwake.following('on');
 BEGIN
+  IF NOT only_stale THEN
+    PERFORM pgwake.settle();
+    PERFORM pgwake.detach(NULL);
+  END IF;
   FOR w IN SELECT * FROM pgwake.concerned(touched) ORDER BY id LOOP
     BEGIN
       IF NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid) THEN
@@ -305,10 +314,11 @@ BEGIN
       HINT = format('SELECT pgwake.watch_table(%L)', rel);
   ELSIF transport IS NULL THEN
     PERFORM set_config('lock_timeout', '400ms', true);
-    -- On a channel of its own a reader hears of no other table.
+    -- On a channel of its own a reader hears of no other table, nor of one in another database.
     PERFORM pgwake.watch_table(rel, coalesce(ops, '{insert,update,delete,truncate}'),
       coalesce(payload, 'key'), wanted, columns,
-      channel => CASE wanted WHEN 'notify' THEN 'pgwake_' || rel::oid END, timing => timing);
+      channel => CASE wanted WHEN 'notify' THEN 'pgwake_' || nextval('pgwake.outbox_id') END,
+      timing => timing);
     SELECT * INTO transport, channel FROM pgwake.watch_of(rel);
   END IF;
 END $pgwake$;

@@ -14,6 +14,7 @@ DECLARE
   is_temporary bool := consumer IS NULL OR starts_with(consumer, format('session %s of ', pg_backend_pid()));
   hidden text;
 BEGIN
+  PERFORM pgwake.settle();
   -- Whoever reads changes reads rows.
   SELECT string_agg(format('%I.%I', w.schema_name, w.table_name), ', ') INTO hidden FROM pgwake.watched w
     WHERE NOT w.ended AND (rels IS NULL OR w.relid = ANY (rels::oid[]))
@@ -39,6 +40,9 @@ BEGIN
   PERFORM pg_advisory_lock_shared(1885828971, 2);
   PERFORM pg_advisory_xact_lock(1885828971, 3);
   PERFORM pgwake.set_state(pgwake.turn(), true);
+  -- A reader that comes again with a position of its own sees whether it is one of here.
+  "position" := concat_ws('|', split_part("position", '|', 1), split_part("position", '|', 2),
+    split_part("position", '|', 3), pgwake.place());
 END $pgwake$;
 
 -- A single reader that is awake looks by itself and turns the bell off: nobody pays for a NOTIFY. Any other
@@ -204,7 +208,8 @@ BEGIN
         headed := opening;
         op := chr((what % 128)::int);
         SELECT * INTO w FROM pgwake.watched d WHERE d.id = what / 128;
-        is_told := op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids));
+        -- A dump without data leaves triggers of no watch.
+        is_told := FOUND AND op = lower(op) AND (relids IS NULL OR w.relid = ANY (relids));
         IF is_told AND NOT has_table_privilege(session_user, w.relid, 'SELECT') THEN
           RAISE EXCEPTION 'permission denied for the changes of %.%', w.schema_name, w.table_name
             USING ERRCODE = 'insufficient_privilege',

@@ -32,6 +32,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.rotate() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
+  PERFORM pgwake.settle();
   DELETE FROM pgwake.rope WHERE ctid IN (SELECT ctid FROM pgwake.rope FOR UPDATE SKIP LOCKED);
   RETURN pgwake.turn_outbox();
 END $pgwake$;

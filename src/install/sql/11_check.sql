@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION pgwake.check()
   LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $pgwake$
 BEGIN
   RETURN QUERY SELECT * FROM pgwake.check_server();
+  RETURN QUERY SELECT * FROM pgwake.check_home();
   RETURN QUERY SELECT * FROM pgwake.check_triggers();
   RETURN QUERY SELECT * FROM pgwake.check_tables();
   RETURN QUERY SELECT * FROM pgwake.check_event_triggers();
@@ -52,6 +53,22 @@ CREATE OR REPLACE FUNCTION pgwake.check_server()
     WHERE 'session_replication_role=replica' = ANY (setconfig)
       AND (s.setdatabase = 0 OR d.datname = current_database())
       AND EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always)
+$pgwake$;
+
+-- A copy that no reader has opened yet; and what a dump without data has left.
+CREATE OR REPLACE FUNCTION pgwake.check_home()
+  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT 'warning', current_database()::text, 
+    'it was restored or copied: its outbox and the positions of its consumers are the original''s, and each '
+      'will be told a gap', 'SELECT pgwake.rebuild()'
+    WHERE NOT pgwake.is_home()
+  UNION ALL SELECT DISTINCT 'error', t.tgrelid::regclass::text,
+    format('its trigger %s belongs to no watch, so what it writes is told to nobody', t.tgname),
+    'SELECT pgwake.rebuild(), then pgwake.watch_table for each table'
+    FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid AND t.tgparentid = 0
+    WHERE p.pronamespace = 'pgwake'::regnamespace AND p.proname ~ '^change_[0-9]+_'
+      AND NOT EXISTS (SELECT FROM pgwake.watched w WHERE w.id::text = split_part(p.proname, '_', 2))
 $pgwake$;
 
 -- Missing, silent, altered and forgotten triggers.

@@ -25,6 +25,8 @@ pub(super) enum Row {
     Gap(u64),
     /// No row of the outbox up to this id is still to come.
     Settled(u64),
+    /// The database was restored or copied, and what waited in the original is not here.
+    Replaced,
 }
 
 impl Page {
@@ -65,6 +67,7 @@ impl Page {
             self.next += 1;
             match self.rows.value(row, 0) {
                 Some(b"change") => return Some(Row::Change(row)),
+                Some(b"gap") if self.rows.value(row, 2) == Some(b"replaced") => return Some(Row::Replaced),
                 Some(b"gap") => {
                     let count = self.rows.value(row, 2).and_then(|text| std::str::from_utf8(text).ok());
                     return Some(Row::Gap(count.and_then(|count| count.parse().ok()).unwrap_or_default()));

@@ -1,6 +1,7 @@
 //! What the reader of the outbox asks of the server, step by step, and what it makes of the answers.
 
 use super::page::{Page, Row};
+use super::place::{split_place, xid_max};
 use super::refusals::advised;
 use super::statements as sql;
 use super::tables::wal;
@@ -79,6 +80,10 @@ impl ChannelSource {
                     let channels = outbox.channels.iter().cloned().collect();
                     let message = "the outbox had no room for more, and changes that were not read are lost";
                     return Some(Pull::Report(Box::new(Report::Overflow { channels, dropped, message })));
+                }
+                Some(Row::Replaced) => {
+                    let channels = outbox.channels.iter().cloned().collect();
+                    return Some(Pull::Report(Box::new(Report::Replaced { channels })));
                 }
                 None => outbox.end_page(now),
             }
@@ -340,9 +345,12 @@ impl ChannelSource {
         outbox.refusals.granted(Step::Open);
         (outbox.consumer, outbox.state) = (consumer.to_vec(), State::Open);
         let consumer = outbox.consumer.clone();
-        let position = String::from_utf8_lossy(position).into_owned();
+        let (position, place) = split_place(&String::from_utf8_lossy(position));
         let was_open = std::mem::replace(&mut outbox.is_open, true);
         let is_named = outbox.options.consumer.is_some();
+        // The numbers of transactions that another server has lost it gives again, to others.
+        let is_replaced = place != outbox.place || xid_max(&position) < xid_max(&outbox.position);
+        outbox.place = place;
         if was_open {
             // It reads other tables from now on, from where it is.
         } else if is_named || outbox.position.is_empty() {
@@ -352,6 +360,13 @@ impl ChannelSource {
             outbox.told = Told::Nothing;
             outbox.acknowledgements.begin_at(&position);
             outbox.position = position;
+        } else if is_replaced {
+            outbox.pages.clear();
+            outbox.told = Told::Nothing;
+            outbox.acknowledgements.begin_at(&position);
+            outbox.position = position;
+            let channels = outbox.channels.iter().cloned().collect();
+            self.reports.push_back(Report::Replaced { channels });
         } else {
             outbox.acknowledgements.repeat(now);
         }
