@@ -82,7 +82,8 @@ const DATA_LAST: &str = "pg_dump --schema-only -d '$FROM' | psql -qX -v ON_ERROR
     pg_dump --data-only -d '$FROM' | psql -qX -v ON_ERROR_STOP=1 -d '$TO'";
 const DATA_QUIETLY: &str = "pg_dump --schema-only -d '$FROM' | psql -qX -v ON_ERROR_STOP=1 -d '$TO' &&
     pg_dump --data-only --disable-triggers -d '$FROM' | psql -qX -v ON_ERROR_STOP=1 -d '$TO'";
-const CLEAN: &str = "dump=$(pg_dump --clean --if-exists -d '$FROM') &&
+const OVER: &str = "dump=$(pg_dump -d '$FROM') && psql -qX -v ON_ERROR_STOP=1 -d '$TO' \
+    -c 'DROP SCHEMA public, pgwake CASCADE; CREATE SCHEMA public' 2>/dev/null &&
     psql -qX -v ON_ERROR_STOP=1 -d '$TO' <<<\"$dump\"";
 
 fn run(commands: &str, from: &str, to: &str) {
@@ -214,7 +215,7 @@ fn a_database_that_is_restored_over_itself_tells_a_gap() {
     sql.run("INSERT INTO t VALUES (100)");
     assert_eq!(reader.all().len(), 1);
     drop(reader);
-    run(CLEAN, &conninfo, &conninfo);
+    run(OVER, &conninfo, &conninfo);
     is_all_there(&mut Sql::connect(&conninfo), &conninfo);
 }
 

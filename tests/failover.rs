@@ -1,0 +1,149 @@
+//! A server that takes over without the last transactions of its predecessor gives their numbers to others:
+//! a reader of changes takes none of those for read, and is told a gap where it cannot know.
+
+mod common;
+
+use common::{PATIENCE, PrivateServer, Sql, start_server};
+use pgwake::{Event, EventLoop, GapReason, WatchOptions};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A copy of the cluster's files, as a snapshot of the storage would be.
+fn snapshot(server: &PrivateServer, sql: &mut Sql) {
+    sql.run("CHECKPOINT");
+    let directory = server.directory();
+    let copied =
+        Command::new("cp").arg("-a").args([directory.join("data"), directory.join("saved")]).status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_file(directory.join("saved/postmaster.pid")).unwrap();
+}
+
+/// The snapshot takes over, on a timeline of its own if it is promoted as a standby would be. The old server
+/// still runs, in a directory of another name, until it is stopped.
+fn take_over(server: &mut PrivateServer, is_promoted: bool) {
+    let directory = server.directory().to_path_buf();
+    let saved = directory.join("saved");
+    if is_promoted {
+        let owner = std::fs::metadata(&directory).unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(saved.join(name), text).unwrap();
+            chown(saved.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
+        };
+        write("recovery.signal", "");
+        write("postgresql.auto.conf", "restore_command = 'false'");
+    }
+    std::fs::rename(directory.join("data"), directory.join("lost")).unwrap();
+    std::fs::rename(saved, directory.join("data")).unwrap();
+    server.restart("immediate").unwrap();
+    let started = Instant::now();
+    while Sql::connect(&server.conninfo()).value("SELECT pg_is_in_recovery()") == "t" {
+        assert!(started.elapsed() < PATIENCE, "it is still in recovery");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What was told: the keys of the changes, and after how many of them each gap.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    changes: Vec<i64>,
+    gaps: Vec<usize>,
+}
+
+impl Told {
+    /// Runs the loop for a moment.
+    fn take(&mut self, events: &mut EventLoop) {
+        match events.next(Some(Duration::from_millis(20))).unwrap() {
+            Some(Event::Change(change)) => {
+                let key = change.key.unwrap();
+                let id = key.trim_start_matches(r#"{"id":"#).trim_end_matches('}');
+                self.changes.push(id.parse().unwrap());
+            }
+            Some(Event::Gap(gap)) if gap.reason == GapReason::Replaced => self.gaps.push(self.changes.len()),
+            _ => {}
+        }
+    }
+
+    /// Runs the loop until a change has come.
+    fn take_until(&mut self, events: &mut EventLoop, id: i64) {
+        let started = Instant::now();
+        while self.changes.last() != Some(&id) {
+            assert!(started.elapsed() < PATIENCE, "{id} has not come: {self:?}");
+            self.take(events);
+        }
+    }
+
+    /// Runs the loop until a number is none of 0.
+    fn take_while_none(&mut self, events: &mut EventLoop, sql: &mut Sql, number: &str) {
+        let started = Instant::now();
+        while sql.value(number) == "0" {
+            assert!(started.elapsed() < PATIENCE, "{number}");
+            self.take(events);
+        }
+    }
+}
+
+const OPEN: &str = "SELECT count(*) FROM pgwake.consumer WHERE EXISTS (SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 1885828971 AND objid = 1000 + id)";
+
+const ACKNOWLEDGED: &str = "SELECT count(*) FROM pgwake.consumer c, pgwake.outbox_0 o
+    WHERE pg_visible_in_snapshot(o.xid, split_part(c.position, '|', 1)::pg_snapshot)";
+
+/// What a reader is told that has read 20 transactions more than the server that takes over has, which does
+/// `before` of its own until the reader is back.
+fn told_after(name: Option<&str>, is_promoted: bool, before: i64) -> Told {
+    let mut server = start_server();
+    let mut sql = Sql::connect(&server.conninfo());
+    sql.run(&pgwake::install::install());
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let (mut events, mut told) = (EventLoop::new().unwrap(), Told::default());
+    let session = events.connect(&server.conninfo()).unwrap();
+    let options = name.iter().fold(WatchOptions::new().table("t"), |o, name| o.consumer(*name));
+    events.watch_with(session, options).unwrap();
+    told.take_while_none(&mut events, &mut sql, OPEN);
+    sql.run("INSERT INTO t VALUES (0)");
+    told.take_until(&mut events, 0);
+    if name.is_some() {
+        told.take_while_none(&mut events, &mut sql, ACKNOWLEDGED);
+    }
+    snapshot(&server, &mut sql);
+    for id in 1..=20 {
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        told.take_until(&mut events, id);
+    }
+    drop(sql);
+    told = Told::default();
+    take_over(&mut server, is_promoted);
+    let mut sql = Sql::connect(&server.conninfo());
+    for id in 101..=100 + before {
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+    }
+    told.take_while_none(&mut events, &mut sql, OPEN);
+    for id in 201..=205 {
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+    }
+    told.take_until(&mut events, 205);
+    told
+}
+
+#[test]
+fn a_reader_without_a_name_takes_nothing_for_read_that_has_the_numbers_of_what_was_lost() {
+    for is_promoted in [false, true] {
+        let told = told_after(None, is_promoted, 0);
+        assert_eq!(told, Told { changes: (201..=205).collect(), gaps: vec![0] });
+    }
+}
+
+#[test]
+fn a_reader_that_comes_when_the_numbers_are_used_up_knows_by_the_timeline() {
+    let told = told_after(None, true, 40);
+    assert_eq!(told, Told { changes: (201..=205).collect(), gaps: vec![0] });
+}
+
+#[test]
+fn a_named_reader_reads_on_from_what_the_new_server_knows() {
+    for is_promoted in [false, true] {
+        let told = told_after(Some("a"), is_promoted, 40);
+        assert_eq!(told, Told { changes: (101..=140).chain(201..=205).collect(), gaps: vec![] });
+    }
+}
