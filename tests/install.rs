@@ -115,6 +115,37 @@ fn what_waits_in_the_outbox_of_an_earlier_version_is_told() {
 }
 
 #[test]
+fn watches_of_an_earlier_version_go_on_without_the_numbers_that_it_kept() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t');
+         CREATE TABLE gone (id int); SELECT pgwake.watch_table('gone')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    // As it was: a number, which was unique, no home, and numbers in the functions.
+    sql.run(
+        "DROP VIEW pgwake.live; DROP INDEX pgwake.watched_relid; DROP TABLE pgwake.home;
+         ALTER TABLE pgwake.watched ALTER relid TYPE oid;
+         ALTER TABLE pgwake.watched ADD CONSTRAINT watched_relid_key UNIQUE (relid);
+         SET pgwake.following = on; DROP TABLE gone; RESET pgwake.following;
+         CREATE OR REPLACE FUNCTION pgwake.change_1_insert() RETURNS trigger LANGUAGE plpgsql
+           AS 'BEGIN INSERT INTO pgwake.outbox_2 (what, changes) VALUES (1, nextval(1)); RETURN NULL; END'",
+    );
+    sql.run("INSERT INTO pgwake.outbox_0 (what, changes) VALUES (128 + ascii('i'), '\"key\":{\"id\":0}')");
+    sql.run(&pgwake::install::install());
+    sql.run("INSERT INTO t VALUES (1)");
+    let insert = |id: u32| json!({"op": "insert", "table": "t", "key": {"id": id}});
+    assert_eq!((reader.all(), reader.gaps.len()), (vec![insert(0), insert(1)], 0));
+    drop(reader);
+    let mut reader = Reader::open(&conninfo, "a");
+    assert_eq!((reader.all().len(), reader.gaps.len()), (0, 0));
+    assert_eq!(sql.value("SELECT string_agg(problem, ',') FROM pgwake.check() WHERE severity = 'error'"), "");
+    sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
+    let watches = "SELECT string_agg(table_name || ' ' || ended, ', ' ORDER BY id) FROM pgwake.watched";
+    assert_eq!(sql.value(watches), "t false, gone true");
+}
+
+#[test]
 fn uninstalling_stops_at_what_others_built_on_it() {
     let (_, mut sql) = database("");
     sql.run("CREATE VIEW mine AS SELECT pgwake.counter('a')");
