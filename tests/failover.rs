@@ -129,7 +129,7 @@ fn told_after(name: Option<&str>, is_promoted: bool, before: i64) -> Told {
 #[test]
 fn a_reader_without_a_name_takes_nothing_for_read_that_has_the_numbers_of_what_was_lost() {
     for is_promoted in [false, true] {
-        let told = told_after(None, is_promoted, 0);
+        let told = told_after(None, is_promoted, 10);
         assert_eq!(told, Told { changes: (201..=205).collect(), gaps: vec![0] });
     }
 }
