@@ -5,7 +5,7 @@
 pub const VERSION: u32 = 3;
 
 /// What is installed, in this order. Each can run again over an older version of itself.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_wake.sql"),
     include_str!("sql/03_convert.sql"),

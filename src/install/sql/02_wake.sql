@@ -42,11 +42,11 @@ CREATE OR REPLACE FUNCTION pgwake.set_state(turn int, is_bell_on bool) RETURNS v
 $pgwake$;
 
 -- What a function of ours does after it wrote to the outbox, as text.
-CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT $body$
-  IF pg_catalog.int8and(pg_catalog.txid_current(), pg_catalog.pg_sequence_last_value($body$
-    || 'pgwake.state'::regclass::oid || $body$)) OPERATOR(pg_catalog.=) 0 THEN
+  IF pg_catalog.int8and(pg_catalog.txid_current(), pg_catalog.pg_sequence_last_value(
+      'pgwake.state'::pg_catalog.regclass)) OPERATOR(pg_catalog.=) 0 THEN
     INSERT INTO pgwake.rope DEFAULT VALUES;
   END IF;$body$
 $pgwake$;

@@ -52,7 +52,7 @@ BEGIN
     RETURN;
   END IF;
   DELETE FROM pgwake.consumer WHERE holder IS NOT NULL;
-  UPDATE pgwake.consumer SET "position" = pgwake.position_now(), relids = '{}',
+  UPDATE pgwake.consumer SET "position" = pgwake.position_now(), relids = '{}', ear = NULL,
     acknowledged_at = clock_timestamp();
   FOR box IN 0..2 LOOP
     BEGIN

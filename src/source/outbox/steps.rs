@@ -353,20 +353,17 @@ impl ChannelSource {
         outbox.place = place;
         if was_open {
             // It reads other tables from now on, from where it is.
-        } else if is_named || outbox.position.is_empty() {
+        } else if is_named || is_replaced || outbox.position.is_empty() {
             // What the database keeps counts, also after an outage: it may be another server by now, which
             // has not all that we have seen. What was not acknowledged comes again.
             outbox.pages.clear();
             outbox.told = Told::Nothing;
             outbox.acknowledgements.begin_at(&position);
+            if !is_named && !outbox.position.is_empty() {
+                let channels = outbox.channels.iter().cloned().collect();
+                self.reports.push_back(Report::Replaced { channels });
+            }
             outbox.position = position;
-        } else if is_replaced {
-            outbox.pages.clear();
-            outbox.told = Told::Nothing;
-            outbox.acknowledgements.begin_at(&position);
-            outbox.position = position;
-            let channels = outbox.channels.iter().cloned().collect();
-            self.reports.push_back(Report::Replaced { channels });
         } else {
             outbox.acknowledgements.repeat(now);
         }
