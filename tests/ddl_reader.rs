@@ -192,3 +192,12 @@ fn an_event_that_is_gone_from_the_outbox_is_told_as_missed() {
     let (code, sentence) = refusal(&mut events, "watch_ddl");
     assert!(code == "42704" && sentence.contains("gone from the outbox"), "{sentence}");
 }
+
+#[test]
+fn a_reader_does_not_wait_for_whoever_holds_its_lock() {
+    let (conninfo, mut sql) = database("");
+    sql.run("SELECT pg_advisory_lock(1885828971, pgwake.ddl_lock('pgwake_ddl'))");
+    let (mut events, _) = watching(&conninfo, DdlOptions::new());
+    sql.run("CREATE TABLE t (id int)");
+    assert_eq!(ddl(&mut events).1, "CREATE TABLE");
+}

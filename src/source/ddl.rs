@@ -15,15 +15,15 @@ use std::time::Instant;
 
 const WATCH_SQL: &[u8] =
     b"SELECT pgwake.watch_ddl($1, nullif(pg_catalog.convert_from($2::bytea, 'UTF8'), '')::text[], \
-    $3::bool, $4::bool, $5::bool), pg_catalog.pg_advisory_lock_shared(1885828971, pgwake.ddl_lock($1))";
+    $3::bool, $4::bool, $5::bool), pg_catalog.pg_try_advisory_lock_shared(1885828971, pgwake.ddl_lock($1))";
 /// Whether somebody asks for them, and whether all event triggers are there and on. On a new connection the
-/// database is told that they have a reader, too.
+/// database is told that they have a reader, too, unless somebody has the lock, for which no reader waits.
 const LOOK_SQL: &[u8] = b"SELECT w.channel IS NOT NULL, (SELECT pg_catalog.count(*) = \
     CASE WHEN w.tags OPERATOR(pg_catalog.@>) '{login}' THEN 5 ELSE 4 END FROM pg_catalog.pg_event_trigger \
     WHERE evtenabled IN ('O', 'A') AND (evtname IN ('pgwake_ddl_command_end', 'pgwake_sql_drop', \
     'pgwake_table_rewrite', 'pgwake_ddl_command_start') OR evtname = 'pgwake_login' \
     AND w.tags OPERATOR(pg_catalog.@>) '{login}')), \
-    CASE WHEN $2::bool THEN pg_catalog.pg_advisory_lock_shared(1885828971, pgwake.ddl_lock($1))::text END \
+    CASE WHEN $2::bool THEN pg_catalog.pg_try_advisory_lock_shared(1885828971, pgwake.ddl_lock($1)) END \
     FROM (SELECT) one LEFT JOIN pgwake.ddl_watch w ON w.channel = $1";
 
 /// What was asked of the server.
