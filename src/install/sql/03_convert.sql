@@ -111,7 +111,7 @@ $pgwake$;
 -- evaluated: they could be no JSON, and call a cast to a type that the table's owner has made since.
 CREATE OR REPLACE FUNCTION pgwake.types_expression(rel oid, "row" text, keys_only bool, wanted name[])
   RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT coalesce(string_agg(format('pg_catalog.pg_typeof(%s) OPERATOR(pg_catalog.=) %s::pg_catalog.oid',
+  SELECT coalesce(string_agg(format('pg_catalog.oideq(pg_catalog.pg_typeof(%s), %s::pg_catalog.oid)',
     c.ref, a.atttypid::oid), ' AND ' ORDER BY c.num), 'true')
   FROM pgwake.columns_of(rel, "row") c JOIN pg_attribute a ON a.attrelid = rel AND a.attnum = c.num
   WHERE a.attgenerated <> 'v' AND (c.in_key OR NOT keys_only AND (wanted IS NULL OR c.col = ANY (wanted)))

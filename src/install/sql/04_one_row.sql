@@ -33,7 +33,7 @@ CREATE OR REPLACE FUNCTION pgwake.is_expected(typ oid, ref text) RETURNS text LA
   SELECT CASE
     WHEN base NOT IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN
       format('%s IS NOT NULL', ref)
-    ELSE format('pg_catalog.pg_typeof(%s) OPERATOR(pg_catalog.=) %s::pg_catalog.oid', ref, typ) END
+    ELSE format('pg_catalog.oideq(pg_catalog.pg_typeof(%s), %s::pg_catalog.oid)', ref, typ) END
   FROM (SELECT pgwake.base_type(typ) AS base) b
 $pgwake$;
 
