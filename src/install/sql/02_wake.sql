@@ -82,7 +82,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.ring(channel text, payload text) RETURNS bool LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  IF pg_notification_queue_usage() > 0.9 THEN
+  IF pg_notification_queue_usage() > 0.9::float8 THEN
     RETURN false;
   END IF;
   PERFORM pg_notify(channel, payload);

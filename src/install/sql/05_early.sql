@@ -38,19 +38,19 @@ DECLARE
   opening text;
   old text;
 BEGIN
-  IF pg_notification_queue_usage() > 0.9 THEN
+  IF pg_notification_queue_usage() > 0.9::float8 THEN
     RETURN;
   ELSIF turn = 0 THEN
-    OPEN rows FOR SELECT * FROM pgwake.outbox_0 WHERE xid >= this ORDER BY xid LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_0 WHERE xid = this LIMIT 8;
   ELSIF turn = 1 THEN
-    OPEN rows FOR SELECT * FROM pgwake.outbox_1 WHERE xid >= this ORDER BY xid LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_1 WHERE xid = this LIMIT 8;
   ELSE
-    OPEN rows FOR SELECT * FROM pgwake.outbox_2 WHERE xid >= this ORDER BY xid LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_2 WHERE xid = this LIMIT 8;
   END IF;
   LOOP
     FETCH rows INTO o;
     -- What follows one that is not told is not what a reader waits for.
-    EXIT WHEN NOT FOUND OR o.xid <> this OR strpos(o.changes, E'\x1e') > 0;
+    EXIT WHEN NOT FOUND OR strpos(o.changes, E'\x1e') > 0;
     SELECT relid INTO rel FROM pgwake.watched WHERE id = o.what / 128;
     named := pg_identify_object('pg_class'::regclass, rel, 0);
     EXIT WHEN named.name IS NULL;
