@@ -5,12 +5,13 @@
 pub const VERSION: u32 = 3;
 
 /// What is installed, in this order. Each can run again over an older version of itself.
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 16] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_wake.sql"),
     include_str!("sql/03_convert.sql"),
     include_str!("sql/04_generate.sql"),
     include_str!("sql/04_one_row.sql"),
+    include_str!("sql/04_library.sql"),
     include_str!("sql/05_deliver.sql"),
     include_str!("sql/05_early.sql"),
     include_str!("sql/06_watch.sql"),

@@ -149,7 +149,11 @@ END $pgwake$;
 -- When this differs, somebody else has altered our functions.
 CREATE OR REPLACE FUNCTION pgwake.made_of(watch int) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT md5(string_agg(format('%s %s %s %s', proname, prosecdef, proconfig, prosrc), ',' ORDER BY proname))
+  SELECT md5(concat(string_agg(format('%s %s %s %s', proname, prosecdef, proconfig, prosrc), ','
+      ORDER BY proname),
+    -- What the library is told is part of it.
+    (SELECT string_agg(encode(tgargs, 'escape'), ',' ORDER BY tgname) FROM pgwake.own_trigger
+      WHERE is_by_library AND function_name ~ format('^change_%s_', watch))))
   FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace AND proname ~ format('^change_%s_', watch)
 $pgwake$;
 
@@ -170,12 +174,11 @@ DECLARE
   -- Triggers fire in the order of their names, and ours is to see what the others made of the row.
   name text := CASE WHEN w.mode IN ('instead', 'before') THEN '~' ELSE '' END
     || format('pgwake_%s_%s', w.id, op);
-  function text := pgwake.function_for(w, op);
   owner oid := (SELECT relowner FROM pg_class WHERE oid = member);
 BEGIN
   -- The server asks whoever attaches a partition for this right.
-  EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO %s', function, owner::regrole);
-  EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s %s EXECUTE FUNCTION %s()', name,
+  EXECUTE format('GRANT EXECUTE ON FUNCTION %s() TO %s', pgwake.function_for(w, op), owner::regrole);
+  EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s %s EXECUTE FUNCTION %s', name,
     CASE w.mode WHEN 'instead' THEN 'INSTEAD OF' WHEN 'before' THEN 'BEFORE' ELSE 'AFTER' END, op,
     member::regclass,
     CASE WHEN op = 'truncate' OR w.mode <> 'statement' THEN ''
@@ -183,7 +186,7 @@ BEGIN
       WHEN op = 'delete' THEN 'REFERENCING OLD TABLE AS pgwake_old'
       ELSE 'REFERENCING OLD TABLE AS pgwake_old NEW TABLE AS pgwake_new' END,
     CASE WHEN op = 'truncate' OR w.mode = 'statement' THEN 'FOR EACH STATEMENT' ELSE 'FOR EACH ROW' END,
-    function);
+    pgwake.call_for(w, op));
   IF w.always THEN
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', member::regclass, name);
   END IF;
@@ -200,8 +203,8 @@ BEGIN
         ON w.id::text = split_part(p.proname, '_', 2)
       WHERE w.relid IS NOT DISTINCT FROM rel AND p.pronamespace = 'pgwake'::regnamespace
         AND p.proname ~ '^change_[0-9]+_' LOOP
-    FOR trigger IN SELECT tgrelid::regclass AS member, tgname FROM pg_trigger
-        WHERE tgfoid = function AND tgparentid = 0 LOOP
+    FOR trigger IN SELECT tgrelid::regclass AS member, tgname FROM pgwake.own_trigger
+        JOIN pg_proc p ON p.oid = function AND p.proname = function_name WHERE tgparentid = 0 LOOP
       EXECUTE format('DROP TRIGGER %I ON %s', trigger.tgname, trigger.member);
     END LOOP;
     EXECUTE format('DROP FUNCTION %s', function);
@@ -262,7 +265,7 @@ CREATE OR REPLACE FUNCTION pgwake.triggers_of(w pgwake.watched)
   FROM unnest(w.ops) AS o (op)
     JOIN pg_proc p ON p.pronamespace = 'pgwake'::regnamespace
       AND p.proname = format('change_%s_%s', w.id, o.op)::name
-    JOIN pg_trigger t ON t.tgfoid = p.oid
+    JOIN pgwake.own_trigger t ON t.function_name = p.proname
 $pgwake$;
 
 -- The watches that a change of these relations may concern: their own, their ancestors', those that have a
@@ -276,8 +279,7 @@ CREATE OR REPLACE FUNCTION pgwake.concerned(touched oid[]) RETURNS SETOF pgwake.
   SELECT w.* FROM pgwake.watched w
   WHERE touched IS NULL OR w.relid IN (SELECT rel FROM above)
     OR NOT w.ended AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relid)
-    OR format('%s', w.id) IN (SELECT split_part(p.proname, '_', 2) FROM pg_trigger t
-      JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'pgwake'::regnamespace
+    OR format('%s', w.id) IN (SELECT split_part(t.function_name, '_', 2) FROM pgwake.own_trigger t
       WHERE t.tgrelid = ANY (touched))
 $pgwake$;
 

@@ -10,6 +10,7 @@ BEGIN
   RETURN QUERY SELECT * FROM pgwake.check_server();
   RETURN QUERY SELECT * FROM pgwake.check_home();
   RETURN QUERY SELECT * FROM pgwake.check_triggers();
+  RETURN QUERY SELECT * FROM pgwake.check_library();
   RETURN QUERY SELECT * FROM pgwake.check_tables();
   RETURN QUERY SELECT * FROM pgwake.check_event_triggers();
   RETURN QUERY SELECT * FROM pgwake.check_rights(

@@ -19,7 +19,7 @@ BEGIN
     EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.rel);
   END LOOP;
   -- Each kind in one command, so that what depends on each other goes together.
-  DROP VIEW IF EXISTS pgwake.live;
+  DROP VIEW IF EXISTS pgwake.live, pgwake.own_trigger;
   SELECT string_agg(p.oid::regprocedure::text, ', ') INTO names FROM pg_catalog.pg_proc p
     WHERE p.pronamespace = 'pgwake'::regnamespace;
   IF names IS NOT NULL THEN EXECUTE 'DROP FUNCTION ' || names; END IF;
