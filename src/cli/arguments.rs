@@ -63,7 +63,7 @@ pub(crate) enum Subcommand {
     /// Put the schema pgwake into the database: what watches tables and DDL. Runs again to upgrade
     Install(Install),
     /// Take the schema pgwake out of the database again, with all its triggers
-    Uninstall(Install),
+    Uninstall(Uninstall),
     /// Print the changes of rows, made known by triggers, as they are committed
     Watch(Watch),
     /// Take the triggers of watch off tables again
@@ -153,6 +153,22 @@ pub(crate) struct Notify {
 
 #[derive(Debug, Args)]
 pub(crate) struct Install {
+    /// Print the SQL instead of running it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Have triggers run in the server's library pgwake (ffi/extension), which makes them nearly free: a
+    /// server without it refuses writes to watched tables. Otherwise it stays as it was
+    #[arg(long, conflicts_with = "no_library")]
+    pub(crate) library: bool,
+
+    /// Have triggers run in PL/pgSQL again, which every server has
+    #[arg(long)]
+    pub(crate) no_library: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
     /// Print the SQL instead of running it
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -2,22 +2,43 @@
 //! schema, whether it is there.
 
 use super::Failure;
-use super::arguments::Install;
+use super::arguments::{Install, Uninstall};
 use super::query;
 use pgwake::pq::Connection;
 use pgwake::{Error, SqlState, install};
 use std::io::Write;
 
 pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
-    run(dsn, arguments, &install::install(), "the schema pgwake is installed")
+    let library = match (arguments.library, arguments.no_library) {
+        (false, false) => None,
+        (uses, _) => Some(format!("SELECT pgwake.use_library({uses});\n")),
+    };
+    let dry_run = arguments.dry_run;
+    run(dsn, dry_run, &install::install(), "the schema pgwake is installed")?;
+    match library {
+        // A transaction of its own: what it cannot do takes nothing of the schema back.
+        Some(script) if !dry_run => Ok(use_library(&mut query::connect(dsn)?, &script)?),
+        Some(script) => Ok(std::io::stdout().write_all(script.as_bytes())?),
+        None => Ok(()),
+    }
 }
 
-pub(crate) fn uninstall(dsn: &str, arguments: &Install) -> Result<(), Failure> {
-    run(dsn, arguments, &install::uninstall(), "the schema pgwake is gone")
+fn use_library(connection: &mut Connection, script: &str) -> Result<(), Failure> {
+    query::script(connection, script).map_err(|error| match code(&error) {
+        Some("42501") => Failure::Running(format!("{error}; run this as a superuser")),
+        Some("58P01") => {
+            Failure::Running(format!("{error}; run make install in ffi/extension of pgwake's sources there"))
+        }
+        _ => error.into(),
+    })
 }
 
-fn run(dsn: &str, arguments: &Install, script: &str, done: &str) -> Result<(), Failure> {
-    if arguments.dry_run {
+pub(crate) fn uninstall(dsn: &str, arguments: &Uninstall) -> Result<(), Failure> {
+    run(dsn, arguments.dry_run, &install::uninstall(), "the schema pgwake is gone")
+}
+
+fn run(dsn: &str, dry_run: bool, script: &str, done: &str) -> Result<(), Failure> {
+    if dry_run {
         std::io::stdout().write_all(script.as_bytes())?;
         return Ok(());
     }

@@ -155,9 +155,9 @@ fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
 fn start_private(asked: &[TransportName], scenario: &Scenario) -> Result<PrivateServer, Failure> {
     let has_tls = asked.contains(&TransportName::Tls);
     let settings = PRIVATE_SETTINGS.iter().chain(if has_tls { &TLS_SETTINGS[..] } else { &[] });
-    let settings = settings.chain(&scenario.settings);
+    let settings = settings.map(ToString::to_string).chain(scenario.settings.iter().cloned());
     Ok(PrivateServer::start(&ServerOptions {
-        settings: settings.map(ToString::to_string).collect(),
+        settings: settings.collect(),
         files: if has_tls { certificate()? } else { Vec::new() },
         environment: scenario.environment.clone(),
         tcp: asked.iter().any(|name| *name != TransportName::Unix),
