@@ -4,6 +4,7 @@
 
 #[cfg(feature = "command")]
 pub(crate) mod command;
+pub(crate) mod library;
 pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;
