@@ -26,6 +26,13 @@ if [ "${1:-}" = --test ]; then
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
     echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || need 'the headers of libev' 'libev-dev'
     command -v c++ >/dev/null || need 'a C++ compiler' 'g++'
+    # Only where the server is Debian's own; elsewhere the library's tests say that they are skipped.
+    for server in /usr/lib/postgresql/*/bin/postgres; do
+        version=${server#/usr/lib/postgresql/} version=${version%%/*}
+        ! [ -x "$server" ] || [ -e "/usr/include/postgresql/$version/server/postgres.h" ] ||
+            need "the headers of PostgreSQL $version's server" "postgresql-server-dev-$version"
+    done
+    command -v make >/dev/null || need 'make' 'make'
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
 fi

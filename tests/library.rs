@@ -9,8 +9,8 @@ use common::outbox::Reader;
 use common::random::Random;
 use serde_json::Value;
 
-/// Tables with a key: its columns, how the key of the i-th row is computed, its names, and whether the library
-/// tells its usual statements.
+/// Tables with a key: its columns, how the key of the i-th row is computed, its names, and whether the
+/// library tells its usual statements.
 const KEYS: [(&str, &str, &str, bool); 18] = [
     ("k int2", "(i % 60000 - 30000)::int2", "k", true),
     ("k int4", "i * 3 - 70000", "k", true),
@@ -68,8 +68,10 @@ fn run_on_both(sql: &mut Sql, statement: &str) {
 /// The outbox rows of both tables in their order, which must be the same. Returns their number.
 fn compare_outbox(sql: &mut Sql, context: &str) -> u64 {
     const DIFFERENCES: &str = "WITH r AS (
-          SELECT table_name, what % 128 AS op, changes, row_number() OVER (PARTITION BY relid ORDER BY o.id) AS n
-          FROM (SELECT id, what, changes FROM pgwake.outbox_0 UNION ALL SELECT id, what, changes FROM pgwake.outbox_1
+          SELECT table_name, what % 128 AS op, changes,
+            row_number() OVER (PARTITION BY relid ORDER BY o.id) AS n
+          FROM (SELECT id, what, changes FROM pgwake.outbox_0
+            UNION ALL SELECT id, what, changes FROM pgwake.outbox_1
             UNION ALL SELECT id, what, changes FROM pgwake.outbox_2) o
             JOIN pgwake.watched w ON w.id = what / 128 WHERE NOT w.ended)
         SELECT coalesce(min(format('%s: %s %s instead of %s %s', n, chr(q.op::int), left(q.changes, 300),
@@ -183,15 +185,16 @@ fn the_usual_statements_never_reach_the_function_in_plpgsql() {
             let watch = sql.value("SELECT id FROM pgwake.watched WHERE relid = 'quick'::regclass");
             for op in ["insert", "update", "delete"] {
                 sql.run(&format!(
-                    "CREATE OR REPLACE FUNCTION pgwake.change_{watch}_{op}() RETURNS trigger LANGUAGE plpgsql AS
-                       'BEGIN RAISE EXCEPTION ''handed on''; END'"
+                    "CREATE OR REPLACE FUNCTION pgwake.change_{watch}_{op}() RETURNS trigger
+                       LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''handed on''; END'"
                 ));
             }
             // Neither of the numbers that may be too large for JSON, nor more than a megabyte.
             let rows = if columns == "k bool" { 2 } else { 9 };
             let insert = |from| {
                 format!(
-                    "INSERT INTO quick (i, {names}) SELECT i, {key} FROM generate_series({from}, {from}+{rows}-1) i"
+                    "INSERT INTO quick (i, {names})
+                       SELECT i, {key} FROM generate_series({from}, {from} + {rows} - 1) i"
                 )
             };
             let outcome = sql.try_run(&insert(1));
@@ -306,9 +309,11 @@ fn whatever_fires_the_trigger_is_told_and_read_in_the_same_way() {
         "COPY $T (i, k) FROM PROGRAM 'seq 1 100 | sed p | paste -d, - -' (FORMAT csv)",
         "INSERT INTO $T (i, k) SELECT 1, i FROM generate_series(80, 120) i ON CONFLICT DO NOTHING",
         if has_merge { merge } else { "SELECT 1" },
-        "SET ROLE writer; INSERT INTO $T (i, k) VALUES (1000, 1000); UPDATE $T SET k = 1001 WHERE k = 1000; RESET ROLE",
+        "SET ROLE writer; INSERT INTO $T (i, k) VALUES (1000, 1000);
+         UPDATE $T SET k = 1001 WHERE k = 1000; RESET ROLE",
         "SET search_path = pg_temp; UPDATE public.$T SET n = 1 WHERE k = 1; RESET search_path",
-        "WITH a AS (UPDATE $T SET n = 5 WHERE k < 5 RETURNING k) DELETE FROM $T USING a WHERE $T.k = a.k + 10",
+        "WITH a AS (UPDATE $T SET n = 5 WHERE k < 5 RETURNING k)
+         DELETE FROM $T USING a WHERE $T.k = a.k + 10",
         "BEGIN; UPDATE $T SET n = 4 WHERE k = 3; SET CONSTRAINTS ALL IMMEDIATE; COMMIT",
         "BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE $T SET n = 6 WHERE k = 3; COMMIT",
         "BEGIN; INSERT INTO $T (i, k) VALUES (7, 7777); PREPARE TRANSACTION '$T'",

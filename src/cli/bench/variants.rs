@@ -93,8 +93,8 @@ impl Variants {
         format!("{}.{}_table", self.schema, variant.name().replace('+', "_"))
     }
 
-    /// Installs the schema pgwake where it is needed and missing, and makes the tables. What needs the library
-    /// is left out where there is none, unless that was asked for.
+    /// Installs the schema pgwake where it is needed and missing, and makes the tables. What needs the
+    /// library is left out where there is none, unless that was asked for.
     pub(super) fn make(&mut self, wants_library: bool) -> Result<(), Failure> {
         let mut connection = query::connect(&self.conninfo)?;
         if self.all.iter().any(|variant| variant.needs_pgwake()) && !has_pgwake(&mut connection)? {
