@@ -33,7 +33,7 @@ typedef struct KeyColumn
 	const char *lead;			/* what stands before its value */
 } KeyColumn;
 
-/* What a statement's changes look like: made by pgwake.library_arguments(), read from the trigger. */
+/* What a statement's changes look like: made by pgwake.library_template(), read from the trigger. */
 typedef struct Template
 {
 	bool		is_wal;

@@ -5,14 +5,10 @@
 #include "catalog/pg_type.h"
 
 /*
- * function, version, transport, target, opening, between, before_old, closing; then of each column of the key
- * number, name, type, form, lead.
+ * Of a trigger's two arguments the second is lines: version, transport, target, opening, between, before_old, closing;
+ * then of each column of the key number, name, type, form, lead. In one argument, since the server copies each of
+ * them for each statement.
  */
-enum
-{
-	VERSION = 1, TRANSPORT, TARGET, OPENING, BETWEEN, BEFORE_OLD, CLOSING, COLUMNS
-};
-#define COLUMN_ARGUMENTS 5
 
 /* Types whose text depends on no setting. */
 static const struct
@@ -41,22 +37,40 @@ form_read(const char *text, Oid type, Form *form)
 	return is_number ? *form <= FORM_NUMBER : *form == (type == BOOLOID ? FORM_BOOL : FORM_STRING);
 }
 
-static bool
-column_read(char **arguments, KeyColumn *column)
+/* The next line, taken apart from the rest; NULL: there is none. */
+static const char *
+line_read(char **rest)
 {
-	int			number = atoi(arguments[0]);
+	char	   *line = *rest;
+	char	   *end = strchr(line, '\n');
 
-	if (number < 1 || number > MaxAttrNumber)
+	if (end == NULL)
+		return NULL;
+	*end = '\0';
+	*rest = end + 1;
+	return line;
+}
+
+static bool
+column_read(char **rest, KeyColumn *column)
+{
+	const char *number = line_read(rest);
+	const char *name = line_read(rest);
+	const char *type = line_read(rest);
+	const char *form = line_read(rest);
+	const char *lead = line_read(rest);
+
+	if (lead == NULL || atoi(number) < 1 || atoi(number) > MaxAttrNumber)
 		return false;
-	column->number = (AttrNumber) number;
-	column->name = arguments[1];
-	column->lead = arguments[4];
+	column->number = (AttrNumber) atoi(number);
+	column->name = name;
+	column->lead = lead;
 	for (size_t i = 0; i < lengthof(types); i++)
 	{
-		if (strcmp(arguments[2], types[i].name) == 0)
+		if (strcmp(type, types[i].name) == 0)
 		{
 			column->type = types[i].oid;
-			return form_read(arguments[3], column->type, &column->form);
+			return form_read(form, column->type, &column->form);
 		}
 	}
 	return false;
@@ -66,27 +80,36 @@ column_read(char **arguments, KeyColumn *column)
 bool
 template_read(const Trigger *trigger, Template *result)
 {
-	char	  **arguments = trigger->tgargs;
-	int			rest = trigger->tgnargs - COLUMNS;
+	char	   *rest;
+	const char *version;
+	const char *transport;
 
-	if (rest <= 0 || rest % COLUMN_ARGUMENTS != 0 || rest / COLUMN_ARGUMENTS > INDEX_MAX_KEYS
-		|| strcmp(arguments[VERSION], TEMPLATE_VERSION) != 0)
+	if (trigger->tgnargs != 2)
 		return false;
-	result->is_wal = strcmp(arguments[TRANSPORT], "wal") == 0;
-	if (!result->is_wal && strcmp(arguments[TRANSPORT], "outbox") != 0)
+	rest = pstrdup(trigger->tgargs[1]);
+	version = line_read(&rest);
+	transport = line_read(&rest);
+	if (transport == NULL || strcmp(version, TEMPLATE_VERSION) != 0)
 		return false;
-	result->target = arguments[TARGET];
-	result->opening = arguments[OPENING];
-	result->between = arguments[BETWEEN];
-	result->before_old = arguments[BEFORE_OLD];
-	result->closing = arguments[CLOSING];
-	result->columns_count = rest / COLUMN_ARGUMENTS;
-	for (int i = 0; i < result->columns_count; i++)
+	result->is_wal = strcmp(transport, "wal") == 0;
+	if (!result->is_wal && strcmp(transport, "outbox") != 0)
+		return false;
+	result->target = line_read(&rest);
+	result->opening = line_read(&rest);
+	result->between = line_read(&rest);
+	result->before_old = line_read(&rest);
+	result->closing = line_read(&rest);
+	if (result->closing == NULL)
+		return false;
+	result->columns_count = 0;
+	while (*rest != '\0')
 	{
-		if (!column_read(arguments + COLUMNS + i * COLUMN_ARGUMENTS, &result->columns[i]))
+		if (result->columns_count == INDEX_MAX_KEYS
+			|| !column_read(&rest, &result->columns[result->columns_count]))
 			return false;
+		result->columns_count++;
 	}
-	return true;
+	return result->columns_count > 0;
 }
 
 /* Whether the table still has the columns that this was made for. */

@@ -91,7 +91,7 @@ pub(crate) fn database(server: &PrivateServer) -> (String, Sql) {
 
 /// Watches the tables `plain` and `quick`: one with the library, one without.
 pub(crate) fn watch_both(sql: &mut Sql, options: &str) {
-    sql.run("SELECT pgwake.use_library(true)");
+    sql.run("SELECT pgwake.use_library(true) WHERE NOT pgwake.uses_library()");
     sql.run(&format!("SET pgwake.library = off; SELECT pgwake.watch_table('plain'{options})"));
     sql.run(&format!("RESET pgwake.library; SELECT pgwake.watch_table('quick'{options})"));
 }

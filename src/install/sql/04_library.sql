@@ -25,35 +25,39 @@ CREATE OR REPLACE FUNCTION pgwake.library_form(typ oid, is_number bool) RETURNS 
     WHEN typ = ANY ('{text,varchar,bpchar,uuid,numeric}'::regtype[]) THEN 'string' END
 $pgwake$;
 
--- What the library needs to know, as template.c reads it; NULL: it cannot help. The texts are those of
--- fast_path in pieces.
-CREATE OR REPLACE FUNCTION pgwake.library_arguments(w pgwake.watched, op text) RETURNS text[]
+-- What the library needs to know, in lines, as template.c reads them; NULL: it cannot help. The texts are
+-- those of fast_path in pieces.
+CREATE OR REPLACE FUNCTION pgwake.library_template(w pgwake.watched, op text) RETURNS text
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT ARRAY[format('change_%s_%s', w.id, op), pgwake.template_version()::text, w.transport] || CASE w.transport
-      WHEN 'outbox' THEN ARRAY[pgwake.what(w.id, op)::text,
-        concat('{', first, CASE WHEN is_number THEN chr(31) END, chr(29)), chr(30), chr(29), '']
-      ELSE ARRAY['pgwake:' || coalesce(w.channel, 'pgwake'),
-        format('{"op":%s,"schema":%s,"table":%s,"changes":[{"key":{%s', to_json(op),
-          to_json(w.schema_name::text), to_json(w.table_name::text), first),
-        '}},{"key":{' || first, '', '}}]}'] END || ARRAY(SELECT unnest(columns))
-  FROM (
-    SELECT string_agg(name, '') FILTER (WHERE name NOT LIKE ',%') AS first, bool_or(is_number) AS is_number,
-      bool_and(pgwake.library_form(typ, is_number) IS NOT NULL) AS is_known,
-      array_agg(ARRAY[num::text, a.attname::text, t.typname::text, pgwake.library_form(typ, is_number),
-        CASE WHEN name LIKE ',%' THEN name ELSE '' END] ORDER BY num) AS columns
-    FROM pgwake.key_parts(w) JOIN pg_type t ON t.oid = typ
-      JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = num) k
-  WHERE pgwake.has_fast_path(w, op) AND is_known
-    AND (w.transport = 'wal' OR w.transport = 'outbox' AND w.channel IS NULL)
+  SELECT string_agg(line || E'\n', '' ORDER BY i) FROM (
+    SELECT ARRAY[pgwake.template_version()::text, w.transport] || CASE w.transport
+        WHEN 'outbox' THEN ARRAY[pgwake.what(w.id, op)::text,
+          concat('{', first, CASE WHEN is_number THEN chr(31) END, chr(29)), chr(30), chr(29), '']
+        ELSE ARRAY['pgwake:' || coalesce(w.channel, 'pgwake'),
+          format('{"op":%s,"schema":%s,"table":%s,"changes":[{"key":{%s', to_json(op),
+            to_json(w.schema_name::text), to_json(w.table_name::text), first),
+          '}},{"key":{' || first, '', '}}]}'] END || ARRAY(SELECT unnest(columns)) AS lines
+    FROM (
+      SELECT string_agg(name, '') FILTER (WHERE name NOT LIKE ',%') AS first,
+        bool_or(is_number) AS is_number,
+        bool_and(pgwake.library_form(typ, is_number) IS NOT NULL) AS is_known,
+        array_agg(ARRAY[num::text, a.attname::text, t.typname::text, pgwake.library_form(typ, is_number),
+          CASE WHEN name LIKE ',%' THEN name ELSE '' END] ORDER BY num) AS columns
+      FROM pgwake.key_parts(w) JOIN pg_type t ON t.oid = typ
+        JOIN pg_attribute a ON a.attrelid = w.relid AND a.attnum = num) k
+    WHERE pgwake.has_fast_path(w, op) AND is_known
+      AND (w.transport = 'wal' OR w.transport = 'outbox' AND w.channel IS NULL)
+  ) t, unnest(lines) WITH ORDINALITY u (line, i)
+  HAVING NOT bool_or(line LIKE E'%\n%')
 $pgwake$;
 
 -- What a trigger runs, as it stands behind EXECUTE FUNCTION.
 CREATE OR REPLACE FUNCTION pgwake.call_for(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT coalesce((SELECT format('pgwake.change_by_library(%s)', string_agg(quote_literal(a), ', ' ORDER BY i))
-      FROM unnest(pgwake.library_arguments(w, op)) WITH ORDINALITY u (a, i)
-      WHERE pgwake.uses_library() HAVING count(*) > 0),
-    pgwake.function_for(w, op) || '()')
+  SELECT CASE WHEN pgwake.uses_library() AND template IS NOT NULL
+      THEN format('pgwake.change_by_library(%L, %L)', format('change_%s_%s', w.id, op), template)
+    ELSE pgwake.function_for(w, op) || '()' END
+  FROM pgwake.library_template(w, op) AS template
 $pgwake$;
 
 -- Our triggers, and the generated function that each runs: by itself, or by way of the library, whose first
@@ -115,7 +119,7 @@ EXCEPTION WHEN undefined_file THEN
       HINT = 'Build and install it on the server: make install in ffi/extension of the sources of pgwake.';
 WHEN OTHERS THEN
   RAISE EXCEPTION 'the server cannot use its library pgwake: %', SQLERRM USING ERRCODE = SQLSTATE,
-    HINT = 'Build and install it anew for this server: make install in ffi/extension of the sources of pgwake.';
+    HINT = 'Build it anew for this server: make install in ffi/extension of the sources of pgwake.';
 END $pgwake$;
 
 -- What check() has to say of it.
@@ -137,13 +141,13 @@ BEGIN
     EXECUTE 'SELECT pgwake.library_version()' INTO version;
     -- A function in C is only looked for when it is called.
     IF version <> pgwake.template_version() THEN
-      problem := format('it is of version %s, and the triggers are for version %s: they run PL/pgSQL', version,
-        pgwake.template_version());
+      problem := format('it is of version %s, and the triggers are for version %s: they run PL/pgSQL',
+        version, pgwake.template_version());
       RETURN NEXT;
     ELSE
       severity := 'info';
-      problem := 'the triggers of watched tables use it: a server without it, such as a standby that takes over'
-        ' or one with a restored backup, refuses writes to them';
+      problem := 'the triggers of watched tables use it: a server without it, such as a standby that takes'
+        ' over or one with a restored backup, refuses writes to them';
       remedy := 'install ffi/extension there, too; or SELECT pgwake.use_library(false)';
       RETURN NEXT;
     END IF;
