@@ -356,6 +356,31 @@ fn keys_of_many_rows_are_told_with_those_before() {
 }
 
 #[test]
+fn a_long_number_in_the_key_before_is_told_as_exactly_as_in_the_key_after() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (a int8, b int, PRIMARY KEY (a, b)); SELECT pgwake.watch_table('t')");
+    sql.run("INSERT INTO t VALUES (1234567890123456, 1), (2, 2), (9007199254740993, 3)");
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("UPDATE t SET a = 7 WHERE b = 1; UPDATE t SET a = 1234567890123456 WHERE b = 1");
+    sql.run("UPDATE t SET a = b + 10");
+    let update = |key, old| json!({"op": "update", "table": "t", "key": key, "old": old});
+    let of = |a: Value, b| json!({"a": a, "b": b});
+    let long = || json!(1_234_567_890_123_456_u64);
+    let mut changes = reader.all();
+    changes[2..].sort_by_key(|change| change["key"]["b"].as_u64());
+    assert_eq!(
+        changes,
+        [
+            update(of(json!(7), 1), of(long(), 1)),
+            update(of(long(), 1), of(json!(7), 1)),
+            update(of(json!(11), 1), of(long(), 1)),
+            update(of(json!(12), 2), of(json!(2), 2)),
+            update(of(json!(13), 3), of(json!("9007199254740993"), 3)),
+        ]
+    );
+}
+
+#[test]
 fn keys_that_were_altered_behind_our_back_fail_no_writer() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TYPE pair AS (a int, b text); CREATE TABLE other (id int PRIMARY KEY)");

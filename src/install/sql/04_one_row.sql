@@ -78,13 +78,22 @@ CREATE OR REPLACE FUNCTION pgwake.has_fast_path(w pgwake.watched, op text) RETUR
     AND (SELECT bool_and(pgwake.always_converts(typ)) FROM pgwake.key_parts(w)) IS TRUE
 $pgwake$;
 
+-- Whether a key before an UPDATE is surely told right, too: its types are those of the key after it. NULL: it
+-- always is.
+CREATE OR REPLACE FUNCTION pgwake.is_certain(w pgwake.watched, "row" text) RETURNS text LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT string_agg(format('pg_catalog.octet_length(pg_catalog.concat(%s.%s))'
+    || ' OPERATOR(pg_catalog.<>) ALL (ARRAY[16, 17])', "row", alias), ' AND ' ORDER BY num)
+  FROM pgwake.key_parts(w) WHERE pgwake.base_type(typ) = 'int8'::regtype AND NOT is_number
+$pgwake$;
+
 -- `FROM` and all that follows, for a statement that changed one row: `n` is it, `o` what it was before an
 -- UPDATE. The outbox takes both, and the reader compares them. The check is one of `n` alone and the join an
 -- outer one, so that of many rows each is looked at once: in another order each would meet each.
 CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT format('FROM (SELECT %s) f, LATERAL (SELECT %s AS is_expected, %s FROM %s) n%s'
-      || ' WHERE CASE WHEN n.is_expected THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END%6$s',
+      || ' WHERE CASE WHEN n.is_expected%7$s THEN NOT EXISTS (SELECT FROM %4$s OFFSET 1) END%6$s',
     string_agg(format('NULL::pg_catalog.pg_node_tree AS %s', col), ', ' ORDER BY num),
     string_agg(is_expected, ' AND ' ORDER BY num), string_agg(concat(col, ' AS ', alias), ', ' ORDER BY num),
     CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END,
@@ -93,7 +102,8 @@ CREATE OR REPLACE FUNCTION pgwake.one_row(w pgwake.watched, op text) RETURNS tex
     CASE WHEN op = 'update' AND w.transport <> 'outbox' THEN
       format(' AND pg_catalog.record_image_eq(ROW(%s), ROW(%s))',
         string_agg('n.' || alias, ', ' ORDER BY num), string_agg('o.' || alias, ', ' ORDER BY num))
-      ELSE '' END)
+      ELSE '' END,
+    CASE WHEN op = 'update' THEN ' AND ' || pgwake.is_certain(w, 'o') END)
   FROM pgwake.key_parts(w)
 $pgwake$;
 
@@ -112,10 +122,11 @@ $pgwake$;
 -- The same as one_row for 2 to 256 rows.
 CREATE OR REPLACE FUNCTION pgwake.many_rows(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('FROM (SELECT %s) f, %s n%s WHERE n.is_expected AND n.count OPERATOR(pg_catalog.<) 257',
+  SELECT format('FROM (SELECT %s) f, %s n%s WHERE n.is_expected AND n.count OPERATOR(pg_catalog.<) 257%s',
     string_agg(format('NULL::pg_catalog.pg_node_tree AS %s', col), ', ' ORDER BY num),
     pgwake.keys_of(w, CASE op WHEN 'delete' THEN 'pgwake_old' ELSE 'pgwake_new' END),
-    CASE op WHEN 'update' THEN format(', %s o', pgwake.keys_of(w, 'pgwake_old')) ELSE '' END)
+    CASE op WHEN 'update' THEN format(', %s o', pgwake.keys_of(w, 'pgwake_old')) ELSE '' END,
+    CASE op WHEN 'update' THEN ' AND o.is_expected' END)
   FROM pgwake.key_parts(w)
 $pgwake$;
 
