@@ -73,9 +73,11 @@ BEGIN
     HAVING count(*) > 0;
   -- No row tells of them any more. A table that was gone unnoticed has left a number, which may be another's.
   DELETE FROM pgwake.watched WHERE ended;
-  UPDATE pgwake.watched w SET ended = true WHERE mode <> 'instead' AND NOT EXISTS (SELECT FROM pg_trigger t
-    JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.pronamespace = 'pgwake'::regnamespace
-      AND p.proname ~ format('^change_%s_', w.id));
+  -- Where the library is missing its triggers are, too, and the name is what is left to go by.
+  UPDATE pgwake.watched w SET ended = true WHERE mode <> 'instead' AND NOT EXISTS (
+      SELECT FROM pgwake.own_trigger t WHERE t.function_name ~ format('^change_%s_', w.id))
+    AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relid AND c.relname = w.table_name
+      AND c.relnamespace = to_regnamespace(quote_ident(w.schema_name)));
   SELECT json_object_agg(c.name, 'replaced') INTO told FROM pgwake.consumer c;
   IF told IS NOT NULL THEN
     PERFORM pgwake.append(0, '!', NULL, ARRAY[told]);

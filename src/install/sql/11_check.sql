@@ -67,9 +67,8 @@ CREATE OR REPLACE FUNCTION pgwake.check_home()
   UNION ALL SELECT DISTINCT 'error', t.tgrelid::regclass::text,
     format('its trigger %s belongs to no watch, so what it writes is told to nobody', t.tgname),
     'SELECT pgwake.rebuild(), then pgwake.watch_table for each table'
-    FROM pg_proc p JOIN pg_trigger t ON t.tgfoid = p.oid AND t.tgparentid = 0
-    WHERE p.pronamespace = 'pgwake'::regnamespace AND p.proname ~ '^change_[0-9]+_'
-      AND NOT EXISTS (SELECT FROM pgwake.watched w WHERE w.id::text = split_part(p.proname, '_', 2))
+    FROM pgwake.own_trigger t WHERE t.tgparentid = 0 AND t.function_name ~ '^change_[0-9]+_'
+      AND NOT EXISTS (SELECT FROM pgwake.watched w WHERE w.id::text = split_part(t.function_name, '_', 2))
 $pgwake$;
 
 -- Missing, silent, altered and forgotten triggers.
