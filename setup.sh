@@ -26,12 +26,6 @@ if [ "${1:-}" = --test ]; then
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
     echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || need 'the headers of libev' 'libev-dev'
     command -v c++ >/dev/null || need 'a C++ compiler' 'g++'
-    # Only where the server is Debian's own; elsewhere the library's tests say that they are skipped.
-    for server in /usr/lib/postgresql/*/bin/postgres; do
-        version=${server#/usr/lib/postgresql/} version=${version%%/*}
-        ! [ -x "$server" ] || [ -e "/usr/include/postgresql/$version/server/postgres.h" ] ||
-            need "the headers of PostgreSQL $version's server" "postgresql-server-dev-$version"
-    done
     command -v make >/dev/null || need 'make' 'make'
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
@@ -40,7 +34,19 @@ if ! command -v cargo >/dev/null; then
     echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2
     exit 1
 fi
-[ -n "$missing" ] || exit 0
+# Debian's own servers whose headers are missing: without them the tests of the server's library say that they are
+# skipped, and all others run.
+headers_of_servers() {
+    for server in /usr/lib/postgresql/*/bin/postgres; do
+        version=${server#/usr/lib/postgresql/} version=${version%%/*}
+        if [ -x "$server" ] && ! [ -e "/usr/include/postgresql/$version/server/postgres.h" ]; then
+            echo "postgresql-server-dev-$version"
+        fi
+    done
+}
+wishes=
+[ "${1:-}" != --test ] || wishes=$(headers_of_servers)
+[ -n "$missing$wishes" ] || exit 0
 
 as_root=''
 if [ "$(id -u)" != 0 ]; then
@@ -48,11 +54,12 @@ if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || as_root=no
 fi
 if [ "$as_root" = no ] || ! command -v apt-get >/dev/null; then
+    [ -n "$missing" ] || exit 0
     echo "pgwake: missing: $missing; on Debian or Ubuntu: apt-get install$packages" >&2
     exit 1
 fi
 
-echo "pgwake: installing $missing …" >&2
+echo "pgwake: installing $missing${missing:+, }$wishes …" >&2
 # Debian's package would make and start a server of its own; only its programs are wanted here.
 if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
     $as_root mkdir -p /etc/postgresql-common
@@ -60,4 +67,11 @@ if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
 fi
 $as_root apt-get -qq update
 # shellcheck disable=SC2086 # each word is a package
-DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends $packages >/dev/null
+[ -z "$packages" ] || DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends $packages >/dev/null
+# The server may have come with them.
+if [ "${1:-}" = --test ]; then
+    for wish in $(headers_of_servers); do
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends "$wish" >/dev/null ||
+            echo "pgwake: $wish was not installed: the tests of the server's library will be skipped" >&2
+    done
+fi

@@ -1,5 +1,7 @@
 //! Databases that were dumped and restored, in the same cluster or in another: their writers never fail, no
-//! change is told of a wrong table, and each reader is told that what it had not read is not there.
+//! change is told of a wrong table, and each reader is told that what it had not read is not there. Of the
+//! server alone, so once is enough: with the system's libpq.
+#![cfg(not(feature = "bundled"))]
 
 mod common;
 

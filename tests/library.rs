@@ -1,5 +1,7 @@
 //! What a watched table tells by the server's library is, byte for byte, what it tells without: for random
-//! statements, and for all that may have been done to the table since.
+//! statements, and for all that may have been done to the table since. Of the server alone, so once is
+//! enough: with the system's libpq.
+#![cfg(not(feature = "bundled"))]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The server's library in use: it is taken into use and out of it, it wakes readers and loses nothing under
-//! load, and what it lacks is said.
+//! load, and what it lacks is said. Of the server alone, so once is enough: with the system's libpq.
+#![cfg(not(feature = "bundled"))]
 
 mod common;
 
