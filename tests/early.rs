@@ -123,6 +123,26 @@ fn no_write_fails_because_it_could_not_be_told_early() {
     assert_eq!(change(&mut events).0, 1);
 }
 
+#[test]
+fn no_serializable_write_fails_because_another_was_told_early() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+         CREATE TABLE c AS SELECT 1 AS n;
+         SELECT pgwake.watch_table('a'), pgwake.watch_table('b')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
+    reader.sql.run("SELECT pgwake.lend_ear('a')");
+    let (mut first, mut second) = (Sql::connect(&conninfo), Sql::connect(&conninfo));
+    first.run("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT n FROM c");
+    second.run("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO b VALUES (1)");
+    sql.run("BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE c SET n = 2; COMMIT");
+    second.run("COMMIT");
+    // It comes before the third, and has nothing to do with the second.
+    first.run("INSERT INTO a VALUES (1); COMMIT");
+    assert_eq!(reader.all_raw().len(), 2);
+}
+
 /// A loop that watches, without heartbeat and fallback, which could cover up a wake-up that was lost.
 fn watching(conninfo: &str, options: WatchOptions) -> (EventLoop, SessionId) {
     let mut events = EventLoop::new().unwrap();
