@@ -124,6 +124,25 @@ fn no_write_fails_because_it_could_not_be_told_early() {
 }
 
 #[test]
+fn many_readers_do_not_fill_the_queue() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, v text); SELECT pgwake.watch_table('t', payload => 'row')");
+    let (mut readers, mut ears) = (Vec::new(), Vec::new());
+    for n in 0..8 {
+        let mut reader = Reader::open(&conninfo, &format!("r{n}"));
+        ears.push(reader.sql.value(&format!("SELECT pgwake.lend_ear('r{n}')")));
+        readers.push(reader);
+    }
+    let ears: Vec<&str> = ears.iter().map(String::as_str).chain(["mark"]).collect();
+    let (mut events, _) = listening(&conninfo, &ears);
+    let insert = |id| format!("INSERT INTO t VALUES ({id}, repeat('x', 7000));");
+    sql.run(&format!("BEGIN; {} {} COMMIT", insert(1), insert(2)));
+    let told: usize = heard(&mut events, &mut sql, "mark").iter().map(String::len).sum();
+    assert!((7000..32_768).contains(&told), "{told}");
+    assert!(readers.iter_mut().all(|reader| reader.all_raw().len() == 2));
+}
+
+#[test]
 fn no_serializable_write_fails_because_another_was_told_early() {
     let (conninfo, mut sql) = database("");
     sql.run(

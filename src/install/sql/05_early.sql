@@ -37,6 +37,9 @@ DECLARE
   change text;
   opening text;
   old text;
+  -- What does not fit into the server's queue fails its transaction, and the queue may be small.
+  room int := 32768;
+  told bigint;
 BEGIN
   -- Where transactions are serializable, what is read here counts as read by the writer, and fails others.
   IF current_setting('transaction_isolation') = 'serializable'
@@ -81,9 +84,12 @@ BEGIN
         WHEN 100 THEN 'delete' WHEN 116 THEN 'truncate' END, '","schema":',
       to_json((parse_ident(named.schema))[1]), ',"table":', to_json((parse_ident(named.name))[1]), change,
       ',"xid":', this, ',"id":', o.id * 4096, ',"transport":"outbox"}');
-    EXIT WHEN octet_length(change) > 7999;
+    EXIT WHEN octet_length(change) > least(7999, room);
     PERFORM pg_notify(c.ear, change) FROM pgwake.consumer c WHERE c.name > '' AND c.ear IS NOT NULL
-      AND (c.relids IS NULL OR rel = ANY (c.relids)) AND has_table_privilege(c.ear_role, rel, 'SELECT');
+      AND (c.relids IS NULL OR rel = ANY (c.relids)) AND has_table_privilege(c.ear_role, rel, 'SELECT')
+      LIMIT room / octet_length(change);
+    GET DIAGNOSTICS told = ROW_COUNT;
+    room := room - told * octet_length(change);
   END LOOP;
 -- The ring comes in any case, and no transaction fails because a reader is in haste.
 EXCEPTION WHEN OTHERS THEN
