@@ -64,6 +64,13 @@ impl Acknowledgements {
         self.stale = early.into_iter().collect();
     }
 
+    /// These were told before they were read, and will not be read.
+    pub(super) fn lost(&mut self, early: VecDeque<u64>) {
+        if self.is_manual {
+            self.stale.extend(early);
+        }
+    }
+
     /// The database did not take it.
     pub(super) fn refused(&mut self, now: Instant) {
         self.is_sent = false;

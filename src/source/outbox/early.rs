@@ -43,9 +43,12 @@ impl Early {
         std::mem::take(self).unread
     }
 
-    /// All of a page was told, after which nothing was left up to this outbox row.
-    pub(super) fn settle(&mut self, row: u64) {
+    /// All of a page was told, after which nothing was left up to this outbox row. Gives what was told of
+    /// these and is not read: it is lost from the outbox.
+    pub(super) fn settle(&mut self, row: u64) -> VecDeque<u64> {
         self.settled = self.settled.max(Some(row));
+        let lost = self.unread.partition_point(|id| id / PLACES <= row);
+        self.unread.drain(..lost).collect()
     }
 
     /// The server refuses to read: nothing is known until it does again.
@@ -56,7 +59,10 @@ impl Early {
     /// Whether a change may be told now that was not read.
     fn take(&mut self, id: u64) -> bool {
         let (row, place) = (id / PLACES, id % PLACES);
-        if place != 0 || self.settled.is_none_or(|settled| settled + 1 != row) || id < self.told_max {
+        if place != 0
+            || self.settled.is_none_or(|settled| settled.checked_add(1) != Some(row))
+            || id < self.told_max
+        {
             return false;
         }
         let is_new = id > self.told_max;
@@ -166,6 +172,23 @@ mod tests {
         let read = [11, 12, 13].map(|row| early.was_told(Some(row * PLACES)));
         assert_eq!(read, [Some(true), Some(true), Some(false)]);
         assert!(!early.acknowledge(13 * PLACES));
+    }
+
+    #[test]
+    fn what_is_lost_before_it_is_read_is_not_waited_for() {
+        let mut early = settled(0);
+        assert!((1..=UNREAD_MAX as u64).all(|row| early.take(row * PLACES)));
+        let next = UNREAD_MAX as u64 + 1;
+        assert_eq!(early.settle(next).len(), UNREAD_MAX);
+        assert!(!early.acknowledge(PLACES));
+        assert!(early.take((next + 1) * PLACES));
+        assert_eq!(early.was_told(Some(PLACES)), None);
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
+        let mut early = settled(u64::MAX);
+        assert!(!early.take(0));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl ChannelSource {
                         return Some(Pull::Change);
                     }
                 }
-                Some(Row::Settled(row)) => outbox.early.settle(row),
+                Some(Row::Settled(row)) => outbox.acknowledgements.lost(outbox.early.settle(row)),
                 Some(Row::Gap(dropped)) => {
                     let channels = outbox.channels.iter().cloned().collect();
                     let message = "the outbox had no room for more, and changes that were not read are lost";
