@@ -8,7 +8,7 @@ use common::{PATIENCE, Seen, Sql, assert_silent, listening, next};
 use pgwake::json::JsonValue;
 use pgwake::{Event, EventLoop, SessionId, SessionOptions, WatchOptions};
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The texts of what comes on a channel, until the mark.
 fn heard(events: &mut EventLoop, sql: &mut Sql, channel: &str) -> Vec<String> {
@@ -185,6 +185,32 @@ fn change(events: &mut EventLoop) -> (u64, u64) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_still_comes_by_an_earlier_ear_is_not_for_the_caller() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY);
+         SELECT pgwake.watch_table('t'), pgwake.watch_table('u')",
+    );
+    let (mut events, _) = watching(&conninfo, WatchOptions::new().table("t").table("u"));
+    settle();
+    let ear = sql.value("SELECT ear FROM pgwake.consumer");
+    let mut late = Sql::connect(&conninfo);
+    late.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT ear FROM pgwake.consumer");
+    sql.run("SELECT pgwake.unwatch_table('u')");
+    assert!(matches!(next(&mut events), Seen::CommandFailed { .. }));
+    sql.run("SELECT pgwake.watch_table('u')");
+    assert_eq!(next(&mut events), Seen::listening(&["pgwake"]));
+    settle();
+    let started = Instant::now();
+    while sql.value("SELECT coalesce(ear, '') FROM pgwake.consumer") == ear {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    late.run("INSERT INTO t VALUES (1); COMMIT");
+    assert_eq!(change(&mut events).0, 1);
+    assert_silent(&mut events, Duration::from_millis(100));
 }
 
 /// Nobody may read, so what comes can only have come early.

@@ -245,6 +245,8 @@ impl Outbox {
         if self.early.is_ear(notify.channel()) {
             self.hear_early(notify);
             return None;
+        } else if Early::is_any_ear(notify.channel()) {
+            return None;
         }
         let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());
         if brings_changes && !notify.payload().is_empty() {

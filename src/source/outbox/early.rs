@@ -38,6 +38,13 @@ impl Early {
         !self.ear.is_empty() && self.ear == channel
     }
 
+    /// Whether it is an ear at all: one may bring something before the server has said which it is, or still
+    /// when it has lent another.
+    pub(super) fn is_any_ear(channel: &[u8]) -> bool {
+        let id = channel.strip_prefix(b"pgwake_").unwrap_or_default();
+        id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)
+    }
+
     /// The connection is lost, and what was told early may come again. Gives what was not read.
     pub(super) fn end(&mut self) -> VecDeque<u64> {
         std::mem::take(self).unread
@@ -183,6 +190,14 @@ mod tests {
         assert!(!early.acknowledge(PLACES));
         assert!(early.take((next + 1) * PLACES));
         assert_eq!(early.was_told(Some(PLACES)), None);
+    }
+
+    #[test]
+    fn an_ear_is_known_by_its_name() {
+        assert!(Early::is_any_ear(b"pgwake_b8c7831b5d024d12a2eca4412fd5b3b1"));
+        for channel in ["pgwake", "pgwake_17", "pgwake_ddl", "b8c7831b5d024d12a2eca4412fd5b3b1"] {
+            assert!(!Early::is_any_ear(channel.as_bytes()), "{channel}");
+        }
     }
 
     #[test]
