@@ -303,3 +303,24 @@ fn a_schema_that_is_taken_out_is_told_and_its_successor_is_read() {
         }
     }
 }
+
+#[test]
+fn who_may_not_see_all_rows_is_told_of_none() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t'); CREATE ROLE sees_some LOGIN;
+         GRANT USAGE ON SCHEMA pgwake TO sees_some; GRANT SELECT ON t TO sees_some;
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgwake TO sees_some;
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+    );
+    let mut reader = Sql::connect(&conninfo.replace("user=postgres", "user=sees_some"));
+    let refused = reader.try_run("SELECT pgwake.open_consumer('a')").unwrap_err();
+    assert!(refused.message.contains("row-level security"), "{refused}");
+    assert_eq!(refused.sqlstate.unwrap().as_str(), "42501");
+    sql.run("ALTER ROLE sees_some BYPASSRLS");
+    reader.run("SELECT pgwake.open_consumer('a')");
+    sql.run("ALTER ROLE sees_some NOBYPASSRLS; ALTER TABLE t OWNER TO sees_some");
+    reader.run("SELECT pgwake.open_consumer('b')");
+    sql.run("ALTER TABLE t FORCE ROW LEVEL SECURITY");
+    reader.try_run("SELECT pgwake.open_consumer('c')").unwrap_err();
+}

@@ -26,7 +26,7 @@ END $pgwake$;
 -- one row each are told, by queries that look at one table each, since each new session plans them anew. It
 -- gives what `read` would.
 CREATE OR REPLACE FUNCTION pgwake.tell_early() RETURNS void LANGUAGE plpgsql
-  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgwake$
+  SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
   this xid8 := pg_current_xact_id();
   turn bigint := pg_sequence_last_value('pgwake.state'::regclass) >> 60;

@@ -5,6 +5,14 @@
 -- up to and including the change `last`. The number of a change is its outbox row's id * 4096 + its place in
 -- it.
 
+-- Tables of which a role may see some rows only: policies are for queries, and changes are told of all rows.
+CREATE OR REPLACE FUNCTION pgwake.has_hidden_rows(role name, rel oid) RETURNS bool LANGUAGE sql STABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT EXISTS (SELECT FROM pg_class c, pg_roles r
+    WHERE c.oid = rel AND c.relrowsecurity AND r.rolname = role AND NOT r.rolsuper AND NOT r.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')))
+$pgwake$;
+
 CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels regclass[] DEFAULT NULL,
     from_start bool DEFAULT false, OUT consumer_name text, OUT "position" text)
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $pgwake$
@@ -22,6 +30,14 @@ BEGIN
   IF hidden IS NOT NULL THEN
     RAISE EXCEPTION 'permission denied for the changes of %', hidden USING ERRCODE = 'insufficient_privilege',
       HINT = format('GRANT SELECT ON %s TO %I', hidden, session_user);
+  END IF;
+  SELECT string_agg(format('%I.%I', w.schema_name, w.table_name), ', ') INTO hidden FROM pgwake.watched w
+    WHERE NOT w.ended AND (rels IS NULL OR w.relid = ANY (rels::oid[]))
+      AND pgwake.has_hidden_rows(session_user, w.relid);
+  IF hidden IS NOT NULL THEN
+    RAISE EXCEPTION 'row-level security hides rows of %, and changes are told of all rows', hidden
+      USING ERRCODE = 'insufficient_privilege',
+      HINT = format('ALTER ROLE %I BYPASSRLS, or read as the owner of the tables', session_user);
   END IF;
   consumer_name := coalesce(consumer, format('session %s of %s', pg_backend_pid(), clock_timestamp()));
   INSERT INTO pgwake.consumer AS c (name, relids, "position", holder)

@@ -57,7 +57,8 @@ BEGIN
   END IF;
   DELETE FROM pgwake.consumer WHERE holder IS NOT NULL AND holder NOT IN (SELECT pid FROM pg_stat_activity);
   UPDATE pgwake.consumer AS c SET ear = NULL WHERE ear IS NOT NULL AND NOT EXISTS (SELECT FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.classid = 1885828971 AND l.objid = 1000 + c.id);
+    WHERE l.locktype = 'advisory' AND l.classid = 1885828971 AND l.objid = 1000 + c.id
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()));
   IF NOT is_over AND pg_relation_size(box) < (
       SELECT value FROM pgwake.setting WHERE name = 'rotate_bytes') THEN
     RETURN 'small';
