@@ -141,6 +141,53 @@ fn a_reader_that_comes_when_the_numbers_are_used_up_knows_by_the_timeline() {
 }
 
 #[test]
+fn a_reader_that_comes_when_the_numbers_are_used_up_knows_by_the_recovery() {
+    let told = told_after(None, false, 40);
+    assert_eq!(told, Told { changes: (201..=205).collect(), gaps: vec![0] });
+}
+
+/// What a reader without a name is told when its server crashes after it has read twenty transactions.
+fn told_after_a_crash(begin: &str) -> Told {
+    let mut server = start_server();
+    let mut sql = Sql::connect(&server.conninfo());
+    sql.run(&pgwake::install::install());
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    sql.run("ALTER SYSTEM SET wal_writer_delay = '10s'");
+    sql.run("SELECT pg_reload_conf()");
+    let (mut events, mut told) = (EventLoop::new().unwrap(), Told::default());
+    let session = events.connect(&server.conninfo()).unwrap();
+    events.watch_with(session, WatchOptions::new().table("t")).unwrap();
+    told.take_while_none(&mut events, &mut sql, OPEN);
+    for id in 1..=20 {
+        sql.run(&format!("BEGIN; {begin}; INSERT INTO t VALUES ({id}); COMMIT"));
+        told.take_until(&mut events, id);
+    }
+    // It has read all of them, and stands behind them.
+    for _ in 0..20 {
+        told.take(&mut events);
+    }
+    drop(sql);
+    told = Told::default();
+    server.restart("immediate").unwrap();
+    let mut sql = Sql::connect(&server.conninfo());
+    for id in 101..=140 {
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+    }
+    told.take_while_none(&mut events, &mut sql, OPEN);
+    sql.run("INSERT INTO t VALUES (205)");
+    told.take_until(&mut events, 205);
+    told
+}
+
+#[test]
+fn a_crash_that_loses_what_was_read_is_a_gap_and_any_other_costs_no_change() {
+    let told = told_after_a_crash("SET LOCAL synchronous_commit = off");
+    assert_eq!(told, Told { changes: vec![205], gaps: vec![0] });
+    let told = told_after_a_crash("SELECT 1");
+    assert_eq!(told, Told { changes: (101..=140).chain([205]).collect(), gaps: vec![] });
+}
+
+#[test]
 fn a_named_reader_reads_on_from_what_the_new_server_knows() {
     for is_promoted in [false, true] {
         let told = told_after(Some("a"), is_promoted, 40);

@@ -29,13 +29,27 @@ CREATE OR REPLACE FUNCTION pgwake.position_now() RETURNS text LANGUAGE sql VOLAT
   FROM (SELECT pg_current_snapshot() AS s, pg_current_xact_id_if_assigned() AS own) now
 $pgwake$;
 
--- In which numbers of transactions a position counts: which database, and which timeline of its cluster. A
--- standby that takes over without the last transactions gives their numbers again, on a timeline of its own.
-CREATE OR REPLACE FUNCTION pgwake.place() RETURNS text LANGUAGE sql VOLATILE
+-- Recovery empties it: after a crash, in a copy of the files of a running server, on a standby that takes
+-- over. Numbers of transactions that had not reached the disk, as those of rollbacks and of asynchronous
+-- commits, are then given again, from `xid_next` on. The first reader that comes finds that in the checkpoint
+-- which recovery ended with; a later one gives a greater number.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.recovered (token text, xid_next bigint);
+
+-- In which numbers of transactions a position counts: which database, which timeline of its cluster, and
+-- since which recovery. A standby that takes over without the last transactions gives their numbers again,
+-- on a timeline of its own.
+CREATE OR REPLACE FUNCTION pgwake.place() RETURNS text LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT format('%s.%s.%s', h.database, h.written, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))
-    FROM pgwake.home h WHERE h.database IS NOT NULL
-$pgwake$;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pgwake.recovered) THEN
+    INSERT INTO pgwake.recovered SELECT gen_random_uuid(),
+      (split_part(next_xid, ':', 1)::bigint << 32) + split_part(next_xid, ':', 2)::bigint
+      FROM pg_control_checkpoint();
+  END IF;
+  RETURN (SELECT format('%s.%s.%s.%s.%s', h.database, h.written,
+      left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), r.token, r.xid_next)
+    FROM pgwake.home h, pgwake.recovered r WHERE h.database IS NOT NULL LIMIT 1);
+END $pgwake$;
 
 -- For readers when they begin, for installers, and for whoever watches something: makes this the home. Each
 -- consumer is told, by a row of the outbox, that there is a gap.

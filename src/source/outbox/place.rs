@@ -1,4 +1,5 @@
-//! Where a position comes from: numbers of transactions mean something in one database, on one timeline.
+//! Where a position comes from: numbers of transactions mean something in one database, on one timeline, and
+//! until some of them are lost in a crash.
 
 /// A position as `pgwake.open_consumer` gives it, `before|upto|last|place`, without its place; and the place.
 pub(super) fn split_place(opened: &str) -> (String, String) {
@@ -6,6 +7,15 @@ pub(super) fn split_place(opened: &str) -> (String, String) {
         Some((end, _)) => (opened[..end].into(), opened[end + 1..].into()),
         None => (opened.into(), String::new()),
     }
+}
+
+/// Whether transactions that end a position at `xid_max` may be others there: by places as
+/// `database.home.timeline.recovery.xid_next`. After another recovery only the numbers from `xid_next` on are.
+pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
+    let parts = |place| str::splitn(place, 5, '.').collect::<Vec<&str>>();
+    let (place, before) = (parts(place), parts(before));
+    let xid_next = place.get(4).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
+    place.iter().take(3).ne(before.iter().take(3)) || (place.get(3) != before.get(3) && xid_max > xid_next)
 }
 
 /// The number from which on no transaction had begun: the greater one of both snapshots of a position, each
@@ -24,6 +34,17 @@ mod tests {
         assert_eq!(split_place("5:5:||"), ("5:5:||".into(), "".into()));
         assert_eq!(split_place("5:5:|7:7:|4096|16384.7.1"), ("5:5:|7:7:|4096".into(), "16384.7.1".into()));
         assert_eq!(split_place("5:5:|||a"), ("5:5:||".into(), "a".into()));
+    }
+
+    #[test]
+    fn another_place_is_told_from_the_same_after_a_crash() {
+        let before = "5.731.00000001.a.700";
+        assert!(!is_elsewhere(before, before, 900));
+        for other in ["6.731.00000001.a.700", "5.800.00000001.a.700", "5.731.00000002.a.700", ""] {
+            assert!(is_elsewhere(other, before, 0), "{other}");
+        }
+        assert!(!is_elsewhere("5.731.00000001.b.900", before, 900), "none of its numbers was lost");
+        assert!(is_elsewhere("5.731.00000001.b.899", before, 900));
     }
 
     #[test]

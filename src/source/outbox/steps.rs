@@ -1,7 +1,7 @@
 //! What the reader of the outbox asks of the server, step by step, and what it makes of the answers.
 
 use super::page::{Page, Row};
-use super::place::{split_place, xid_max};
+use super::place::{is_elsewhere, split_place, xid_max};
 use super::refusals::advised;
 use super::statements as sql;
 use super::tables::wal;
@@ -349,7 +349,8 @@ impl ChannelSource {
         let was_open = std::mem::replace(&mut outbox.is_open, true);
         let is_named = outbox.options.consumer.is_some();
         // The numbers of transactions that another server has lost it gives again, to others.
-        let is_replaced = place != outbox.place || xid_max(&position) < xid_max(&outbox.position);
+        let read_to = xid_max(&outbox.position);
+        let is_replaced = is_elsewhere(&place, &outbox.place, read_to) || xid_max(&position) < read_to;
         outbox.place = place;
         if was_open {
             // It reads other tables from now on, from where it is.
