@@ -9,8 +9,8 @@ pub(super) fn split_place(opened: &str) -> (String, String) {
     }
 }
 
-/// Whether transactions that end a position at `xid_max` may be others there: by places as
-/// `database.home.timeline.recovery.xid_next`. After another recovery only the numbers from `xid_next` on are.
+/// Whether transactions up to `xid_max` may be others there than they were: by places as
+/// `database.home.timeline.recovery.xid_next`. After another recovery, only those from `xid_next` on are.
 pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
     let parts = |place| str::splitn(place, 5, '.').collect::<Vec<&str>>();
     let (place, before) = (parts(place), parts(before));
