@@ -12,10 +12,10 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
-# Only the C library's functions. What is marked as hot is inlined anyway; of the rest, less: 4 % off a program's size,
-# for 1 % more instructions per notification.
+# Only the C library's functions. What is marked as hot is inlined anyway; of the rest, less, and no loop is vectorized: 5 %
+# off a program's size, for 1 % more instructions per notification.
 ONLY_LIB = --lib --release --no-default-features --crate-type staticlib
-LESS_INLINED = -- -C llvm-args=-inline-threshold=50
+LESS_INLINED = -- -C llvm-args=-inline-threshold=40 -C no-vectorize-loops -C no-vectorize-slp
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Counts changes that a program built before would not survive.
 SO = libpgwake.so.0

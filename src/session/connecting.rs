@@ -63,7 +63,6 @@ impl Session {
             return self.give_up("no answer to the attempt to connect");
         }
         let (address, port) = &self.trying;
-        log::info!("no answer from {address} port {port}, it goes to the end of the list");
         self.route.put_last(address, port);
         self.connect(now);
     }
@@ -85,7 +84,6 @@ impl Session {
 
     fn connect(&mut self, now: Instant) {
         let conninfo = self.conninfo_of(&self.route);
-        log::debug!("connecting to {conninfo}");
         self.state = State::Connecting { until: now + self.connect_timeout };
         match Connection::start(&conninfo) {
             Ok(connection) => {

@@ -396,7 +396,6 @@ impl Session {
         };
         self.state = retry_in.map_or(State::Failed, |delay| State::Waiting { until: now + delay });
         self.refused = permanent;
-        log::info!("{error}; next attempt: {retry_in:?}");
         Loss { error, retry_in, at: now }
     }
 }

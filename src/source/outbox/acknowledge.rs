@@ -1,7 +1,7 @@
 //! What the caller is done with, and what the database knows of that.
 
 use crate::error::{Error, ErrorKind, Result};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(super) struct Acknowledgements {
     /// Told, and to be acknowledged by the caller.
     unacknowledged: VecDeque<(u64, Arc<str>)>,
     /// The same of an earlier connection: they come again.
-    stale: HashSet<u64>,
+    stale: Vec<u64>,
     due: Option<Instant>,
 }
 
@@ -40,7 +40,7 @@ impl Acknowledgements {
             is_sent: false,
             done: None,
             unacknowledged: VecDeque::new(),
-            stale: HashSet::new(),
+            stale: Vec::new(),
             due: None,
         }
     }
@@ -59,13 +59,13 @@ impl Acknowledgements {
     }
 
     /// The connection is lost, and with it what these were that had been told before they were read.
-    pub(super) fn interrupted(&mut self, early: VecDeque<u64>) {
+    pub(super) fn interrupted(&mut self, early: Vec<u64>) {
         (self.is_sent, self.due) = (false, None);
-        self.stale = early.into_iter().collect();
+        self.stale = early;
     }
 
     /// These were told before they were read, and will not be read.
-    pub(super) fn lost(&mut self, early: VecDeque<u64>) {
+    pub(super) fn lost(&mut self, early: Vec<u64>) {
         if self.is_manual {
             self.stale.extend(early);
         }
@@ -136,7 +136,8 @@ impl Acknowledgements {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let Some(at) = self.unacknowledged.iter().position(|(told, _)| *told == id) else {
-            if self.stale.remove(&id) {
+            if self.stale.contains(&id) {
+                self.stale.retain(|stale| *stale != id);
                 return Ok(());
             }
             let message = format!("no change with the id {id} waits to be acknowledged");
@@ -192,7 +193,7 @@ mod tests {
         assert_eq!(acks.answered(), None);
         assert!(acks.due().is_some());
         assert_eq!(acks.take("2||"), "2||");
-        acks.interrupted(VecDeque::new());
+        acks.interrupted(Vec::new());
         acks.repeat(now);
         assert_eq!(acks.take("2||"), "2||");
     }
@@ -210,7 +211,7 @@ mod tests {
         acks.ack(12, now).unwrap();
         assert!(acks.ack(11, now).is_err(), "it was acknowledged with 12");
         assert_eq!(acks.take("2||"), "1|2|12");
-        acks.interrupted(VecDeque::new());
+        acks.interrupted(Vec::new());
         acks.repeat(now);
         assert_eq!(acks.take("2||"), "1|2|12", "nobody knows whether it arrived");
         acks.refused(now);

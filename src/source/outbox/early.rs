@@ -6,7 +6,6 @@
 
 use super::{Outbox, State, Told};
 use crate::pq::Notify;
-use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The number of a change is its outbox row's id, times this, and its place in it.
@@ -24,7 +23,7 @@ pub(super) struct Early {
     /// The furthest change that was told.
     told_max: u64,
     /// Told, and not read yet; and up to which the caller has acknowledged them.
-    unread: VecDeque<u64>,
+    unread: Vec<u64>,
     acknowledged: Option<u64>,
 }
 
@@ -46,16 +45,17 @@ impl Early {
     }
 
     /// The connection is lost, and what was told early may come again. Gives what was not read.
-    pub(super) fn end(&mut self) -> VecDeque<u64> {
+    pub(super) fn end(&mut self) -> Vec<u64> {
         std::mem::take(self).unread
     }
 
     /// All of a page was told, after which nothing was left up to this outbox row. Gives what was told of
     /// these and is not read: it is lost from the outbox.
-    pub(super) fn settle(&mut self, row: u64) -> VecDeque<u64> {
+    pub(super) fn settle(&mut self, row: u64) -> Vec<u64> {
         self.settled = self.settled.max(Some(row));
-        let lost = self.unread.partition_point(|id| id / PLACES <= row);
-        self.unread.drain(..lost).collect()
+        let (lost, kept) = std::mem::take(&mut self.unread).into_iter().partition(|id| id / PLACES <= row);
+        self.unread = kept;
+        lost
     }
 
     /// The server refuses to read: nothing is known until it does again.
@@ -79,7 +79,7 @@ impl Early {
         self.settled = Some(row);
         if is_new {
             self.told_max = id;
-            self.unread.push_back(id);
+            self.unread.push(id);
         }
         is_new
     }
@@ -88,18 +88,21 @@ impl Early {
     pub(super) fn was_told(&mut self, id: Option<u64>) -> Option<bool> {
         let id = id?;
         self.told_max = self.told_max.max(id);
-        let place = self.unread.iter().position(|told| *told == id)?;
-        self.unread.remove(place);
+        if !self.unread.contains(&id) {
+            return None;
+        }
+        self.unread.retain(|told| *told != id);
         Some(self.acknowledged.is_some_and(|acknowledged| acknowledged >= id))
     }
 
-    /// The caller acknowledges a change: whether that is one of these.
+    /// The caller acknowledges a change: whether that is one of these, and not acknowledged with a later one.
     pub(super) fn acknowledge(&mut self, id: u64) -> bool {
-        let is_unread = self.unread.contains(&id);
-        if is_unread {
-            self.acknowledged = self.acknowledged.max(Some(id));
+        let is_new = self.acknowledged.is_none_or(|acknowledged| acknowledged < id);
+        if !is_new || !self.unread.contains(&id) {
+            return false;
         }
-        is_unread
+        self.acknowledged = Some(id);
+        true
     }
 }
 
@@ -176,6 +179,7 @@ mod tests {
         assert!(early.take(11 * PLACES) && early.take(12 * PLACES) && early.take(13 * PLACES));
         assert!(!early.acknowledge(10 * PLACES));
         assert!(early.acknowledge(12 * PLACES));
+        assert!(!early.acknowledge(11 * PLACES) && !early.acknowledge(12 * PLACES));
         let read = [11, 12, 13].map(|row| early.was_told(Some(row * PLACES)));
         assert_eq!(read, [Some(true), Some(true), Some(false)]);
         assert!(!early.acknowledge(13 * PLACES));

@@ -3,19 +3,19 @@
 
 /// A position as `pgwake.open_consumer` gives it, `before|upto|last|place`, without its place; and the place.
 pub(super) fn split_place(opened: &str) -> (String, String) {
-    match opened.match_indices('|').nth(2) {
-        Some((end, _)) => (opened[..end].into(), opened[end + 1..].into()),
-        None => (opened.into(), String::new()),
+    match opened.rsplit_once('|') {
+        Some((position, place)) if position.matches('|').count() == 2 => (position.into(), place.into()),
+        _ => (opened.into(), String::new()),
     }
 }
 
 /// Whether transactions up to `xid_max` may be others there than they were: by places as
 /// `database.home.timeline.recovery.xid_next`. After another recovery, only those from `xid_next` on are.
 pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
-    let parts = |place| str::splitn(place, 5, '.').collect::<Vec<&str>>();
-    let (place, before) = (parts(place), parts(before));
-    let xid_next = place.get(4).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
-    place.iter().take(3).ne(before.iter().take(3)) || (place.get(3) != before.get(3) && xid_max > xid_next)
+    let (mut place, mut before) = (place.split('.'), before.split('.'));
+    let Some(part) = (0..4).find(|_| place.next() != before.next()) else { return false };
+    let mut xid_next = || place.next()?.parse().ok();
+    part < 3 || xid_next().is_some_and(|xid_next: u64| xid_max > xid_next)
 }
 
 /// The number from which on no transaction had begun: the greater one of both snapshots of a position, each

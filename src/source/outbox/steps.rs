@@ -69,7 +69,10 @@ impl ChannelSource {
             match page.next_row() {
                 Some(Row::Change(row)) => {
                     if !outbox.tell_row(row) {
-                        log::warn!("a row of the outbox holds no change, and was left out");
+                        // It is left out.
+                        let (command, channel) = ("watch", Channel::of_name(WAKE_CHANNEL));
+                        let report = Report::CommandFailed { command, channel, error: unexpected() };
+                        return Some(Pull::Report(Box::new(report)));
                     } else if !outbox.was_told_early(now) {
                         outbox.told_in_turn += 1;
                         return Some(Pull::Change);
@@ -187,14 +190,10 @@ impl ChannelSource {
     }
 
     /// A reader without one asks a little longer; so does one of an older schema, or without the right to it.
-    fn ear_answered(&mut self, answer: Result<Rows>) {
-        let Some(outbox) = self.outbox.as_deref_mut() else { return };
-        match answer {
-            Ok(rows) => {
-                let ear = rows.as_ref().and_then(|rows| rows.value(0, 0)).unwrap_or_default();
-                outbox.early.listens_on(ear);
-            }
-            Err(error) => log::info!("changes are told when they are read, not before: {error}"),
+    fn ear_answered(&mut self, rows: Rows) {
+        let ear = rows.as_ref().and_then(|rows| rows.value(0, 0)).unwrap_or_default();
+        if let Some(outbox) = self.outbox.as_deref_mut() {
+            outbox.early.listens_on(ear);
         }
     }
 
@@ -235,7 +234,7 @@ impl ChannelSource {
             (Step::Ensure, Ok(rows)) => self.ensured(rows, now),
             (Step::Look, Ok(rows)) => self.looked(rows, now),
             (Step::Open, Ok(rows)) => self.opened(rows, now),
-            (Step::Ear, answer) => self.ear_answered(answer),
+            (Step::Ear, answer) => self.ear_answered(answer.ok().flatten()),
             (Step::Read, Ok(rows)) => self.page_read(rows, now),
             (Step::Fetch, Ok(rows)) => self.fetched(rows, is_hex),
             (Step::Convert, Ok(rows)) => self.fetched(rows, true),
@@ -245,7 +244,6 @@ impl ChannelSource {
                 let id = outbox.acknowledgements.answered();
                 self.reports.extend(id.map(|id| Report::Acknowledged { id }));
             }
-            (Step::Rotate, Err(error)) => log::info!("the outbox was not cleaned: {error}"),
             (Step::Ensure, Err(error)) => {
                 self.watch_refused(Step::Ensure, error, now);
                 self.ensured_one(now);
