@@ -84,6 +84,7 @@ impl Session {
 
     fn connect(&mut self, now: Instant) {
         let conninfo = self.conninfo_of(&self.route);
+        log::debug!("connecting to {conninfo}");
         self.state = State::Connecting { until: now + self.connect_timeout };
         match Connection::start(&conninfo) {
             Ok(connection) => {

@@ -40,8 +40,7 @@ impl Early {
     /// Whether it is an ear at all: one may bring something before the server has said which it is, or still
     /// when it has lent another.
     pub(super) fn is_any_ear(channel: &[u8]) -> bool {
-        let id = channel.strip_prefix(b"pgwake_").unwrap_or_default();
-        id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit)
+        channel.len() == 39 && channel.starts_with(b"pgwake_")
     }
 
     /// The connection is lost, and what was told early may come again. Gives what was not read.
