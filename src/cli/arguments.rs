@@ -157,7 +157,7 @@ pub(crate) struct Install {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Have triggers run in the server's library pgwake (ffi/extension), which makes them nearly free: a
+    /// Have triggers run in the server's library pgwake (ffi/extension), at half the cost or less: a
     /// server without it refuses writes to watched tables. Otherwise it stays as it was
     #[arg(long, conflicts_with = "no_library")]
     pub(crate) library: bool,
