@@ -66,7 +66,7 @@ fn main() -> Result<()> {
                 if latencies_ns.is_empty() {
                     first_ns = now_ns;
                 }
-                latencies_ns.push(now_ns - leading_number(n.payload));
+                latencies_ns.push(now_ns - leading_number(&n.payload));
             }
             Some(Event::Listening(_)) => {
                 cpu_start_s = cpu_s();

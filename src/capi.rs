@@ -106,11 +106,15 @@ pub(crate) unsafe extern "C" fn pgwake_next(
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         let (events, told) = inside.parts()?;
-        if let Some(notification) = events.next_of_stream() {
-            told.tell_notification(&notification);
+        if let Some(n) = events.next_of_stream(timeout) {
+            let (session, bytes) = (n.session, told.tell_notification(&n));
+            events.add_bytes(session, bytes);
         } else {
-            match &events.next_of_any(timeout) {
-                Ok(Some(Event::Notification(notification))) => told.tell_notification(notification),
+            match &events.next_of_any() {
+                Ok(Some(Event::Notification(n))) => {
+                    let (session, bytes) = (n.session, told.tell_notification(n));
+                    events.add_bytes(session, bytes);
+                }
                 Ok(Some(event)) => told.tell(event),
                 Ok(None) => return Ok(0),
                 Err(error) => return Err(error.clone()),

@@ -5,6 +5,7 @@ mod change;
 mod ddl;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::text::Text;
 pub use change::{Acknowledged, Change, ChangeOp, Transport};
 pub use ddl::{Ddl, DdlPhase, DdlTarget};
 use std::fmt;
@@ -124,9 +125,9 @@ pub struct Notification<'a> {
     /// The database's name.
     pub db: &'a str,
     /// The channel's name in the server's encoding.
-    pub channel: &'a [u8],
+    pub channel: Text<'a>,
     /// The payload in the server's encoding; empty when there is none.
-    pub payload: &'a [u8],
+    pub payload: Text<'a>,
     /// The PID of the server process that notified.
     pub pid: i32,
     /// Whether this very session sent it.
@@ -139,12 +140,12 @@ pub struct Notification<'a> {
 impl<'a> Notification<'a> {
     /// The payload as text, when it is UTF-8.
     pub fn payload_str(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.payload).ok()
+        self.payload.to_str()
     }
 
     /// The channel's name as text, when it is UTF-8.
     pub fn channel_str(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.channel).ok()
+        self.channel.to_str()
     }
 }
 

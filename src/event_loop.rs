@@ -9,7 +9,7 @@ mod spin;
 mod timing;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Notification, SessionId};
+use crate::event::{Event, Notification};
 use crate::options::{EventLoopOptions, bounded};
 use crate::pq::Notify;
 use crate::reactor::{Reactor, Ready};
@@ -34,6 +34,9 @@ const INDEX_BITS: u32 = 16;
 
 /// Ids stay below 2^31, so that they are positive in C. A place that was used that often is not used again.
 const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
+
+/// There is no such place in the table of sessions.
+const NO_STREAM: usize = usize::MAX;
 
 /// How far one call of `next` has come with its wait.
 #[derive(Debug, Default)]
@@ -70,9 +73,12 @@ pub struct EventLoop {
     forks: u32,
     /// What the last call of `next` gave out; the event borrows from it.
     notification: Option<Notify>,
+    /// What the call of `next` that goes on waits at most. Kept here, it takes no register from the way of
+    /// a notification.
+    timeout: Option<Duration>,
     /// The session that has the turn, while all it gives are notifications: it gave one, and nothing else has
     /// happened since.
-    stream: Option<usize>,
+    stream: usize,
     taken: Taken,
     /// The session whose turn it is.
     turn: Option<usize>,
@@ -122,7 +128,8 @@ impl EventLoop {
         Ok(EventLoop {
             forks: sys::watch_forks(),
             notification: None,
-            stream: None,
+            timeout: None,
+            stream: NO_STREAM,
             taken: Taken::Nothing,
             turn: None,
             turn_began_at: now,
@@ -167,9 +174,10 @@ impl EventLoop {
         if self.forks != sys::forks() {
             return Err(forked());
         }
+        self.timeout = timeout;
         match self.take_of_stream() {
             Some((index, notify)) => Ok(self.lend(index, notify, 0).map(Event::Notification)),
-            None => self.next_of_any(timeout),
+            None => self.next_of_any(),
         }
     }
 
@@ -177,7 +185,8 @@ impl EventLoop {
     /// in between: `next_of_any` is the other half. That the loop is not forked is for that caller to know.
     #[cfg(feature = "capi")]
     #[inline]
-    pub(crate) fn next_of_stream(&mut self) -> Option<Notification<'_>> {
+    pub(crate) fn next_of_stream(&mut self, timeout: Option<Duration>) -> Option<Notification<'_>> {
+        self.timeout = timeout;
         let (index, notify) = self.take_of_stream()?;
         self.lend(index, notify, 0)
     }
@@ -185,19 +194,19 @@ impl EventLoop {
     #[inline(always)]
     fn take_of_stream(&mut self) -> Option<(usize, Notify)> {
         self.notification = None;
-        let index = self.stream?;
+        let index = self.stream;
         let source = self.slots.get_mut(index)?.source.as_deref_mut()?;
         let notify = source.next_notification();
         if notify.is_none() {
-            self.stream = None;
+            self.stream = NO_STREAM;
         }
         Some((index, notify?))
     }
 
     /// Works until there is something for the caller.
     #[inline(never)]
-    pub(crate) fn next_of_any(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>> {
-        (self.stream, self.taken) = (None, Taken::Nothing);
+    pub(crate) fn next_of_any(&mut self) -> Result<Option<Event<'_>>> {
+        (self.stream, self.taken) = (NO_STREAM, Taken::Nothing);
         if self.turn.is_none() && !self.ready.is_empty() {
             // Commands gave these sessions a turn, and nobody waited for it before now.
             self.now = Instant::now();
@@ -212,7 +221,8 @@ impl EventLoop {
                 };
                 match source.pull(self.now) {
                     Pull::Notification { notify, folded } => {
-                        self.stream = source.is_plain().then_some(index);
+                        self.stream = if source.may_stream() { index } else { NO_STREAM };
+                        source.count_bytes(&notify);
                         if std::mem::take(&mut self.is_turn_fresh) {
                             self.note_delivery(index);
                         }
@@ -229,7 +239,7 @@ impl EventLoop {
             }
             self.turn = self.ready.pop_front();
             self.is_turn_fresh = true;
-            if self.turn.is_none() && !self.wait(timeout, &mut progress)? {
+            if self.turn.is_none() && !self.wait(&mut progress)? {
                 return Ok(None);
             }
         }
@@ -239,15 +249,11 @@ impl EventLoop {
     #[inline(always)]
     fn lend(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Notification<'_>> {
         let notify = self.notification.insert(notify);
-        let (channel, payload, pid) = (notify.channel(), notify.payload(), notify.pid());
-        let bytes = (channel.len() + payload.len()) as u64;
-        let slot = &mut self.slots[index];
-        let session = SessionId(index as u32 | slot.generation << INDEX_BITS);
-        let source = slot.source.as_deref_mut()?;
+        let (channel, payload, pid) = (notify.channel_text(), notify.payload_text(), notify.pid());
+        let source = self.slots[index].source.as_deref_mut()?;
         source.metrics.notifications += 1;
-        source.metrics.bytes += bytes;
         source.metrics.folded += folded;
-        let (db, own) = (source.db(), source.is_own(notify));
+        let (session, db, own) = (source.id(), source.db(), source.is_own(pid));
         Some(Notification { session, db, channel, payload, pid, own, folded })
     }
 
@@ -256,15 +262,11 @@ impl EventLoop {
     fn rarer_event(&mut self) -> Option<Event<'_>> {
         match &self.taken {
             Taken::Nothing => None,
-            Taken::Change { index } => {
-                let session = self.id(*index);
-                self.slots[*index].source.as_mut()?.change(session).map(Event::Change)
-            }
+            Taken::Change { index } => self.slots[*index].source.as_mut()?.change().map(Event::Change),
             Taken::Report { report, index } => {
-                let session = self.id(*index);
                 let source = self.slots[*index].source.as_mut()?;
                 report.count_into(&mut source.metrics);
-                Some(report.as_event(session, source.db(), Instant::now()))
+                Some(report.as_event(source.id(), source.db(), Instant::now()))
             }
         }
     }
@@ -293,9 +295,9 @@ impl EventLoop {
 
     /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
     #[inline(never)]
-    fn wait(&mut self, timeout: Option<Duration>, progress: &mut Wait) -> Result<bool> {
+    fn wait(&mut self, progress: &mut Wait) -> Result<bool> {
         let has_let_in = self.let_in();
-        let timeout = match timeout {
+        let timeout = match self.timeout {
             // Somebody wants us back; but not before all that is there has been taken.
             _ if self.is_woken => Some(Duration::ZERO),
             Some(timeout) if !timeout.is_zero() => {
@@ -410,11 +412,6 @@ impl EventLoop {
             self.reactor.nudge().nudge()?;
         }
         Ok(())
-    }
-
-    #[inline]
-    fn id(&self, index: usize) -> SessionId {
-        SessionId(index as u32 | self.slots[index].generation << INDEX_BITS)
     }
 }
 

@@ -32,7 +32,7 @@ impl<'a> Notification<'a> {
     /// # }
     /// ```
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
-        serde_json::from_slice(self.payload)
+        serde_json::from_slice(self.payload.as_bytes())
     }
 }
 
@@ -79,8 +79,8 @@ impl Serialize for Line<'_> {
         match self.event {
             Event::Notification(n) => {
                 head(&mut map, "notification", self.at, n.db)?;
-                bytes(&mut map, "channel", "channel_base64", n.channel)?;
-                bytes(&mut map, "payload", "payload_base64", n.payload)?;
+                bytes(&mut map, "channel", "channel_base64", &n.channel)?;
+                bytes(&mut map, "payload", "payload_base64", &n.payload)?;
                 map.serialize_entry("pid", &n.pid)?;
                 map.serialize_entry("own", &n.own)?;
                 if n.folded > 0 {
@@ -289,19 +289,16 @@ impl Formatter for Printable {
 mod tests {
     use super::*;
     use crate::event::{Sent, SessionId};
+    use std::ffi::{CStr, CString};
+
+    fn notification(payload: &CStr) -> Notification<'_> {
+        let (session, db, channel, payload) = (SessionId(0), "app", c"orders".into(), payload.into());
+        Notification { session, db, channel, payload, pid: 7, own: false, folded: 0 }
+    }
 
     fn line(payload: &[u8]) -> String {
-        let (session, db, channel) = (SessionId(0), "app", b"orders".as_slice());
-        let event = Event::Notification(Notification {
-            session,
-            db,
-            channel,
-            payload,
-            pid: 7,
-            own: false,
-            folded: 0,
-        });
-        let mut out = Vec::new();
+        let (payload, mut out) = (CString::new(payload).unwrap(), Vec::new());
+        let event = Event::Notification(notification(&payload));
         write_line(&mut out, &event, SystemTime::UNIX_EPOCH).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -344,13 +341,10 @@ mod tests {
 
     #[test]
     fn a_payload_is_decoded_when_asked() {
-        let (session, db, channel) = (SessionId(0), "app", b"c".as_slice());
-        let payload = br#"{"id":42}"#.as_slice();
-        let notification = Notification { session, db, channel, payload, pid: 7, own: false, folded: 0 };
-        let value: std::collections::HashMap<&str, u64> = notification.json().unwrap();
+        let Notification { session, db, .. } = notification(c"");
+        let value: std::collections::HashMap<&str, u64> = notification(c"{\"id\":42}").json().unwrap();
         assert_eq!(value["id"], 42);
-        let payload = b"not json".as_slice();
-        assert!(Notification { payload, ..notification }.json::<serde_json::Value>().is_err());
+        assert!(notification(c"not json").json::<serde_json::Value>().is_err());
         let mut out = Vec::new();
         write_line(&mut out, &Event::Sent(Sent { session, db, count: 3 }), SystemTime::UNIX_EPOCH).unwrap();
         assert!(out.starts_with(b"{\"event\":\"sent\"") && out.ends_with(b"\"count\":3}\n"));

@@ -76,6 +76,7 @@ mod reactor;
 mod session;
 mod source;
 mod sys;
+mod text;
 
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
@@ -87,6 +88,7 @@ pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};
 pub use options::{ChangePayload, DdlOptions, EventLoopOptions, Overflow, SessionOptions, WatchOptions};
 pub use reactor::Waker;
+pub use text::Text;
 
 /// The README's example compiles.
 #[cfg(doctest)]

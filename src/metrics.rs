@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 pub struct Metrics {
     /// Notifications given to the caller.
     pub notifications: u64,
-    /// The bytes of their channels and payloads.
-    pub bytes: u64,
+    /// The bytes of their channels and payloads, if the session was told to
+    /// [count them](crate::SessionOptions::count_bytes).
+    pub bytes: Option<u64>,
     /// Row changes given to the caller ([`Change`](crate::Change)).
     pub changes: u64,
     /// Notifications that others stood for ([`Overflow::Coalesce`](crate::Overflow)).

@@ -67,6 +67,7 @@ pub struct SessionOptions {
     pub(crate) skip_own: bool,
     pub(crate) overflow: Overflow,
     pub(crate) self_test: bool,
+    pub(crate) count_bytes: bool,
 }
 
 /// What is done with notifications that come faster than they are taken.
@@ -90,6 +91,7 @@ impl Default for SessionOptions {
             skip_own: false,
             overflow: Overflow::Block,
             self_test: false,
+            count_bytes: false,
         }
     }
 }
@@ -118,6 +120,13 @@ impl SessionOptions {
     /// nothing. A session that hears nothing twice ends in [`Failed`](crate::Event::Failed) with `0A000`.
     pub fn self_test(mut self, self_test: bool) -> Self {
         self.self_test = self_test;
+        self
+    }
+
+    /// Counts the bytes of notifications into [`Metrics::bytes`](crate::Metrics). A caller that does not look
+    /// at a payload otherwise saves the counting of its length ([`Text`](crate::Text)).
+    pub fn count_bytes(mut self, count_bytes: bool) -> Self {
+        self.count_bytes = count_bytes;
         self
     }
 

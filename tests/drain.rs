@@ -45,7 +45,7 @@ impl Count {
     fn take_all(&mut self, events: &mut EventLoop) {
         while let Some(event) = events.next(Some(Duration::ZERO)).unwrap() {
             match event {
-                Event::Notification(n) => self.take(n.payload),
+                Event::Notification(n) => self.take(&n.payload),
                 other => panic!("{other:?}"),
             }
         }
@@ -82,7 +82,7 @@ fn on_each_transport(drain: impl Fn(&mut EventLoop, &mut Count)) {
 #[test]
 fn a_burst_arrives_whole_when_the_loop_itself_waits() {
     on_each_transport(|events, count| match events.next(Some(PATIENCE)).unwrap() {
-        Some(Event::Notification(n)) => count.take(n.payload),
+        Some(Event::Notification(n)) => count.take(&n.payload),
         other => panic!("after {}: {other:?}", count.0),
     });
 }

@@ -181,7 +181,7 @@ fn payloads_are_bytes_whatever_the_encodings() {
         let (mut events, session) = listening(&conninfo, &["c"]);
         events.notify(session, "c", payload).unwrap();
         match events.next(Some(PATIENCE)).unwrap() {
-            Some(Event::Notification(n)) => assert_eq!((n.payload, n.db), (payload, &*db), "{encoding}"),
+            Some(Event::Notification(n)) => assert_eq!((&*n.payload, n.db), (payload, &*db), "{encoding}"),
             other => panic!("{encoding}: {other:?}"),
         }
     }

@@ -2,15 +2,18 @@
 
 mod common;
 
-use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server};
+use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, next, server};
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::time::Duration;
 
 #[test]
 fn notifications_turns_and_gaps_are_counted() {
     let channel = fresh_channel();
-    let (mut events, session) =
-        listening(&format!("{} application_name={channel}", server().conninfo()), &[&channel]);
+    let conninfo = format!("{} application_name={channel}", server().conninfo());
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect_with(&conninfo, SessionOptions::new().count_bytes(true)).unwrap();
+    events.listen(session, &channel).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[&channel]));
     let mut sql = Sql::connect(&server().conninfo());
     for payload in ["", "four", "eleven byte"] {
         sql.notify(&channel, payload);
@@ -24,7 +27,7 @@ fn notifications_turns_and_gaps_are_counted() {
 
     let metrics = events.metrics(session).unwrap();
     assert_eq!((metrics.notifications, metrics.gaps, metrics.reconnects), (3, 1, 1));
-    assert_eq!(metrics.bytes, 3 * channel.len() as u64 + 15);
+    assert_eq!(metrics.bytes, Some(3 * channel.len() as u64 + 15));
     assert_eq!((metrics.folded, metrics.dropped, metrics.stalls), (0, 0, 0));
     // Each notification was waited for, so each had a turn of its own, and a time of its own.
     assert_eq!(metrics.delivery.count(), 3);
@@ -47,6 +50,7 @@ fn the_last_probe_and_its_round_trip_are_known() {
     assert!(metrics.last_probe.unwrap().elapsed().unwrap() < PATIENCE);
     assert!(metrics.probe_round_trip.unwrap() > Duration::ZERO);
     assert_eq!(metrics.stalls, 0);
+    assert_eq!(metrics.bytes, None, "nobody asked for it");
 }
 
 #[test]

@@ -173,21 +173,21 @@ impl Told {
     }
 
     /// The hot path: nothing is copied but pointers and numbers. Behind channel and payload lies a NUL, as
-    /// [`Notify`](crate::pq::Notify) guarantees.
+    /// [`Text`](crate::Text) guarantees. Gives their bytes.
     #[inline]
-    pub(super) fn tell_notification(&mut self, notification: &Notification<'_>) {
+    pub(super) fn tell_notification(&mut self, notification: &Notification<'_>) -> usize {
         if self.flat.r#type != NOTIFICATION {
             self.clear();
             self.flat.r#type = NOTIFICATION;
         }
+        let (channel, payload) = (notification.channel.as_bytes(), notification.payload.as_bytes());
         self.flat.session = session_number(notification.session);
         self.flat.pid = notification.pid;
-        self.flat.channel = notification.channel.as_ptr().cast();
-        self.flat.channel_len = notification.channel.len();
-        self.flat.payload = notification.payload.as_ptr().cast();
-        self.flat.payload_len = notification.payload.len();
+        (self.flat.channel, self.flat.channel_len) = (channel.as_ptr().cast(), channel.len());
+        (self.flat.payload, self.flat.payload_len) = (payload.as_ptr().cast(), payload.len());
         self.flat.folded = notification.folded;
         self.flat.own = i32::from(notification.own);
+        channel.len() + payload.len()
     }
 
     /// Any event.
@@ -195,7 +195,9 @@ impl Told {
     pub(super) fn tell(&mut self, event: &Event<'_>) {
         self.clear();
         match event {
-            Event::Notification(n) => self.tell_notification(n),
+            Event::Notification(n) => {
+                self.tell_notification(n);
+            }
             Event::Listening(l) => {
                 self.begin(LISTENING, l.session, l.db);
                 self.keep_channels(l.channels);

@@ -35,7 +35,7 @@ impl From<Metrics> for FlatMetrics {
         FlatMetrics {
             struct_size: size_of::<FlatMetrics>() as u32,
             notifications: metrics.notifications,
-            bytes: metrics.bytes,
+            bytes: metrics.bytes.unwrap_or(0),
             folded: metrics.folded,
             dropped: metrics.dropped,
             gaps: metrics.gaps,

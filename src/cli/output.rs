@@ -43,12 +43,12 @@ fn describe(line: &mut String, event: &Event<'_>) {
     match event {
         Event::Notification(n) => {
             line.push_str("notification  ");
-            printable(line, n.channel);
+            printable(line, &n.channel);
             let _ = write!(line, "  pid {}{}  ", n.pid, if n.own { " (own)" } else { "" });
             if n.folded > 0 {
                 let _ = write!(line, "(and {} before)  ", n.folded);
             }
-            printable(line, n.payload);
+            printable(line, &n.payload);
         }
         Event::Listening(l) => {
             line.push_str("listening     ");

@@ -1,7 +1,7 @@
 //! What the caller asks of a loop: sessions, channels, notifications, watches. Most of it is queued, and sent
 //! on the next turn.
 
-use super::{EventLoop, GENERATION_MAX, INDEX_BITS, Slot, Taken};
+use super::{EventLoop, GENERATION_MAX, INDEX_BITS, NO_STREAM, Slot, Taken};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
@@ -33,7 +33,7 @@ impl EventLoop {
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let session = Session::new(conninfo, options.heartbeat, self.background.jobs(id), Instant::now());
-        let source = Some(Box::new(ChannelSource::new(session, &options)));
+        let source = Some(Box::new(ChannelSource::new(id, session, &options)));
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
@@ -47,7 +47,7 @@ impl EventLoop {
     /// more.
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;
-        (self.stream, self.taken) = (None, Taken::Nothing);
+        (self.stream, self.taken) = (NO_STREAM, Taken::Nothing);
         self.turn = self.turn.filter(|turn| *turn != index);
         let slot = &mut self.slots[index];
         slot.source = None;
@@ -153,10 +153,20 @@ impl EventLoop {
         self.nudge()
     }
 
+    /// Counts what a notification of the session brought, for a caller that measures it in any case.
+    #[cfg(feature = "capi")]
+    #[inline]
+    pub(crate) fn add_bytes(&mut self, session: SessionId, bytes: usize) {
+        let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
+        if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
+            source.add_bytes(bytes);
+        }
+    }
+
     pub(super) fn index(&self, session: SessionId) -> Result<usize> {
         let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
-        let is_known = self.slots.get(index).is_some_and(|slot| slot.source.is_some());
-        if is_known && self.id(index) == session {
+        let source = self.slots.get(index).and_then(|slot| slot.source.as_ref());
+        if source.is_some_and(|source| source.id() == session) {
             return Ok(index);
         }
         Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
@@ -164,7 +174,7 @@ impl EventLoop {
 
     /// The session that is asked for something, which may bring forth more than notifications.
     fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
-        self.stream = None;
+        self.stream = NO_STREAM;
         let source = self.slots[index].source.as_deref_mut();
         source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
     }

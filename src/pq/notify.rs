@@ -1,7 +1,8 @@
 //! One notification as libpq hands it out: a block of memory of its own, freed on drop.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_void};
+use crate::text::Text;
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
 /// A `PGnotify` (manual, "Asynchronous Notification"). It does not depend on its connection.
@@ -28,15 +29,27 @@ impl Notify {
     /// The channel's name in the encoding of the client.
     #[inline]
     pub fn channel(&self) -> &[u8] {
-        // SAFETY: libpq fills `relname` with a C string that lives as long as the block.
-        unsafe { CStr::from_ptr(self.0.as_ref().relname) }.to_bytes()
+        self.channel_text().as_bytes()
     }
 
     /// The payload in the encoding of the client; empty when there is none.
     #[inline]
     pub fn payload(&self) -> &[u8] {
+        self.payload_text().as_bytes()
+    }
+
+    /// The channel's name before anybody has counted its length.
+    #[inline]
+    pub(crate) fn channel_text(&self) -> Text<'_> {
+        // SAFETY: libpq fills `relname` with a C string that lives as long as the block.
+        unsafe { Text::from_raw(self.0.as_ref().relname) }
+    }
+
+    /// The payload before anybody has counted its length.
+    #[inline]
+    pub(crate) fn payload_text(&self) -> Text<'_> {
         // SAFETY: libpq fills `extra` with a C string, empty or not, that lives as long as the block.
-        unsafe { CStr::from_ptr(self.0.as_ref().extra) }.to_bytes()
+        unsafe { Text::from_raw(self.0.as_ref().extra) }
     }
 
     /// The PID of the server process that notified.

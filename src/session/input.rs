@@ -58,7 +58,7 @@ impl Session {
     /// A message was complete.
     #[inline]
     pub(crate) fn has_said_something(&mut self) {
-        (self.is_in_message, self.message_bytes) = (false, 0);
+        self.is_in_message = false;
     }
 
     /// Consumes what a poller told of; `false` when it told of nothing.
@@ -69,8 +69,11 @@ impl Session {
         (self.heard_at, self.probed_at) = (now, None);
         if std::mem::replace(&mut self.is_in_message, !self.is_held) {
             self.consume_bounded();
-        } else if !connection.read_input() {
-            self.ending = Some(connection.loss());
+        } else {
+            self.message_bytes = 0;
+            if !connection.read_input() {
+                self.ending = Some(connection.loss());
+            }
         }
         self.is_held = false;
         // Consuming has also sent what it could; how much is only of interest while something was left.

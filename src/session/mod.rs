@@ -373,7 +373,7 @@ impl Session {
         let notice = notice.filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
         let said = |n: Notice| Error::new(ErrorKind::Connection, n.message).with_sqlstate(n.sqlstate);
         let error = reason.or(notice.map(said)).unwrap_or(error);
-        self.has_said_something();
+        (self.is_in_message, self.message_bytes) = (false, 0);
         self.pipeline.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);
         (self.watch_due, self.is_drained) = (false, false);

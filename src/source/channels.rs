@@ -18,9 +18,6 @@ use crate::session::{Command, Loss, Progress, Rows, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How much is read ahead at most before something is told (some 16 KB a round).
-const READ_AHEAD_ROUNDS_MAX: u32 = 64;
-
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 pub(super) enum Batch {
@@ -37,6 +34,7 @@ pub(super) enum Batch {
 
 #[derive(Debug)]
 pub(crate) struct ChannelSource {
+    id: SessionId,
     pub(super) session: Session,
     db: String,
     backend_pid: i32,
@@ -44,6 +42,7 @@ pub(crate) struct ChannelSource {
     /// Every notification goes to the caller as it comes: there are no readers, nothing is read ahead, and
     /// our own are told, too.
     pub(super) is_plain: bool,
+    counts_bytes: bool,
     /// All channels listen on the connection there is, and what it brings is passed on.
     pub(super) is_listening: bool,
     /// No further attempt will be made to connect.
@@ -78,12 +77,14 @@ pub(crate) struct ChannelSource {
 }
 
 impl ChannelSource {
-    pub(crate) fn new(session: Session, options: &SessionOptions) -> Self {
+    pub(crate) fn new(id: SessionId, session: Session, options: &SessionOptions) -> Self {
         ChannelSource {
+            id,
             db: session.database_asked_for().to_string(),
             session,
             backend_pid: 0,
             skip_own: options.skip_own,
+            counts_bytes: options.count_bytes,
             is_plain: !options.skip_own && options.overflow == Overflow::Block,
             held: Held::new(options.overflow),
             is_listening: false,
@@ -105,7 +106,7 @@ impl ChannelSource {
             self_test: options.self_test.then(SelfTest::new),
             is_exhausted: false,
             wants_turn: false,
-            metrics: Metrics::default(),
+            metrics: Metrics { bytes: options.count_bytes.then_some(0), ..Metrics::default() },
         }
     }
 
@@ -130,14 +131,19 @@ impl ChannelSource {
     }
 
     /// The change that was told last.
-    pub(crate) fn change(&mut self, session: SessionId) -> Option<Change<'_>> {
+    pub(crate) fn change(&mut self) -> Option<Change<'_>> {
         self.metrics.changes += 1;
-        self.outbox.as_deref()?.change(session, &self.db)
+        self.outbox.as_deref()?.change(self.id, &self.db)
     }
 
     /// Whether nothing will ever come again.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
     }
 
     #[inline]
@@ -207,7 +213,7 @@ impl ChannelSource {
     /// All that was held has been told: see to what comes next; `false` when there is nothing. Once for each
     /// wake-up, so it is kept apart from what runs for each notification.
     #[inline(never)]
-    fn go_on(&mut self, now: Instant) -> bool {
+    pub(super) fn go_on(&mut self, now: Instant) -> bool {
         if !self.session.is_quiet() || self.self_test.is_some() {
             return self.progress(now);
         }
@@ -243,20 +249,34 @@ impl ChannelSource {
         notify
     }
 
-    /// Whether every notification goes to the caller as it comes.
+    /// Whether every notification goes to the caller as it comes, with nothing else to see to.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.is_plain
+    pub(crate) fn may_stream(&self) -> bool {
+        self.is_plain && !self.counts_bytes
     }
 
-    /// Whether this session sent it.
+    /// Counts what goes to the caller, if that was asked for.
     #[inline]
-    pub(crate) fn is_own(&self, notify: &Notify) -> bool {
-        notify.pid() == self.backend_pid
+    pub(crate) fn count_bytes(&mut self, notify: &Notify) {
+        if self.counts_bytes {
+            self.add_bytes(notify.channel().len() + notify.payload().len());
+        }
+    }
+
+    /// So many bytes went to the caller.
+    #[inline]
+    pub(crate) fn add_bytes(&mut self, bytes: usize) {
+        *self.metrics.bytes.get_or_insert(0) += bytes as u64;
+    }
+
+    /// Whether this is the PID of this session's server process.
+    #[inline]
+    pub(crate) fn is_own(&self, pid: i32) -> bool {
+        pid == self.backend_pid
     }
 
     /// The next notification but for those that are of no interest to the caller.
-    fn next_for_caller(&mut self) -> Option<Notify> {
+    pub(super) fn next_for_caller(&mut self) -> Option<Notify> {
         loop {
             if !self.is_plain && self.is_held_back() {
                 return None;
@@ -265,7 +285,7 @@ impl ChannelSource {
             if self.is_plain {
                 return Some(notify);
             }
-            if self.skip_own && self.is_own(&notify) {
+            if self.skip_own && self.is_own(notify.pid()) {
                 continue;
             }
             if let Some(notify) = self.hear(notify) {
@@ -276,53 +296,6 @@ impl ChannelSource {
                 return None;
             }
         }
-    }
-
-    /// As `pull`, for a session that reads more than its caller takes, so that what comes neither stays in
-    /// the server nor grows here.
-    #[cold]
-    fn pull_ahead(&mut self, now: Instant) -> Pull {
-        if self.held.is_turn_over() {
-            self.session.look_ahead();
-            self.wants_turn = !self.held.is_empty() || !self.reports.is_empty();
-            return Pull::Idle;
-        }
-        for _ in 0..READ_AHEAD_ROUNDS_MAX {
-            while self.is_listening
-                && let Some(notify) = self.next_for_caller()
-            {
-                self.held.put(notify);
-            }
-            if self.give_up_fetches(now) {
-                continue;
-            }
-            // Changes are neither folded nor dropped: they wait in the server.
-            let has_changes = self.outbox.as_deref().is_some_and(Outbox::has_changes);
-            if has_changes || (!self.go_on(now) && !self.session.look_ahead()) {
-                break;
-            }
-        }
-        // What was held before a loss is told before it.
-        if self.is_listening
-            && let Some(report) = self.reports.pop_front()
-        {
-            return Pull::Report(Box::new(report));
-        }
-        if let dropped @ 1.. = self.held.take_dropped() {
-            let channels = self.wanted.iter().cloned().collect();
-            let message = "notifications came faster than they were taken, and the oldest were dropped";
-            return Pull::Report(Box::new(Report::Overflow { channels, dropped, message }));
-        }
-        if let Some(pull) = self.tell_change(now) {
-            return pull;
-        }
-        if self.give_up_fetches(now) {
-            self.wants_turn = true;
-        }
-        if let Some((notify, folded)) = self.held.take() {
-            return Pull::Notification { notify, folded };
-        }
-        self.reports.pop_front().map_or(Pull::Idle, |report| Pull::Report(Box::new(report)))
     }
 
     /// Its turn is over: whether it wants another although nothing will be ready.

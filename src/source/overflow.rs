@@ -1,9 +1,13 @@
 //! What is done with notifications that come faster than the caller takes them: they stay with the server
 //! (the default), or are read ahead and folded, or the oldest are dropped and counted.
 
+use super::channels::ChannelSource;
+use super::outbox::Outbox;
+use super::{Pull, Report};
 use crate::options::Overflow;
 use crate::pq::Notify;
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 /// Notifications that were read ahead. Empty for ever when the policy is to block.
 #[derive(Debug)]
@@ -21,6 +25,9 @@ pub(super) struct Held {
 
 /// How many are told in one turn: others have events, too, and each turn reads on.
 const TOLD_MAX: u32 = 16;
+
+/// How much is read ahead at most before something is told (some 16 KB a round).
+const READ_AHEAD_ROUNDS_MAX: u32 = 64;
 
 /// A notification, and how many others of its channel it stands for.
 #[derive(Debug)]
@@ -89,5 +96,54 @@ impl Held {
     /// How many were dropped since this was asked last.
     pub(super) fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
+    }
+}
+
+impl ChannelSource {
+    /// As `pull`, for a session that reads more than its caller takes, so that what comes neither stays in
+    /// the server nor grows here.
+    #[cold]
+    pub(super) fn pull_ahead(&mut self, now: Instant) -> Pull {
+        if self.held.is_turn_over() {
+            self.session.look_ahead();
+            self.wants_turn = !self.held.is_empty() || !self.reports.is_empty();
+            return Pull::Idle;
+        }
+        for _ in 0..READ_AHEAD_ROUNDS_MAX {
+            while self.is_listening
+                && let Some(notify) = self.next_for_caller()
+            {
+                self.held.put(notify);
+            }
+            if self.give_up_fetches(now) {
+                continue;
+            }
+            // Changes are neither folded nor dropped: they wait in the server.
+            let has_changes = self.outbox.as_deref().is_some_and(Outbox::has_changes);
+            if has_changes || (!self.go_on(now) && !self.session.look_ahead()) {
+                break;
+            }
+        }
+        // What was held before a loss is told before it.
+        if self.is_listening
+            && let Some(report) = self.reports.pop_front()
+        {
+            return Pull::Report(Box::new(report));
+        }
+        if let dropped @ 1.. = self.held.take_dropped() {
+            let channels = self.wanted.iter().cloned().collect();
+            let message = "notifications came faster than they were taken, and the oldest were dropped";
+            return Pull::Report(Box::new(Report::Overflow { channels, dropped, message }));
+        }
+        if let Some(pull) = self.tell_change(now) {
+            return pull;
+        }
+        if self.give_up_fetches(now) {
+            self.wants_turn = true;
+        }
+        if let Some((notify, folded)) = self.held.take() {
+            return Pull::Notification { notify, folded };
+        }
+        self.reports.pop_front().map_or(Pull::Idle, |report| Pull::Report(Box::new(report)))
     }
 }

@@ -168,7 +168,7 @@ impl Seen {
         match event {
             Event::Listening(l) => Seen::Listening(names(l.channels)),
             Event::Notification(n) => {
-                Seen::Notification { channel: text(n.channel), payload: text(n.payload), own: n.own }
+                Seen::Notification { channel: text(&n.channel), payload: text(&n.payload), own: n.own }
             }
             Event::Gap(g) => Seen::Gap { channels: names(g.channels), sqlstate: code(g.sqlstate) },
             Event::Disconnected(d) => Seen::Disconnected(code(d.sqlstate)),

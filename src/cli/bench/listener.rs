@@ -191,7 +191,7 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<(), Reason> {
                     first_ns = last_ns;
                 }
                 if order.takes_times {
-                    times.push([leading_number(n.payload), last_ns]);
+                    times.push([leading_number(&n.payload), last_ns]);
                 }
                 count += 1;
             }
