@@ -84,17 +84,15 @@ fn a_burst_of_commits_needs_no_second_one_to_be_seen() {
     assert!(committed.len() >= 2_600, "{}", committed.len());
     assert_eq!(seen.len(), committed.len(), "what was rolled back is not told");
     let late = |(key, at): &(u64, Instant)| seen[key].saturating_duration_since(*at);
-    // In the first burst all that these sessions run is read from the catalogs and planned.
-    let (first, others): (Vec<_>, Vec<_>) = committed.iter().partition(|(key, _)| *key < WRITERS);
-    let mut lateness: Vec<Duration> = others.into_iter().map(late).collect();
+    let mut lateness: Vec<Duration> = committed.iter().map(late).collect();
     lateness.sort();
     let [median, worst] = [lateness[lateness.len() / 2], lateness[lateness.len() - 1]];
-    let worst_first = first.into_iter().map(late).max().unwrap();
     say_loudly(&format!(
-        "{} changes in bursts of {WRITERS}: median {median:.1?}, worst {worst:.1?}, in the first burst \
-         {worst_first:.1?}",
+        "{} changes in bursts of {WRITERS}: median {median:.1?}, worst {worst:.1?}",
         seen.len()
     ));
+    // On a quiet machine it is 10 to 20 ms.
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
     long.run("COMMIT");
     match events.next(Some(PATIENCE)).unwrap() {
         Some(Event::Change(change)) => assert_eq!(change.key_as::<JsonValue>().unwrap()["id"], -1),

@@ -13,11 +13,14 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope ();
 
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
+DECLARE
+  -- Null: this session has never rung; empty: not in this transaction.
+  rung text := current_setting('pgwake.rung', true);
 BEGIN
   -- Once is enough, however many statements there were.
-  IF current_setting('pgwake.rung', true) IS DISTINCT FROM txid_current()::text THEN
+  IF rung IS DISTINCT FROM txid_current()::text THEN
     PERFORM set_config('pgwake.rung', txid_current()::text, true),
-      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
+      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0, rung IS NULL);
   END IF;
   RETURN NULL;
 END $pgwake$;
@@ -51,8 +54,10 @@ CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABL
   END IF;$body$
 $pgwake$;
 
--- Readers keep house; where there are none, writers do, now and then.
-CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool) RETURNS void LANGUAGE plpgsql
+-- Readers keep house; where there are none, writers do, now and then. A session that rings for the first time
+-- would be longer about planning what is told early than a reader takes to ask.
+DROP FUNCTION IF EXISTS pgwake.ring_or_rotate(bool);
+CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool, is_first bool) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
@@ -64,7 +69,9 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(1885828971, 1) THEN
     RETURN;
   ELSIF NOT pg_try_advisory_xact_lock(1885828971, 2) THEN
-    PERFORM pgwake.tell_early();
+    IF NOT is_first THEN
+      PERFORM pgwake.tell_early();
+    END IF;
     PERFORM pgwake.ring('pgwake', '');
   ELSE
     -- A reader that opens now waits for this lock, and turns the bell on after that.

@@ -18,6 +18,9 @@ const BUSY_CHANGES: usize = 16;
 /// A caller that takes longer for a page is too slow to be relied on.
 const QUICK_TIME_MAX: Duration = Duration::from_millis(50);
 
+/// An answer that seems to take longer found the caller away, or a server that is slow for all.
+const TOOK_MAX: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Zero: never by itself.
@@ -77,7 +80,8 @@ impl Pace {
     }
 
     pub(super) fn answered(&mut self, now: Instant) {
-        self.took = self.asked_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let took = self.asked_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.took = took.min(TOOK_MAX);
         self.answered_at = Some(now);
     }
 
@@ -126,6 +130,10 @@ mod tests {
         assert_eq!(pace.next(), None, "no fallback was asked for");
         pace.ring();
         assert_eq!(pace.next(), Some(start + 6 * MS));
+        pace.asked(start + 6 * MS);
+        pace.answered(start + 3000 * MS);
+        pace.ring();
+        assert_eq!(pace.next(), Some(start + 3005 * MS), "the caller was away");
     }
 
     #[test]
