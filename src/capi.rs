@@ -1,6 +1,7 @@
 //! The C interface: a client of the crate's public names. Calls of a C host flow in, statuses and flat events
 //! flow out. `ffi/include/pgwake.h` is its manual, and says what each function takes and gives. Only for
-//! `next` it uses the two halves of the public one: in a flood that is 4 % fewer instructions.
+//! `next` it uses the two halves of the public one, which is 4 % fewer instructions in a flood, and it counts
+//! the bytes itself.
 //!
 //! No export lets a panic out, and none trusts an argument further than C allows it to be checked: NULL, a
 //! closed handle, an unknown session, text that is not UTF-8 and structs of other versions are answered with

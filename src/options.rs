@@ -123,8 +123,8 @@ impl SessionOptions {
         self
     }
 
-    /// Counts the bytes of notifications into [`Metrics::bytes`](crate::Metrics). A caller that does not look
-    /// at a payload otherwise saves the counting of its length ([`Text`](crate::Text)).
+    /// Counts the bytes of notifications into [`Metrics::bytes`](crate::Metrics). Without it, nobody counts
+    /// the lengths of what the caller does not look at ([`Text`](crate::Text)), and floods go a shorter way.
     pub fn count_bytes(mut self, count_bytes: bool) -> Self {
         self.count_bytes = count_bytes;
         self

@@ -1,8 +1,10 @@
 //! A text in libpq's memory, as libpq has it: a C string.
 #![allow(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::ffi::{CStr, c_char};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -33,7 +35,7 @@ impl<'a> Text<'a> {
         Text { start: unsafe { NonNull::new_unchecked(start) }, lives: PhantomData }
     }
 
-    /// The bytes without the NUL.
+    /// The bytes without the NUL, which live as long as what the text was taken from, an event for one.
     #[inline(always)]
     pub fn as_bytes(self) -> &'a [u8] {
         self.as_c_str().to_bytes()
@@ -55,7 +57,8 @@ impl<'a> Text<'a> {
 
 impl<'a> From<&'a CStr> for Text<'a> {
     fn from(text: &'a CStr) -> Self {
-        Text { start: NonNull::from(text).cast(), lives: PhantomData }
+        // SAFETY: it lives that long, and a pointer to what is borrowed is not NULL.
+        unsafe { Text::from_raw(text.as_ptr().cast_mut()) }
     }
 }
 
@@ -84,6 +87,24 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Text<'_> {
 
 impl Eq for Text<'_> {}
 
+impl PartialOrd for Text<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Text<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
 /// Characters that are not UTF-8 show as U+FFFD.
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,6 +128,7 @@ mod tests {
         assert_eq!(size_of::<Option<Text<'_>>>(), size_of::<usize>());
         let text = Text::from(c"caf\xe9 \"1\"");
         assert_eq!((text.len(), text.first(), text.as_c_str()), (8, Some(&b'c'), c"caf\xe9 \"1\""));
+        assert!(text > Text::from(c"c") && std::collections::HashSet::from([text]).contains(&text));
         assert!(text == b"caf\xe9 \"1\"" && text != "caf" && text == text);
         assert_eq!((text.to_str(), Text::from(c"").to_str()), (None, Some("")));
         assert_eq!(text.to_string(), "caf\u{fffd} \"1\"");

@@ -308,7 +308,10 @@ fn the_readmes_program_works_as_it_is_typed() {
     let conninfo = server().conninfo();
     let mut sql = Sql::connect(&conninfo);
     let mut app = Running::start(shell(&project, "exec ./app \"$CONNINFO\"").env("CONNINFO", &conninfo));
-    while sql.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"orders\"'") == "0" {}
+    // Idle: it is committed.
+    let listening =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"orders\"' AND state = 'idle'";
+    while sql.value(listening) == "0" {}
     sql.notify("orders", "hello");
     assert_eq!(app.line().as_deref(), Some("orders: hello"));
     // `timeout` passes this on.

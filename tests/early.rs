@@ -25,7 +25,7 @@ fn heard(events: &mut EventLoop, sql: &mut Sql, channel: &str) -> Vec<String> {
 
 /// What a session rings for first is never told early. This one has rung before.
 fn has_rung(sql: &mut Sql) {
-    sql.run("SET pgwake.rung = ''");
+    sql.run("SET pgwake.has_rung = ''");
 }
 
 #[test]

@@ -99,17 +99,23 @@ fn what_was_folded_or_dropped_is_counted() {
     for (overflow, is_folding) in [(Overflow::Coalesce, true), (Overflow::DropOldest(1), false)] {
         let channel = fresh_channel();
         let mut events = EventLoop::new().unwrap();
-        let session =
-            events.connect_with(&server().conninfo(), SessionOptions::new().overflow(overflow)).unwrap();
+        let options = SessionOptions::new().overflow(overflow).count_bytes(true);
+        let session = events.connect_with(&server().conninfo(), options).unwrap();
         events.listen(session, &channel).unwrap();
         assert_eq!(next(&mut events), Seen::listening(&[&channel]));
         let mut sql = Sql::connect(&server().conninfo());
         sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 100) i"));
-        let is_last = |event: Event<'_>| matches!(event, Event::Notification(n) if n.payload == b"100");
-        while !is_last(events.next(Some(PATIENCE)).unwrap().expect("silence")) {}
+        let (mut bytes, mut is_over) = (0, false);
+        while !is_over {
+            let event = events.next(Some(PATIENCE)).unwrap().expect("silence");
+            let Event::Notification(n) = event else { continue };
+            bytes += (n.channel.len() + n.payload.len()) as u64;
+            is_over = n.payload == b"100";
+        }
         let metrics = events.metrics(session).unwrap();
         let others = if is_folding { metrics.folded } else { metrics.dropped };
         assert_eq!(metrics.notifications + others, 100, "{metrics:?}");
         assert!(others > 0, "{metrics:?}");
+        assert_eq!(metrics.bytes, Some(bytes), "of what was told");
     }
 }

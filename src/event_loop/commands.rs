@@ -153,7 +153,8 @@ impl EventLoop {
         self.nudge()
     }
 
-    /// Counts what a notification of the session brought, for a caller that measures it in any case.
+    /// Counts what the notification that was just told brought to its session, for a caller that measures it
+    /// in any case.
     #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn add_bytes(&mut self, session: SessionId, bytes: usize) {

@@ -13,14 +13,11 @@ CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope ();
 
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-DECLARE
-  -- Null: this session has never rung; empty: not in this transaction.
-  rung text := current_setting('pgwake.rung', true);
 BEGIN
   -- Once is enough, however many statements there were.
-  IF rung IS DISTINCT FROM txid_current()::text THEN
+  IF current_setting('pgwake.rung', true) IS DISTINCT FROM txid_current()::text THEN
     PERFORM set_config('pgwake.rung', txid_current()::text, true),
-      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0, rung IS NULL);
+      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
   END IF;
   RETURN NULL;
 END $pgwake$;
@@ -54,10 +51,8 @@ CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABL
   END IF;$body$
 $pgwake$;
 
--- Readers keep house; where there are none, writers do, now and then. A session that rings for the first time
--- would be longer about planning what is told early than a reader takes to ask.
-DROP FUNCTION IF EXISTS pgwake.ring_or_rotate(bool);
-CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool, is_first bool) RETURNS void LANGUAGE plpgsql
+-- Readers keep house; where there are none, writers do, now and then.
+CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
@@ -69,7 +64,11 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(1885828971, 1) THEN
     RETURN;
   ELSIF NOT pg_try_advisory_xact_lock(1885828971, 2) THEN
-    IF NOT is_first THEN
+    -- Many a session rings once: it is not to plan what is told early, for longer than a reader takes to ask.
+    -- A setting that was ever made in a session is never null again.
+    IF current_setting('pgwake.has_rung', true) IS NULL THEN
+      PERFORM set_config('pgwake.has_rung', '', true);
+    ELSE
       PERFORM pgwake.tell_early();
     END IF;
     PERFORM pgwake.ring('pgwake', '');

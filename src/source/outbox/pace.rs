@@ -18,8 +18,8 @@ const BUSY_CHANGES: usize = 16;
 /// A caller that takes longer for a page is too slow to be relied on.
 const QUICK_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// An answer that seems to take longer found the caller away, or a server that is slow for all.
-const TOOK_MAX: Duration = Duration::from_millis(5);
+/// Whoever rings, there is a rest between two reads as long as they take, but no longer than this.
+const REST_MAX: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -32,8 +32,9 @@ pub(super) struct Pace {
     came_at: Option<Instant>,
     asked_at: Option<Instant>,
     answered_at: Option<Instant>,
-    /// How long the last answer took: it is not asked more than half of the time because somebody rings.
-    took: Duration,
+    /// How long the last two answers took. The shorter one says how long to rest: the other may have waited
+    /// for a caller that was away.
+    took: [Duration; 2],
     is_busy: bool,
     /// The last read took the duty to ring from the writers.
     was_awake: bool,
@@ -49,7 +50,7 @@ impl Pace {
             came_at: None,
             asked_at: None,
             answered_at: None,
-            took: Duration::ZERO,
+            took: [Duration::ZERO; 2],
             is_busy: false,
             was_awake: false,
         }
@@ -67,7 +68,8 @@ impl Pace {
 
     /// When to read.
     pub(super) fn next(&self) -> Option<Instant> {
-        let rung = self.answered_at.filter(|_| self.is_rung).map(|at| at + self.took);
+        let rest = self.took[0].min(self.took[1]).min(REST_MAX);
+        let rung = self.answered_at.filter(|_| self.is_rung).map(|at| at + rest);
         [self.next, rung].into_iter().flatten().min()
     }
 
@@ -81,7 +83,7 @@ impl Pace {
 
     pub(super) fn answered(&mut self, now: Instant) {
         let took = self.asked_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.took = took.min(TOOK_MAX);
+        self.took = [self.took[1], took];
         self.answered_at = Some(now);
     }
 
@@ -129,11 +131,17 @@ mod tests {
         pace.told(start + 3 * MS, 0, 0);
         assert_eq!(pace.next(), None, "no fallback was asked for");
         pace.ring();
-        assert_eq!(pace.next(), Some(start + 6 * MS));
-        pace.asked(start + 6 * MS);
-        pace.answered(start + 3000 * MS);
+        assert_eq!(pace.next(), Some(start + 3 * MS), "one answer says nothing");
+        for (asked, answered, next) in [(3, 3000, 3003), (3003, 3007, 3011), (3011, 3311, 3315)] {
+            pace.asked(start + asked * MS);
+            pace.answered(start + answered * MS);
+            pace.ring();
+            assert_eq!(pace.next(), Some(start + next * MS), "the caller was away once");
+        }
+        pace.asked(start + 4000 * MS);
+        pace.answered(start + 4200 * MS);
         pace.ring();
-        assert_eq!(pace.next(), Some(start + 3005 * MS), "the caller was away");
+        assert_eq!(pace.next(), Some(start + 4250 * MS), "a slow server");
     }
 
     #[test]
