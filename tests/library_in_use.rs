@@ -95,9 +95,10 @@ fn whoever_alters_what_the_library_is_told_is_found() {
     assert!(problems(&mut sql).contains("altered"), "{}", problems(&mut sql));
     // What the library does not understand it hands on.
     let call = trigger.find("change_by_library(").unwrap() + "change_by_library(".len();
-    let template = &trigger[trigger.find("'1\n").unwrap() + 1..trigger.len() - 2];
+    let version = sql.value("SELECT pgwake.template_version()");
+    let template = &trigger[trigger.find(&format!("'{version}\n")).unwrap() + 1..trigger.len() - 2];
     let cuts = (0..template.len()).map(|length| template[..length].to_string());
-    let later = template.replacen('1', "99", 1);
+    let later = template.replacen(&version, "99", 1);
     let nonsense = cuts.chain([later, template.replace("int4", "date"), template.replace("raw", "bool")]);
     for (id, template) in nonsense.enumerate() {
         let definition = format!("{}'change_1_insert', '{template}')", &trigger[..call]);

@@ -83,8 +83,9 @@ row_insert(Relation outbox, Oid id_sequence, int64 what, StringInfo changes)
 	is_plain = is_as_made(outbox, indexes);
 	if (is_plain)
 	{
-		values[0] = Int64GetDatum(nextval_internal(id_sequence, false));
+		/* A writer has its number before it draws an id: readers rely on it. */
 		values[1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+		values[0] = Int64GetDatum(nextval_internal(id_sequence, false));
 		values[2] = Int64GetDatum(what);
 		values[3] = PointerGetDatum(cstring_to_text_with_len(changes->data, changes->len));
 		CatalogTupleInsertWithInfo(outbox, heap_form_tuple(RelationGetDescr(outbox), values, nulls), indexes);
@@ -103,7 +104,8 @@ pull_rope(void)
 	SPI_connect();
 	if (plan == NULL)
 	{
-		SPIPlanPtr	prepared = SPI_prepare("INSERT INTO pgwake.rope DEFAULT VALUES", 0, NULL);
+		SPIPlanPtr	prepared = SPI_prepare(
+			"INSERT INTO pgwake.rope VALUES (pg_catalog.currval('pgwake.outbox_id'::pg_catalog.regclass))", 0, NULL);
 
 		if (prepared == NULL || SPI_keepplan(prepared) != 0)
 			elog(ERROR, "pgwake: the query that wakes readers was not prepared: %s",
@@ -135,13 +137,10 @@ outbox_write(const Template *template, StringInfo changes)
 	if (outbox == NULL)
 		return false;
 	is_written = row_insert(outbox, id_sequence, strtoll(template->target, NULL, 10), changes);
-	/* Readers look at this lock: it stays until the transaction ends. */
+	/* The lock stays until the transaction ends, as always. */
 	relation_close(outbox, NoLock);
-	if (!is_written)
-		return false;
-	/* Asked once more: a reader that turned the bell on before we had the lock has not seen us. */
-	if (state_read(state_sequence, &state)
-		&& (U64FromFullTransactionId(GetTopFullTransactionId()) & (uint64) state) == 0)
+	/* What was read stays true: it came with a lock that readers look at once they have turned the bell on. */
+	if (is_written && (U64FromFullTransactionId(GetTopFullTransactionId()) & (uint64) state) == 0)
 		pull_rope();
-	return true;
+	return is_written;
 }

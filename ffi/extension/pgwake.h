@@ -9,7 +9,7 @@
 #include "lib/stringinfo.h"
 
 /* The layout of a trigger's arguments. Whoever made them for another one gets the function in PL/pgSQL. */
-#define TEMPLATE_VERSION "1"
+#define TEMPLATE_VERSION "2"
 
 /* Of one outbox row or message, as in the generated functions; what is more is told in parts, by them. */
 #define ROWS_MAX 256

@@ -2,10 +2,10 @@
 //! `pgwake`.
 
 /// The version of the schema that these scripts make; `pgwake.version()` gives the one that is installed.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What is installed, in this order. Each can run again over an older version of itself.
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_wake.sql"),
     include_str!("sql/03_convert.sql"),
@@ -15,6 +15,7 @@ const SCRIPTS: [&str; 16] = [
     include_str!("sql/05_deliver.sql"),
     include_str!("sql/05_early.sql"),
     include_str!("sql/06_watch.sql"),
+    include_str!("sql/07_position.sql"),
     include_str!("sql/07_read.sql"),
     include_str!("sql/08_home.sql"),
     include_str!("sql/08_rotate.sql"),

@@ -6,10 +6,12 @@
 -- consumer.
 --
 -- A trigger on the outbox itself would cost every writer a tenth of all that pgwake costs it, to find that
--- nobody sleeps. So a writer looks at the bell when it has a lock on the outbox (not before: whose turn it is
--- it must have looked up earlier), and only if it is on puts a row here. A reader turns the bell on first and
--- looks at those locks then: one of the two sees the other.
-CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope ();
+-- nobody sleeps. So a writer looks at the bell, and only if it is on puts a row here, with the id of its
+-- outbox row. To look is to have a lock: pg_sequence_last_value() takes one on the sequence, and keeps it
+-- until the transaction ends. A reader turns the bell on first and looks at those locks then: one of the two
+-- sees the other. Readers look at the bell by a query, which takes another lock.
+CREATE UNLOGGED TABLE IF NOT EXISTS pgwake.rope (id bigint);
+ALTER TABLE pgwake.rope ADD COLUMN IF NOT EXISTS id bigint;
 
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $pgwake$
@@ -17,7 +19,7 @@ BEGIN
   -- Once is enough, however many statements there were.
   IF current_setting('pgwake.rung', true) IS DISTINCT FROM txid_current()::text THEN
     PERFORM set_config('pgwake.rung', txid_current()::text, true),
-      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0);
+      pgwake.ring_or_rotate(mod(txid_current(), 8192) = 0, NEW.id);
   END IF;
   RETURN NULL;
 END $pgwake$;
@@ -27,12 +29,12 @@ END $pgwake$;
 -- them. 8191, it is off, for nobody reads, or who does is awake: one in 8192 comes to keep house.
 CREATE OR REPLACE FUNCTION pgwake.turn() RETURNS int LANGUAGE sql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT (pg_sequence_last_value('pgwake.state'::regclass) >> 60)::int
+  SELECT (last_value >> 60)::int FROM pgwake.state
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.is_bell_on() RETURNS bool LANGUAGE sql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT pg_sequence_last_value('pgwake.state'::regclass) & 8191 = 0
+  SELECT last_value & 8191 = 0 FROM pgwake.state
 $pgwake$;
 
 -- For whoever has key 3.
@@ -41,18 +43,19 @@ CREATE OR REPLACE FUNCTION pgwake.set_state(turn int, is_bell_on bool) RETURNS v
   SELECT setval('pgwake.state', (turn::bigint << 60) + CASE WHEN is_bell_on THEN 0 ELSE 8191 END)
 $pgwake$;
 
--- What a function of ours does after it wrote to the outbox, as text.
+-- What a function of ours does after it wrote to the outbox, as text: `state` is what it read before.
 CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT $body$
-  IF pg_catalog.int8and(pg_catalog.txid_current(), pg_catalog.pg_sequence_last_value(
-      'pgwake.state'::pg_catalog.regclass)) OPERATOR(pg_catalog.=) 0 THEN
-    INSERT INTO pgwake.rope DEFAULT VALUES;
+  IF pg_catalog.int8and(pg_catalog.txid_current(), state) OPERATOR(pg_catalog.=) 0 THEN
+    INSERT INTO pgwake.rope VALUES (pg_catalog.currval('pgwake.outbox_id'::pg_catalog.regclass));
   END IF;$body$
 $pgwake$;
 
--- Readers keep house; where there are none, writers do, now and then.
-CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool) RETURNS void LANGUAGE plpgsql
+-- Readers keep house; where there are none, writers do, now and then. `first` is the id of the transaction's
+-- first outbox row.
+DROP FUNCTION IF EXISTS pgwake.ring_or_rotate(bool);
+CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool, first bigint) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   -- A prepared transaction would keep the locks until it is committed, and must not notify: its changes are
@@ -69,7 +72,7 @@ BEGIN
     IF current_setting('pgwake.has_rung', true) IS NULL THEN
       PERFORM set_config('pgwake.has_rung', '', true);
     ELSE
-      PERFORM pgwake.tell_early();
+      PERFORM pgwake.tell_early(first);
     END IF;
     PERFORM pgwake.ring('pgwake', '');
   ELSE

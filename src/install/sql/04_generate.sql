@@ -104,12 +104,21 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.relation_of(watch int) RETURNS oid LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS 'SELECT w.relid::oid FROM pgwake.watched w WHERE w.id = watch';
 
+-- A writer has its number before it draws an id, for 07_position.sql relies on it: after rows of a table were
+-- changed it has; before that, or in a view or a foreign table, it may not.
+CREATE OR REPLACE FUNCTION pgwake.number_first(w pgwake.watched, op text) RETURNS text LANGUAGE sql IMMUTABLE
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+  SELECT CASE WHEN w.mode = 'statement' AND op <> 'truncate' THEN '' ELSE '
+  state := pg_catalog.txid_current();' END
+$pgwake$;
+
 -- What a trigger function does with `changes`, without calls that cost: this is the hot path.
 CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE
     WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN
-      pgwake.into_the_outbox(format('VALUES (%s, %s)', pgwake.what(w.id, op), CASE
+      pgwake.number_first(w, op)
+        || pgwake.into_the_outbox(format('VALUES (%s, %s)', pgwake.what(w.id, op), CASE
         WHEN w.mode = 'statement' AND op <> 'truncate' THEN
           'pg_catalog.array_to_string(changes, E''\x1e'')'
         ELSE 'pg_catalog.concat(CASE WHEN part IS NOT NULL THEN pg_catalog.concat(part,'

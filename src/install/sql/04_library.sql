@@ -5,7 +5,7 @@
 
 -- How the library is told what to write.
 CREATE OR REPLACE FUNCTION pgwake.template_version() RETURNS int LANGUAGE sql IMMUTABLE
-  SET search_path = pg_catalog, pg_temp AS 'SELECT 1';
+  SET search_path = pg_catalog, pg_temp AS 'SELECT 2';
 
 -- Whether new triggers use it. The setting leaves single ones out.
 CREATE OR REPLACE FUNCTION pgwake.uses_library() RETURNS bool LANGUAGE sql STABLE

@@ -5,6 +5,8 @@ CREATE OR REPLACE FUNCTION pgwake.append(watch int, op "char", part oid, changes
   LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
   row_id bigint;
+  -- Before the id is drawn: see 07_position.sql.
+  this bigint := txid_current();
   state bigint := pg_sequence_last_value('pgwake.state'::regclass);
   what bigint := pgwake.what(watch, op::text);
   body text := concat(CASE WHEN part IS NOT NULL THEN concat(part, E'\x1c') END,
@@ -15,9 +17,8 @@ BEGIN
     WHEN 1 THEN INSERT INTO pgwake.outbox_1 VALUES (DEFAULT, DEFAULT, what, body) RETURNING id INTO row_id;
     ELSE INSERT INTO pgwake.outbox_2 VALUES (DEFAULT, DEFAULT, what, body) RETURNING id INTO row_id;
   END CASE;
-  -- Now that it has the lock that readers look at: see 02_wake.sql.
-  IF txid_current() & pg_sequence_last_value('pgwake.state'::regclass) = 0 THEN
-    INSERT INTO pgwake.rope DEFAULT VALUES;
+  IF this & state = 0 THEN
+    INSERT INTO pgwake.rope VALUES (row_id);
   END IF;
   RETURN row_id;
 END $pgwake$;

@@ -23,9 +23,11 @@ BEGIN
 END $pgwake$;
 
 -- For whoever is about to ring, who pays for the readers' haste: so only up to eight statements that changed
--- one row each are told, by queries that look at one table each, since each new session plans them anew. It
+-- one row each are told, by queries that look at one table each, since each new session plans them anew; and
+-- only of the first ids from `first` on, for what comes later than others' is not what a reader waits for. It
 -- gives what `read` would.
-CREATE OR REPLACE FUNCTION pgwake.tell_early() RETURNS void LANGUAGE plpgsql
+DROP FUNCTION IF EXISTS pgwake.tell_early();
+CREATE OR REPLACE FUNCTION pgwake.tell_early(first bigint) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
   this xid8 := pg_current_xact_id();
@@ -46,11 +48,14 @@ BEGIN
      OR pg_notification_queue_usage() > 0.9::float8 THEN
     RETURN;
   ELSIF turn = 0 THEN
-    OPEN rows FOR SELECT * FROM pgwake.outbox_0 WHERE xid = this LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_0 WHERE id >= first AND id < first + 64 AND xid = this
+      ORDER BY id LIMIT 8;
   ELSIF turn = 1 THEN
-    OPEN rows FOR SELECT * FROM pgwake.outbox_1 WHERE xid = this LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_1 WHERE id >= first AND id < first + 64 AND xid = this
+      ORDER BY id LIMIT 8;
   ELSE
-    OPEN rows FOR SELECT * FROM pgwake.outbox_2 WHERE xid = this LIMIT 8;
+    OPEN rows FOR SELECT * FROM pgwake.outbox_2 WHERE id >= first AND id < first + 64 AND xid = this
+      ORDER BY id LIMIT 8;
   END IF;
   LOOP
     FETCH rows INTO o;

@@ -1,9 +1,4 @@
--- Reads the outbox. README.md beside this directory has the protocol.
---
--- A position is 'before|upto|last'. What is visible in the snapshot `before` has been read. When `upto` is
--- not empty, what is visible in it and not in `before` is being read, page by page in the order of the ids,
--- up to and including the change `last`. The number of a change is its outbox row's id * 4096 + its place in
--- it.
+-- Reads the outbox. README.md beside this directory has the protocol, 07_position.sql what a position is.
 
 -- Tables of which a role may see some rows only: policies are for queries, and changes are told of all rows.
 CREATE OR REPLACE FUNCTION pgwake.has_hidden_rows(role name, rel oid) RETURNS bool LANGUAGE sql STABLE
@@ -21,6 +16,9 @@ DECLARE
   -- Also one of this session that comes back under its name, after somebody has dropped it.
   is_temporary bool := consumer IS NULL OR starts_with(consumer, format('session %s of ', pg_backend_pid()));
   hidden text;
+  -- Where nobody writes, all ids are of transactions that have ended.
+  settled bigint := coalesce(pg_sequence_last_value('pgwake.outbox_id'), 0);
+  marks text := CASE WHEN NOT pgwake.has_writers() THEN concat(';0;', settled) END;
 BEGIN
   PERFORM pgwake.settle();
   -- Whoever reads changes reads rows.
@@ -42,7 +40,7 @@ BEGIN
   consumer_name := coalesce(consumer, format('session %s of %s', pg_backend_pid(), clock_timestamp()));
   INSERT INTO pgwake.consumer AS c (name, relids, "position", holder)
     VALUES (consumer_name, rels::oid[],
-      CASE WHEN from_start THEN '1:1:||' ELSE pg_current_snapshot() || '||' END,
+      CASE WHEN from_start THEN '1:1:||' ELSE concat(pg_current_snapshot(), '||', marks) END,
       CASE WHEN is_temporary THEN pg_backend_pid() END)
     ON CONFLICT (name) DO UPDATE SET relids = rels::oid[], ear = NULL
     RETURNING c.id, c."position" INTO number, "position";
@@ -67,7 +65,7 @@ CREATE OR REPLACE FUNCTION pgwake.turn_bell(stay_awake bool) RETURNS void LANGUA
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   -- Without a function of ours: this is asked at each call.
-  IF (pg_sequence_last_value('pgwake.state'::regclass) & 8191 = 0) <> (stay_awake IS TRUE) THEN
+  IF (SELECT s.last_value & 8191 = 0 FROM pgwake.state s) <> (stay_awake IS TRUE) THEN
     RETURN;
   END IF;
   -- Whoever opens turns it on under this lock, and has been counted by then or turns it on later.
@@ -80,14 +78,13 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- In doubt, that a transaction is still at work: a row lock on a table of the outbox is held to its end.
+-- In doubt, that a transaction is still at work: who has looked whether to ring has a lock until its end.
 CREATE OR REPLACE FUNCTION pgwake.has_writers() RETURNS bool LANGUAGE plpgsql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
   RETURN EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND relation IN ('pgwake.outbox_0'::regclass, 'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
-    AND pid IS DISTINCT FROM pg_backend_pid());
+    AND relation = 'pgwake.state'::regclass AND pid IS DISTINCT FROM pg_backend_pid());
 END $pgwake$;
 
 -- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
@@ -97,14 +94,14 @@ CREATE OR REPLACE FUNCTION pgwake.read(consumer text, "position" text, stay_awak
     rows_max int DEFAULT 1000, bytes_max int DEFAULT 1048576)
   RETURNS TABLE (kind text, number bigint, body text)
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $pgwake$
+  SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+  SET plan_cache_mode = force_generic_plan AS $pgwake$
 DECLARE
   before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
   upto pg_snapshot := nullif(split_part("position", '|', 2), '')::pg_snapshot;
-  last bigint := coalesce(nullif(split_part("position", '|', 3), ''), '0')::bigint;
-  done xid8 := pg_snapshot_xmax(before);
-  next xid8;
-  open xid8[] := CASE WHEN pg_snapshot_xmin(before) < done THEN ARRAY(SELECT pg_snapshot_xip(before)) END;
+  marks text := split_part("position", '|', 3);
+  last bigint := coalesce(nullif(split_part(marks, ';', 1), ''), '0')::bigint;
+  first bigint := last / 4096;
   relids oid[];
   -- No reader has to take in one that is larger: pgwake.fetch(id / 4096) gives it. In UTF-8 and hexadecimal
   -- digits, as readers may ask for other encodings, it can be four times as long.
@@ -144,6 +141,7 @@ DECLARE
   head text;
   old_head text;
 BEGIN
+  marks := substr(marks, strpos(marks || ';', ';') + 1);
   SELECT c.relids INTO relids FROM pgwake.consumer c WHERE c.name = consumer;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no consumer "%"', consumer USING ERRCODE = 'undefined_object',
@@ -155,40 +153,14 @@ BEGIN
     IF is_new THEN
       upto := pg_current_snapshot();
       last := 0;
+      first := 1 + CASE WHEN marks LIKE '0;%' THEN substr(marks, 3)::bigint
+        ELSE pgwake.floor_of("position", upto) END;
     END IF;
-    next := pg_snapshot_xmax(upto);
-    -- The rows of the window: on its first page by their transactions' numbers, on the others by id.
-    IF last = 0 AND open IS NULL THEN
-      -- The usual case: to begin a query takes as long as it has parts.
-      OPEN rows FOR SELECT r.* FROM (
-        SELECT * FROM pgwake.outbox_0 a WHERE a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE a.xid >= done AND a.xid < next) r
-        WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
-        ORDER BY r.id LIMIT rows_max + 2;
-    ELSIF last = 0 THEN
-      OPEN rows FOR SELECT r.* FROM (
-        SELECT * FROM pgwake.outbox_0 a WHERE a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE a.xid >= done AND a.xid < next UNION ALL
-        SELECT * FROM pgwake.outbox_0 a WHERE a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_1 a WHERE a.xid = ANY (open) UNION ALL
-        SELECT * FROM pgwake.outbox_2 a WHERE a.xid = ANY (open)) r
-        WHERE pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
-        ORDER BY r.id LIMIT rows_max + 2;
-    ELSE
-      -- Each part with a limit of its own: what is left may be millions of rows.
-      OPEN rows FOR SELECT r.* FROM (
-        (SELECT * FROM pgwake.outbox_0 a WHERE a.id >= last / 4096
-          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
-          ORDER BY a.id LIMIT rows_max + 2) UNION ALL
-        (SELECT * FROM pgwake.outbox_1 a WHERE a.id >= last / 4096
-          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
-          ORDER BY a.id LIMIT rows_max + 2) UNION ALL
-        (SELECT * FROM pgwake.outbox_2 a WHERE a.id >= last / 4096
-          AND pg_visible_in_snapshot(a.xid, upto) AND NOT pg_visible_in_snapshot(a.xid, before)
-          ORDER BY a.id LIMIT rows_max + 2)) r ORDER BY r.id LIMIT rows_max + 2;
-    END IF;
+    -- The conditions are outside, where they do not keep the planner from merging the tables by their indexes.
+    OPEN rows FOR SELECT r.* FROM (SELECT * FROM pgwake.outbox_0 UNION ALL SELECT * FROM pgwake.outbox_1
+        UNION ALL SELECT * FROM pgwake.outbox_2) r
+      WHERE r.id >= first AND pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
+      ORDER BY r.id LIMIT rows_max + 2;
     LOOP
       FETCH rows INTO o;
       EXIT WHEN NOT FOUND;
@@ -304,14 +276,20 @@ BEGIN
     state := greatest(state, CASE WHEN is_new THEN 2 ELSE 1 END);
   END IF;
   IF state = 0 AND settled IS NOT NULL THEN
+    marks := concat('0;', settled);
     kind := 'settled';
     number := settled;
     body := '';
     RETURN NEXT;
+  ELSIF pg_sequence_last_value('pgwake.outbox_id'::regclass)
+      >= coalesce(nullif(substring(marks FROM '[0-9]*$'), ''), '0')::bigint + 128 THEN
+    -- Seldom, for it takes longer than to read as many rows once more.
+    marks := pgwake.marks_after(marks, upto);
   END IF;
   kind := 'end';
   number := CASE WHEN is_full THEN 1 ELSE state END;
-  body := CASE WHEN is_full THEN concat_ws('|', before, upto, last) ELSE upto || '||' END;
+  body := CASE WHEN is_full THEN concat(before, '|', upto, '|', last, ';', marks)
+    ELSE concat(upto, '||;', marks) END;
   RETURN NEXT;
 END $pgwake$;
 

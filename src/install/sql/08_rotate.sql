@@ -1,15 +1,14 @@
 -- Empties what all consumers have read, by truncating whole tables, and keeps the outbox below its cap.
 
--- How many rows of an outbox table a consumer has not acknowledged. All that is older than the oldest unread
--- transaction is read: of the rest the index knows where it begins.
+-- How many rows of an outbox table a consumer has not acknowledged.
 CREATE OR REPLACE FUNCTION pgwake.unread(box regclass, "position" text) RETURNS bigint LANGUAGE plpgsql STABLE
   SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
   before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
   result bigint;
 BEGIN
-  EXECUTE format('SELECT count(*) FROM %s WHERE xid >= $1 AND NOT pg_visible_in_snapshot(xid, $2)', box)
-    INTO result USING pg_snapshot_xmin(before), before;
+  EXECUTE format('SELECT count(*) FROM %s WHERE id > $1 AND NOT pg_visible_in_snapshot(xid, $2)', box)
+    INTO result USING pgwake.floor_of("position"), before;
   RETURN result;
 END $pgwake$;
 
@@ -17,12 +16,14 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.is_unread(box regclass) RETURNS bool LANGUAGE plpgsql STABLE
   SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
+  floor bigint;
   before pg_snapshot;
   result bool := false;
 BEGIN
-  FOR before IN SELECT split_part("position", '|', 1)::pg_snapshot FROM pgwake.consumer LOOP
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid >= $1 AND NOT pg_visible_in_snapshot(xid, $2))',
-      box) INTO result USING pg_snapshot_xmin(before), before;
+  FOR floor, before IN SELECT pgwake.floor_of("position"), split_part("position", '|', 1)::pg_snapshot
+      FROM pgwake.consumer LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id > $1 AND NOT pg_visible_in_snapshot(xid, $2))',
+      box) INTO result USING floor, before;
     EXIT WHEN result;
   END LOOP;
   RETURN result;

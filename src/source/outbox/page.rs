@@ -1,5 +1,6 @@
 //! One page of the outbox: rows of changes, and where the next page begins.
 
+use super::place::without_marks;
 use super::statements::from_hex;
 use crate::pq::QueryResult;
 use std::sync::Arc;
@@ -54,6 +55,13 @@ impl Page {
 
     pub(super) fn prefix(&self) -> &Arc<str> {
         &self.prefix
+    }
+
+    /// The server that gave it may have crashed since.
+    pub(super) fn forget_marks(&mut self) {
+        if let Some((position, _)) = &mut self.end {
+            position.truncate(without_marks(position).len());
+        }
     }
 
     /// Where the next page begins, and whether and when to ask for it.

@@ -18,6 +18,12 @@ pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
     part < 3 || xid_next().is_some_and(|xid_next: u64| xid_max > xid_next)
 }
 
+/// A position without its marks, which say where to begin looking in the ids: those of a server that has
+/// crashed since may be given again.
+pub(super) fn without_marks(position: &str) -> &str {
+    position.split(';').next().unwrap_or_default()
+}
+
 /// The number from which on no transaction had begun: the greater one of both snapshots of a position, each
 /// `xmin:xmax:…`.
 pub(super) fn xid_max(position: &str) -> u64 {
@@ -34,6 +40,7 @@ mod tests {
         assert_eq!(split_place("5:5:||"), ("5:5:||".into(), "".into()));
         assert_eq!(split_place("5:5:|7:7:|4096|16384.7.1"), ("5:5:|7:7:|4096".into(), "16384.7.1".into()));
         assert_eq!(split_place("5:5:|||a"), ("5:5:||".into(), "a".into()));
+        assert_eq!(split_place("5:5:||;0;7|a"), ("5:5:||;0;7".into(), "a".into()));
     }
 
     #[test]
@@ -45,6 +52,13 @@ mod tests {
         }
         assert!(!is_elsewhere("5.731.00000001.b.900", before, 900), "none of its numbers was lost");
         assert!(is_elsewhere("5.731.00000001.b.899", before, 900));
+    }
+
+    #[test]
+    fn a_position_is_one_without_its_marks() {
+        assert_eq!(without_marks("5:8:5,6||;5,7;10,12"), "5:8:5,6||");
+        assert_eq!(without_marks("5:8:5,6|6:12:6|4096;0;1"), "5:8:5,6|6:12:6|4096");
+        assert_eq!(without_marks("5:8:5,6||"), "5:8:5,6||");
     }
 
     #[test]

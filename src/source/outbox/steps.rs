@@ -1,7 +1,7 @@
 //! What the reader of the outbox asks of the server, step by step, and what it makes of the answers.
 
 use super::page::{Page, Row};
-use super::place::{is_elsewhere, split_place, xid_max};
+use super::place::{is_elsewhere, split_place, without_marks, xid_max};
 use super::refusals::advised;
 use super::statements as sql;
 use super::tables::wal;
@@ -349,7 +349,10 @@ impl ChannelSource {
         // The numbers of transactions that another server has lost it gives again, to others.
         let read_to = xid_max(&outbox.position);
         let is_replaced = is_elsewhere(&place, &outbox.place, read_to) || xid_max(&position) < read_to;
-        outbox.place = place;
+        if std::mem::replace(&mut outbox.place, place.clone()) != place {
+            outbox.position = without_marks(&outbox.position).into();
+            outbox.pages.iter_mut().for_each(Page::forget_marks);
+        }
         if was_open {
             // It reads other tables from now on, from where it is.
         } else if is_named || is_replaced || outbox.position.is_empty() {
