@@ -156,10 +156,11 @@ BEGIN
       first := 1 + CASE WHEN marks LIKE '0;%' THEN substr(marks, 3)::bigint
         ELSE pgwake.floor_of("position", upto) END;
     END IF;
-    -- The conditions are outside, where they do not keep the planner from merging the tables by their indexes.
+    -- The conditions stand outside, where they do not keep the planner from merging the tables by their ids.
     OPEN rows FOR SELECT r.* FROM (SELECT * FROM pgwake.outbox_0 UNION ALL SELECT * FROM pgwake.outbox_1
         UNION ALL SELECT * FROM pgwake.outbox_2) r
-      WHERE r.id >= first AND pg_visible_in_snapshot(r.xid, upto) AND NOT pg_visible_in_snapshot(r.xid, before)
+      WHERE r.id >= first AND pg_visible_in_snapshot(r.xid, upto)
+        AND NOT pg_visible_in_snapshot(r.xid, before)
       ORDER BY r.id LIMIT rows_max + 2;
     LOOP
       FETCH rows INTO o;
