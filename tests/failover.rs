@@ -87,7 +87,7 @@ const OPEN: &str = "SELECT count(*) FROM pgwake.consumer WHERE EXISTS (SELECT FR
     WHERE locktype = 'advisory' AND classid = 1885828971 AND objid = 1000 + id)";
 
 const ACKNOWLEDGED: &str = "SELECT count(*) FROM pgwake.consumer c, pgwake.outbox_0 o
-    WHERE pg_visible_in_snapshot(o.xid, split_part(c.position, '|', 1)::pg_snapshot)";
+    WHERE pg_visible_in_snapshot(o.xid, split_part(split_part(c.position, '|', 1), ';', 1)::pg_snapshot)";
 
 /// What a reader is told that has read 20 transactions more than the server that takes over has, which does
 /// `before` of its own until the reader is back.

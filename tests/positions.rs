@@ -60,7 +60,7 @@ fn nothing_unread_lies_below_the_floor_of_any_position() {
     once.sort_by_key(|id| id.parse::<u32>().unwrap());
     assert_eq!(once.join(","), sql.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t"));
     for position in positions {
-        let before = position.split('|').next().unwrap();
+        let before = position.split(['|', ';']).next().unwrap();
         let unread = format!(
             "SELECT count(*) FROM {OUTBOX} WHERE NOT pg_visible_in_snapshot(xid, '{before}')
                AND id <= pgwake.floor_of('{position}')"
@@ -126,6 +126,31 @@ fn a_writer_has_its_number_before_it_draws_an_id() {
         let count = "WITH d AS (DELETE FROM pgwake.outbox_0 RETURNING 1) SELECT count(*) > 0 FROM d";
         assert_eq!(sql.value(count), "t", "{statement}");
     }
+}
+
+#[test]
+fn whoever_looks_at_sequences_is_no_writer_and_an_old_snapshot_no_reader() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let mut reader = Reader::open(&conninfo, "a");
+    let mut other = Sql::connect(&conninfo);
+    other.run("BEGIN; SELECT pg_sequence_last_value('pgwake.state')");
+    assert_eq!((reader.page(1000).len(), reader.state), (0, 0), "it has written nothing");
+    other.run("INSERT INTO t VALUES (1)");
+    assert_eq!((reader.page(1000).len(), reader.state), (0, 2), "now it has");
+    other.run("COMMIT");
+    assert_eq!(reader.all_raw().len(), 1);
+    // What ends between such a snapshot and a look at the locks would be missed for good.
+    sql.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let refused = sql.try_run("SELECT pgwake.open_consumer('b')").unwrap_err();
+    assert!(refused.message.contains("READ COMMITTED"), "{refused}");
+    sql.run("ROLLBACK; BEGIN ISOLATION LEVEL SERIALIZABLE");
+    let refused = sql.try_run(&format!("SELECT pgwake.read('a', '{}')", reader.position())).unwrap_err();
+    assert!(refused.message.contains("READ COMMITTED"), "{refused}");
+    sql.run("ROLLBACK; ALTER SEQUENCE pgwake.outbox_id CACHE 20");
+    let remedy = sql.value("SELECT remedy FROM pgwake.check() WHERE object = 'pgwake.outbox_id'");
+    sql.run(&remedy);
+    assert_eq!(sql.value("SELECT count(*) FROM pgwake.check() WHERE object = 'pgwake.outbox_id'"), "0");
 }
 
 #[test]

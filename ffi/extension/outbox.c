@@ -83,9 +83,8 @@ row_insert(Relation outbox, Oid id_sequence, int64 what, StringInfo changes)
 	is_plain = is_as_made(outbox, indexes);
 	if (is_plain)
 	{
-		/* A writer has its number before it draws an id: readers rely on it. */
-		values[1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 		values[0] = Int64GetDatum(nextval_internal(id_sequence, false));
+		values[1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 		values[2] = Int64GetDatum(what);
 		values[3] = PointerGetDatum(cstring_to_text_with_len(changes->data, changes->len));
 		CatalogTupleInsertWithInfo(outbox, heap_form_tuple(RelationGetDescr(outbox), values, nulls), indexes);
@@ -129,6 +128,8 @@ outbox_write(const Template *template, StringInfo changes)
 	int64		state;
 	bool		is_written;
 
+	/* Readers take whoever has looked at the state and has no number for a mere onlooker. */
+	(void) GetTopFullTransactionId();
 	if (!OidIsValid(state_sequence) || !OidIsValid(id_sequence) || !state_read(state_sequence, &state))
 		return false;
 	outbox = relation_openrv_extended(makeRangeVar(pstrdup("pgwake"),

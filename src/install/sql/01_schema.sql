@@ -44,6 +44,15 @@ BEGIN
   END LOOP;
 END $pgwake$;
 
+-- One id after the other, in all sessions: readers rely on the last one drawn.
+DO $pgwake$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_sequence WHERE seqrelid = 'pgwake.outbox_id'::regclass
+      AND (seqcache, seqincrement, seqcycle) <> (1, 1, false)) THEN
+    ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1;
+  END IF;
+END $pgwake$;
+
 -- An earlier version's outbox has other columns: its rows are moved.
 DO $pgwake$
 BEGIN

@@ -104,11 +104,13 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.relation_of(watch int) RETURNS oid LANGUAGE sql IMMUTABLE
   SET search_path = pg_catalog, pg_temp AS 'SELECT w.relid::oid FROM pgwake.watched w WHERE w.id = watch';
 
--- A writer has its number before it draws an id, for 07_position.sql relies on it: after rows of a table were
--- changed it has; before that, or in a view or a foreign table, it may not.
-CREATE OR REPLACE FUNCTION pgwake.number_first(w pgwake.watched, op text) RETURNS text LANGUAGE sql IMMUTABLE
+-- A writer has its number before it looks at the state and draws an id, for readers rely on it: after rows of
+-- a table were changed it has; before that, or in a view or a foreign table, it may not.
+CREATE OR REPLACE FUNCTION pgwake.number_first(w pgwake.watched, op text) RETURNS text LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT CASE WHEN w.mode = 'statement' AND op <> 'truncate' THEN '' ELSE '
+  SELECT CASE WHEN w.transport <> 'outbox' OR w.mode = 'statement' AND op <> 'truncate'
+      AND EXISTS (SELECT FROM pg_class c JOIN pg_am m ON m.oid = c.relam
+        WHERE c.oid = w.relid AND m.amname = 'heap') THEN '' ELSE '
   state := pg_catalog.txid_current();' END
 $pgwake$;
 
@@ -117,8 +119,7 @@ CREATE OR REPLACE FUNCTION pgwake.delivery(w pgwake.watched, op text) RETURNS te
   SET search_path = pg_catalog, pg_temp AS $pgwake$
   SELECT CASE
     WHEN w.payload <> 'wake' AND w.transport = 'outbox' AND w.channel IS NULL THEN
-      pgwake.number_first(w, op)
-        || pgwake.into_the_outbox(format('VALUES (%s, %s)', pgwake.what(w.id, op), CASE
+      pgwake.into_the_outbox(format('VALUES (%s, %s)', pgwake.what(w.id, op), CASE
         WHEN w.mode = 'statement' AND op <> 'truncate' THEN
           'pg_catalog.array_to_string(changes, E''\x1e'')'
         ELSE 'pg_catalog.concat(CASE WHEN part IS NOT NULL THEN pg_catalog.concat(part,'
@@ -239,8 +240,8 @@ AS %L$body$, pgwake.function_for(w, op),
 #variable_conflict use_column
 DECLARE
   state pg_catalog.int8;
-BEGIN%s%s
+BEGIN%s%s%s
   RETURN %s;
-END $body$, pgwake.fast_path(w, op), body, result));
+END $body$, pgwake.number_first(w, op), pgwake.fast_path(w, op), body, result));
   EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', pgwake.function_for(w, op));
 END $pgwake$;

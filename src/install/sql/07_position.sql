@@ -1,6 +1,6 @@
 -- Positions of readers, and where from on a reader has to look.
 --
--- A position is 'before|upto|last;xids;ids'. What is visible in the snapshot `before` has been read. When
+-- A position is 'before;xids;ids|upto|last'. What is visible in the snapshot `before` has been read. When
 -- `upto` is not empty, what is visible in it and not in `before` is being read, page by page in the order of
 -- the ids, up to and including the change `last`. The number of a change is its outbox row's id * 4096 + its
 -- place in it.
@@ -8,16 +8,17 @@
 -- `xids` and `ids` are marks. A mark says that a transaction whose number is not below the xid has drawn no
 -- id up to the id; for a writer has its number before it draws one. So what is unread of a transaction lies
 -- beyond the last mark that is not above its number, and the index on `id` is the only one that the outbox
--- needs. A position without marks is as right, and reading on from it takes longer.
+-- needs. The xid 0 says it of all that `before` does not show. A position without marks is as right, and
+-- reading on from it takes longer.
 
 -- The id up to which a position has read all that it will ever see, or all that it sees in `upto`.
 CREATE OR REPLACE FUNCTION pgwake.floor_of("position" text, upto pg_snapshot DEFAULT NULL) RETURNS bigint
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $pgwake$
 DECLARE
-  before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
-  marks text := split_part("position", '|', 3);
-  xids xid8[] := string_to_array(split_part(marks, ';', 2), ',');
-  ids bigint[] := string_to_array(split_part(marks, ';', 3), ',');
+  begun text := split_part("position", '|', 1);
+  before pg_snapshot := split_part(begun, ';', 1);
+  xids xid8[] := string_to_array(split_part(begun, ';', 2), ',');
+  ids bigint[] := string_to_array(split_part(begun, ';', 3), ',');
   oldest xid8 := pg_snapshot_xmax(before);
 BEGIN
   IF pg_snapshot_xmin(before) < oldest THEN

@@ -1,5 +1,17 @@
 -- Reads the outbox. README.md beside this directory has the protocol, 07_position.sql what a position is.
 
+-- A reader looks at the locks and then at a snapshot from after that: one from before would miss for good
+-- what ended in between.
+CREATE OR REPLACE FUNCTION pgwake.expect_read_committed() RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $pgwake$
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'the outbox is read in transactions that are READ COMMITTED'
+      USING ERRCODE = 'invalid_transaction_state',
+        HINT = 'SET default_transaction_isolation = ''read committed''';
+  END IF;
+END $pgwake$;
+
 -- Tables of which a role may see some rows only: policies are for queries, and changes are told of all rows.
 CREATE OR REPLACE FUNCTION pgwake.has_hidden_rows(role name, rel oid) RETURNS bool LANGUAGE sql STABLE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
@@ -20,6 +32,7 @@ DECLARE
   settled bigint := coalesce(pg_sequence_last_value('pgwake.outbox_id'), 0);
   marks text := CASE WHEN NOT pgwake.has_writers() THEN concat(';0;', settled) END;
 BEGIN
+  PERFORM pgwake.expect_read_committed();
   PERFORM pgwake.settle();
   -- Whoever reads changes reads rows.
   SELECT string_agg(format('%I.%I', w.schema_name, w.table_name), ', ') INTO hidden FROM pgwake.watched w
@@ -40,7 +53,7 @@ BEGIN
   consumer_name := coalesce(consumer, format('session %s of %s', pg_backend_pid(), clock_timestamp()));
   INSERT INTO pgwake.consumer AS c (name, relids, "position", holder)
     VALUES (consumer_name, rels::oid[],
-      CASE WHEN from_start THEN '1:1:||' ELSE concat(pg_current_snapshot(), '||', marks) END,
+      CASE WHEN from_start THEN '1:1:||' ELSE concat(pg_current_snapshot(), marks, '||') END,
       CASE WHEN is_temporary THEN pg_backend_pid() END)
     ON CONFLICT (name) DO UPDATE SET relids = rels::oid[], ear = NULL
     RETURNING c.id, c."position" INTO number, "position";
@@ -78,13 +91,17 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- In doubt, that a transaction is still at work: who has looked whether to ring has a lock until its end.
+-- In doubt, that a transaction is still at work: who has looked whether to ring has a lock until its end. Who
+-- has no number looked without writing, as a dump or a tool that shows sequences does.
 CREATE OR REPLACE FUNCTION pgwake.has_writers() RETURNS bool LANGUAGE plpgsql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $pgwake$
 BEGIN
-  RETURN EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND relation = 'pgwake.state'::regclass AND pid IS DISTINCT FROM pg_backend_pid());
+  RETURN EXISTS (SELECT FROM pg_locks WHERE pid IS DISTINCT FROM pg_backend_pid() AND granted
+      AND (locktype = 'transactionid' AND mode = 'ExclusiveLock'
+        OR locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = 'pgwake.state'::regclass
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    GROUP BY virtualtransaction
+    HAVING bool_or(locktype = 'relation') AND bool_or(locktype = 'transactionid'));
 END $pgwake$;
 
 -- The next page after a position: `change` and `gap` rows, then one `end` row. Its body is the next position,
@@ -97,10 +114,11 @@ CREATE OR REPLACE FUNCTION pgwake.read(consumer text, "position" text, stay_awak
   SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
   SET plan_cache_mode = force_generic_plan AS $pgwake$
 DECLARE
-  before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
-  upto pg_snapshot := nullif(split_part("position", '|', 2), '')::pg_snapshot;
-  marks text := split_part("position", '|', 3);
-  last bigint := coalesce(nullif(split_part(marks, ';', 1), ''), '0')::bigint;
+  begun text := split_part("position", '|', 1);
+  before pg_snapshot := split_part(begun, ';', 1)::pg_snapshot;
+  marks text := substr(begun, strpos(begun || ';', ';') + 1);
+  upto pg_snapshot := nullif(split_part(split_part("position", '|', 2), ';', 1), '')::pg_snapshot;
+  last bigint := coalesce(nullif(split_part("position", '|', 3), ''), '0')::bigint;
   first bigint := last / 4096;
   relids oid[];
   -- No reader has to take in one that is larger: pgwake.fetch(id / 4096) gives it. In UTF-8 and hexadecimal
@@ -141,12 +159,12 @@ DECLARE
   head text;
   old_head text;
 BEGIN
-  marks := substr(marks, strpos(marks || ';', ';') + 1);
   SELECT c.relids INTO relids FROM pgwake.consumer c WHERE c.name = consumer;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no consumer "%"', consumer USING ERRCODE = 'undefined_object',
       HINT = 'Open it again: somebody has dropped it.';
   END IF;
+  PERFORM pgwake.expect_read_committed();
   PERFORM pgwake.turn_bell(stay_awake);
   LOOP
     is_new := upto IS NULL;
@@ -282,15 +300,14 @@ BEGIN
     number := settled;
     body := '';
     RETURN NEXT;
-  ELSIF pg_sequence_last_value('pgwake.outbox_id'::regclass)
+  ELSIF NOT is_full AND pg_sequence_last_value('pgwake.outbox_id'::regclass)
       >= coalesce(nullif(substring(marks FROM '[0-9]*$'), ''), '0')::bigint + 128 THEN
     -- Seldom, for it takes longer than to read as many rows once more.
     marks := pgwake.marks_after(marks, upto);
   END IF;
   kind := 'end';
   number := CASE WHEN is_full THEN 1 ELSE state END;
-  body := CASE WHEN is_full THEN concat(before, '|', upto, '|', last, ';', marks)
-    ELSE concat(upto, '||;', marks) END;
+  body := CASE WHEN is_full THEN concat_ws('|', begun, upto, last) ELSE concat(upto, ';', marks, '||') END;
   RETURN NEXT;
 END $pgwake$;
 

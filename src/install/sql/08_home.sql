@@ -102,5 +102,5 @@ END $pgwake$;
 -- What has none is new, or an earlier version left it, and it is taken for written here unless it cannot be.
 SELECT pgwake.make_home() WHERE NOT EXISTS (SELECT FROM pgwake.home)
   AND NOT EXISTS (SELECT FROM pgwake.consumer c
-    WHERE pg_catalog.pg_snapshot_xmax(split_part(c."position", '|', 1)::pg_snapshot)
+    WHERE pg_catalog.pg_snapshot_xmax(split_part(split_part(c."position", '|', 1), ';', 1)::pg_snapshot)
       > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()));

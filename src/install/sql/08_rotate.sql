@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION pgwake.unread(box regclass, "position" text) RETURNS bigint LANGUAGE plpgsql STABLE
   SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $pgwake$
 DECLARE
-  before pg_snapshot := split_part("position", '|', 1)::pg_snapshot;
+  before pg_snapshot := split_part(split_part("position", '|', 1), ';', 1)::pg_snapshot;
   result bigint;
 BEGIN
   EXECUTE format('SELECT count(*) FROM %s WHERE id > $1 AND NOT pg_visible_in_snapshot(xid, $2)', box)
@@ -20,8 +20,8 @@ DECLARE
   before pg_snapshot;
   result bool := false;
 BEGIN
-  FOR floor, before IN SELECT pgwake.floor_of("position"), split_part("position", '|', 1)::pg_snapshot
-      FROM pgwake.consumer LOOP
+  FOR floor, before IN SELECT pgwake.floor_of("position"),
+      split_part(split_part("position", '|', 1), ';', 1)::pg_snapshot FROM pgwake.consumer LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE id > $1 AND NOT pg_visible_in_snapshot(xid, $2))',
       box) INTO result USING floor, before;
     EXIT WHEN result;

@@ -263,8 +263,11 @@ CREATE OR REPLACE FUNCTION pgwake.check_consumers()
     WHERE n.unread > 0 AND c.acknowledged_at < late.since
   UNION ALL SELECT 'error', c.name, 'its position comes from another cluster',
     format('SELECT pgwake.drop_consumer(%L)', c.name) FROM pgwake.consumer c
-    WHERE pg_snapshot_xmax(split_part(c."position", '|', 1)::pg_snapshot)
+    WHERE pg_snapshot_xmax(split_part(split_part(c."position", '|', 1), ';', 1)::pg_snapshot)
       > pg_snapshot_xmax(pg_current_snapshot())
+  UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was altered, and readers miss changes',
+    'ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1' FROM pg_sequence
+    WHERE seqrelid = 'pgwake.outbox_id'::regclass AND (seqcache, seqincrement, seqcycle) <> (1, 1, false)
   UNION ALL SELECT 'warning', 'outbox', format('it takes %s of %s, beyond which its oldest rows are dropped',
       pg_size_pretty(size), pg_size_pretty(pgwake.setting_of('cap_bytes'))),
     format('run its consumers, or UPDATE pgwake.setting SET value = %s WHERE name = ''cap_bytes''',

@@ -60,8 +60,9 @@ impl Page {
     /// The server that gave it may have crashed since.
     pub(super) fn forget_marks(&mut self) {
         if let Some((position, _)) = &mut self.end {
-            position.truncate(without_marks(position).len());
+            *position = without_marks(position);
         }
+        self.prefix = without_marks(&self.prefix).into();
     }
 
     /// Where the next page begins, and whether and when to ask for it.
@@ -126,5 +127,6 @@ mod tests {
         assert_eq!(prefix("5:5:||", "9:9:||"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:||", "5:5:|9:9:|4096"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:|9:9:|4096", "9:9:||"), "5:5:|9:9:|");
+        assert_eq!(prefix("5:5:;0;3||", "9:9:;0;7||"), "5:5:;0;3|9:9:;0;7|");
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
 
 /// A position without its marks, which say where to begin looking in the ids: those of a server that has
 /// crashed since may be given again.
-pub(super) fn without_marks(position: &str) -> &str {
-    position.split(';').next().unwrap_or_default()
+pub(super) fn without_marks(position: &str) -> String {
+    let parts: Vec<_> = position.split('|').map(|part| part.split(';').next().unwrap_or_default()).collect();
+    parts.join("|")
 }
 
 /// The number from which on no transaction had begun: the greater one of both snapshots of a position, each
@@ -40,7 +41,7 @@ mod tests {
         assert_eq!(split_place("5:5:||"), ("5:5:||".into(), "".into()));
         assert_eq!(split_place("5:5:|7:7:|4096|16384.7.1"), ("5:5:|7:7:|4096".into(), "16384.7.1".into()));
         assert_eq!(split_place("5:5:|||a"), ("5:5:||".into(), "a".into()));
-        assert_eq!(split_place("5:5:||;0;7|a"), ("5:5:||;0;7".into(), "a".into()));
+        assert_eq!(split_place("5:5:;0;7|||a"), ("5:5:;0;7||".into(), "a".into()));
     }
 
     #[test]
@@ -56,15 +57,17 @@ mod tests {
 
     #[test]
     fn a_position_is_one_without_its_marks() {
-        assert_eq!(without_marks("5:8:5,6||;5,7;10,12"), "5:8:5,6||");
-        assert_eq!(without_marks("5:8:5,6|6:12:6|4096;0;1"), "5:8:5,6|6:12:6|4096");
+        assert_eq!(without_marks("5:8:5,6;5,7;10,12||"), "5:8:5,6||");
+        assert_eq!(without_marks("5:8:5,6;0;1|6:12:6;0;2|4096"), "5:8:5,6|6:12:6|4096");
         assert_eq!(without_marks("5:8:5,6||"), "5:8:5,6||");
+        assert_eq!(without_marks(""), "");
     }
 
     #[test]
     fn the_later_snapshot_of_a_position_counts() {
         assert_eq!(xid_max("5:8:5,6||"), 8);
         assert_eq!(xid_max("5:8:5,6|6:12:6|4096"), 12);
+        assert_eq!(xid_max("5:8:5,6;5;1|6:12:;9;7|4096"), 12);
         assert_eq!(xid_max(""), 0);
     }
 }

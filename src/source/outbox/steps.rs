@@ -350,8 +350,9 @@ impl ChannelSource {
         let read_to = xid_max(&outbox.position);
         let is_replaced = is_elsewhere(&place, &outbox.place, read_to) || xid_max(&position) < read_to;
         if std::mem::replace(&mut outbox.place, place.clone()) != place {
-            outbox.position = without_marks(&outbox.position).into();
+            outbox.position = without_marks(&outbox.position);
             outbox.pages.iter_mut().for_each(Page::forget_marks);
+            outbox.acknowledgements.forget_marks();
         }
         if was_open {
             // It reads other tables from now on, from where it is.
