@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::Sql;
 use common::outbox::{Reader, database};
 use common::random::Random;
+use common::{Sql, start_server};
 
 const WRITERS: usize = 6;
 const STEPS: usize = 600;
@@ -154,8 +154,28 @@ fn whoever_looks_at_sequences_is_no_writer_and_an_old_snapshot_no_reader() {
 }
 
 #[test]
+fn a_sequence_that_was_set_back_hides_no_change() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
+    let mut reader = Reader::open(&conninfo, "a");
+    sql.run("INSERT INTO t SELECT generate_series(1, 3); UPDATE t SET id = id + 10; DELETE FROM t");
+    assert_eq!(reader.all_raw().len(), 9);
+    assert_eq!((reader.page(1000).len(), reader.state), (0, 0));
+    sql.run("SELECT setval('pgwake.outbox_id', 1); INSERT INTO t VALUES (4)");
+    assert_eq!(reader.all_raw().len(), 1);
+    sql.run("SELECT setval('pgwake.outbox_id', 1)");
+    let remedy = sql.value("SELECT remedy FROM pgwake.check() WHERE object = 'pgwake.outbox_id'");
+    sql.run(&remedy);
+    assert_eq!(sql.value("SELECT count(*) FROM pgwake.check() WHERE object = 'pgwake.outbox_id'"), "0");
+    assert_eq!((reader.page(1000).len(), reader.state), (0, 0));
+}
+
+#[test]
 fn a_mark_is_of_a_number_that_is_still_to_come() {
-    let (_, mut sql) = database("");
+    // A server of its own: each transaction counts.
+    let server = start_server();
+    let mut sql = Sql::connect(&server.conninfo());
+    sql.run(&pgwake::install::install());
     let next = "SELECT split_part(pgwake.mark_now(), ';', 1)::xid8";
     let mark: u64 = sql.value(next).parse().unwrap();
     assert_eq!(sql.value("SELECT pg_current_xact_id()").parse(), Ok(mark));
@@ -163,7 +183,7 @@ fn a_mark_is_of_a_number_that_is_still_to_come() {
     sql.run("BEGIN; SELECT pg_current_xact_id()");
     assert_eq!(sql.value("SELECT pgwake.mark_now()"), "");
     sql.run("COMMIT; BEGIN; SELECT age('3'::xid)");
-    Sql::connect(&common::server().conninfo()).run("SELECT pg_current_xact_id()");
+    Sql::connect(&server.conninfo()).run("SELECT pg_current_xact_id()");
     assert_eq!(sql.value("SELECT pgwake.mark_now()"), "");
     sql.run("COMMIT");
 }

@@ -68,7 +68,7 @@ is_as_made(Relation outbox, CatalogIndexState indexes)
 	return true;
 }
 
-/* The row itself, with both indexes and with TOAST: what the server does for its own tables. */
+/* The row itself, with its index and with TOAST: what the server does for its own tables. */
 static bool
 row_insert(Relation outbox, Oid id_sequence, int64 what, StringInfo changes)
 {

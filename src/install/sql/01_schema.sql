@@ -150,7 +150,7 @@ CREATE TABLE IF NOT EXISTS pgwake.consumer (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
   relids oid[],                   -- NULL: every watched table; given anew by each open
-  "position" text NOT NULL,       -- see 07_read.sql
+  "position" text NOT NULL,       -- see 07_position.sql
   holder int,                     -- the backend of a consumer that goes with its session
   ear text,                       -- see 05_early.sql
   ear_role oid,

@@ -52,8 +52,8 @@ CREATE OR REPLACE FUNCTION pgwake.pull_rope() RETURNS text LANGUAGE sql IMMUTABL
   END IF;$body$
 $pgwake$;
 
--- Readers keep house; where there are none, writers do, now and then. `first` is the id of the transaction's
--- first outbox row.
+-- Readers keep house; where there are none, writers do, now and then. `first` is the id of the
+-- outbox row with which the transaction first pulled the rope.
 DROP FUNCTION IF EXISTS pgwake.ring_or_rotate(bool);
 CREATE OR REPLACE FUNCTION pgwake.ring_or_rotate(is_due bool, first bigint) RETURNS void LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp AS $pgwake$

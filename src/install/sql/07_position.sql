@@ -25,6 +25,10 @@ BEGIN
     oldest := coalesce((SELECT x FROM pg_snapshot_xip(before) x
       WHERE upto IS NULL OR pg_visible_in_snapshot(x, upto) ORDER BY x LIMIT 1), oldest);
   END IF;
+  -- Somebody has set the sequence back: what was drawn is drawn again.
+  IF ids[cardinality(ids)] > coalesce(pg_sequence_last_value('pgwake.outbox_id'::regclass), 0) THEN
+    RETURN 0;
+  END IF;
   FOR i IN REVERSE coalesce(cardinality(xids), 0) .. 1 LOOP
     IF xids[i] <= oldest THEN
       RETURN ids[i];

@@ -30,7 +30,8 @@ DECLARE
   hidden text;
   -- Where nobody writes, all ids are of transactions that have ended.
   settled bigint := coalesce(pg_sequence_last_value('pgwake.outbox_id'), 0);
-  marks text := CASE WHEN NOT pgwake.has_writers() THEN concat(';0;', settled) END;
+  marks text := CASE WHEN pg_current_xact_id_if_assigned() IS NULL AND NOT pgwake.has_writers()
+    THEN concat(';0;', settled) END;
 BEGIN
   PERFORM pgwake.expect_read_committed();
   PERFORM pgwake.settle();
@@ -130,6 +131,9 @@ DECLARE
   -- At the end of a window that took several calls there may be more since.
   state int := CASE WHEN upto IS NULL THEN 0 ELSE 1 END;
   settled bigint;
+  -- What this transaction has written is of none that has ended.
+  is_writer bool := pg_current_xact_id_if_assigned() IS NOT NULL;
+  drawn bigint;
   is_full bool := false;
   is_checked bool := false;
   is_new bool;
@@ -171,6 +175,10 @@ BEGIN
     IF is_new THEN
       upto := pg_current_snapshot();
       last := 0;
+      drawn := coalesce(pg_sequence_last_value('pgwake.outbox_id'::regclass), 0);
+      IF nullif(substring(marks FROM '[0-9]*$'), '')::bigint > drawn THEN
+        marks := '';
+      END IF;
       first := 1 + CASE WHEN marks LIKE '0;%' THEN substr(marks, 3)::bigint
         ELSE pgwake.floor_of("position", upto) END;
     END IF;
@@ -294,7 +302,7 @@ BEGIN
   IF rows_read > 0 THEN
     state := greatest(state, CASE WHEN is_new THEN 2 ELSE 1 END);
   END IF;
-  IF state = 0 AND settled IS NOT NULL THEN
+  IF state = 0 AND settled IS NOT NULL AND NOT is_writer THEN
     marks := concat('0;', settled);
     kind := 'settled';
     number := settled;

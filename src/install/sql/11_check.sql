@@ -266,8 +266,13 @@ CREATE OR REPLACE FUNCTION pgwake.check_consumers()
     WHERE pg_snapshot_xmax(split_part(split_part(c."position", '|', 1), ';', 1)::pg_snapshot)
       > pg_snapshot_xmax(pg_current_snapshot())
   UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was altered, and readers miss changes',
-    'ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1' FROM pg_sequence
+    'SET lock_timeout = ''1s''; ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1' FROM pg_sequence
     WHERE seqrelid = 'pgwake.outbox_id'::regclass AND (seqcache, seqincrement, seqcycle) <> (1, 1, false)
+  UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was set back, and readers miss changes',
+    format('SELECT setval(''pgwake.outbox_id'', %s)', o.last) FROM (SELECT greatest(
+      (SELECT max(id) FROM pgwake.outbox_0), (SELECT max(id) FROM pgwake.outbox_1),
+      (SELECT max(id) FROM pgwake.outbox_2)) AS last) o
+    WHERE o.last > coalesce(pg_sequence_last_value('pgwake.outbox_id'), 0)
   UNION ALL SELECT 'warning', 'outbox', format('it takes %s of %s, beyond which its oldest rows are dropped',
       pg_size_pretty(size), pg_size_pretty(pgwake.setting_of('cap_bytes'))),
     format('run its consumers, or UPDATE pgwake.setting SET value = %s WHERE name = ''cap_bytes''',

@@ -1,6 +1,5 @@
 //! What the caller is done with, and what the database knows of that.
 
-use super::place::without_marks;
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,14 +51,6 @@ impl Acknowledgements {
         stale.extend(self.unacknowledged.drain(..).map(|(id, _)| id));
         *self =
             Acknowledgements { sent: position.to_string(), stale, ..Acknowledgements::new(self.is_manual) };
-    }
-
-    /// The server that gave the positions may have crashed since.
-    pub(super) fn forget_marks(&mut self) {
-        self.sent = without_marks(&self.sent);
-        for (_, prefix) in self.unacknowledged.iter_mut().chain(&mut self.done) {
-            *prefix = without_marks(prefix).into();
-        }
     }
 
     /// The database has forgotten it.

@@ -1,6 +1,5 @@
 //! One page of the outbox: rows of changes, and where the next page begins.
 
-use super::place::without_marks;
 use super::statements::from_hex;
 use crate::pq::QueryResult;
 use std::sync::Arc;
@@ -55,14 +54,6 @@ impl Page {
 
     pub(super) fn prefix(&self) -> &Arc<str> {
         &self.prefix
-    }
-
-    /// The server that gave it may have crashed since.
-    pub(super) fn forget_marks(&mut self) {
-        if let Some((position, _)) = &mut self.end {
-            *position = without_marks(position);
-        }
-        self.prefix = without_marks(&self.prefix).into();
     }
 
     /// Where the next page begins, and whether and when to ask for it.

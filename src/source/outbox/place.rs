@@ -3,9 +3,10 @@
 
 /// A position as `pgwake.open_consumer` gives it, `before|upto|last|place`, without its place; and the place.
 pub(super) fn split_place(opened: &str) -> (String, String) {
-    match opened.rsplit_once('|') {
-        Some((position, place)) if position.matches('|').count() == 2 => (position.into(), place.into()),
-        _ => (opened.into(), String::new()),
+    let mut bars = opened.bytes().enumerate().filter(|(_, byte)| *byte == b'|');
+    match bars.nth(2) {
+        Some((third, _)) => (opened[..third].into(), opened[third + 1..].into()),
+        None => (opened.into(), String::new()),
     }
 }
 
@@ -18,11 +19,13 @@ pub(super) fn is_elsewhere(place: &str, before: &str, xid_max: u64) -> bool {
     part < 3 || xid_next().is_some_and(|xid_next: u64| xid_max > xid_next)
 }
 
-/// A position without its marks, which say where to begin looking in the ids: those of a server that has
-/// crashed since may be given again.
-pub(super) fn without_marks(position: &str) -> String {
-    let parts: Vec<_> = position.split('|').map(|part| part.split(';').next().unwrap_or_default()).collect();
-    parts.join("|")
+/// Takes the marks out of a position that the server gave. They say where to begin looking in the ids, and
+/// those of a server that has crashed since may be given again.
+pub(super) fn forget_marks(position: &mut String) {
+    let place_of = |wanted| position.bytes().position(|byte| byte == wanted);
+    if let (Some(marks), Some(end)) = (place_of(b';'), place_of(b'|')) {
+        position.drain(marks.min(end)..end);
+    }
 }
 
 /// The number from which on no transaction had begun: the greater one of both snapshots of a position, each
@@ -57,10 +60,16 @@ mod tests {
 
     #[test]
     fn a_position_is_one_without_its_marks() {
-        assert_eq!(without_marks("5:8:5,6;5,7;10,12||"), "5:8:5,6||");
-        assert_eq!(without_marks("5:8:5,6;0;1|6:12:6;0;2|4096"), "5:8:5,6|6:12:6|4096");
-        assert_eq!(without_marks("5:8:5,6||"), "5:8:5,6||");
-        assert_eq!(without_marks(""), "");
+        for (given, without) in [
+            ("5:8:5,6;5,7;10,12||", "5:8:5,6||"),
+            ("5:8:5,6;0;1|6:12:6|4096", "5:8:5,6|6:12:6|4096"),
+            ("5:8:5,6||", "5:8:5,6||"),
+            ("", ""),
+        ] {
+            let mut position = given.to_string();
+            forget_marks(&mut position);
+            assert_eq!(position, without);
+        }
     }
 
     #[test]

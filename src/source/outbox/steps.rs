@@ -1,7 +1,7 @@
 //! What the reader of the outbox asks of the server, step by step, and what it makes of the answers.
 
 use super::page::{Page, Row};
-use super::place::{is_elsewhere, split_place, without_marks, xid_max};
+use super::place::{forget_marks, is_elsewhere, split_place, xid_max};
 use super::refusals::advised;
 use super::statements as sql;
 use super::tables::wal;
@@ -349,27 +349,28 @@ impl ChannelSource {
         // The numbers of transactions that another server has lost it gives again, to others.
         let read_to = xid_max(&outbox.position);
         let is_replaced = is_elsewhere(&place, &outbox.place, read_to) || xid_max(&position) < read_to;
-        if std::mem::replace(&mut outbox.place, place.clone()) != place {
-            outbox.position = without_marks(&outbox.position);
-            outbox.pages.iter_mut().for_each(Page::forget_marks);
-            outbox.acknowledgements.forget_marks();
-        }
+        let goes_on = !is_named && !is_replaced && !outbox.position.is_empty();
         if was_open {
             // It reads other tables from now on, from where it is.
-        } else if is_named || is_replaced || outbox.position.is_empty() {
+        } else if goes_on && outbox.place == place {
+            outbox.acknowledgements.repeat(now);
+        } else {
             // What the database keeps counts, also after an outage: it may be another server by now, which
             // has not all that we have seen. What was not acknowledged comes again.
-            outbox.pages.clear();
-            outbox.told = Told::Nothing;
-            outbox.acknowledgements.begin_at(&position);
-            if !is_named && !outbox.position.is_empty() {
+            if !is_named && !goes_on && !outbox.position.is_empty() {
                 let channels = outbox.channels.iter().cloned().collect();
                 self.reports.push_back(Report::Replaced { channels });
             }
-            outbox.position = position;
-        } else {
-            outbox.acknowledgements.repeat(now);
+            match goes_on {
+                // The same server after a crash that took nothing of ours.
+                true => forget_marks(&mut outbox.position),
+                false => outbox.position = position,
+            }
+            outbox.pages.clear();
+            outbox.told = Told::Nothing;
+            outbox.acknowledgements.begin_at(&outbox.position);
         }
+        outbox.place = place;
         outbox.pace.begin(now);
         self.ask(Step::Ear, sql::LEND_EAR, &[&consumer]);
         self.listen_for_changes();
