@@ -152,11 +152,12 @@ pub(crate) enum Writes {
 }
 
 impl BoundedRead {
-    const BYTES_MAX: usize = 64 << 10;
+    /// As much as a TLS record, and little enough for any stack.
+    const BYTES_MAX: usize = 17 << 10;
 
     /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
     pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
-        let mut bytes = vec![0u8; Self::BYTES_MAX];
+        let mut bytes = [0u8; Self::BYTES_MAX];
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         // SAFETY: the kernel writes at most `len` bytes into the buffer.
         let peeked = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
@@ -171,7 +172,8 @@ impl BoundedRead {
         far.set_nonblocking(true)?;
         let offered = if peeked == 0 { 0 } else { near.write(&bytes[..peeked])? };
         if writes == Writes::Refused {
-            // What fills the pair is never read.
+            // What fills the pair is never read; the less it takes, the better.
+            shrink_send_buffer(&far)?;
             while far.write(&bytes).is_ok() {}
         }
         // SAFETY: the caller's socket is open during this call.
@@ -199,8 +201,7 @@ impl BoundedRead {
         }
         // SAFETY: two open descriptors.
         check(unsafe { libc::dup3(self.network.as_raw_fd(), self.socket, libc::O_CLOEXEC) })?;
-        let mut bytes = vec![0u8; read];
-        let mut left = read;
+        let (mut bytes, mut left) = ([0u8; Self::BYTES_MAX], read);
         while left > 0 {
             // SAFETY: the kernel writes at most `left` bytes into the buffer.
             let taken =
@@ -221,6 +222,16 @@ impl BoundedRead {
             _ => Err(io::Error::other("the server does not read what it asks for")),
         }
     }
+}
+
+/// Lets a socket hold as little that was written as the kernel allows: some kilobytes (socket(7)).
+fn shrink_send_buffer(socket: &UnixStream) -> io::Result<()> {
+    let bytes: libc::c_int = 0;
+    let length = size_of_val(&bytes) as libc::socklen_t;
+    let (fd, value) = (socket.as_raw_fd(), (&raw const bytes).cast());
+    // SAFETY: the kernel reads `length` bytes of an integer that outlives the call.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, value, length) })?;
+    Ok(())
 }
 
 /// The number that tells one open socket from another (fstat(2)).

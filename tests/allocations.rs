@@ -1,10 +1,12 @@
 //! On the hot path nothing is allocated in Rust: what libpq does is its own.
 mod common;
 
+use common::proxy::{Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
 use pgwake::{Event, EventLoop};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -40,10 +42,13 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-fn take(events: &mut EventLoop, count: usize) {
+/// What it allocates to take so many notifications.
+fn take(events: &mut EventLoop, count: usize) -> u64 {
+    let before = allocations();
     for _ in 0..count {
         assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Notification(_))));
     }
+    allocations() - before
 }
 
 #[test]
@@ -52,22 +57,40 @@ fn a_notification_costs_no_allocation() {
         let channel = fresh_channel();
         let (mut events, _) = listening(&conninfo, &[&channel]);
         let mut sql = Sql::connect(&server().conninfo());
-        let mut flood = |events: &mut EventLoop| {
-            sql.run(&format!(
-                "SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 20000) i"
-            ));
-            for i in 0..100 {
-                sql.notify(&channel, &format!("single {i}"));
-            }
-            let before = allocations();
-            take(events, 20_100);
-            allocations() - before
-        };
-        // The first time the queues find their size.
-        flood(&mut events);
-        assert_eq!(flood(&mut events), 0, "{transport}");
+        // From the first on.
+        sql.notify(&channel, "first");
+        assert_eq!(take(&mut events, 1), 0, "{transport}");
+        sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 20000) i"));
+        for i in 0..100 {
+            sql.notify(&channel, &format!("single {i}"));
+        }
+        assert_eq!(take(&mut events, 20_100), 0, "{transport}");
     }
     let before = allocations();
     drop(Box::new(1));
     assert!(allocations() > before, "the counter counts");
+}
+
+/// A busy network, or a busy machine: libpq reads before the rest is there.
+#[test]
+fn one_that_comes_in_pieces_costs_none_either() {
+    for sslmode in ["disable", "require"] {
+        let proxy = Proxy::new(Upstream::Tcp(server().port()));
+        let (first, second) = (fresh_channel(), fresh_channel());
+        let (mut events, _) = listening(&proxy.conninfo(sslmode), &[&first]);
+        let session = events.connect(&proxy.conninfo(sslmode)).unwrap();
+        events.listen(session, &second).unwrap();
+        assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+        proxy.set(Fault::Trickle { bytes: 50, pause: Duration::from_millis(1) });
+        let mut sql = Sql::connect(&server().conninfo());
+        let before = events.metrics(session).unwrap().turns;
+        for channel in [first, second] {
+            sql.run(&format!(
+                "SELECT pg_notify('{channel}', repeat(i::text, 700)) FROM generate_series(1, 9) i"
+            ));
+        }
+        assert_eq!(take(&mut events, 18), 0, "{sslmode}");
+        let turns = events.metrics(session).unwrap().turns - before;
+        assert!(turns > 2 * 9, "in pieces: {turns} turns");
+    }
 }

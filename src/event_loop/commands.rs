@@ -39,6 +39,9 @@ impl EventLoop {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
+        // Room for everybody's turn, so that none is made while notifications come.
+        self.ready.reserve(self.slots.len());
+        self.held.reserve(self.slots.len());
         self.schedule(index)?;
         Ok(id)
     }

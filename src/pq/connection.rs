@@ -166,7 +166,7 @@ impl Connection {
         unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) == 1 }
     }
 
-    /// As [`consume_input`](Self::consume_input), but takes in 64 KB at most and sends nothing: once libpq
+    /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most and sends nothing: once libpq
     /// has a message's length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and
     /// believes any length. Gives the number of bytes.
     #[cold]
