@@ -81,14 +81,10 @@ impl EventLoop {
         let slot = &mut self.slots[index];
         let slack = slot.source.as_ref().map_or(Duration::ZERO, |source| source.slack());
         // Deadlines with slack are moved to times that they share.
-        let early = match slack.as_nanos() {
-            0 => Duration::ZERO,
-            slack_ns => {
-                let since_start_ns = deadline.saturating_duration_since(self.began_at).as_nanos();
-                Duration::from_nanos((since_start_ns % slack_ns) as u64)
-            }
-        };
-        let timer = deadline - early;
+        let since_start = deadline.saturating_duration_since(self.began_at);
+        // 64 bits of nanoseconds are 584 years.
+        let early_ns = (since_start.as_nanos() as u64).checked_rem(slack.as_nanos() as u64).unwrap_or(0);
+        let timer = deadline - Duration::from_nanos(early_ns);
         if let Some(replaced) = slot.timer.replace(timer) {
             self.timers.remove(&(replaced, index));
         }

@@ -6,6 +6,7 @@ use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::sys::{self, BoundedRead, Writes};
 use std::ffi::c_void;
+use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -19,6 +20,8 @@ pub struct Connection {
     /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
     encrypted: bool,
+    /// TLS or GSSAPI may keep from libpq what it took out of the kernel; see `has_held_input`.
+    may_hold: bool,
     /// The socket's count of received bytes at a moment when the kernel held none; see `has_held_input`.
     quiet_at: Option<u64>,
 }
@@ -67,8 +70,9 @@ impl Connection {
             // Without this a connect error has no SQLSTATE, and its text depends on the server's language.
             pq_sys::PQsetErrorVerbosity(raw.as_ptr(), pq_sys::PGVerbosity::PQERRORS_VERBOSE);
         }
+        let forks = sys::watch_forks();
         let connection =
-            Connection { raw, notices, forks: sys::watch_forks(), encrypted: false, quiet_at: None };
+            Connection { raw, notices, forks, encrypted: false, may_hold: false, quiet_at: None };
         match connection.status() {
             Status::Bad => Err(connection.connect_error()),
             _ => Ok(connection),
@@ -117,6 +121,7 @@ impl Connection {
                     pq_sys::PQsslInUse(self.raw.as_ptr()) != 0
                         || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
                 };
+                self.may_hold = self.encrypted && !takes_all(super::version_numbers());
                 Polling::Ready
             }
             pq_sys::PostgresPollingStatusType::PGRES_POLLING_READING => Polling::Reading,
@@ -186,7 +191,7 @@ impl Connection {
     }
 
     fn bounded(&mut self, writes: Writes, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
-        let broken = |error: std::io::Error| {
+        let broken = |error: io::Error| {
             Error::new(ErrorKind::Connection, error.to_string())
                 .with_sqlstate(Some(SqlState::CONNECTION_LOST))
         };
@@ -215,24 +220,25 @@ impl Connection {
     }
 
     /// Whether the kernel holds input for us (`FIONREAD`).
-    pub(crate) fn has_kernel_input(&self) -> Result<bool> {
+    pub(crate) fn has_kernel_input(&self) -> io::Result<bool> {
         Ok(self.socket().map_or(Ok(0), sys::bytes_unread)? > 0)
     }
 
     /// Whether an encrypted connection may hold bytes that were taken out of the kernel and not yet handed to
-    /// libpq, of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it.
+    /// libpq, of which no poll can tell. Older libpq reads one TLS record a call, and not always all of it; a
+    /// libpq that `takes_all` never leaves any.
     ///
     /// The answer is `false` when the kernel has more, for then a poll tells, and when nothing has arrived
     /// since a moment at which the kernel was empty, and libpq has consumed once more since that moment: it
     /// asks for 8 KB at least (`pqReadData`, fe-misc.c), which is as much as the first read of a record of 16
     /// KB can leave behind.
     #[inline(always)]
-    pub(crate) fn has_held_input(&mut self) -> Result<bool> {
-        if self.encrypted { self.has_held_tls_input() } else { Ok(false) }
+    pub(crate) fn has_held_input(&mut self) -> io::Result<bool> {
+        if self.may_hold { self.has_held_tls_input() } else { Ok(false) }
     }
 
     #[cold]
-    fn has_held_tls_input(&mut self) -> Result<bool> {
+    fn has_held_tls_input(&mut self) -> io::Result<bool> {
         let Some(socket) = self.socket() else { return Ok(false) };
         // In this order: what arrives between the two is found by the second.
         let received = Some(sys::tcp_bytes_received(socket)?);
@@ -355,6 +361,15 @@ impl Drop for Connection {
     }
 }
 
+/// Whether a libpq of this version takes out of TLS or GSSAPI, with each read, all that was taken out of the
+/// kernel (`pqDrainPending`, fe-misc.c): since the releases of November 2026.
+fn takes_all((major, minor): (i32, i32)) -> bool {
+    /// The first minor version that does, of 15 and those after it.
+    const SINCE: [i32; 5] = [20, 16, 12, 6, 1];
+    let Ok(branch) = usize::try_from(major - 15) else { return false };
+    minor >= SINCE.get(branch).copied().unwrap_or(0)
+}
+
 /// The code for a loss that only libpq speaks of: its words are all there is (`handleSyncLoss`,
 /// fe-protocol3.c).
 pub(super) fn loss_sqlstate(message: &str) -> SqlState {
@@ -407,6 +422,16 @@ fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_libpq_takes_all_since_the_release_that_does() {
+        for takes in [(15, 20), (15, 21), (16, 16), (17, 12), (18, 6), (19, 1), (20, 0)] {
+            assert!(takes_all(takes), "{takes:?}");
+        }
+        for leaves in [(9, 600), (14, 99), (15, 19), (16, 15), (17, 11), (18, 5), (19, 0)] {
+            assert!(!takes_all(leaves), "{leaves:?}");
+        }
+    }
 
     #[test]
     fn a_connect_error_has_its_sqlstate_whatever_the_language() {

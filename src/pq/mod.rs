@@ -62,14 +62,18 @@ pub use notify::Notify;
 pub use result::{QueryResult, ResultStatus};
 
 /// The version of the libpq in use, as `MAJOR.MINOR`.
-#[allow(unsafe_code)]
 pub fn version() -> String {
+    let (major, minor) = version_numbers();
+    format!("{major}.{minor}")
+}
+
+#[allow(unsafe_code)]
+fn version_numbers() -> (i32, i32) {
     // SAFETY: takes nothing and cannot fail.
     let number = unsafe { pq_sys::PQlibVersion() };
     // The build of pq-src 0.3.14 says 180600 for 18.6, which is 180006 by the manual's rule: undo that.
     let minor = number % 10_000;
-    let minor = if minor >= 100 && minor % 100 == 0 { minor / 100 } else { minor };
-    format!("{}.{minor}", number / 10_000)
+    (number / 10_000, if minor >= 100 && minor % 100 == 0 { minor / 100 } else { minor })
 }
 
 /// The version of the TLS library that libpq uses, if it can be found in this process.
