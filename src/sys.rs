@@ -152,10 +152,11 @@ pub(crate) enum Writes {
 }
 
 impl BoundedRead {
-    /// As much as a TLS record, and little enough for any stack.
+    /// About a TLS record, and little enough for any stack.
     const BYTES_MAX: usize = 17 << 10;
 
     /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
+    #[inline(never)]
     pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
         let mut bytes = [0u8; Self::BYTES_MAX];
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
@@ -174,7 +175,14 @@ impl BoundedRead {
         if writes == Writes::Refused {
             // What fills the pair is never read; the less it takes, the better.
             shrink_send_buffer(&far)?;
-            while far.write(&bytes).is_ok() {}
+            let full = loop {
+                if let Err(error) = far.write(&bytes) {
+                    break error;
+                }
+            };
+            if full.kind() != io::ErrorKind::WouldBlock {
+                return Err(full);
+            }
         }
         // SAFETY: the caller's socket is open during this call.
         let network = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
@@ -185,27 +193,30 @@ impl BoundedRead {
     }
 
     /// Gives the socket its place back. Says how many bytes were read meanwhile.
+    #[inline(never)]
     pub(crate) fn end(mut self, writes: Writes) -> io::Result<usize> {
-        if inode(self.socket).ok() != Some(self.far_inode) {
-            // It was closed, and with this value the real one is, too.
-            return Ok(self.offered);
-        }
-        let read = self.offered.saturating_sub(bytes_unread(self.socket)?);
+        // libpq may have closed it. What it said last is sent all the same, and nothing is left unread, which
+        // would end the stream with a reset.
+        let is_in_place = inode(self.socket).ok() == Some(self.far_inode);
+        let unread = if is_in_place { bytes_unread(self.socket)? } else { 0 };
         // Before the far end is closed: what it has not read makes that an error here.
         let mut written = Vec::new();
         if writes == Writes::Forwarded
             && let Err(error) = self.near.read_to_end(&mut written)
-            && error.kind() != io::ErrorKind::WouldBlock
+            && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset)
         {
             return Err(error);
         }
-        // SAFETY: two open descriptors.
-        check(unsafe { libc::dup3(self.network.as_raw_fd(), self.socket, libc::O_CLOEXEC) })?;
+        let network = self.network.as_raw_fd();
+        if is_in_place {
+            // SAFETY: two open descriptors.
+            check(unsafe { libc::dup3(network, self.socket, libc::O_CLOEXEC) })?;
+        }
+        let read = self.offered.saturating_sub(unread);
         let (mut bytes, mut left) = ([0u8; Self::BYTES_MAX], read);
         while left > 0 {
             // SAFETY: the kernel writes at most `left` bytes into the buffer.
-            let taken =
-                unsafe { libc::recv(self.socket, bytes.as_mut_ptr().cast(), left, libc::MSG_DONTWAIT) };
+            let taken = unsafe { libc::recv(network, bytes.as_mut_ptr().cast(), left, libc::MSG_DONTWAIT) };
             match usize::try_from(taken).map_err(|_| io::Error::last_os_error())? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 taken => left -= taken,
@@ -216,7 +227,7 @@ impl BoundedRead {
         }
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the kernel reads `len` bytes of the buffer.
-        let sent = unsafe { libc::send(self.socket, written.as_ptr().cast(), written.len(), flags) };
+        let sent = unsafe { libc::send(network, written.as_ptr().cast(), written.len(), flags) };
         match usize::try_from(sent).map_err(|_| io::Error::last_os_error())? {
             sent if sent == written.len() => Ok(read),
             _ => Err(io::Error::other("the server does not read what it asks for")),

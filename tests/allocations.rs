@@ -3,10 +3,12 @@ mod common;
 
 use common::proxy::{Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
-use pgwake::{Event, EventLoop};
+use pgwake::{Event, EventLoop, SessionOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
+
+const SESSIONS: usize = 9;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -76,21 +78,50 @@ fn a_notification_costs_no_allocation() {
 fn one_that_comes_in_pieces_costs_none_either() {
     for sslmode in ["disable", "require"] {
         let proxy = Proxy::new(Upstream::Tcp(server().port()));
-        let (first, second) = (fresh_channel(), fresh_channel());
-        let (mut events, _) = listening(&proxy.conninfo(sslmode), &[&first]);
-        let session = events.connect(&proxy.conninfo(sslmode)).unwrap();
-        events.listen(session, &second).unwrap();
-        assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+        let channel = fresh_channel();
+        let (mut events, session) = listening(&proxy.conninfo(sslmode), &[&channel]);
         proxy.set(Fault::Trickle { bytes: 50, pause: Duration::from_millis(1) });
         let mut sql = Sql::connect(&server().conninfo());
-        let before = events.metrics(session).unwrap().turns;
-        for channel in [first, second] {
-            sql.run(&format!(
-                "SELECT pg_notify('{channel}', repeat(i::text, 700)) FROM generate_series(1, 9) i"
-            ));
-        }
-        assert_eq!(take(&mut events, 18), 0, "{sslmode}");
-        let turns = events.metrics(session).unwrap().turns - before;
-        assert!(turns > 2 * 9, "in pieces: {turns} turns");
+        // On a machine that is too busy all may be there before this looks.
+        let is_in_pieces = (0..20).any(|_| {
+            let before = events.metrics(session).unwrap().turns;
+            sql.notify(&channel, &"x".repeat(7000));
+            assert_eq!(take(&mut events, 1), 0, "{sslmode}");
+            events.metrics(session).unwrap().turns - before > 10
+        });
+        assert!(is_in_pieces);
     }
+}
+
+#[test]
+fn those_of_many_sessions_at_once_cost_none() {
+    for (transport, conninfo) in transports(server()) {
+        let channel = fresh_channel();
+        let mut events = EventLoop::new().unwrap();
+        for _ in 0..SESSIONS {
+            let session =
+                events.connect_with(&conninfo, SessionOptions::new().heartbeat(Duration::ZERO)).unwrap();
+            events.listen(session, &channel).unwrap();
+            assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+        }
+        let mut sql = Sql::connect(&server().conninfo());
+        for i in 0..20 {
+            sql.notify(&channel, &i.to_string());
+            // All of them have it before the first is looked at.
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(take(&mut events, SESSIONS), 0, "{transport}, {i}");
+            let before = allocations();
+            assert!(events.next(Some(Duration::ZERO)).unwrap().is_none());
+            assert_eq!(allocations(), before, "{transport}, {i}");
+        }
+    }
+}
+
+#[test]
+fn nor_where_a_libpq_says_that_it_is_old() {
+    common::repeat_with_old_libpq(&[
+        "costs_no_allocation",
+        "one_that_comes_in_pieces",
+        "those_of_many_sessions",
+    ]);
 }

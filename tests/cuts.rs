@@ -8,8 +8,10 @@ mod common;
 use common::proxy::{Direction, Ending, Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, server};
 use pgwake::{Event, EventLoop, SessionId, SessionOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -163,6 +165,29 @@ fn an_end_after_any_byte_of_the_client_is_survived() {
 #[test]
 fn an_end_within_tls_is_survived() {
     cut_at("require", Direction::Down, &[Ending::Fin, Ending::Reset], Some(TLS_SAMPLES));
+}
+
+/// What comes in pieces is read with descriptors of its own, if there are any.
+#[test]
+fn a_session_goes_on_while_there_is_no_descriptor_left() {
+    let _turn = take_turns();
+    let mut bench = Bench::new("disable", 0);
+    bench.listen();
+    bench.proxy.set(Fault::Trickle { bytes: 3, pause: Duration::from_millis(1) });
+    let usual = getrlimit(Resource::Nofile);
+    let next = rustix::io::dup(std::io::stderr()).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(next.as_raw_fd() as u64), ..usual }).unwrap();
+    drop(next);
+    for payload in ["one", "two", "three"] {
+        bench.sql.notify(&bench.channel, payload);
+        match bench.events.next(Some(PATIENCE)) {
+            Ok(Some(Event::Notification(n))) if n.payload == payload.as_bytes() => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let opened = TcpStream::connect(("127.0.0.1", bench.proxy.port()));
+    setrlimit(Resource::Nofile, usual).unwrap();
+    assert_eq!(opened.unwrap_err().raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
 }
 
 #[test]

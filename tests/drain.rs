@@ -8,7 +8,6 @@ use pgwake::pq::{Connection, Conninfo};
 use pgwake::{Event, EventLoop};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const BURST: usize = 300;
@@ -220,9 +219,6 @@ fn a_flood_on_one_session_does_not_starve_another() {
     assert!(before_quiet.unwrap() < 90_000, "the quiet session had to wait for {before_quiet:?} of 100000");
 }
 
-/// Set for tests of this binary that another of its tests starts again, with a libpq that says it is old.
-const OLD: &str = "PGWAKE_TEST_OLD_LIBPQ";
-
 /// A second turn would be system calls for nothing. Over TLS a libpq may need it to hand on all that it took.
 #[test]
 fn a_notification_alone_has_one_turn() {
@@ -241,7 +237,7 @@ fn a_notification_alone_has_one_turn() {
         let turns = events.metrics(session).unwrap().turns - before;
         let takes_all = cfg!(feature = "bundled") || pgwake::pq::version() == "15.20";
         match transport {
-            "tls" if std::env::var_os(OLD).is_some() => assert!(turns >= 100, "the old way: {turns}"),
+            "tls" if common::is_libpq_old() => assert!(turns >= 100, "the old way: {turns}"),
             "tls" if !takes_all => assert!(turns <= 110, "{turns}"),
             _ => assert!(turns <= 55, "{transport}: {turns}"),
         }
@@ -251,24 +247,7 @@ fn a_notification_alone_has_one_turn() {
 /// The way that is right with any libpq, though this one may not need it.
 #[test]
 fn with_a_libpq_that_says_it_is_old_a_burst_arrives_whole_too() {
-    if cfg!(feature = "bundled") {
-        return common::say_loudly(
-            "SKIPPED: the libpq that is built in cannot say so; `make test` runs both",
-        );
-    }
-    if std::env::var_os(OLD).is_some() {
-        return;
-    }
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (source, old) = (directory.path().join("old.c"), directory.path().join("old.so"));
-    std::fs::write(&source, "int PQlibVersion(void); int PQlibVersion(void) { return 150004; }").unwrap();
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&old, &source]).status().unwrap();
-    assert!(built.success());
-    let mut tests = Command::new(std::env::current_exe().unwrap());
-    tests.args(["a_burst_arrives_whole", "a_notification_alone"]).env("LD_PRELOAD", &old).env(OLD, "1");
-    let output = tests.output().unwrap();
-    let out = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && out.contains("a_notification_alone_has_one_turn ... ok"), "{out}");
+    common::repeat_with_old_libpq(&["a_burst_arrives_whole", "a_notification_alone_has_one_turn"]);
 }
 
 /// The wake ends the wait only when the burst has been taken: an outer edge would not come again.

@@ -5,8 +5,9 @@ mod common;
 
 use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
 use pgwake::{ErrorKind, Event, EventLoop};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
 /// A message of the protocol: type, length, content.
 fn message(kind: u8, content: &[u8]) -> Vec<u8> {
@@ -118,6 +119,45 @@ fn a_connection_cut_at_any_byte_of_the_welcome_is_told() {
     }
     // Other tests of this process open and close some meanwhile; each cut losing one would be many more.
     assert!(descriptors() < before + cuts / 2, "descriptors are lost");
+}
+
+/// TLS 1.2 has to write in order to read on then, and libpq does not come back before it has.
+#[test]
+fn a_tls_that_negotiates_anew_in_the_middle_of_messages_is_followed() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let certificate = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    std::fs::write(path("crt"), certificate.cert.pem()).unwrap();
+    std::fs::write(path("key"), certificate.signing_key.serialize_pem()).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/c/renegotiates.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(path("relay")).args([source, "-lssl"]);
+    assert!(compiler.status().unwrap().success());
+    let mut relay = Command::new(path("relay"));
+    relay.args([path("crt"), path("key")]).arg(server().port().to_string()).stdout(Stdio::piped());
+    let mut relay = relay.spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(relay.stdout.take().unwrap()).read_line(&mut port).unwrap();
+
+    // On a thread, for what is tested is that it does not stay within libpq.
+    let (heard, hears) = std::sync::mpsc::channel();
+    let channel = fresh_channel();
+    let listens = channel.clone();
+    std::thread::spawn(move || {
+        let conninfo = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", port.trim());
+        let (mut events, _) =
+            listening(&format!("{conninfo} sslmode=require gssencmode=disable"), &[&listens]);
+        heard.send(Seen::listening(&[&listens])).unwrap();
+        while heard.send(next(&mut events)).is_ok() {}
+    });
+    assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), Seen::listening(&[&channel]));
+    let mut sql = Sql::connect(&server().conninfo());
+    for i in 0..10 {
+        sql.notify(&channel, &i.to_string());
+        assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), Seen::notification(&channel, &i.to_string()));
+    }
+    relay.kill().unwrap();
+    relay.wait().unwrap();
 }
 
 #[test]

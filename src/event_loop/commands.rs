@@ -39,8 +39,8 @@ impl EventLoop {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        // Room for everybody's turn, so that none is made while notifications come.
-        self.ready.reserve(self.slots.len());
+        // Room for everybody to be ready, held and due at once: none is made while notifications come.
+        self.ready.reserve(3 * self.slots.len());
         self.held.reserve(self.slots.len());
         self.schedule(index)?;
         Ok(id)

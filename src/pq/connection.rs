@@ -171,12 +171,13 @@ impl Connection {
         unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) == 1 }
     }
 
-    /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most and sends nothing: once libpq
-    /// has a message's length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and
-    /// believes any length. Gives the number of bytes.
+    /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most: once libpq has a message's
+    /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
+    /// Writes are to be refused only while libpq has something to send: it does not come back before TLS has
+    /// written what it must to read on (`pgtls_read`, fe-secure-openssl.c). Gives the number of bytes.
     #[cold]
-    pub(crate) fn consume_bounded(&mut self) -> Result<usize> {
-        self.bounded(Writes::Refused, Self::consume_input)
+    pub(crate) fn consume_bounded(&mut self, writes: Writes) -> Result<usize> {
+        self.bounded(writes, Self::consume_input)
     }
 
     /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
@@ -191,18 +192,14 @@ impl Connection {
     }
 
     fn bounded(&mut self, writes: Writes, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
-        let broken = |error: io::Error| {
-            Error::new(ErrorKind::Connection, error.to_string())
-                .with_sqlstate(Some(SqlState::CONNECTION_LOST))
-        };
-        let bounded = match self.socket() {
-            Some(socket) => BoundedRead::begin(socket, writes).map_err(broken)?,
-            None => None,
-        };
-        // At the end of the stream nothing more can come.
+        // At the end of the stream nothing more can come. Without a descriptor for it, nothing is bounded.
+        let bounded = self.socket().and_then(|socket| BoundedRead::begin(socket, writes).ok().flatten());
         let Some(bounded) = bounded else { return call(self).map(|()| 0) };
         let called = call(self);
-        let bytes = bounded.end(writes).map_err(broken);
+        let bytes = bounded.end(writes).map_err(|error| {
+            Error::new(ErrorKind::Connection, error.to_string())
+                .with_sqlstate(Some(SqlState::CONNECTION_LOST))
+        });
         called.and(bytes)
     }
 

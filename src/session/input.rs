@@ -4,10 +4,14 @@
 use super::{Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
+use crate::sys::Writes;
 use std::time::Instant;
 
 /// How much input may come in without a notification or an answer getting complete. A notification has 8 KB
 /// at most, a page of changes some megabytes; libpq itself would take any length that a server claims.
+///
+/// The second read of a message that began behind a notification is not bounded: nobody but libpq knows that
+/// it has begun. It ends as soon as the server is slower than we are.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 impl Session {
@@ -88,7 +92,9 @@ impl Session {
     fn consume_bounded(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         self.is_in_message = true;
-        match connection.consume_bounded() {
+        // When nothing waits to be sent, what is written are TLS's own few bytes.
+        let writes = if self.wait_for == WaitFor::Reading { Writes::Forwarded } else { Writes::Refused };
+        match connection.consume_bounded(writes) {
             Ok(bytes) => self.message_bytes += bytes,
             Err(error) => self.ending = Some(error),
         }

@@ -16,6 +16,7 @@ use pgwake::{Event, EventLoop};
 pub(crate) use server::PrivateServer;
 use server::ServerOptions;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -90,6 +91,35 @@ pub(crate) fn transports(server: &PrivateServer) -> [(&'static str, String); 3] 
         ("tcp", format!("{tcp} sslmode=disable")),
         ("tls", format!("{tcp} sslmode=require")),
     ]
+}
+
+/// Whether `repeat_with_old_libpq` started this.
+pub(crate) fn is_libpq_old() -> bool {
+    std::env::var_os(OLD_LIBPQ).is_some()
+}
+
+const OLD_LIBPQ: &str = "PGWAKE_TEST_OLD_LIBPQ";
+
+/// Runs tests of this binary again, for which libpq says that it is an old one: then pgwake looks after what
+/// it may leave in TLS.
+pub(crate) fn repeat_with_old_libpq(tests: &[&str]) {
+    if cfg!(feature = "bundled") {
+        return say_loudly(
+            "SKIPPED: the libpq that is built in cannot say that it is old; `make test` runs both",
+        );
+    }
+    if is_libpq_old() {
+        return;
+    }
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (source, old) = (directory.path().join("old.c"), directory.path().join("old.so"));
+    std::fs::write(&source, "int PQlibVersion(void); int PQlibVersion(void) { return 150004; }").unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&old, &source]).status().unwrap();
+    assert!(built.success());
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.args(tests).env("LD_PRELOAD", &old).env(OLD_LIBPQ, "1").output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && tests.iter().all(|test| out.contains(test)), "{out}");
 }
 
 /// A channel that no other test uses.
