@@ -306,7 +306,11 @@ impl Connection {
 
     /// Why connecting failed, in one line. libpq has the SQLSTATE in its text only.
     pub fn connect_error(&self) -> Error {
-        let (message, sqlstate) = read_connect_error(&self.message());
+        let (mut message, sqlstate) = read_connect_error(&self.message());
+        if message.is_empty() {
+            // libpq passes this over, in case another address does better (`PQconnectPoll`, fe-connect.c).
+            message = "no socket could be made: too many files may be open (ulimit -n)".into();
+        }
         Error::new(ErrorKind::Connection, message)
             .with_sqlstate(sqlstate.or_else(|| Some(connect_sqlstate(&self.message()))))
     }
