@@ -7,6 +7,7 @@ mod common;
 use common::{PATIENCE, Sql, make_standby, server, signal, start_server};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -351,6 +352,36 @@ fn a_signal_ends_it_with_a_report_that_says_so() {
         assert!(Instant::now() < until, "a session is left");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_pace_that_no_server_keeps_comes_to_an_end_and_is_told() {
+    let arguments = ["latency", "--rounds", "1", "--rate", "100000", "--count", "50000"];
+    let table = run(&server().conninfo(), &arguments);
+    assert!(table.contains("one per 10µs was more than the server takes"), "{table}");
+    let arguments = ["throughput", "--rounds", "1", "--transactions", "one", "--payloads", "1"];
+    let table = run(&server().conninfo(), &arguments);
+    assert!(table.contains("one transaction, 1 bytes: 9 notifications"), "{table}");
+}
+
+#[test]
+fn a_signal_is_heard_although_the_server_says_nothing() {
+    let mut sql = Sql::connect(&server().conninfo());
+    let child =
+        start("silent", &["latency", "--rounds", "1", "--rate", "10000", "--count", "200000"], &mut sql);
+    let pid = sender_pid("silent", &mut sql).parse().unwrap();
+    signal(pid, Signal::STOP);
+    signal(child.id() as i32, Signal::INT);
+    let (sentence, status) = complaint(child.wait_with_output().unwrap());
+    signal(pid, Signal::CONT);
+    assert!(status == Some(1) && sentence.contains("signal"), "{sentence}");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dsn = format!("host=127.0.0.1 port={}", listener.local_addr().unwrap().port());
+    let mut child = bench(&dsn, &["latency"]).spawn().unwrap();
+    let _client = listener.accept().unwrap();
+    signal(child.id() as i32, Signal::INT);
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
 }
 
 /// The one sentence on stderr, and the status.

@@ -1,6 +1,7 @@
 //! A listener's process as the measuring one sees it: started with an order, heard until it has answered,
 //! gone when it is dropped.
 
+use super::super::stop::Stop;
 use super::super::{Failure, not_connected};
 use super::environment::server_cpu_ns;
 use super::listener::{Answer, Order};
@@ -9,16 +10,23 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 /// No server that works takes that long to deliver what was committed, or to let a thousand sessions in.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So long after a wish to stop what was sent may still take to come.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// No wait is longer, so that a wish to stop is heard.
+const NAP: Duration = Duration::from_millis(100);
 
 /// A listener that is at work.
 pub(super) struct Listening {
     child: Child,
     answers: Receiver<std::io::Result<(Answer, Vec<[i64; 2]>)>>,
+    stop: Stop,
     /// The server's process for its first session, and what CPU it had used when all began.
     pub(super) backend_pid: i32,
     server_cpu_before_ns: Option<i64>,
@@ -40,7 +48,7 @@ pub(super) struct Heard {
 
 impl Listening {
     /// Starts it, and waits until it listens.
-    pub(super) fn start(order: &Order) -> Result<Self, Failure> {
+    pub(super) fn start(order: &Order, stop: &Stop) -> Result<Self, Failure> {
         let mut child = Command::new("/proc/self/exe")
             .arg0("pgwake")
             .args(["bench", "listener"])
@@ -68,6 +76,7 @@ impl Listening {
         let mut listening = Listening {
             child,
             answers,
+            stop: stop.clone(),
             backend_pid: 0,
             server_cpu_before_ns: None,
             memory_bytes_each: None,
@@ -87,7 +96,7 @@ impl Listening {
     /// Waits for its report, once so many and the end have been sent. What was committed must have come: the
     /// server promises it.
     pub(super) fn heard(&self, sent: usize) -> Result<Heard, Failure> {
-        match self.answer("for what was sent; a pooler in between may swallow it")? {
+        match self.answer("for what was sent (a pooler in between may swallow it)")? {
             (Answer::Done { count, first_ns, last_ns, cpu_ns, .. }, times) if count == sent as u64 => {
                 let after_ns = server_cpu_ns(self.backend_pid);
                 let server_cpu_ns =
@@ -110,17 +119,30 @@ impl Listening {
     }
 
     fn answer(&self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
-        let Ok(answer) = self.answers.recv_timeout(PATIENCE) else {
-            return Err(Failure::Running(format!(
-                "a listener waited in vain {purpose} (after {} s, or it broke down)",
-                PATIENCE.as_secs()
-            )));
-        };
-        match answer? {
-            (Answer::Failed { message, sqlstate }, _) => {
-                Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
+        let (mut until, mut is_stopping) = (Instant::now() + PATIENCE, false);
+        loop {
+            match self.answers.recv_timeout(NAP) {
+                Ok(answer) => {
+                    return match answer? {
+                        (Answer::Failed { message, sqlstate }, _) => {
+                            Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
+                        }
+                        answer => Ok(answer),
+                    };
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let reason = "a listener's process ended: was it killed, or out of memory?";
+                    return Err(Failure::Running(reason.into()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            answer => Ok(answer),
+            if !std::mem::replace(&mut is_stopping, self.stop.is_asked_for()) && is_stopping {
+                until = until.min(Instant::now() + GRACE);
+            }
+            if Instant::now() >= until {
+                let why = if is_stopping { "until a signal came" } else { "for 60 s" };
+                return Err(Failure::Running(format!("a listener waited in vain {purpose}, {why}")));
+            }
         }
     }
 }

@@ -8,12 +8,16 @@ use super::arguments::Common;
 use super::clock;
 use super::environment::Environment;
 use super::report::{self, Report, Run};
+use super::sender::{Pace, Sender};
 use super::target::Target;
 use pgwake::json::rfc3339;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IsTerminal, Write};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// Less is no sign of a server that is overrun.
+const LATE_MIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Lab {
     pub(super) target: Target,
@@ -34,13 +38,14 @@ pub(super) struct Lab {
 
 impl Lab {
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
-        let stop = Stop::flag_on_signals()?;
         let has_progress = std::io::stderr().is_terminal();
         if common.private && has_progress {
             progress("starting a private PostgreSQL …");
         }
         let mut target = Target::open(dsn, common, scenario)?;
         let environment = Environment::of(&mut target, dsn)?;
+        // Before this there is nothing to put in order, and a server that does not answer may be waited for.
+        let stop = Stop::flag_on_signals()?;
         // The hash of nothing under fresh random keys is a random number.
         let random = RandomState::new().build_hasher().finish();
         let mut notes: Vec<_> =
@@ -80,6 +85,19 @@ impl Lab {
             progress(&format!("{}  round {} of {}  {what}", self.scenario, round + 1, self.rounds));
         }
         !self.stop.is_asked_for()
+    }
+
+    /// Says so when the server took a good part of a run longer than it was given.
+    pub(super) fn note_pace(&mut self, sender: &Sender, pace: Pace) {
+        if sender.late > pace.interval * pace.count as u32 / 10 && sender.late > LATE_MIN {
+            let note = format!(
+                "one per {:?} was more than the server takes: latencies grow as a run lasts",
+                pace.interval
+            );
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
     }
 
     /// A setting of the server.

@@ -52,9 +52,10 @@ fn measure(
         takes_times: true,
         ..Order::default()
     };
-    let listening = Listening::start(&order)?;
-    let mut sender = Sender::connect(&transport.conninfo, &lab.channel)?;
-    let sent = sender.paced(pace, &lab.stop)?;
+    let listening = Listening::start(&order, &lab.stop)?;
+    let mut sender = Sender::connect(&transport.conninfo, &lab.channel, &lab.stop)?;
+    let sent = sender.paced(pace)?;
+    lab.note_pace(&sender, pace);
     let heard = listening.heard(sent)?;
     let Some(latencies) = Latencies::of(&heard.times, lab.started_ns) else { return Ok(()) };
     let mut figures = BTreeMap::from(latencies.figures());

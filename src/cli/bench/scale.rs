@@ -80,6 +80,13 @@ fn steps(lab: &mut Lab, arguments: &Scale) -> Result<Vec<Step>, Failure> {
         numbers.dedup();
         steps.extend(numbers.into_iter().map(|number| Step::new(dimension, number, arguments)));
     }
+    let is_as_asked = |step: &&Step| {
+        (step.pace.interval, step.pace.count) == (arguments.interval, arguments.count as usize)
+    };
+    for Step { dimension, number, pace } in steps.iter().filter(|step| !is_as_asked(step)) {
+        let (name, Pace { interval, count, .. }) = (dimension.name(), pace);
+        lab.notes.push(format!("{number} {name}: {count} notifications, one per {interval:?}"));
+    }
     Ok(steps)
 }
 
@@ -130,9 +137,10 @@ fn measure(
         ..Order::default()
     };
     lab.target.wait_for_room(sessions)?;
-    let listening = Listening::start(&order)?;
-    let mut sender = Sender::connect(&transport.conninfo, &lab.channel)?;
-    let sent = sender.paced(step.pace, &lab.stop)?;
+    let listening = Listening::start(&order, &lab.stop)?;
+    let mut sender = Sender::connect(&transport.conninfo, &lab.channel, &lab.stop)?;
+    let sent = sender.paced(step.pace)?;
+    lab.note_pace(&sender, step.pace);
     let heard = listening.heard(if is_shared { sent * sessions } else { sent })?;
     let Some(latencies) = Latencies::of(&heard.times, lab.started_ns) else { return Ok(()) };
     let mut figures = heard.costs();

@@ -6,6 +6,8 @@ use super::clock;
 use super::listener::END;
 use pgwake::Result;
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How late a timer of the kernel may be and be forgiven: that lateness is not the server's.
@@ -13,6 +15,9 @@ const TIMER_LATENESS_NS_MAX: i64 = 1_000_000;
 
 /// No sleep is longer, so that a wish to stop is heard.
 const NAP_NS_MAX: i64 = 100_000_000;
+
+/// So long after a wish to stop the server may still take to answer.
+const GRACE_NS: i64 = 2_000_000_000;
 
 /// How many transactions a flood has on their way at once.
 const IN_FLIGHT_MAX: usize = 256;
@@ -31,31 +36,40 @@ pub(super) struct Sender {
     channel: String,
     /// Transactions whose outcome is not known yet.
     in_flight: usize,
+    stop: Stop,
+    /// How long after the last notification was due the server had taken all.
+    pub(super) late: Duration,
 }
 
 impl Sender {
     /// Connects, and changes to pipeline mode: nothing waits for an answer from here on.
-    pub(super) fn connect(conninfo: &str, channel: &str) -> Result<Self> {
+    pub(super) fn connect(conninfo: &str, channel: &str, stop: &Stop) -> Result<Self> {
         let mut connection = Connection::connect(&Conninfo::parse(conninfo)?)?;
         connection.set_nonblocking()?;
         connection.enter_pipeline_mode()?;
-        Ok(Sender { connection, channel: channel.into(), in_flight: 0 })
+        Ok(Sender {
+            connection,
+            channel: channel.into(),
+            in_flight: 0,
+            stop: stop.clone(),
+            late: Duration::ZERO,
+        })
     }
 
     /// Sends one notification per interval, at times that are fixed beforehand. Each carries the time at
     /// which it was due; where the sender slept until then, that at which the kernel woke it up. Gives their
     /// number.
-    pub(super) fn paced(&mut self, pace: Pace, stop: &Stop) -> Result<usize> {
+    pub(super) fn paced(&mut self, pace: Pace) -> Result<usize> {
         let interval_ns = pace.interval.as_nanos() as i64;
         let mut due_ns = clock::now_ns() + interval_ns;
         for sent in 0..pace.count {
             let mut slept = false;
-            while clock::now_ns() < due_ns {
-                if stop.is_asked_for() {
-                    return self.end().map(|()| sent);
-                }
+            while clock::now_ns() < due_ns && !self.stop.is_asked_for() {
                 clock::sleep_until(due_ns.min(clock::now_ns() + NAP_NS_MAX));
                 slept = true;
+            }
+            if self.stop.is_asked_for() {
+                return self.end().map(|()| sent);
             }
             let is_on_time = slept && clock::now_ns() - due_ns <= TIMER_LATENESS_NS_MAX;
             let from_ns = if is_on_time { clock::now_ns() } else { due_ns };
@@ -63,15 +77,17 @@ impl Sender {
             self.take_answers(usize::MAX)?;
             due_ns += interval_ns;
         }
-        self.end().map(|()| pace.count)
+        self.end()?;
+        self.late = Duration::from_nanos((clock::now_ns() - due_ns).max(0) as u64);
+        Ok(pace.count)
     }
 
     /// Sends notifications, each a transaction of its own, until then or until somebody says stop. Gives
     /// their number.
-    pub(super) fn flood(&mut self, payload_bytes: usize, until_ns: i64, stop: &Stop) -> Result<usize> {
+    pub(super) fn flood(&mut self, payload_bytes: usize, until_ns: i64) -> Result<usize> {
         let payload = padded("", payload_bytes);
         let mut sent = 0;
-        while clock::now_ns() < until_ns && !stop.is_asked_for() {
+        while clock::now_ns() < until_ns && !self.stop.is_asked_for() {
             self.notify(&payload)?;
             self.take_answers(IN_FLIGHT_MAX)?;
             sent += 1;
@@ -110,17 +126,49 @@ impl Sender {
         Ok(())
     }
 
-    /// Takes the answers that are there, and waits for those that are beyond `in_flight_max`.
+    /// Takes the answers that are there, and waits for those that are beyond `in_flight_max`. To ask for a
+    /// result that is not there would not do: libpq then waits until it may write, and the server, until
+    /// somebody reads.
     fn take_answers(&mut self, in_flight_max: usize) -> Result<()> {
-        self.connection.consume_input()?;
-        while self.in_flight > 0 && (self.in_flight > in_flight_max || !self.connection.is_busy()) {
-            match self.connection.result() {
-                Some(result) if result.status() == ResultStatus::PipelineSync => self.in_flight -= 1,
-                Some(result) if result.status() == ResultStatus::Failed => return Err(result.error()),
-                _ => {}
+        let mut give_up_ns = None;
+        loop {
+            self.connection.consume_input()?;
+            while self.in_flight > 0 && !self.connection.is_busy() {
+                match self.connection.result() {
+                    Some(result) if result.status() == ResultStatus::PipelineSync => self.in_flight -= 1,
+                    Some(result) if result.status() == ResultStatus::Failed => return Err(result.error()),
+                    _ => {}
+                }
             }
+            if self.in_flight <= in_flight_max {
+                return Ok(());
+            }
+            if self.stop.is_asked_for()
+                && clock::now_ns() > *give_up_ns.get_or_insert(clock::now_ns() + GRACE_NS)
+            {
+                return Err(
+                    std::io::Error::other("stopped by a signal while the server did not answer").into()
+                );
+            }
+            self.wait()?;
         }
-        Ok(())
+    }
+
+    /// Waits until the server has answered or takes more, but no longer than a nap.
+    #[allow(unsafe_code, reason = "the connection lends its socket as a number")]
+    fn wait(&mut self) -> Result<()> {
+        let mut events = PollFlags::IN;
+        if !self.connection.flush()? {
+            events |= PollFlags::OUT;
+        }
+        let Some(socket) = self.connection.socket() else { return Ok(()) };
+        // SAFETY: the socket is open as long as nobody calls the connection.
+        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+        let nap = Timespec { tv_sec: 0, tv_nsec: NAP_NS_MAX };
+        match poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&nap)) {
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            waited => Ok(waited.map(drop).map_err(std::io::Error::from)?),
+        }
     }
 }
 

@@ -70,6 +70,11 @@ fn floods(lab: &mut Lab, arguments: &Throughput) -> Vec<Flood> {
                 );
                 continue;
             }
+            if transactions == Transactions::One && count < arguments.count as usize {
+                let why = if count == numbers { "for equal ones fold into one" } else { "64 MB at most" };
+                let note = format!("one transaction, {payload_bytes} bytes: {count} notifications, {why}");
+                lab.notes.push(note);
+            }
             let (duration, senders) = (arguments.duration, usize::from(arguments.senders));
             floods.push(Flood { payload_bytes, transactions, count, duration, senders });
         }
@@ -87,12 +92,12 @@ impl Flood {
 
     /// Sends it, with all senders at once. Gives the number of notifications.
     fn send(&self, conninfo: &str, channel: &str, stop: &Stop) -> Result<usize, Failure> {
-        let connect = |_| Sender::connect(conninfo, channel);
+        let connect = |_| Sender::connect(conninfo, channel, stop);
         let mut senders = (0..self.senders).map(connect).collect::<Result<Vec<_>, _>>()?;
         let until_ns = clock::now_ns() + self.duration.as_nanos() as i64;
         let send = |sender: &mut Sender| match self.transactions {
             Transactions::One => sender.flood_at_once(self.payload_bytes, self.count).map(|()| self.count),
-            Transactions::Many => sender.flood(self.payload_bytes, until_ns, stop),
+            Transactions::Many => sender.flood(self.payload_bytes, until_ns),
         };
         let sent: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = senders.iter_mut().map(|sender| scope.spawn(|| send(sender))).collect();
@@ -126,7 +131,7 @@ fn measure(
         senders: flood.senders,
         ..Order::default()
     };
-    let listening = Listening::start(&order)?;
+    let listening = Listening::start(&order, &lab.stop)?;
     let sent = flood.send(&transport.conninfo, &lab.channel, &lab.stop)?;
     let heard = listening.heard(sent)?;
     if heard.count < 2 {
