@@ -9,7 +9,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A `PGconn`.
 #[derive(Debug)]
@@ -108,6 +108,15 @@ impl Connection {
         }
         let message = "the server did not answer in time";
         Err(Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_NOT_MADE)))
+    }
+
+    /// Waits until the socket can be read, or also written, and no longer than that; for a tool or a test
+    /// that polls nothing else.
+    pub fn wait_ready(&self, write: bool, timeout: Duration) -> Result<()> {
+        match self.socket() {
+            Some(socket) => Ok(sys::wait_for(socket, true, write, Some(timeout)).map(drop)?),
+            None => Ok(()),
+        }
     }
 
     /// Takes the next step of connecting (`PQconnectPoll`); never waits. The socket may be another one

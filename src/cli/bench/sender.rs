@@ -6,15 +6,13 @@ use super::clock;
 use super::listener::END;
 use pgwake::Result;
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How late a timer of the kernel may be and be forgiven: that lateness is not the server's.
 const TIMER_LATENESS_NS_MAX: i64 = 1_000_000;
 
 /// No sleep is longer, so that a wish to stop is heard.
-const NAP_NS_MAX: i64 = 100_000_000;
+const NAP: Duration = Duration::from_millis(100);
 
 /// So long after a wish to stop the server may still take to answer.
 const GRACE_NS: i64 = 2_000_000_000;
@@ -65,7 +63,7 @@ impl Sender {
         for sent in 0..pace.count {
             let mut slept = false;
             while clock::now_ns() < due_ns && !self.stop.is_asked_for() {
-                clock::sleep_until(due_ns.min(clock::now_ns() + NAP_NS_MAX));
+                clock::sleep_until(due_ns.min(clock::now_ns() + NAP.as_nanos() as i64));
                 slept = true;
             }
             if self.stop.is_asked_for() {
@@ -150,24 +148,8 @@ impl Sender {
                     std::io::Error::other("stopped by a signal while the server did not answer").into()
                 );
             }
-            self.wait()?;
-        }
-    }
-
-    /// Waits until the server has answered or takes more, but no longer than a nap.
-    #[allow(unsafe_code, reason = "the connection lends its socket as a number")]
-    fn wait(&mut self) -> Result<()> {
-        let mut events = PollFlags::IN;
-        if !self.connection.flush()? {
-            events |= PollFlags::OUT;
-        }
-        let Some(socket) = self.connection.socket() else { return Ok(()) };
-        // SAFETY: the socket is open as long as nobody calls the connection.
-        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-        let nap = Timespec { tv_sec: 0, tv_nsec: NAP_NS_MAX };
-        match poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&nap)) {
-            Err(rustix::io::Errno::INTR) => Ok(()),
-            waited => Ok(waited.map(drop).map_err(std::io::Error::from)?),
+            let is_full = !self.connection.flush()?;
+            self.connection.wait_ready(is_full, NAP)?;
         }
     }
 }
