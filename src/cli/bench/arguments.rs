@@ -1,5 +1,6 @@
 //! What may be typed after `pgwake bench`.
 
+use super::super::Failure;
 use super::super::arguments::{duration, share};
 use super::variants::{TABLE_ROWS, Variant};
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Bench {
     /// One notification per interval: how long each takes from its due time to the program
     Latency(Latency),
@@ -25,14 +26,79 @@ pub(crate) enum Bench {
     Listener,
 }
 
+/// No run of paced notifications has more: each leaves its time in memory, and the listener's goes to us.
+const COUNT_MAX: usize = 10_000_000;
+
+impl Bench {
+    /// The same without what would be measured twice, and compared with the wrong run of its round.
+    /// Refused is what cannot be measured.
+    pub(crate) fn checked(&self) -> Result<Self, Failure> {
+        let mut bench = self.clone();
+        match &mut bench {
+            Bench::Latency(latency) => {
+                once(&mut latency.common.transport);
+                // Nought is pgwake as it always is, which is measured anyway.
+                latency.spin = latency.spin.filter(|spin| !spin.is_zero());
+                latency.spin_adaptive = latency.spin_adaptive.filter(|share| *share > 0.0);
+                if latency.count() > COUNT_MAX {
+                    let count = latency.count();
+                    return Err(Failure::Usage(format!(
+                        "--for makes {count} notifications of a run, and {COUNT_MAX} is the most: shorten \
+                         it, or raise --interval"
+                    )));
+                }
+            }
+            Bench::Throughput(throughput) => {
+                once(&mut throughput.common.transport);
+                once(&mut throughput.transactions);
+                sorted(&mut throughput.payloads);
+                if throughput.payloads == [0] && throughput.transactions == [Transactions::One] {
+                    let reason = "the server folds the empty payloads of one transaction into one: ask for \
+                                  --payloads with bytes, or for --transactions many";
+                    return Err(Failure::Usage(reason.into()));
+                }
+            }
+            Bench::Scale(scale) => {
+                once(&mut scale.common.transport);
+                once(&mut scale.of);
+                sorted(&mut scale.steps);
+            }
+            Bench::Writers(writers) => {
+                once(&mut writers.common.transport);
+                once(&mut writers.only);
+                sorted(&mut writers.clients);
+                sorted(&mut writers.rows);
+            }
+            Bench::Compare(_) | Bench::Listener => {}
+        }
+        Ok(bench)
+    }
+}
+
+/// Leaves each word where it stands first.
+fn once<T: PartialEq + Copy>(words: &mut Vec<T>) {
+    let mut seen: Vec<T> = Vec::new();
+    words.retain(|word| {
+        let is_new = !seen.contains(word);
+        seen.push(*word);
+        is_new
+    });
+}
+
+fn sorted<T: Ord>(numbers: &mut Vec<T>) {
+    numbers.sort_unstable();
+    numbers.dedup();
+}
+
 /// What every measurement takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Runs of each program, in alternation: what counts are the ratios within a round
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rounds: u16,
 
-    /// Ways to the server, where it can be reached by them: unix,tcp,tls. Without it, the way that -d says
+    /// Ways to the server, where it can be reached by them: unix,tcp,tls. Without it, the way that -d says.
+    /// With --private, tls needs the program openssl
     #[arg(long, value_name = "WAYS", value_delimiter = ',', value_enum)]
     pub(crate) transport: Vec<TransportName>,
 
@@ -70,16 +136,16 @@ impl fmt::Display for TransportName {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Latency {
     #[command(flatten)]
     pub(crate) common: Common,
 
-    /// The time between two notifications
+    /// The time between two notifications, 10us or more
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1ms")]
     pub(crate) interval: Duration,
 
-    /// The same as notifications per second
+    /// The same as notifications per second, 1 to 100000
     #[arg(
         long, value_name = "N", conflicts_with = "interval",
         value_parser = clap::value_parser!(u32).range(1..=100_000)
@@ -93,11 +159,12 @@ pub(crate) struct Latency {
     )]
     pub(crate) count: u32,
 
-    /// How long each run takes, instead of a count
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "count")]
+    /// How long each run is to take, instead of a count: it fixes the count, as the time by the interval, and
+    /// a server that cannot keep up takes longer
+    #[arg(long = "for", value_name = "DURATION", value_parser = some_time, conflicts_with = "count")]
     pub(crate) duration: Option<Duration>,
 
-    /// Bytes of each payload, the time in it included
+    /// Bytes of each payload, the time in it included: 20 to 7999
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload_with_time)]
     pub(crate) payload: usize,
 
@@ -123,12 +190,12 @@ impl Latency {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Throughput {
     #[command(flatten)]
     pub(crate) common: Common,
 
-    /// Sizes of payloads in bytes
+    /// Sizes of payloads in bytes, each 0 to 7999
     #[arg(
         long, value_name = "BYTES,…", value_delimiter = ',', default_value = "0,64,512,4096,7999",
         value_parser = payload
@@ -139,7 +206,7 @@ pub(crate) struct Throughput {
     #[arg(long, value_name = "WHICH", value_delimiter = ',', value_enum, default_value = "one,many")]
     pub(crate) transactions: Vec<Transactions>,
 
-    /// Sessions that notify at once
+    /// Sessions that notify at once, 1 to 64
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) senders: u16,
 
@@ -150,8 +217,8 @@ pub(crate) struct Throughput {
     )]
     pub(crate) count: u32,
 
-    /// How long a run of many transactions takes
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    /// How long a run of many transactions takes, 1ms or more
+    #[arg(long = "for", value_name = "DURATION", value_parser = some_time, default_value = "1s")]
     pub(crate) duration: Duration,
 }
 
@@ -163,7 +230,7 @@ pub(crate) enum Transactions {
     Many,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Scale {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -186,7 +253,7 @@ pub(crate) struct Scale {
     )]
     pub(crate) steps: Vec<u32>,
 
-    /// The time between two notifications
+    /// The time between two notifications, 10us or more
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "2ms")]
     pub(crate) interval: Duration,
 
@@ -208,12 +275,12 @@ pub(crate) enum Dimension {
     Sessions,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Writers {
     #[command(flatten)]
     pub(crate) common: Common,
 
-    /// Sessions that write at once; more than the server has room for are left out
+    /// Sessions that write at once, each number 1 to 1000; more than the server has room for are left out
     #[arg(
         long, value_name = "N,…", value_delimiter = ',', default_value = "1,8,32",
         value_parser = clap::value_parser!(u16).range(1..=1000)
@@ -227,11 +294,11 @@ pub(crate) struct Writers {
     )]
     pub(crate) rows: Vec<u32>,
 
-    /// How long each run takes
+    /// How long each run takes, 0.01 to 3600
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub(crate) seconds: f64,
 
-    /// Make each commit of a --private server last longer, as a disk does
+    /// Make each commit of a --private server last longer, as a disk does; it needs a C compiler named cc
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) commit_delay: Option<Duration>,
 
@@ -260,7 +327,7 @@ impl Writers {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Compare {
     /// The report to compare with, as --json wrote it
     #[arg(value_name = "A.json")]
@@ -290,10 +357,68 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "take a number of seconds, from 0.01 to 3600".into())
 }
 
+/// A time that is not over before it began.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time < Duration::from_millis(1) {
+        true => Err("nothing is measured in less than 1ms: take longer".into()),
+        false => Ok(time),
+    }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     match interval < Duration::from_micros(10) {
         true => Err("10us are the shortest interval that one sender can keep".into()),
         false => Ok(interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::arguments::{Arguments, Subcommand};
+    use super::*;
+    use clap::Parser;
+
+    fn checked(line: &str) -> Result<Bench, Failure> {
+        let typed =
+            Arguments::try_parse_from(["pgwake", "bench"].into_iter().chain(line.split(' '))).unwrap();
+        let Subcommand::Bench(bench) = typed.command else { panic!("{line}") };
+        bench.checked()
+    }
+
+    #[test]
+    fn nothing_is_measured_twice() {
+        let Ok(Bench::Latency(latency)) =
+            checked("latency --spin 0s --spin-adaptive 0 --transport tcp,unix,tcp")
+        else {
+            panic!("it is refused")
+        };
+        assert_eq!((latency.spin, latency.spin_adaptive), (None, None));
+        assert_eq!(latency.common.transport, [TransportName::Tcp, TransportName::Unix]);
+        let Ok(Bench::Throughput(throughput)) =
+            checked("throughput --payloads 7999,64,64 --transactions one,one")
+        else {
+            panic!("it is refused")
+        };
+        assert_eq!((throughput.payloads, throughput.transactions), (vec![64, 7999], vec![Transactions::One]));
+        let Ok(Bench::Scale(scale)) = checked("scale --of channels,channels --steps 10,1,10") else {
+            panic!("it is refused")
+        };
+        assert_eq!((scale.of, scale.steps), (vec![Dimension::Channels], vec![1, 10]));
+        let Ok(Bench::Writers(writers)) = checked("writers --clients 4,1,4 --rows 1,1 --only wal,wal") else {
+            panic!("it is refused")
+        };
+        assert_eq!((writers.clients, writers.rows, writers.only), (vec![1, 4], vec![1], vec![Variant::Wal]));
+    }
+
+    #[test]
+    fn a_time_is_bounded_as_a_count_is() {
+        assert!(checked("latency --for 100s --interval 10us").is_ok());
+        for endless in ["latency --for 10h --interval 10us", "latency --for 101s --rate 100000"] {
+            let Err(Failure::Usage(sentence)) = checked(endless) else { panic!("{endless} is taken") };
+            assert!(sentence.contains("10000000 is the most"), "{sentence}");
+        }
+        assert!(matches!(checked("throughput --payloads 0 --transactions one"), Err(Failure::Usage(_))));
     }
 }

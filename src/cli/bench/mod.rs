@@ -38,7 +38,7 @@ use std::io::Write;
 use std::path::Path;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
-    match bench {
+    match &bench.checked()? {
         Bench::Latency(arguments) => {
             measure(dsn, format, &arguments.common, &"latency".into(), |lab| latency::run(lab, arguments))
         }
