@@ -3,16 +3,55 @@
 
 use super::super::Failure;
 use super::super::arguments::Format;
+use super::super::output::printable;
 use super::arguments::Compare;
+use super::noise::{Noise, Verdict};
 use super::report::{KINDS, Kind, Measurement, Report, VERSION, yardstick};
 use super::table::unit_of;
 use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
-/// With this probability and less, rounds of one and the same thing fall apart so clearly.
-const CHANCE_MAX: f64 = 0.01;
+/// Far more than the largest measurement leaves; a device has no end.
+const REPORT_BYTES_MAX: u64 = 64 << 20;
+
+/// All that is to be said of two reports.
+#[derive(Debug, Default)]
+struct Comparison<'a> {
+    conditions: Vec<Condition>,
+    differences: Vec<Difference<'a>>,
+    left_over: Vec<LeftOver<'a>>,
+}
+
+/// What the two were measured with, where it is not the same.
+#[derive(Debug, PartialEq, Serialize)]
+struct Condition {
+    condition: String,
+    before: Value,
+    after: Value,
+}
+
+/// What only one of the two has: a whole measurement, or a figure of one.
+#[derive(Debug, Serialize)]
+struct LeftOver<'a> {
+    contender: &'a str,
+    transport: &'a str,
+    series: &'a str,
+    step: u64,
+    figure: Option<&'a str>,
+    only_in: Side,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    Before,
+    After,
+}
 
 /// A figure of two reports.
 #[derive(Debug, Serialize)]
@@ -29,40 +68,35 @@ struct Difference<'a> {
     verdict: Verdict,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    Better,
-    Worse,
-    WithinNoise,
-    /// So few that chance could always explain them.
-    TooFewRounds,
-}
-
 pub(super) fn run(format: Format, arguments: &Compare) -> Result<(), Failure> {
     let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
     if before.scenario != after.scenario {
         return Err(Failure::Usage(format!(
             "a report of `bench {}` and one of `bench {}` have nothing to compare",
-            before.scenario, after.scenario
+            clean(&before.scenario),
+            clean(&after.scenario)
         )));
     }
-    let differences = differences(&before, &after);
-    if differences.is_empty() {
+    let comparison = compare(&before, &after);
+    if comparison.differences.is_empty() {
         let reason =
             "the two reports have no measurement in common: no program over the same way, at the same step";
         return Err(Failure::Usage(reason.into()));
     }
     let text = match format {
-        Format::Json => serde_json::to_string(&differences).map_err(std::io::Error::from)? + "\n",
-        Format::Text => table(&before, &after, &differences),
+        Format::Json => lines(&comparison).map_err(std::io::Error::from)?,
+        Format::Text => table(&before, &after, &comparison),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 fn read(path: &Path) -> Result<Report, Failure> {
     let problem = |what: String| Failure::Running(format!("cannot read {}: {what}", path.display()));
-    let text = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+    let mut text = Vec::new();
+    let taken = File::open(path).and_then(|file| file.take(REPORT_BYTES_MAX + 1).read_to_end(&mut text));
+    if taken.map_err(|error| problem(error.to_string()))? as u64 > REPORT_BYTES_MAX {
+        return Err(problem("it has more than 64 MB, and no report has: name another".into()));
+    }
     let report: Report = serde_json::from_slice(&text)
         .map_err(|error| problem(format!("it is no report that `pgwake bench --json` wrote ({error})")))?;
     match report.pgwake_bench {
@@ -71,34 +105,89 @@ fn read(path: &Path) -> Result<Report, Failure> {
     }
 }
 
-fn differences<'a>(before: &'a Report, after: &'a Report) -> Vec<Difference<'a>> {
-    let mut differences = Vec::new();
+fn compare<'a>(before: &'a Report, after: &'a Report) -> Comparison<'a> {
+    let mut comparison = Comparison { conditions: conditions(before, after), ..Comparison::default() };
+    let mut noise = Noise::default();
+    let of_after: BTreeMap<_, _> = after.measurements.iter().map(|new| (place(new), new)).collect();
     for old in &before.measurements {
-        let is_same = |new: &&Measurement| {
-            (&new.contender, &new.transport, &new.series, new.step)
-                == (&old.contender, &old.transport, &old.series, old.step)
-        };
-        let Some(new) = after.measurements.iter().find(is_same) else { continue };
-        for kind in KINDS.iter().filter(|kind| kind.name != "notifications") {
-            let Some((a, b)) = old.figures.get(kind.name).zip(new.figures.get(kind.name)) else { continue };
-            differences.push(difference(
-                old,
-                kind,
-                kind.name.into(),
-                (a.median, &a.rounds),
-                (b.median, &b.rounds),
-            ));
-            // Two days of one machine differ; the ratios to the yardstick of the same round hardly do.
-            if let Some((x, y)) = a.ratio.zip(b.ratio) {
-                let name = format!("{}, ratio to {}", kind.name, yardstick(&before.scenario).short);
-                differences.push(difference(old, kind, name, (x, &a.ratio_rounds), (y, &b.ratio_rounds)));
-            }
+        match of_after.get(&place(old)) {
+            Some(new) => figures(&mut comparison, &mut noise, &before.scenario, old, new),
+            None => comparison.left_over.push(left_over(old, None, Side::Before)),
         }
     }
-    differences
+    let of_before: BTreeMap<_, _> = before.measurements.iter().map(|old| (place(old), ())).collect();
+    let is_new = |new: &&Measurement| !of_before.contains_key(&place(new));
+    let added = after.measurements.iter().filter(is_new);
+    comparison.left_over.extend(added.map(|new| left_over(new, None, Side::After)));
+    comparison
+}
+
+/// What must be the same for a measurement to be the same.
+fn place(of: &Measurement) -> (&str, &str, &str, u64) {
+    (&of.contender, &of.transport, &of.series, of.step)
+}
+
+fn left_over<'a>(of: &'a Measurement, figure: Option<&'a str>, only_in: Side) -> LeftOver<'a> {
+    let (contender, transport, series, step) = place(of);
+    LeftOver { contender, transport, series, step, figure, only_in }
+}
+
+/// The parameters, the server's settings and the machine, where they differ. More rounds only tell more.
+fn conditions(before: &Report, after: &Report) -> Vec<Condition> {
+    let of = |report: &Report| {
+        let environment = &report.environment;
+        let mut all = report.parameters.clone();
+        all.remove("rounds");
+        let settings = environment.server_settings.iter();
+        all.extend(settings.map(|(name, setting)| (name.clone(), json!(setting))));
+        all.insert("is_private_server".into(), json!(environment.is_private_server));
+        all.insert("cpu".into(), json!(format!("{} × {}", environment.cpus, environment.cpu)));
+        all
+    };
+    let (mut before, mut after) = (of(before), of(after));
+    let names: std::collections::BTreeSet<String> = before.keys().chain(after.keys()).cloned().collect();
+    let both = names.into_iter().map(|condition| Condition {
+        before: before.remove(&condition).unwrap_or_default(),
+        after: after.remove(&condition).unwrap_or_default(),
+        condition,
+    });
+    both.filter(|condition| condition.before != condition.after).collect()
+}
+
+/// Compares all figures of a measurement.
+fn figures<'a>(
+    comparison: &mut Comparison<'a>,
+    noise: &mut Noise,
+    scenario: &str,
+    old: &'a Measurement,
+    new: &'a Measurement,
+) {
+    for kind in KINDS.iter().filter(|kind| kind.name != "notifications") {
+        let (a, b) = match (old.figures.get(kind.name), new.figures.get(kind.name)) {
+            (Some(a), Some(b)) => (a, b),
+            (Some(_), None) => {
+                comparison.left_over.push(left_over(old, Some(kind.name), Side::Before));
+                continue;
+            }
+            (None, Some(_)) => {
+                comparison.left_over.push(left_over(new, Some(kind.name), Side::After));
+                continue;
+            }
+            (None, None) => continue,
+        };
+        let (before, after) = ((a.median, &a.rounds[..]), (b.median, &b.rounds[..]));
+        comparison.differences.push(difference(noise, old, kind, kind.name.into(), before, after));
+        // Two days of one machine differ; the ratios to the yardstick of the same round hardly do.
+        if let Some((x, y)) = a.ratio.zip(b.ratio) {
+            let name = format!("{}, ratio to {}", kind.name, yardstick(scenario).short);
+            let (before, after) = ((x, &a.ratio_rounds[..]), (y, &b.ratio_rounds[..]));
+            comparison.differences.push(difference(noise, old, kind, name, before, after));
+        }
+    }
 }
 
 fn difference<'a>(
+    noise: &mut Noise,
     of: &'a Measurement,
     kind: &Kind,
     figure: String,
@@ -114,116 +203,81 @@ fn difference<'a>(
         before: before.0,
         after: after.0,
         ratio: (before.0 != 0.0).then(|| after.0 / before.0),
-        verdict: verdict(before.1, after.1, kind.more_is_better),
+        verdict: noise.verdict(before.1, after.1, kind.more_is_better),
     }
 }
 
-fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
-    let greater = pairs_greater(before, after);
-    let pairs = (before.len() * after.len()) as f64;
-    let extreme = greater.min(pairs - greater);
-    match () {
-        _ if chance(0.0, before.len(), after.len()) > CHANCE_MAX => Verdict::TooFewRounds,
-        _ if chance(extreme, before.len(), after.len()) > CHANCE_MAX => Verdict::WithinNoise,
-        _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
-        _ => Verdict::Worse,
-    }
+/// One object a line: first what the reports do not have in common, then the figures.
+fn lines(comparison: &Comparison<'_>) -> serde_json::Result<String> {
+    let conditions = comparison.conditions.iter().map(serde_json::to_string);
+    let left_over = comparison.left_over.iter().map(serde_json::to_string);
+    let differences = comparison.differences.iter().map(serde_json::to_string);
+    let lines = conditions.chain(left_over).chain(differences);
+    lines.map(|line| line.map(|line| line + "\n")).collect()
 }
 
-/// In how many pairs of a round before and one after the later is the greater; half of a tie counts.
-fn pairs_greater(before: &[f64], after: &[f64]) -> f64 {
-    let pairs = before.iter().flat_map(|a| after.iter().map(move |b| (a, b)));
-    pairs.map(|(a, b)| if b > a { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 }).sum()
+/// What a file says may hold anything, and must not reach the terminal as it is.
+fn clean(text: &str) -> String {
+    let mut clean = String::new();
+    printable(&mut clean, text.as_bytes());
+    clean
 }
 
-/// How probable it is by chance alone that so few pairs, or so many, are the other way round: the exact
-/// two-sided test of Mann and Whitney, which asks for no distribution.
-fn chance(pairs: f64, before: usize, after: usize) -> f64 {
-    // ways[i][u]: orders of i rounds before among those after so far in which u pairs are the other way
-    // round.
-    let most = before * after;
-    let mut ways = vec![vec![0.0f64; most + 1]; before + 1];
-    ways[0][0] = 1.0;
-    ways[1..].iter_mut().for_each(|ways| ways[0] = 1.0);
-    for _ in 0..after {
-        for i in 1..=before {
-            for u in (0..=most).rev() {
-                let from_fewer = ways[i - 1][u];
-                let shifted = if u >= i { ways[i][u - i] } else { 0.0 };
-                ways[i][u] = from_fewer + shifted;
-            }
-        }
-    }
-    let all: f64 = ways[before].iter().sum();
-    let extreme: f64 = ways[before].iter().take(pairs.floor() as usize + 1).sum();
-    (2.0 * extreme / all).min(1.0)
-}
-
-fn table(before: &Report, after: &Report, differences: &[Difference<'_>]) -> String {
+fn table(before: &Report, after: &Report, comparison: &Comparison<'_>) -> String {
     let mut table = String::new();
     for (name, report) in [("A", before), ("B", after)] {
         let (environment, complete) =
             (&report.environment, if report.complete { "" } else { ", not complete" });
-        let _ = writeln!(
-            table,
+        let line = format!(
             "{name}: {} of {}, PostgreSQL {}, libpq {}, pgwake {}{complete}",
             report.scenario, report.started_at, environment.server, environment.libpq, environment.pgwake
         );
+        let _ = writeln!(table, "{}", clean(&line));
     }
-    for group in differences.chunk_by(|a, b| {
+    if !comparison.conditions.is_empty() {
+        table.push_str("\nThey were not measured alike, so a difference need not be one of pgwake:\n");
+    }
+    for Condition { condition, before, after } in &comparison.conditions {
+        let _ = writeln!(table, "  {}", clean(&format!("{condition}: {before} in A, {after} in B")));
+    }
+    let is_like = |a: &Difference<'_>, b: &Difference<'_>| {
         (a.contender, a.transport, a.series, a.step) == (b.contender, b.transport, b.series, b.step)
-    }) {
+    };
+    for group in comparison.differences.chunk_by(is_like) {
         let first = &group[0];
-        let step = match unit_of(&before.scenario, first.series) {
-            "" => String::new(),
-            unit if unit == first.series => format!(", {} {unit}", first.step),
-            unit => format!(", {}, {} {unit}", first.series, first.step),
-        };
-        let _ = writeln!(
-            table,
-            "\n{} over {}{step}\n{:34}{:>14}{:>14}{:>8}",
-            first.contender, first.transport, "", "A", "B", "B/A"
-        );
-        for difference in group {
-            let ratio = difference.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-            let verdict = match difference.verdict {
-                Verdict::Better => "better",
-                Verdict::Worse => "worse",
-                Verdict::WithinNoise => "within the noise",
-                Verdict::TooFewRounds => "too few rounds to tell",
-            };
-            let _ = writeln!(
-                table,
-                "{:34}{:>14.2}{:>14.2}{ratio:>8}  {verdict}",
-                difference.figure, difference.before, difference.after
-            );
-        }
+        let heading = heading(&before.scenario, (first.contender, first.transport, first.series, first.step));
+        let _ = writeln!(table, "\n{heading}\n{:34}{:>14}{:>14}{:>8}", "", "A", "B", "B/A");
+        group.iter().for_each(|difference| row(&mut table, difference));
+    }
+    for (i, only) in comparison.left_over.iter().enumerate() {
+        let side = if only.only_in == Side::Before { "A" } else { "B" };
+        let what = only.figure.map_or(String::new(), |figure| format!(": {figure}"));
+        let place = heading(&before.scenario, (only.contender, only.transport, only.series, only.step));
+        let _ = writeln!(table, "{}only in {side}: {place}{what}", if i == 0 { "\n" } else { "" });
     }
     table
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn heading(scenario: &str, (contender, transport, series, step): (&str, &str, &str, u64)) -> String {
+    let step = match unit_of(scenario, series) {
+        "" => String::new(),
+        unit if unit == series => format!(", {step} {unit}"),
+        unit => format!(", {series}, {step} {unit}"),
+    };
+    clean(&format!("{contender} over {transport}{step}"))
+}
 
-    #[test]
-    fn a_difference_counts_when_the_rounds_fall_apart() {
-        let (low, high) = ([1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]);
-        assert_eq!(verdict(&low, &high, false), Verdict::Worse);
-        assert_eq!(verdict(&low, &high, true), Verdict::Better);
-        assert_eq!(verdict(&high, &low, true), Verdict::Worse);
-        assert_eq!(verdict(&low, &[0.5, 1.15, 1.25, 1.35, 3.0], false), Verdict::WithinNoise);
-        assert_eq!(verdict(&low, &low, false), Verdict::WithinNoise);
-        assert_eq!(verdict(&low[..3], &high, false), Verdict::TooFewRounds);
-        assert_eq!(verdict(&[], &high, false), Verdict::TooFewRounds);
-    }
-
-    #[test]
-    fn chance_is_as_the_tables_of_the_test_have_it() {
-        // Two of the 252 orders of five and five.
-        assert!((chance(0.0, 5, 5) - 2.0 / 252.0).abs() < 1e-12);
-        // Critical value for 8 and 8 at 0.01, two-sided: 7.
-        assert!(chance(7.0, 8, 8) <= 0.01 && chance(8.0, 8, 8) > 0.01);
-        assert_eq!(chance(12.0, 5, 5), 1.0);
-    }
+fn row(table: &mut String, difference: &Difference<'_>) {
+    let ratio = difference.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    let verdict = match difference.verdict {
+        Verdict::Better => "better",
+        Verdict::Worse => "worse",
+        Verdict::WithinNoise => "within the noise",
+        Verdict::TooFewRounds => "too few rounds to tell",
+    };
+    let _ = writeln!(
+        table,
+        "{:34}{:>14.2}{:>14.2}{ratio:>8}  {verdict}",
+        difference.figure, difference.before, difference.after
+    );
 }

@@ -16,6 +16,7 @@ mod environment;
 mod lab;
 mod latency;
 mod listener;
+mod noise;
 mod page;
 mod report;
 mod scale;
