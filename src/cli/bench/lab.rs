@@ -19,6 +19,9 @@ use std::time::{Duration, SystemTime};
 /// Less is no sign of a server that is overrun.
 const LATE_MIN: Duration = Duration::from_millis(100);
 
+/// The width of a terminal that does not say it.
+const COLUMNS_USUAL: usize = 80;
+
 pub(super) struct Lab {
     pub(super) target: Target,
     pub(super) stop: Stop,
@@ -32,15 +35,14 @@ pub(super) struct Lab {
     started_at: SystemTime,
     environment: Environment,
     runs: Vec<Run>,
-    /// Stderr is a terminal, and shows a line that is written over again and again.
-    has_progress: bool,
+    progress: Progress,
 }
 
 impl Lab {
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
-        let has_progress = std::io::stderr().is_terminal();
-        if common.private && has_progress {
-            progress("starting a private PostgreSQL …");
+        let progress = Progress { is_shown: std::io::stderr().is_terminal() };
+        if common.private {
+            progress.tell("starting a private PostgreSQL …");
         }
         let mut target = Target::open(dsn, common, scenario)?;
         let environment = Environment::of(&mut target, dsn)?;
@@ -65,7 +67,7 @@ impl Lab {
             started_at: SystemTime::now(),
             environment,
             runs: Vec::new(),
-            has_progress,
+            progress,
         })
     }
 
@@ -81,9 +83,7 @@ impl Lab {
 
     /// Tells what comes next, and whether it is to come at all.
     pub(super) fn goes_on(&self, round: usize, what: &str) -> bool {
-        if self.has_progress {
-            progress(&format!("{}  round {} of {}  {what}", self.scenario, round + 1, self.rounds));
-        }
+        self.progress.tell(&format!("{}  round {} of {}  {what}", self.scenario, round + 1, self.rounds));
         !self.stop.is_asked_for()
     }
 
@@ -118,9 +118,7 @@ impl Lab {
 
     /// The report about all runs so far.
     pub(super) fn report(&self, complete: bool) -> Report {
-        if self.has_progress {
-            progress("");
-        }
+        self.progress.tell("");
         Report {
             pgwake_bench: report::VERSION,
             scenario: self.scenario.into(),
@@ -135,7 +133,31 @@ impl Lab {
     }
 }
 
-/// Writes over the line on the terminal.
-fn progress(text: &str) {
-    let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+/// The line on a terminal that is written over again and again. Whatever happens, it does not stay.
+struct Progress {
+    /// Stderr is a terminal.
+    is_shown: bool,
+}
+
+impl Progress {
+    fn tell(&self, text: &str) {
+        if self.is_shown {
+            // A line that is wrapped cannot be written over, and some terminals wrap when it is full.
+            let line: String = text.chars().take(columns().saturating_sub(1)).collect();
+            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.tell("");
+    }
+}
+
+/// The width of the terminal, asked for each time, for it may change.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).map(|size| size.ws_col.into());
+    let said = || std::env::var("COLUMNS").ok()?.parse().ok();
+    size.ok().filter(|columns| *columns > 0).or_else(said).unwrap_or(COLUMNS_USUAL)
 }
