@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::server;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -102,4 +103,68 @@ fn what_a_report_says_does_not_reach_the_terminal_as_it_is() {
 fn a_file_without_an_end_is_no_report() {
     let (sentence, status) = complaint(&bench("", &["compare", "/dev/zero", "/dev/zero"]).output().unwrap());
     assert!(status == Some(1) && sentence.contains("more than 64 MB"), "{sentence}");
+}
+
+/// Where no server is.
+const NOWHERE: &str = "host=127.0.0.1 port=1";
+
+#[test]
+fn after_a_failure_no_file_is_gone_that_was_there_and_none_is_left_that_was_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let [own, link, new] = ["own.json", "link.html", "new.html"].map(|name| directory.path().join(name));
+    std::fs::write(&own, "").unwrap();
+    let target = directory.path().join("target");
+    std::fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for html in [&link, &new] {
+        let files = ["--json", own.to_str().unwrap(), "--html", html.to_str().unwrap()];
+        let output = bench(NOWHERE, &[&["latency"], &files[..]].concat()).output().unwrap();
+        assert_eq!(complaint(&output).1, Some(1));
+    }
+    assert!(own.exists() && link.is_symlink() && target.exists() && !new.exists());
+}
+
+#[test]
+fn each_report_needs_a_file_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let [file, link] = ["a", "b"].map(|name| directory.path().join(name));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let files = ["latency", "--json", file.to_str().unwrap(), "--html", link.to_str().unwrap()];
+    let (sentence, status) = complaint(&bench(NOWHERE, &files).output().unwrap());
+    assert!(status == Some(2) && sentence.contains("the same file"), "{sentence}");
+    assert!(!file.exists() && link.is_symlink());
+    for option in ["--json", "--html"] {
+        let mut command = bench(NOWHERE, &["latency", option, "/dev/stdout"]);
+        let (sentence, status) = complaint(&command.output().unwrap());
+        assert!(status == Some(2) && sentence.contains("stdout"), "{sentence}");
+        std::fs::write(&file, "kept").unwrap();
+        let stdout = std::fs::File::options().append(true).open(&file).unwrap();
+        let output = bench(NOWHERE, &["latency", option, file.to_str().unwrap()]).stdout(stdout).output();
+        assert_eq!(complaint(&output.unwrap()).1, Some(2));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    }
+}
+
+#[test]
+fn what_is_asked_for_twice_is_measured_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("a.json");
+    let arguments = ["latency", "--count", "20", "--rounds", "2", "--spin", "0s", "--spin-adaptive", "0"];
+    let arguments =
+        [&arguments[..], &["--transport", "unix,unix", "--json", json.to_str().unwrap()]].concat();
+    let output = bench(&common::transports(server())[0].1, &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let measurements = report["measurements"].as_array().unwrap();
+    assert_eq!(measurements.len(), 2);
+    for measurement in measurements {
+        assert_eq!(measurement["figures"]["p50_us"]["rounds"].as_array().unwrap().len(), 2, "{measurement}");
+    }
+}
+
+#[test]
+fn nothing_measured_is_no_report() {
+    let arguments = ["throughput", "--count", "1", "--transactions", "one", "--payloads", "64"];
+    let (sentence, status) = complaint(&bench(&server().conninfo(), &arguments).output().unwrap());
+    assert!(status == Some(2) && sentence.contains("raise --count"), "{sentence}");
 }

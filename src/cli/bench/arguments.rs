@@ -52,6 +52,11 @@ impl Bench {
                 once(&mut throughput.common.transport);
                 once(&mut throughput.transactions);
                 sorted(&mut throughput.payloads);
+                let has_one = throughput.transactions.contains(&Transactions::One);
+                if has_one && throughput.count == 1 && throughput.senders == 1 {
+                    let reason = "one notification has no rate: raise --count or --senders";
+                    return Err(Failure::Usage(reason.into()));
+                }
                 if throughput.payloads == [0] && throughput.transactions == [Transactions::One] {
                     let reason = "the server folds the empty payloads of one transaction into one: ask for \
                                   --payloads with bytes, or for --transactions many";
@@ -419,6 +424,17 @@ mod tests {
             let Err(Failure::Usage(sentence)) = checked(endless) else { panic!("{endless} is taken") };
             assert!(sentence.contains("10000000 is the most"), "{sentence}");
         }
-        assert!(matches!(checked("throughput --payloads 0 --transactions one"), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn what_has_no_figures_is_refused() {
+        for futile in ["throughput --payloads 0 --transactions one", "throughput --count 1"] {
+            assert!(matches!(checked(futile), Err(Failure::Usage(_))), "{futile}");
+        }
+        assert!(checked("throughput --count 1 --senders 2").is_ok());
+        for scenario in ["latency", "throughput"] {
+            let typed = ["pgwake", "bench", scenario, "--for", "0s"];
+            assert!(Arguments::try_parse_from(typed).is_err(), "{scenario}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod listener;
 mod noise;
 mod page;
 mod report;
+mod report_files;
 mod scale;
 mod sender;
 mod slow_commit;
@@ -33,10 +34,9 @@ use super::arguments::Format;
 pub(crate) use arguments::Bench;
 use arguments::{Common, Writers};
 use lab::Lab;
+use report_files::ReportFiles;
 use slow_commit::SlowCommit;
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
     match &bench.checked()? {
@@ -112,9 +112,8 @@ fn measure(
     if common.private && !dsn.is_empty() {
         return Err(Failure::Usage("--private measures a server of its own: leave -d out".into()));
     }
+    let files = ReportFiles::open(common)?;
     let mut lab = Lab::open(dsn, common, scenario)?;
-    let json = common.json.as_deref().map(ReportFile::open).transpose()?;
-    let html = common.html.as_deref().map(ReportFile::open).transpose()?;
     let outcome = run(&mut lab);
     if let Err(Failure::Running(reason)) = &outcome {
         lab.notes.push(format!("ended early: {reason}"));
@@ -122,58 +121,15 @@ fn measure(
         lab.notes.push("stopped by a signal: not all rounds were run".into());
     }
     let report = lab.report(outcome.is_ok() && !lab.stop.is_asked_for());
-    if report.measurements.is_empty() && outcome.is_err() {
-        return outcome;
+    if report.measurements.is_empty() && (outcome.is_err() || !lab.stop.is_asked_for()) {
+        let reason = "nothing was measured, for too little was sent: ask for more, with --count or --for";
+        return outcome.and(Err(Failure::Usage(reason.into())));
     }
-    if let Some(file) = json {
-        file.write(&(serde_json::to_string_pretty(&report).map_err(std::io::Error::from)? + "\n"))?;
-    }
-    if let Some(file) = html {
-        file.write(&page::of_report(&report))?;
-    }
+    files.write(&report)?;
     let text = match format {
         Format::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
         Format::Text => table::of_report(&report),
     };
     std::io::stdout().write_all(text.as_bytes())?;
     outcome
-}
-
-/// A file for a report. It is opened before anything is measured: that it cannot be written is not to be
-/// found out at the end.
-struct ReportFile<'a> {
-    path: &'a Path,
-    file: File,
-}
-
-impl<'a> ReportFile<'a> {
-    fn open(path: &'a Path) -> Result<Self, Failure> {
-        let file = File::options().create(true).append(true).open(path);
-        Ok(ReportFile { path, file: file.map_err(|error| unwritable(path, &error))? })
-    }
-
-    fn is_file(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.is_file())
-    }
-
-    /// Writes over what was in it.
-    fn write(mut self, text: &str) -> Result<(), Failure> {
-        // A pipe has no length.
-        let emptied = if self.is_file() { self.file.set_len(0) } else { Ok(()) };
-        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
-        written.map_err(|error| unwritable(self.path, &error))
-    }
-}
-
-/// Without a report no file is left, but for one that has been there before.
-impl Drop for ReportFile<'_> {
-    fn drop(&mut self) {
-        if self.is_file() && self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Running(format!("cannot write {}: {error}", path.display()))
 }
