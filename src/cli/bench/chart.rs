@@ -48,7 +48,7 @@ pub(super) struct Axis {
 
 #[derive(Debug, Clone)]
 pub(super) struct Line {
-    /// Its colour, the same for a program in all charts of a page.
+    /// Its colour and its dash, the same for a program in all charts of a page.
     pub(super) style: usize,
     pub(super) name: String,
     pub(super) points: Vec<[f64; 2]>,

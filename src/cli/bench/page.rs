@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 const TEMPLATE: &str = include_str!("page.html");
 
-/// So many programs have a colour of their own.
-const STYLES: usize = 6;
+/// So many programs have a colour and a dash of their own.
+const STYLES: usize = 7;
 
 /// Measurements of one way and series.
 type Group<'a> = &'a [Measurement];
@@ -61,8 +61,8 @@ fn head(report: &Report, title: &str) -> String {
     html
 }
 
-/// The measurements that stand for the whole: of each program the first, or the fastest, or that of the last
-/// step of each series.
+/// The measurements that stand for the whole: of each program the first, or the fastest, or that of the
+/// greatest step of each series.
 fn headlines(report: &Report) -> Vec<&Measurement> {
     let Some(first) = report.measurements.first() else { return Vec::new() };
     let all = || report.measurements.iter().filter(|m| m.transport == first.transport);
@@ -76,14 +76,14 @@ fn headlines(report: &Report) -> Vec<&Measurement> {
             names.filter_map(fastest).collect()
         }
         "writers" => {
-            let last = report.measurements.iter().take_while(|m| m.series == first.series).last();
-            all()
-                .filter(|m| last.is_some_and(|last| (&m.series, m.step) == (&last.series, last.step)))
-                .collect()
+            let of_first = || all().filter(|m| m.series == first.series);
+            let most = of_first().map(|m| m.step).max();
+            of_first().filter(|m| Some(m.step) == most).collect()
         }
         _ => {
             let of = groups(report).filter(|group| group[0].transport == first.transport);
-            of.filter_map(|group| group.iter().rfind(|m| m.contender != C_LOOP.name)).collect()
+            let ours = |m: &&Measurement| m.contender != C_LOOP.name;
+            of.filter_map(|group| group.iter().filter(ours).max_by_key(|m| m.step)).collect()
         }
     }
 }
@@ -95,7 +95,9 @@ fn headline(report: &Report, m: &Measurement) -> (String, String) {
         let ratio = m.figures.get(name).and_then(|figure| figure.ratio);
         ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × {}", yardstick(&report.scenario).phrase))
     };
-    let step = format!("{} {}", Unit::Plain.label(m.step as f64), unit(report, m));
+    let unit = unit(report, m);
+    let unit = if m.step == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
+    let step = format!("{} {unit}", Unit::Plain.label(m.step as f64));
     match report.scenario.as_str() {
         "latency" => (us("p50_us"), format!("median; 99 % within {}{}", us("p99_us"), ratio("p50_us"))),
         "throughput" => {
@@ -250,6 +252,7 @@ fn by_step(
             None => lines.push(Line { has_marks: true, ..line(report, measurement, vec![point]) }),
         }
     }
+    lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a[0].total_cmp(&b[0])));
     let better = KINDS.iter().find(|kind| kind.name == figure).is_some_and(|kind| kind.more_is_better);
     Chart {
         title: title.into(),
@@ -329,4 +332,69 @@ fn environment(html: &mut String, report: &Report) {
     }
     let command = escape(&environment.command_line);
     let _ = writeln!(html, "<dt>command</dt><dd><code>{command}</code></dd>\n</dl>\n</section>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::environment::Environment;
+    use super::super::report::Figure;
+    use super::*;
+
+    fn measurement(contender: &str, series: &str, step: u64) -> Measurement {
+        let figure = Figure { median: 1000.0 + step as f64, rounds: vec![1000.0], ..Figure::default() };
+        Measurement {
+            contender: contender.into(),
+            transport: "unix".into(),
+            series: series.into(),
+            step,
+            figures: [("per_s".to_string(), figure)].into(),
+            distribution: Vec::new(),
+            timeline: Vec::new(),
+        }
+    }
+
+    fn report(scenario: &str, measurements: Vec<Measurement>) -> Report {
+        Report {
+            pgwake_bench: 1,
+            scenario: scenario.into(),
+            complete: true,
+            started_at: String::new(),
+            seconds: 1.0,
+            parameters: [].into(),
+            environment: Environment::default(),
+            notes: Vec::new(),
+            measurements,
+        }
+    }
+
+    #[test]
+    fn a_line_goes_from_left_to_right_whatever_was_measured_first() {
+        let steps = [7999, 64, 512].map(|step| measurement("pgwake", "one transaction", step));
+        let report = report("throughput", steps.into());
+        let chart = &charts(&report, &report.measurements)[0];
+        let across: Vec<f64> = chart.lines[0].points.iter().map(|point| point[0]).collect();
+        assert_eq!(across, [0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn the_greatest_number_of_clients_stands_for_the_whole() {
+        let steps = [32, 1, 8].map(|step| measurement("none", "rows 1", step));
+        let headline = |report: &Report| headline(report, headlines(report)[0]).1;
+        assert_eq!(headline(&report("writers", steps.into())), "32 clients, rows 1");
+        assert_eq!(headline(&report("writers", vec![measurement("none", "rows 1", 1)])), "1 client, rows 1");
+    }
+
+    #[test]
+    fn every_writer_has_a_colour_and_a_dash_of_its_own() {
+        let of = |style: usize, what: &str| {
+            let rule =
+                TEMPLATE.split(&format!("{what}s{style}")).nth(1).and_then(|rest| rest.split('}').next());
+            rule.unwrap_or_else(|| panic!("no style {style}")).to_string()
+        };
+        let dashes: Vec<String> = (0..STYLES).map(|style| of(style, "svg .").replace(".line", "")).collect();
+        let colours: Vec<String> = (0..STYLES).map(|style| of(style, ".").to_string()).collect();
+        let is_alone =
+            |all: &[String]| all.iter().all(|one| all.iter().filter(|other| *other == one).count() == 1);
+        assert!(is_alone(&dashes) && is_alone(&colours), "{dashes:?} {colours:?}");
+    }
 }
