@@ -99,8 +99,8 @@ impl Chart {
             let (style, name) = (line.style, escape(&line.name));
             let _ = write!(
                 html,
-                "<li><svg viewBox=\"0 0 26 10\" aria-hidden=\"true\">\
-                 <path class=\"line s{style}\" d=\"M1 5H25\"/></svg>{name}</li>"
+                "<li><svg viewBox=\"0 0 44 10\" aria-hidden=\"true\">\
+                 <path class=\"line s{style}\" d=\"M1 5H43\"/></svg>{name}</li>"
             );
         }
         let _ = writeln!(

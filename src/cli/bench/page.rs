@@ -338,7 +338,9 @@ fn environment(html: &mut String, report: &Report) {
 mod tests {
     use super::super::environment::Environment;
     use super::super::report::Figure;
+    use super::super::variants::Variant;
     use super::*;
+    use clap::ValueEnum;
 
     fn measurement(contender: &str, series: &str, step: u64) -> Measurement {
         let figure = Figure { median: 1000.0 + step as f64, rounds: vec![1000.0], ..Figure::default() };
@@ -395,6 +397,7 @@ mod tests {
         let colours: Vec<String> = (0..STYLES).map(|style| of(style, ".").to_string()).collect();
         let is_alone =
             |all: &[String]| all.iter().all(|one| all.iter().filter(|other| *other == one).count() == 1);
+        assert!(Variant::value_variants().len() <= STYLES);
         assert!(is_alone(&dashes) && is_alone(&colours), "{dashes:?} {colours:?}");
     }
 }
