@@ -125,6 +125,19 @@ fn after_a_failure_no_file_is_gone_that_was_there_and_none_is_left_that_was_not(
 }
 
 #[test]
+fn no_empty_file_is_there_while_nothing_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("a.json");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dsn = format!("host=127.0.0.1 port={}", listener.local_addr().unwrap().port());
+    let mut child = bench(&dsn, &["latency", "--json", json.to_str().unwrap()]).spawn().unwrap();
+    let _client = listener.accept().unwrap();
+    assert!(!json.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn each_report_needs_a_file_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let [file, link] = ["a", "b"].map(|name| directory.path().join(name));

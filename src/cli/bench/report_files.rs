@@ -1,4 +1,4 @@
-//! The files of a report: opened before anything is measured, because that one cannot be written is not to be
+//! The files of a report: tried before anything is measured, because that one cannot be written is not to be
 //! found out at the end, and written when there is a report.
 
 use super::super::Failure;
@@ -36,7 +36,11 @@ impl<'a> ReportFiles<'a> {
             (Some(json), Some(html)) if identity(json.file.metadata()) == identity(html.file.metadata()) => {
                 Err(Failure::Usage("--json and --html name the same file: name two".into()))
             }
-            _ => Ok(files),
+            _ => {
+                // Whatever ends us meanwhile, no empty file is left.
+                files.json.iter().chain(&files.html).for_each(ReportFile::remove_new);
+                Ok(files)
+            }
         }
     }
 
@@ -75,8 +79,21 @@ impl<'a> ReportFile<'a> {
         Ok(ReportFile { path, file: file.map_err(|error| unwritable(path, &error))?, is_new })
     }
 
+    /// Takes the file away that was not there before, unless somebody has put another in its place.
+    fn remove_new(&self) {
+        let is_empty = self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        let is_ours = || identity(self.path.symlink_metadata()) == identity(self.file.metadata());
+        if self.is_new && is_empty && is_ours() {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+
     /// Writes over what was in it.
     fn write(mut self, text: &str) -> Result<(), Failure> {
+        if self.is_new {
+            let again = File::options().create(true).append(true).open(self.path);
+            self.file = again.map_err(|error| unwritable(self.path, &error))?;
+        }
         // A pipe has no length.
         let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
@@ -85,14 +102,9 @@ impl<'a> ReportFile<'a> {
     }
 }
 
-/// Without a report no file is left that was not there before, unless somebody has put another in its place.
 impl Drop for ReportFile<'_> {
     fn drop(&mut self) {
-        let is_empty = self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        let is_ours = || identity(self.path.symlink_metadata()) == identity(self.file.metadata());
-        if self.is_new && is_empty && is_ours() {
-            let _ = std::fs::remove_file(self.path);
-        }
+        self.remove_new();
     }
 }
 
