@@ -75,7 +75,8 @@ pub(crate) enum Subcommand {
     Check,
     /// Show the server, its notification queue, what is watched, and who lags
     Status(Status),
-    /// Measure notifications of this server, beside a bare C loop: latency, throughput, scale
+    /// Measure notifications of this server, beside a bare C loop: latency, throughput, scale; what watching
+    /// costs its writers; and compare two reports
     #[command(subcommand)]
     Bench(Bench),
     /// Print the versions of pgwake, libpq and OpenSSL
