@@ -4,20 +4,14 @@
 
 mod common;
 
+use common::bench::{bench, complaint};
 use common::{PATIENCE, Sql, make_standby, server, signal, start_server};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-
-fn bench(dsn: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwake"));
-    command.args(["-d", dsn, "bench"]).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
 
 /// Runs it to its end, which must be a good one. Gives its table.
 fn run(dsn: &str, arguments: &[&str]) -> String {
@@ -285,7 +279,7 @@ fn slow_commits_bound_the_writers_of_a_private_server() {
     let per_s = median(&report["measurements"][0], "per_s");
     assert!(per_s > 0.0 && per_s <= 22.0, "no commit takes less than 50 ms: {report}");
     let (sentence, status) =
-        complaint(bench(&server().conninfo(), &["writers", "--commit-delay", "1ms"]).output().unwrap());
+        complaint(&bench(&server().conninfo(), &["writers", "--commit-delay", "1ms"]).output().unwrap());
     assert!(status == Some(2) && sentence.contains("--private"), "{sentence}");
 }
 
@@ -372,7 +366,7 @@ fn a_signal_is_heard_although_the_server_says_nothing() {
     let pid = sender_pid("silent", &mut sql).parse().unwrap();
     signal(pid, Signal::STOP);
     signal(child.id() as i32, Signal::INT);
-    let (sentence, status) = complaint(child.wait_with_output().unwrap());
+    let (sentence, status) = complaint(&child.wait_with_output().unwrap());
     signal(pid, Signal::CONT);
     assert!(status == Some(1) && sentence.contains("signal"), "{sentence}");
 
@@ -384,17 +378,9 @@ fn a_signal_is_heard_although_the_server_says_nothing() {
     assert_eq!(child.wait().unwrap().signal(), Some(2));
 }
 
-/// The one sentence on stderr, and the status.
-fn complaint(output: Output) -> (String, Option<i32>) {
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    let sentence = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(sentence.lines().count(), 1, "{sentence}");
-    (sentence, output.status.code())
-}
-
 #[test]
 fn what_cannot_be_measured_is_one_sentence() {
-    let fails = |dsn: &str, arguments: &[&str]| complaint(bench(dsn, arguments).output().unwrap());
+    let fails = |dsn: &str, arguments: &[&str]| complaint(&bench(dsn, arguments).output().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let (json, dsn) = (directory.path().join("a.json"), server().conninfo());
     let nowhere = "host=127.0.0.1 port=1 password=hunter2";
@@ -423,7 +409,7 @@ fn what_cannot_be_measured_is_one_sentence() {
 
 #[test]
 fn a_role_without_the_right_and_a_standby_are_told_what_to_do() {
-    let fails = |dsn: &str, arguments: &[&str]| complaint(bench(dsn, arguments).output().unwrap());
+    let fails = |dsn: &str, arguments: &[&str]| complaint(&bench(dsn, arguments).output().unwrap());
     let mut server = start_server();
     let dsn = server.conninfo();
     Sql::connect(&dsn).run("REVOKE EXECUTE ON FUNCTION pg_notify FROM PUBLIC; CREATE ROLE modest LOGIN");

@@ -4,25 +4,10 @@
 
 mod common;
 
+use common::bench::{bench, complaint};
 use common::server;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-fn bench(dsn: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwake"));
-    command.args(["-d", dsn, "bench"]).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// The one sentence on stderr, and the status.
-fn complaint(output: &Output) -> (String, Option<i32>) {
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    let sentence = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(sentence.lines().count(), 1, "{sentence}");
-    (sentence, output.status.code())
-}
 
 /// What a comparison prints.
 fn compared(before: &Path, after: &Path, format: &str) -> String {

@@ -85,8 +85,9 @@ impl PrivateServer {
         };
         let place = directory.display();
         let mut settings = format!(
-            "unix_socket_directories = '{place}'\nport = {port}\nlisten_addresses = '{}'\n\
+            "unix_socket_directories = '{}'\nport = {port}\nlisten_addresses = '{}'\n\
              fsync = off\nfull_page_writes = off\n",
+            place.to_string().replace('\'', "''"),
             if options.tcp { "127.0.0.1" } else { "" }
         );
         for (name, text) in &options.files {
@@ -144,7 +145,8 @@ impl PrivateServer {
 
     /// A conninfo for its socket, as superuser.
     pub(crate) fn conninfo(&self) -> String {
-        format!("host={} port={} user=postgres dbname=postgres", self.directory.display(), self.port)
+        let place = self.directory.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
+        format!("host='{place}' port={} user=postgres dbname=postgres", self.port)
     }
 
     /// Where its files and its socket are.

@@ -1,8 +1,8 @@
-//! SIGINT and SIGTERM end the command in good order: a thread waits for them and wakes the loop.
+//! SIGINT, SIGTERM and SIGHUP end the command in good order: a thread waits for them and wakes the loop.
 
 use super::Failure;
 use pgwake::Waker;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +28,10 @@ impl Stop {
     /// Watches for the signals from now on. A second one ends the process at once, as if nobody watched.
     pub(crate) fn on_signals(waker: Waker) -> Result<Self, Failure> {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
-        for signal in [SIGINT, SIGTERM] {
+        for signal in ending_signals() {
             signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
         }
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let mut signals = Signals::new(ending_signals())?;
         let asked = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in &mut signals {
@@ -47,7 +47,7 @@ impl Stop {
     /// As [`on_signals`](Self::on_signals), for a command that looks by itself.
     pub(crate) fn flag_on_signals() -> Result<Self, Failure> {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
-        for signal in [SIGINT, SIGTERM] {
+        for signal in ending_signals() {
             signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
             signal_hook::flag::register(signal, stop.0.clone())?;
         }
@@ -57,4 +57,13 @@ impl Stop {
     pub(crate) fn is_asked_for(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+}
+
+/// Those that ask for the end. That a terminal is gone does, too, unless somebody said not to mind: nohup(1).
+fn ending_signals() -> impl Iterator<Item = i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let minds = ignored & 1 << (SIGHUP - 1) == 0;
+    [SIGINT, SIGTERM].into_iter().chain(minds.then_some(SIGHUP))
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 #[cfg(feature = "command")]
+pub(crate) mod bench;
+#[cfg(feature = "command")]
 pub(crate) mod command;
 pub(crate) mod library;
 pub(crate) mod outbox;

@@ -58,7 +58,10 @@ impl Environment {
             kernel: line("/proc/sys/kernel/osrelease", ""),
             cpu: line("/proc/cpuinfo", "model name"),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            command_line: command_line(std::env::args(), dsn),
+            command_line: command_line(
+                std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()),
+                dsn,
+            ),
         })
     }
 }
@@ -67,15 +70,16 @@ impl Environment {
 fn command_line(arguments: impl Iterator<Item = String>, dsn: &str) -> String {
     let shown = Conninfo::parse(dsn).map_or_else(
         |_| "…".into(),
-        |conninfo| {
-            // That keyword is our own addition.
-            format!("'{}'", conninfo.to_string().replace(" fallback_application_name=pgwake", ""))
-        },
+        // That keyword is our own addition.
+        |conninfo| conninfo.to_string().replace(" fallback_application_name=pgwake", ""),
     );
-    let quoted = arguments.map(|argument| match argument {
-        argument if !dsn.is_empty() && argument.contains(dsn) => argument.replace(dsn, &shown),
-        argument if argument.contains(|c: char| c.is_whitespace() || c == '\'') => format!("{argument:?}"),
-        argument => argument,
+    let quoted = arguments.map(|argument| {
+        let argument = if dsn.is_empty() { argument } else { argument.replace(dsn, &shown) };
+        let is_plain = |c: char| c.is_alphanumeric() || "_-+.,:/=@%…".contains(c);
+        match argument.chars().all(is_plain) && !argument.is_empty() {
+            true => argument,
+            false => format!("'{}'", argument.replace('\'', "'\\''")),
+        }
     });
     // The program is shown by its name alone.
     let mut quoted = quoted.skip(1).collect::<Vec<_>>();

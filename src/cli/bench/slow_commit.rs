@@ -24,6 +24,13 @@ impl SlowCommit {
         // The hash of nothing under fresh random keys is a random number.
         let random = RandomState::new().build_hasher().finish();
         let directory = std::env::temp_dir().join(format!("pgwake-slow-commit-{random:016x}"));
+        // A preloaded library's path ends there (ld.so(8)), and the server would start without it.
+        if directory.display().to_string().contains(|c: char| c == ':' || c.is_whitespace()) {
+            return Err(Failure::Running(format!(
+                "--commit-delay needs a directory without blanks and colons, and {} has some: set TMPDIR",
+                std::env::temp_dir().display()
+            )));
+        }
         DirBuilder::new().mode(0o755).create(&directory)?;
         let built = SlowCommit { directory, delay };
         // The server may be another user.

@@ -38,6 +38,13 @@ const SPARE_CONNECTIONS: i64 = 2;
 /// How long sessions that are over may take to be gone from the server.
 const FAREWELL_MAX: Duration = Duration::from_secs(20);
 
+/// What a database or a role may have set for its sessions, and would end ours or measure something else.
+const PINNED: &str = "SELECT set_config(name, value, false) FROM (VALUES \
+    ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_session_timeout', '0'), \
+    ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), \
+    ('default_transaction_isolation', 'read committed')) pinned (name, value) \
+    JOIN pg_catalog.pg_settings USING (name)";
+
 const TLS_SETTINGS: [&str; 3] =
     ["ssl = on", "ssl_cert_file = '$DIRECTORY/server.crt'", "ssl_key_file = '$DIRECTORY/server.key'"];
 
@@ -46,7 +53,7 @@ impl Target {
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
         let server = if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
-        let control = query::connect(&dsn).map_err(|failure| match failure {
+        let control = connect(&dsn).map_err(|failure| match failure {
             Failure::Running(sentence) => {
                 Failure::Running(format!("{sentence}; --private measures a throw-away server instead"))
             }
@@ -98,9 +105,11 @@ impl Target {
             _ if self.control.is_encrypted() => TransportName::Tls,
             _ => TransportName::Tcp,
         };
-        let has_address = Conninfo::parse(dsn)?.get("hostaddr").is_some();
+        let has_address = Conninfo::parse(dsn)?.get("hostaddr").is_some_and(|address| !address.is_empty());
+        // An address in the environment would lead elsewhere, whatever the host.
         let at = |host: &str, rest: &[(&str, &str)]| {
-            with_keywords(dsn, &[&[("host", host), ("port", port.as_str())], rest].concat())
+            let place = [("host", host), ("hostaddr", ""), ("port", port.as_str())];
+            with_keywords(dsn, &[&place[..], rest].concat())
         };
         let network_host = if own == TransportName::Unix { "127.0.0.1" } else { host.as_str() };
         // Not every role may know where the server's sockets are; then the usual places are tried.
@@ -147,6 +156,13 @@ impl Target {
     }
 }
 
+/// A session in which nothing but us decides how long it lasts.
+pub(super) fn connect(conninfo: &str) -> Result<Connection, Failure> {
+    let mut connection = query::connect(conninfo)?;
+    query::rows(&mut connection, PINNED, &[])?;
+    Ok(connection)
+}
+
 fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
     let rows = query::rows(connection, sql, &[])?;
     Ok(rows.into_iter().flatten().next().unwrap_or_default())
@@ -184,20 +200,24 @@ fn certificate() -> Result<Vec<(String, String)>, Failure> {
 
 /// A conninfo in either form, in which these keywords have these values.
 fn with_keywords(dsn: &str, keywords: &[(&str, &str)]) -> String {
-    let mut conninfo = dsn.to_string();
     if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
+        let mut conninfo = dsn.to_string();
         for (keyword, value) in keywords {
             let escaped: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
             conninfo.push(if conninfo.contains('?') { '&' } else { '?' });
             conninfo.push_str(&format!("{keyword}={escaped}"));
         }
-    } else {
-        for (keyword, value) in keywords {
-            let escaped = value.replace('\\', "\\\\").replace('\'', "\\'");
-            conninfo.push_str(&format!(" {keyword}='{escaped}'"));
-        }
+        return conninfo;
     }
-    conninfo
+    let pairs: String = keywords
+        .iter()
+        .map(|(keyword, value)| format!(" {keyword}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")))
+        .collect();
+    // What ends in `password=` takes the next word for its value.
+    let ended = format!("{dsn}''{pairs}");
+    let is_right = |conninfo: &Conninfo| keywords.iter().all(|(k, v)| conninfo.get(k) == Some(*v));
+    let appended = format!("{dsn}{pairs}");
+    if Conninfo::parse(&appended).is_ok_and(|conninfo| is_right(&conninfo)) { appended } else { ended }
 }
 
 #[cfg(test)]
@@ -207,7 +227,14 @@ mod tests {
     #[test]
     fn the_last_word_of_a_conninfo_counts() {
         let keywords = [("host", "/a b'c"), ("port", "7")];
-        for dsn in ["", "host=x port=1 dbname=d", "postgresql://x:1/d", "postgresql://x/d?port=1"] {
+        for dsn in [
+            "",
+            "host=x port=1 dbname=d",
+            "port=1 password=",
+            "password=abc=",
+            "postgresql://x:1/d",
+            "postgresql://x/d?port=1",
+        ] {
             let conninfo = Conninfo::parse(&with_keywords(dsn, &keywords)).unwrap();
             assert_eq!((conninfo.get("host"), conninfo.get("port")), (Some("/a b'c"), Some("7")), "{dsn}");
         }

@@ -2,6 +2,7 @@
 //! somebody's, and taken away from it without a trace.
 
 use super::super::{Failure, query};
+use super::target::connect;
 use clap::ValueEnum;
 use pgwake::install;
 use pgwake::pq::Connection;
@@ -81,12 +82,14 @@ pub(super) struct Variants {
     schema: String,
     /// The schema pgwake was not there, and is ours to take away.
     has_installed: bool,
+    /// Holds a lock, for two of us in one database would take each other for somebody who uses it.
+    lock: Option<Connection>,
 }
 
 impl Variants {
     /// Nothing is made yet. The schema must be one that nobody else has.
     pub(super) fn new(conninfo: String, schema: &str, all: Vec<Variant>) -> Self {
-        Variants { all, left_behind: None, conninfo, schema: schema.into(), has_installed: false }
+        Variants { all, left_behind: None, conninfo, schema: schema.into(), has_installed: false, lock: None }
     }
 
     pub(super) fn table(&self, variant: Variant) -> String {
@@ -96,7 +99,8 @@ impl Variants {
     /// Installs the schema pgwake where it is needed and missing, and makes the tables. What needs the
     /// library is left out where there is none, unless that was asked for.
     pub(super) fn make(&mut self, wants_library: bool) -> Result<(), Failure> {
-        let mut connection = query::connect(&self.conninfo)?;
+        self.lock()?;
+        let mut connection = connect(&self.conninfo)?;
         if self.all.iter().any(|variant| variant.needs_pgwake()) && !has_pgwake(&mut connection)? {
             self.has_installed = true;
             super::super::install::execute(&mut connection, &install::install())?;
@@ -124,6 +128,33 @@ impl Variants {
         self.vacuum()
     }
 
+    fn lock(&mut self) -> Result<(), Failure> {
+        let mut connection = connect(&self.conninfo)?;
+        if !is_true(&mut connection, "SELECT pg_try_advisory_lock(hashtext('pgwake bench writers'))")? {
+            let reason = "another `bench writers` is at work in this database: wait until it has ended";
+            return Err(Failure::Running(reason.into()));
+        }
+        self.lock = Some(connection);
+        Ok(())
+    }
+
+    /// Schemas of ours that a run has left which was killed: nobody else is at work here.
+    pub(super) fn leftovers(&mut self) -> Result<Vec<String>, Failure> {
+        let Some(connection) = &mut self.lock else { return Ok(Vec::new()) };
+        let of_others = format!(
+            "SELECT nspname FROM pg_catalog.pg_namespace \
+             WHERE nspname LIKE 'pgwake\\_bench\\_%' AND nspname <> '{}' ORDER BY 1",
+            self.schema
+        );
+        Ok(query::rows(connection, &of_others, &[])?.into_iter().flatten().collect())
+    }
+
+    /// Whether what was written is in an outbox that was there before.
+    pub(super) fn shares_outbox(&self) -> bool {
+        let writes = |variant: &Variant| matches!(variant, Variant::Outbox | Variant::OutboxLibrary);
+        !self.has_installed && self.all.iter().any(writes)
+    }
+
     /// A schema that is somebody's stays as it is: in one of ours, triggers may run in the library.
     fn find_library(&self, connection: &mut Connection) -> Result<(), Failure> {
         match (is_true(connection, "SELECT pgwake.uses_library()")?, self.has_installed) {
@@ -138,7 +169,7 @@ impl Variants {
 
     /// Each table alone: what else there is in the database is not ours to burden.
     pub(super) fn vacuum(&self) -> Result<(), Failure> {
-        let mut connection = query::connect(&self.conninfo)?;
+        let mut connection = connect(&self.conninfo)?;
         for variant in &self.all {
             query::script(&mut connection, &format!("VACUUM ANALYZE {}", self.table(*variant)))?;
         }
@@ -155,7 +186,7 @@ impl Variants {
             other => other,
         };
         let all = format!("the schema {schema}");
-        let mut connection = query::connect(&self.conninfo).map_err(|failure| remains(&all, failure))?;
+        let mut connection = connect(&self.conninfo).map_err(|failure| remains(&all, failure))?;
         let watched: String = self
             .all
             .iter()

@@ -9,6 +9,7 @@ use super::super::{Failure, query};
 use super::arguments::Writers;
 use super::lab::Lab;
 use super::report::Run;
+use super::target::connect;
 use super::variants::{TABLE_ROWS, Variant, Variants};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -47,10 +48,25 @@ pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let conninfo = lab.target.transports[0].conninfo.clone();
     let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
     // Whatever comes in between, what was made is taken away.
-    let outcome = variants.make(arguments.wants_library()).and_then(|()| rounds(lab, &variants, &loads));
+    let outcome = variants.make(arguments.wants_library()).and_then(|()| {
+        for schema in variants.leftovers()? {
+            lab.notes.push(format!("a run that was killed has left a schema: DROP SCHEMA {schema} CASCADE"));
+        }
+        if variants.shares_outbox() {
+            let note = "the outbox of the schema pgwake here keeps what was written, until its readers have \
+                        read past it";
+            lab.notes.push(note.into());
+        }
+        rounds(lab, &variants, &loads)
+    });
     let removed = variants.remove();
     lab.notes.extend(variants.left_behind);
-    outcome.and(removed)
+    match (outcome, removed) {
+        (Err(Failure::Running(first)), Err(Failure::Running(second))) => {
+            Err(Failure::Running(format!("{first}; {second}")))
+        }
+        (outcome, removed) => outcome.and(removed),
+    }
 }
 
 /// What was asked for, as far as the server has room for the clients.
@@ -138,7 +154,7 @@ fn client(
     ready: &Barrier,
     is_over: &AtomicBool,
 ) -> Result<u64, Failure> {
-    let opened = query::connect(conninfo).and_then(|mut connection| {
+    let opened = connect(conninfo).and_then(|mut connection| {
         let place = if rows == 1 { "= $1".into() } else { format!("BETWEEN $1 AND $1 + {}", rows - 1) };
         let update = format!("PREPARE change (int) AS UPDATE {table} SET n = n + 1 WHERE id {place}");
         // A bitmap scan would change the rows of a block in whatever order they lie at the moment.
