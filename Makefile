@@ -80,8 +80,8 @@ uninstall:
 peers: setup-test lib-test
 	@mkdir -p target/peers
 	$(CARGO) build --profile bench --bench peer $(SYSTEM_LIBPQ) --message-format=json-render-diagnostics \
-	  >target/peers/build.json
-	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peers/build.json)" target/peers/pgwake
+	  >target/peer.json
+	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peer.json)" target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
 	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \
