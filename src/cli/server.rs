@@ -83,18 +83,17 @@ impl PrivateServer {
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
             owner.map_or(Ok(()), |(uid, gid)| chown(&path, Some(uid), Some(gid)))
         };
-        let place = directory.display();
+        let place = within_settings(&directory.display().to_string());
         let mut settings = format!(
-            "unix_socket_directories = '{}'\nport = {port}\nlisten_addresses = '{}'\n\
+            "unix_socket_directories = '{place}'\nport = {port}\nlisten_addresses = '{}'\n\
              fsync = off\nfull_page_writes = off\n",
-            place.to_string().replace('\'', "''"),
             if options.tcp { "127.0.0.1" } else { "" }
         );
         for (name, text) in &options.files {
             write(name, text)?;
         }
         for line in &options.settings {
-            settings.push_str(&line.replace("$DIRECTORY", &place.to_string()));
+            settings.push_str(&line.replace("$DIRECTORY", &place));
             settings.push('\n');
         }
         write("settings", &settings)?;
@@ -143,10 +142,14 @@ impl PrivateServer {
         self.wait_until_ready()
     }
 
-    /// A conninfo for its socket, as superuser.
+    /// A conninfo for its socket, as superuser. An address of the environment's does not lead away from it.
     pub(crate) fn conninfo(&self) -> String {
-        let place = self.directory.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
-        format!("host='{place}' port={} user=postgres dbname=postgres", self.port)
+        let host = self.directory.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
+        let (host, address) = match has_environment_address() {
+            true => (on_socket_alone(&host), " hostaddr=','"),
+            false => (host, ""),
+        };
+        format!("host='{host}'{address} port={} user=postgres dbname=postgres", self.port)
     }
 
     /// Where its files and its socket are.
@@ -217,6 +220,22 @@ fn server_user() -> io::Result<Option<(u32, u32)>> {
         .ok_or_else(|| Error::other("a server cannot run as root, and there is no user postgres or nobody"))
 }
 
+/// The host of a conninfo that leads to the socket there, whatever address the environment or a service has.
+/// Beside it stands a `hostaddr` of `,`: libpq takes an empty one for none, but not a list of empty ones.
+pub(crate) fn on_socket_alone(directory: &str) -> String {
+    format!("{directory},{directory}")
+}
+
+/// Whether the environment may have an address, which libpq prefers to a host.
+pub(crate) fn has_environment_address() -> bool {
+    ["PGHOSTADDR", "PGSERVICE"].iter().any(|variable| std::env::var_os(variable).is_some())
+}
+
+/// A path as it stands between the quotes of a setting.
+fn within_settings(path: &str) -> String {
+    path.replace('\\', "\\\\").replace('\'', "''")
+}
+
 /// A new directory that only its owner can enter. Its path is short: a socket's may have 107 bytes.
 fn new_directory(owner: Option<(u32, u32)>) -> io::Result<PathBuf> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -228,7 +247,13 @@ fn new_directory(owner: Option<(u32, u32)>) -> io::Result<PathBuf> {
         COUNTER.fetch_add(1, Ordering::Relaxed),
         u32::from_ne_bytes(random)
     );
-    let directory = std::env::temp_dir().join(name);
+    let parent = std::path::absolute(std::env::temp_dir())?;
+    // With a comma libpq would read two hosts, and neither a setting nor a conninfo holds what is no text.
+    if parent.to_str().is_none_or(|path| path.contains(|c: char| c == ',' || c == '"' || c.is_control())) {
+        let place = parent.display();
+        return Err(Error::other(format!("no server can be in {place}: set TMPDIR to a simpler path")));
+    }
+    let directory = parent.join(name);
     fs::DirBuilder::new().mode(0o700).create(&directory)?;
     if let Some((uid, gid)) = owner {
         chown(&directory, Some(uid), Some(gid))?;

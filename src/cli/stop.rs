@@ -20,18 +20,34 @@ pub(crate) fn wake_on_children(waker: Waker) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The signals that ask for the end. A terminal that is lost says so more than once, by itself and by its
+/// shell: a second SIGHUP ends nothing at once.
+fn signals() -> Vec<i32> {
+    let hangs_up = !is_ignored(SIGHUP);
+    [SIGINT, SIGTERM].into_iter().chain(hangs_up.then_some(SIGHUP)).collect()
+}
+
+/// Whether who started us wants us to ignore a signal, as nohup(1) does. In doubt he does.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
 /// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Watches for the signals from now on. A second one ends the process at once, as if nobody watched.
+    /// Watches for the signals from now on. A second one by hand ends the process at once, as if nobody
+    /// watched.
     pub(crate) fn on_signals(waker: Waker) -> Result<Self, Failure> {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
-        for signal in ending_signals() {
+        for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
         }
-        let mut signals = Signals::new(ending_signals())?;
+        let mut signals = Signals::new(signals())?;
         let asked = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in &mut signals {
@@ -47,8 +63,10 @@ impl Stop {
     /// As [`on_signals`](Self::on_signals), for a command that looks by itself.
     pub(crate) fn flag_on_signals() -> Result<Self, Failure> {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
-        for signal in ending_signals() {
+        for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
+        }
+        for signal in signals() {
             signal_hook::flag::register(signal, stop.0.clone())?;
         }
         Ok(stop)
@@ -57,13 +75,4 @@ impl Stop {
     pub(crate) fn is_asked_for(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
-}
-
-/// Those that ask for the end. That a terminal is gone does, too, unless somebody said not to mind: nohup(1).
-fn ending_signals() -> impl Iterator<Item = i32> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let minds = ignored & 1 << (SIGHUP - 1) == 0;
-    [SIGINT, SIGTERM].into_iter().chain(minds.then_some(SIGHUP))
 }

@@ -23,14 +23,15 @@ impl SlowCommit {
     pub(super) fn build(delay: Duration) -> Result<Self, Failure> {
         // The hash of nothing under fresh random keys is a random number.
         let random = RandomState::new().build_hasher().finish();
-        let directory = std::env::temp_dir().join(format!("pgwake-slow-commit-{random:016x}"));
-        // A preloaded library's path ends there (ld.so(8)), and the server would start without it.
-        if directory.display().to_string().contains(|c: char| c == ':' || c.is_whitespace()) {
+        let parent = std::path::absolute(std::env::temp_dir())?;
+        // LD_PRELOAD is a list, and knows no quotes (ld.so(8)).
+        if parent.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || ":$".contains(c))) {
+            let place = parent.display();
             return Err(Failure::Running(format!(
-                "--commit-delay needs a directory without blanks and colons, and {} has some: set TMPDIR",
-                std::env::temp_dir().display()
+                "nothing in {place} can be preloaded into a server: set TMPDIR to a simpler path"
             )));
         }
+        let directory = parent.join(format!("pgwake-slow-commit-{random:016x}"));
         DirBuilder::new().mode(0o755).create(&directory)?;
         let built = SlowCommit { directory, delay };
         // The server may be another user.

@@ -1,6 +1,8 @@
 //! The server that is measured: the one of the conninfo, or a throw-away one; and the ways to it.
 
-use super::super::server::{PrivateServer, ServerOptions, find_programs};
+use super::super::server::{
+    PrivateServer, ServerOptions, find_programs, has_environment_address, on_socket_alone,
+};
 use super::super::{Failure, not_connected, query};
 use super::Scenario;
 use super::arguments::{Common, TransportName};
@@ -35,15 +37,34 @@ const PRIVATE_SETTINGS: [&str; 3] =
 /// Connections that are left to others: the sender's, and one to look what is going on.
 const SPARE_CONNECTIONS: i64 = 2;
 
+/// The tightest limit: how many more sessions it allows, and what it is. Only the first binds a superuser.
+/// One setting of the first came with version 16.
+const ROOM: &str = "SELECT free, name FROM ( \
+    SELECT current_setting('max_connections')::int \
+      - current_setting('superuser_reserved_connections')::int \
+      - coalesce(current_setting('reserved_connections', true)::int, 0) \
+      - (SELECT sum(numbackends) FROM pg_stat_database) AS free, \
+      'max_connections is ' || current_setting('max_connections') AS name \
+    UNION ALL SELECT rolconnlimit - (SELECT count(*) FROM pg_stat_activity \
+        WHERE usename = session_user AND backend_type = 'client backend'), \
+      format('the CONNECTION LIMIT of the role %s is %s', rolname, rolconnlimit) \
+      FROM pg_roles WHERE rolname = session_user AND rolconnlimit >= 0 AND NOT rolsuper \
+    UNION ALL SELECT datconnlimit - numbackends, \
+      format('the CONNECTION LIMIT of the database %s is %s', datname, datconnlimit) \
+      FROM pg_database JOIN pg_stat_database USING (datname) \
+      WHERE datname = current_database() AND datconnlimit >= 0 \
+        AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)) l \
+  ORDER BY free LIMIT 1";
+
+/// What a role, a database or a configuration may have set, and what would end or change the work of a
+/// session of ours. Not each version knows each.
+const PINNED: &str = "SELECT set_config(name, value, false) FROM (VALUES ('lock_timeout', '0'), \
+    ('idle_session_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), \
+    ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed')) pinned (name, value) \
+    JOIN pg_settings USING (name)";
+
 /// How long sessions that are over may take to be gone from the server.
 const FAREWELL_MAX: Duration = Duration::from_secs(20);
-
-/// What a database or a role may have set for its sessions, and would end ours or measure something else.
-const PINNED: &str = "SELECT set_config(name, value, false) FROM (VALUES \
-    ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_session_timeout', '0'), \
-    ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), \
-    ('default_transaction_isolation', 'read committed')) pinned (name, value) \
-    JOIN pg_catalog.pg_settings USING (name)";
 
 const TLS_SETTINGS: [&str; 3] =
     ["ssl = on", "ssl_cert_file = '$DIRECTORY/server.crt'", "ssl_key_file = '$DIRECTORY/server.key'"];
@@ -53,7 +74,7 @@ impl Target {
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
         let server = if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
-        let control = connect(&dsn).map_err(|failure| match failure {
+        let control = own_session(&dsn).map_err(|failure| match failure {
             Failure::Running(sentence) => {
                 Failure::Running(format!("{sentence}; --private measures a throw-away server instead"))
             }
@@ -80,53 +101,73 @@ impl Target {
 
     /// Connections that the server has left for us.
     pub(super) fn free_connections(&mut self) -> Result<usize, Failure> {
-        // The second setting came with version 16.
-        const FREE: &str = "SELECT current_setting('max_connections')::int \
-            - current_setting('superuser_reserved_connections')::int \
-            - coalesce(current_setting('reserved_connections', true)::int, 0) \
-            - (SELECT sum(numbackends) FROM pg_stat_database)";
-        let free = self.value(FREE)?.parse::<i64>();
-        Ok(free.map_or(0, |free| (free - SPARE_CONNECTIONS).max(0)) as usize)
+        Ok(self.room()?.0)
+    }
+
+    /// The same, with the limit that keeps us from more.
+    pub(super) fn room(&mut self) -> Result<(usize, String), Failure> {
+        let rows = query::rows(&mut self.control, ROOM, &[])?;
+        let row = rows.first().ok_or_else(|| Failure::Running("the server did not say its limits".into()))?;
+        let free = row[0].parse::<i64>().map_or(0, |free| (free - SPARE_CONNECTIONS).max(0));
+        Ok((free as usize, row[1].clone()))
     }
 
     /// Waits until sessions that are over are gone, and there is room for so many.
     pub(super) fn wait_for_room(&mut self, sessions: usize) -> Result<(), Failure> {
         let until = Instant::now() + FAREWELL_MAX;
-        while self.free_connections()? < sessions && Instant::now() < until {
+        loop {
+            let (free, limit) = self.room()?;
+            if free >= sessions {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(Failure::Running(format!(
+                    "the server has room for {free} sessions and not for {sessions} ({limit}): close others, \
+                     or ask for fewer"
+                )));
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 
     fn find_transports(&mut self, dsn: &str, asked: &[TransportName]) -> Result<(), Failure> {
-        let (host, port) = (self.control.host(), self.control.address().1);
-        let own = match () {
-            _ if host.starts_with(['/', '@']) => TransportName::Unix,
-            _ if self.control.is_encrypted() => TransportName::Tls,
-            _ => TransportName::Tcp,
-        };
-        let has_address = Conninfo::parse(dsn)?.get("hostaddr").is_some_and(|address| !address.is_empty());
-        // An address in the environment would lead elsewhere, whatever the host.
-        let at = |host: &str, rest: &[(&str, &str)]| {
-            let place = [("host", host), ("hostaddr", ""), ("port", port.as_str())];
+        let (host, (address, port)) = (self.control.host(), self.control.address());
+        let own = way_of(&self.control);
+        let at = |host: &str, address: &str, rest: &[(&str, &str)]| {
+            // Without an address here that of the environment would count, and an empty one is none.
+            let place = [("host", host), ("hostaddr", address), ("port", port.as_str())];
             with_keywords(dsn, &[&place[..], rest].concat())
         };
-        let network_host = if own == TransportName::Unix { "127.0.0.1" } else { host.as_str() };
+        let has_other_address = has_environment_address() || Conninfo::parse(dsn)?.get("service").is_some();
+        let on_socket = |host: &str| match has_other_address {
+            true => at(&on_socket_alone(host), ",", &[]),
+            false => at(host, "", &[]),
+        };
+        // The name of a host is what its certificate has, and may stand beside the address.
+        let (network_host, network_address) = match own {
+            TransportName::Unix => ("127.0.0.1", "127.0.0.1"),
+            _ if is_directory(&host) => (address.as_str(), address.as_str()),
+            _ => (host.as_str(), address.as_str()),
+        };
         // Not every role may know where the server's sockets are; then the usual places are tried.
         let directories = self.value("SHOW unix_socket_directories");
         let directories = directories.unwrap_or_else(|_| "/var/run/postgresql, /tmp".into());
         let own_alone = [own];
         for &name in if asked.is_empty() { &own_alone[..] } else { asked } {
             let ways = match name {
-                _ if name == own && has_address => vec![dsn.to_string()],
-                _ if name == own => vec![at(&host, &[])],
-                TransportName::Unix => directories.split(", ").map(|host| at(host, &[])).collect(),
-                TransportName::Tcp => {
-                    vec![at(network_host, &[("sslmode", "disable"), ("gssencmode", "disable")])]
+                TransportName::Unix if own == name => vec![on_socket(&host)],
+                TransportName::Unix => {
+                    let names = directories.split(',').map(|name| name.trim().trim_matches('"'));
+                    names.map(on_socket).collect()
                 }
-                TransportName::Tls => vec![at(network_host, &[("sslmode", "require")])],
+                _ if own == name => vec![at(network_host, network_address, &[])],
+                TransportName::Tcp => {
+                    let plain = [("sslmode", "disable"), ("gssencmode", "disable")];
+                    vec![at(network_host, network_address, &plain)]
+                }
+                TransportName::Tls => vec![at(network_host, network_address, &[("sslmode", "require")])],
             };
-            match self.first_that_leads_here(&ways) {
+            match self.first_that_leads_here(name, &ways) {
                 Ok(conninfo) => self.transports.push(Transport { name, conninfo }),
                 Err(reason) => self.unreachable.push(format!("{name}: {reason}")),
             }
@@ -139,15 +180,20 @@ impl Target {
         }
     }
 
-    /// The first of these that leads to the same server, or why the last does not.
-    fn first_that_leads_here(&mut self, ways: &[String]) -> Result<String, String> {
+    /// The first of these that leads to the same server in that way, or why the last does not.
+    fn first_that_leads_here(&mut self, name: TransportName, ways: &[String]) -> Result<String, String> {
         const WHO: &str = "SELECT pg_postmaster_start_time()::text || current_setting('port')";
         let own = self.value(WHO).map_err(|error| error.to_string())?;
         let mut reason = String::new();
         for way in ways {
             let connected = Conninfo::parse(way).and_then(|conninfo| Connection::connect(&conninfo));
-            match connected.and_then(|mut connection| value(&mut connection, WHO)) {
-                Ok(other) if other == own => return Ok(way.clone()),
+            let told = connected.and_then(|mut connection| {
+                let other = value(&mut connection, WHO)?;
+                Ok((way_of(&connection), other))
+            });
+            match told {
+                Ok((taken, _)) if taken != name => reason = format!("the way there turned out to be {taken}"),
+                Ok((_, other)) if other == own => return Ok(way.clone()),
                 Ok(_) => reason = "another server answers there".into(),
                 Err(error) => reason = error.to_string(),
             }
@@ -156,10 +202,26 @@ impl Target {
     }
 }
 
-/// A session in which nothing but us decides how long it lasts.
-pub(super) fn connect(conninfo: &str) -> Result<Connection, Failure> {
+/// The way that a connection went, which its host alone does not tell.
+fn way_of(connection: &Connection) -> TransportName {
+    match () {
+        _ if is_directory(&connection.address().0) => TransportName::Unix,
+        _ if connection.is_encrypted() => TransportName::Tls,
+        _ => TransportName::Tcp,
+    }
+}
+
+/// Of a socket; `@` begins the name of an abstract one.
+fn is_directory(host: &str) -> bool {
+    host.starts_with(['/', '@'])
+}
+
+/// A session that no timeout of the user's ends, and whose transactions are as those of most.
+pub(super) fn own_session(conninfo: &str) -> Result<Connection, Failure> {
     let mut connection = query::connect(conninfo)?;
-    query::rows(&mut connection, PINNED, &[])?;
+    // By itself: all that takes longer could already be too long.
+    query::script(&mut connection, "SET statement_timeout = 0")?;
+    query::script(&mut connection, PINNED)?;
     Ok(connection)
 }
 
@@ -200,24 +262,23 @@ fn certificate() -> Result<Vec<(String, String)>, Failure> {
 
 /// A conninfo in either form, in which these keywords have these values.
 fn with_keywords(dsn: &str, keywords: &[(&str, &str)]) -> String {
-    if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
-        let mut conninfo = dsn.to_string();
-        for (keyword, value) in keywords {
+    let is_uri = dsn.starts_with("postgres://") || dsn.starts_with("postgresql://");
+    let pairs = keywords.iter().map(|(keyword, value)| match is_uri {
+        true => {
             let escaped: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            conninfo.push(if conninfo.contains('?') { '&' } else { '?' });
-            conninfo.push_str(&format!("{keyword}={escaped}"));
+            format!("{keyword}={escaped}")
         }
-        return conninfo;
-    }
-    let pairs: String = keywords
-        .iter()
-        .map(|(keyword, value)| format!(" {keyword}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")))
-        .collect();
-    // What ends in `password=` takes the next word for its value.
-    let ended = format!("{dsn}''{pairs}");
-    let is_right = |conninfo: &Conninfo| keywords.iter().all(|(k, v)| conninfo.get(k) == Some(*v));
-    let appended = format!("{dsn}{pairs}");
-    if Conninfo::parse(&appended).is_ok_and(|conninfo| is_right(&conninfo)) { appended } else { ended }
+        false => format!("{keyword}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")),
+    });
+    let added = pairs.collect::<Vec<_>>().join(if is_uri { "&" } else { " " });
+    // How the conninfo ends decides what may follow: a last value that is empty would take the next word.
+    let joints = if is_uri { ["?", "&", ""] } else { [" ", "'' ", ""] };
+    let joined = joints.map(|joint| format!("{dsn}{joint}{added}"));
+    let is_read = |conninfo: &&String| {
+        let parsed = Conninfo::parse(conninfo);
+        parsed.is_ok_and(|parsed| keywords.iter().all(|(key, value)| parsed.get(key) == Some(value)))
+    };
+    joined.iter().find(is_read).unwrap_or(&joined[0]).clone()
 }
 
 #[cfg(test)]
@@ -227,16 +288,21 @@ mod tests {
     #[test]
     fn the_last_word_of_a_conninfo_counts() {
         let keywords = [("host", "/a b'c"), ("port", "7")];
-        for dsn in [
-            "",
-            "host=x port=1 dbname=d",
-            "port=1 password=",
-            "password=abc=",
-            "postgresql://x:1/d",
-            "postgresql://x/d?port=1",
+        for (dsn, password) in [
+            ("", None),
+            ("host=x port=1 dbname=d", None),
+            ("host=x password=", Some("")),
+            ("host=x password= ", Some("")),
+            ("host=x password=a=", Some("a=")),
+            ("postgresql://x:1/d", None),
+            ("postgresql://x/d?port=1", None),
+            ("postgresql://x/d?", None),
+            ("postgresql://x/d?password=a%3F", Some("a?")),
+            ("postgresql://u:a?b@x/d", Some("a?b")),
         ] {
             let conninfo = Conninfo::parse(&with_keywords(dsn, &keywords)).unwrap();
             assert_eq!((conninfo.get("host"), conninfo.get("port")), (Some("/a b'c"), Some("7")), "{dsn}");
+            assert_eq!(conninfo.get("password"), password, "{dsn}");
         }
     }
 }

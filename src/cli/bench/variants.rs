@@ -2,8 +2,9 @@
 //! somebody's, and taken away from it without a trace.
 
 use super::super::{Failure, query};
-use super::target::connect;
+use super::target::own_session;
 use clap::ValueEnum;
+use pgwake::Error;
 use pgwake::install;
 use pgwake::pq::Connection;
 
@@ -75,21 +76,19 @@ impl Variant {
 /// A table for each variant, as far as they have been made.
 pub(super) struct Variants {
     pub(super) all: Vec<Variant>,
-    /// What could not be taken away, and why.
-    pub(super) left_behind: Option<String>,
+    /// What an earlier run had left, and what could not be taken away, and why.
+    pub(super) notes: Vec<String>,
     conninfo: String,
     /// Where the tables are; their channel has the same name.
     schema: String,
     /// The schema pgwake was not there, and is ours to take away.
     has_installed: bool,
-    /// Holds a lock, for two of us in one database would take each other for somebody who uses it.
-    lock: Option<Connection>,
 }
 
 impl Variants {
     /// Nothing is made yet. The schema must be one that nobody else has.
     pub(super) fn new(conninfo: String, schema: &str, all: Vec<Variant>) -> Self {
-        Variants { all, left_behind: None, conninfo, schema: schema.into(), has_installed: false, lock: None }
+        Variants { all, notes: Vec::new(), conninfo, schema: schema.into(), has_installed: false }
     }
 
     pub(super) fn table(&self, variant: Variant) -> String {
@@ -99,9 +98,9 @@ impl Variants {
     /// Installs the schema pgwake where it is needed and missing, and makes the tables. What needs the
     /// library is left out where there is none, unless that was asked for.
     pub(super) fn make(&mut self, wants_library: bool) -> Result<(), Failure> {
-        self.lock()?;
-        let mut connection = connect(&self.conninfo)?;
-        if self.all.iter().any(|variant| variant.needs_pgwake()) && !has_pgwake(&mut connection)? {
+        let mut connection = own_session(&self.conninfo)?;
+        self.remove_earlier(&mut connection)?;
+        if self.needs_pgwake() && !has_pgwake(&mut connection)? {
             self.has_installed = true;
             super::super::install::execute(&mut connection, &install::install())?;
         }
@@ -128,33 +127,6 @@ impl Variants {
         self.vacuum()
     }
 
-    fn lock(&mut self) -> Result<(), Failure> {
-        let mut connection = connect(&self.conninfo)?;
-        if !is_true(&mut connection, "SELECT pg_try_advisory_lock(hashtext('pgwake bench writers'))")? {
-            let reason = "another `bench writers` is at work in this database: wait until it has ended";
-            return Err(Failure::Running(reason.into()));
-        }
-        self.lock = Some(connection);
-        Ok(())
-    }
-
-    /// Schemas of ours that a run has left which was killed: nobody else is at work here.
-    pub(super) fn leftovers(&mut self) -> Result<Vec<String>, Failure> {
-        let Some(connection) = &mut self.lock else { return Ok(Vec::new()) };
-        let of_others = format!(
-            "SELECT nspname FROM pg_catalog.pg_namespace \
-             WHERE nspname LIKE 'pgwake\\_bench\\_%' AND nspname <> '{}' ORDER BY 1",
-            self.schema
-        );
-        Ok(query::rows(connection, &of_others, &[])?.into_iter().flatten().collect())
-    }
-
-    /// Whether what was written is in an outbox that was there before.
-    pub(super) fn shares_outbox(&self) -> bool {
-        let writes = |variant: &Variant| matches!(variant, Variant::Outbox | Variant::OutboxLibrary);
-        !self.has_installed && self.all.iter().any(writes)
-    }
-
     /// A schema that is somebody's stays as it is: in one of ours, triggers may run in the library.
     fn find_library(&self, connection: &mut Connection) -> Result<(), Failure> {
         match (is_true(connection, "SELECT pgwake.uses_library()")?, self.has_installed) {
@@ -169,7 +141,7 @@ impl Variants {
 
     /// Each table alone: what else there is in the database is not ours to burden.
     pub(super) fn vacuum(&self) -> Result<(), Failure> {
-        let mut connection = connect(&self.conninfo)?;
+        let mut connection = own_session(&self.conninfo)?;
         for variant in &self.all {
             query::script(&mut connection, &format!("VACUUM ANALYZE {}", self.table(*variant)))?;
         }
@@ -178,40 +150,87 @@ impl Variants {
 
     /// Takes away what was made, over a connection of its own: another may have been lost.
     pub(super) fn remove(&mut self) -> Result<(), Failure> {
-        let schema = &self.schema;
-        let remains = |what: &str, failure: Failure| match failure {
-            Failure::Running(reason) | Failure::Usage(reason) => {
-                Failure::Running(format!("{what} is left behind ({reason}): drop it"))
-            }
-            other => other,
-        };
-        let all = format!("the schema {schema}");
-        let mut connection = connect(&self.conninfo).map_err(|failure| remains(&all, failure))?;
-        let watched: String = self
-            .all
-            .iter()
-            .filter(|variant| variant.needs_pgwake())
-            .map(|variant| self.table(*variant))
-            .map(|table| {
-                format!(
-                    "SELECT pgwake.unwatch_table(rel) FROM to_regclass('{table}') rel WHERE rel IS NOT NULL;"
-                )
-            })
-            .collect();
-        let watched = if has_pgwake(&mut connection)? { watched } else { String::new() };
-        let script =
-            format!("SET client_min_messages = warning; {watched} DROP SCHEMA IF EXISTS {schema} CASCADE");
-        query::script(&mut connection, &script).map_err(|error| remains(&all, error.into()))?;
-        if self.has_installed && has_pgwake(&mut connection)? {
-            if is_used(&mut connection)? {
-                self.left_behind = Some("the schema pgwake stays, for somebody uses it by now".into());
-            } else {
-                query::script(&mut connection, &install::uninstall())
-                    .map_err(|error| remains("the schema pgwake", error.into()))?;
-            }
+        let also = if self.has_installed { " and the schema pgwake" } else { "" };
+        let all = format!("the schema {}{also}", self.schema);
+        let mut connection = own_session(&self.conninfo).map_err(|failure| remains(&all, failure))?;
+        let has_pgwake = has_pgwake(&mut connection).map_err(|failure| remains(&all, failure))?;
+        let is_watched = has_pgwake && self.needs_pgwake();
+        drop_schema(&mut connection, &self.schema, is_watched)
+            .map_err(|error| remains(&all, error.into()))?;
+        let is_removable = has_pgwake
+            && self.has_installed
+            && !is_used(&mut connection).map_err(|failure| remains("the schema pgwake", failure))?;
+        if is_removable {
+            return query::script(&mut connection, &install::uninstall())
+                .map_err(|error| remains("the schema pgwake", error.into()));
+        }
+        if has_pgwake && self.has_installed {
+            self.notes.push("the schema pgwake stays, for somebody uses it by now".into());
+        }
+        if is_watched && let Err(error) = forget(&mut connection, &self.schema) {
+            self.notes.push(format!("what the writers wrote stays in the outbox of pgwake ({error})"));
         }
         Ok(())
     }
+
+    /// Whoever was killed could not do so: only one of us is at work in a database, so that all else that is
+    /// named like ours is of nobody.
+    fn remove_earlier(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+        const EARLIER: &str =
+            "SELECT nspname FROM pg_namespace WHERE nspname ~ '^pgwake_bench_[0-9a-f]{16}$'";
+        let earlier = query::rows(connection, EARLIER, &[])?;
+        let has_pgwake = !earlier.is_empty() && has_pgwake(connection)?;
+        for schema in earlier.iter().flatten() {
+            let removed = drop_schema(connection, schema, has_pgwake)
+                .and_then(|()| if has_pgwake { forget(connection, schema) } else { Ok(()) });
+            self.notes.push(match removed {
+                Ok(()) => format!("the schema {schema}, which a run that was killed had left, is taken away"),
+                Err(error) => {
+                    format!(
+                        "the schema {schema}, which a run that was killed had left, stays ({error}): drop it"
+                    )
+                }
+            });
+        }
+        if has_pgwake && is_used(connection).is_ok_and(|is_used| !is_used) {
+            let note =
+                "the schema pgwake may be of the run that was killed, too: pgwake uninstall removes it";
+            self.notes.push(note.into());
+        }
+        Ok(())
+    }
+
+    fn needs_pgwake(&self) -> bool {
+        self.all.iter().any(|variant| variant.needs_pgwake())
+    }
+}
+
+fn remains(what: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Running(reason) | Failure::Usage(reason) => {
+            Failure::Running(format!("{what} is left behind ({reason}): drop it"))
+        }
+        other => other,
+    }
+}
+
+/// A schema of ours with its tables, whose watches end, if they can have any.
+fn drop_schema(connection: &mut Connection, schema: &str, is_watched: bool) -> Result<(), Error> {
+    let unwatch = format!(
+        "SELECT pgwake.unwatch_table(relid) FROM pgwake.watched JOIN pg_class c ON c.oid = relid \
+         WHERE schema_name = '{schema}' AND NOT ended;"
+    );
+    let unwatch = if is_watched { &unwatch } else { "" };
+    let drop = format!("SET client_min_messages = warning; {unwatch} DROP SCHEMA IF EXISTS {schema} CASCADE");
+    query::script(connection, &drop)
+}
+
+/// What the writers of a schema that is gone wrote to the outbox is of no table, and nobody waits for it.
+fn forget(connection: &mut Connection, schema: &str) -> Result<(), Error> {
+    let own = format!("FROM pgwake.watched WHERE schema_name = '{schema}' AND ended");
+    let delete = |n| format!("DELETE FROM pgwake.outbox_{n} WHERE what / 128 IN (SELECT id {own});");
+    let outbox: String = (0..3).map(delete).collect();
+    query::script(connection, &format!("{outbox} DELETE {own}"))
 }
 
 fn has_pgwake(connection: &mut Connection) -> Result<bool, Failure> {

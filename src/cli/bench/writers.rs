@@ -9,7 +9,7 @@ use super::super::{Failure, query};
 use super::arguments::Writers;
 use super::lab::Lab;
 use super::report::Run;
-use super::target::connect;
+use super::target::own_session;
 use super::variants::{TABLE_ROWS, Variant, Variants};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -32,7 +32,50 @@ struct Load {
     time: Duration,
 }
 
+/// Whoever has it is at work in the database: two would take what the other made for somebody's, and would
+/// measure each other.
+const LOCK: &str = "pg_catalog.hashtext('pgwake bench writers'), 0";
+
+/// How long the server may take to notice that the last one is gone.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
 pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
+    if let Some(delay) = arguments.commit_delay {
+        check_delay(lab, delay)?;
+    }
+    lock(lab)?;
+    let outcome = measure(lab, arguments);
+    // The next one may be started before our session has ended.
+    let _ = lab.target.value(&format!("SELECT pg_advisory_unlock({LOCK})"));
+    outcome
+}
+
+/// What cannot be preloaded is left out without an error that anybody sees (ld.so(8)): one commit shows it.
+fn check_delay(lab: &mut Lab, delay: Duration) -> Result<(), Failure> {
+    let started = Instant::now();
+    lab.target.value("SELECT pg_logical_emit_message(true, 'pgwake_bench', '')")?;
+    match started.elapsed() {
+        took if took < delay => Err(Failure::Running(format!(
+            "a commit took {took:?} in spite of --commit-delay {delay:?}: the server does not wait for its \
+             disk (look for synchronous_commit in PGOPTIONS), or could not preload what slows it down"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn lock(lab: &mut Lab) -> Result<(), Failure> {
+    let until = Instant::now() + FAREWELL_MAX;
+    while lab.target.value(&format!("SELECT pg_try_advisory_lock({LOCK})"))? != "t" {
+        if Instant::now() >= until {
+            let reason = "another pgwake bench writers is at work in this database: wait for its end";
+            return Err(Failure::Running(reason.into()));
+        }
+        std::thread::sleep(NAP_MAX);
+    }
+    Ok(())
+}
+
+fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let loads = loads(lab, arguments)?;
     let parameters = [
         ("duration_s", arguments.seconds.into()),
@@ -48,22 +91,17 @@ pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let conninfo = lab.target.transports[0].conninfo.clone();
     let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
     // Whatever comes in between, what was made is taken away.
-    let outcome = variants.make(arguments.wants_library()).and_then(|()| {
-        for schema in variants.leftovers()? {
-            lab.notes.push(format!("a run that was killed has left a schema: DROP SCHEMA {schema} CASCADE"));
-        }
-        if variants.shares_outbox() {
-            let note = "the outbox of the schema pgwake here keeps what was written, until its readers have \
-                        read past it";
-            lab.notes.push(note.into());
-        }
-        rounds(lab, &variants, &loads)
-    });
+    let outcome = variants.make(arguments.wants_library()).and_then(|()| rounds(lab, &variants, &loads));
     let removed = variants.remove();
-    lab.notes.extend(variants.left_behind);
+    lab.notes.append(&mut variants.notes);
+    both(outcome, removed)
+}
+
+/// Of two failures neither is kept quiet: the second says what is left behind.
+fn both(outcome: Result<(), Failure>, removed: Result<(), Failure>) -> Result<(), Failure> {
     match (outcome, removed) {
-        (Err(Failure::Running(first)), Err(Failure::Running(second))) => {
-            Err(Failure::Running(format!("{first}; {second}")))
+        (Err(Failure::Running(outcome)), Err(Failure::Running(removed))) => {
+            Err(Failure::Running(format!("{outcome}; and {removed}")))
         }
         (outcome, removed) => outcome.and(removed),
     }
@@ -71,7 +109,7 @@ pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
 
 /// What was asked for, as far as the server has room for the clients.
 fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Load>, Failure> {
-    let clients_max = lab.target.free_connections()?;
+    let (clients_max, limit) = lab.target.room()?;
     let time = Duration::from_secs_f64(arguments.seconds);
     let mut loads = Vec::new();
     for &rows in &arguments.rows {
@@ -80,12 +118,14 @@ fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Load>, Failure> {
         loads.extend(fits.map(|clients| Load { clients, rows, time }));
     }
     for clients in arguments.clients.iter().filter(|clients| usize::from(**clients) > clients_max) {
-        lab.notes.push(format!("left out: {clients} clients, for the server has room for {clients_max}"));
+        lab.notes.push(format!(
+            "left out: {clients} clients, for the server has room for {clients_max} ({limit})"
+        ));
     }
     match loads.is_empty() {
-        true => {
-            Err(Failure::Running(format!("the server has room for {clients_max} clients: ask for fewer")))
-        }
+        true => Err(Failure::Running(format!(
+            "the server has room for {clients_max} clients ({limit}): ask for fewer"
+        ))),
         false => Ok(loads),
     }
 }
@@ -154,7 +194,7 @@ fn client(
     ready: &Barrier,
     is_over: &AtomicBool,
 ) -> Result<u64, Failure> {
-    let opened = connect(conninfo).and_then(|mut connection| {
+    let opened = own_session(conninfo).and_then(|mut connection| {
         let place = if rows == 1 { "= $1".into() } else { format!("BETWEEN $1 AND $1 + {}", rows - 1) };
         let update = format!("PREPARE change (int) AS UPDATE {table} SET n = n + 1 WHERE id {place}");
         // A bitmap scan would change the rows of a block in whatever order they lie at the moment.
