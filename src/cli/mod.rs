@@ -105,7 +105,7 @@ pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -
             "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"
         }
         Some("0A000") => "to listen all the same, leave --self-test out",
-        Some("53300") => "raise max_connections, or close some",
+        Some("53300") => "raise the limit that it names, or max_connections, or close some",
         _ => "check host and port (-d, PGHOST, PGPORT), and that the server runs",
     };
     let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));

@@ -140,7 +140,10 @@ impl Listening {
                 until = until.min(Instant::now() + GRACE);
             }
             if Instant::now() >= until {
-                let why = if is_stopping { "until a signal came" } else { "for 60 s" };
+                let why = match is_stopping {
+                    true => "until a signal came".into(),
+                    false => format!("for {} s", PATIENCE.as_secs()),
+                };
                 return Err(Failure::Running(format!("a listener waited in vain {purpose}, {why}")));
             }
         }

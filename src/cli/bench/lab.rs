@@ -100,11 +100,6 @@ impl Lab {
         }
     }
 
-    /// A setting of the server.
-    pub(super) fn setting(&self, name: &str) -> &str {
-        self.environment.server_settings.get(name).map_or("unknown", String::as_str)
-    }
-
     /// Keeps a run. One that was stopped in its middle counts only where there is no other.
     pub(super) fn keep(&mut self, run: Run) {
         let is_like = |other: &Run| {

@@ -106,10 +106,9 @@ impl Step {
 fn sessions_max(lab: &mut Lab) -> Result<(usize, String), Failure> {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let by_descriptors = descriptors.unwrap_or(u64::MAX).saturating_sub(SPARE_DESCRIPTORS) as usize;
-    let by_server = lab.target.free_connections()?;
-    let setting = lab.setting("max_connections");
+    let (by_server, limit) = lab.target.room()?;
     Ok(match by_server <= by_descriptors {
-        true => (by_server.max(1), format!("the server's max_connections is {setting}, less what is in use")),
+        true => (by_server.max(1), format!("the server's {limit}, less what is in use")),
         false => (by_descriptors, "the limit of open files (ulimit -Hn)".into()),
     })
 }

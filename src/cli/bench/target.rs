@@ -99,12 +99,7 @@ impl Target {
         value(&mut self.control, sql)
     }
 
-    /// Connections that the server has left for us.
-    pub(super) fn free_connections(&mut self) -> Result<usize, Failure> {
-        Ok(self.room()?.0)
-    }
-
-    /// The same, with the limit that keeps us from more.
+    /// Connections that the server has left for us, and the limit that keeps us from more.
     pub(super) fn room(&mut self) -> Result<(usize, String), Failure> {
         let rows = query::rows(&mut self.control, ROOM, &[])?;
         let row = rows.first().ok_or_else(|| Failure::Running("the server did not say its limits".into()))?;
