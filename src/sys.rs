@@ -75,16 +75,30 @@ pub(crate) fn wait_for(
     write: bool,
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
+    match poll(socket, read, write, timeout) {
+        // Whoever waits looks again.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        ready => ready,
+    }
+}
+
+/// Whether the kernel takes what is written to `socket`: a third of its buffer is free then at least
+/// (tcp_poll, unix_poll).
+fn has_room(socket: RawFd) -> io::Result<bool> {
+    match poll(socket, false, true, Some(Duration::ZERO)) {
+        // A signal is told only where nothing else is.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        ready => ready,
+    }
+}
+
+fn poll(socket: RawFd, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<bool> {
     let read = if read { libc::POLLIN } else { 0 };
     let write = if write { libc::POLLOUT } else { 0 };
     let mut waiting = libc::pollfd { fd: socket, events: read | write, revents: 0 };
     let timeout_ms = timeout.map_or(-1, |timeout| timeout.as_millis().min(i32::MAX as u128) as libc::c_int);
     // SAFETY: one pollfd that outlives the call.
-    match check(unsafe { libc::poll(&mut waiting, 1, timeout_ms) }) {
-        // Whoever waits looks again.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-        ready => Ok(ready? > 0),
-    }
+    Ok(check(unsafe { libc::poll(&mut waiting, 1, timeout_ms) })? > 0)
 }
 
 /// The number of bytes that a TCP socket has received in its life (`TCP_INFO`, tcp(7)).
@@ -132,6 +146,7 @@ pub(crate) fn watch_by_level(
 /// For the time of one call of libpq's, a pair of sockets stands in the place of a connection's socket, and
 /// holds a copy of no more than some of what has come: who reads until nothing is left comes to an end,
 /// however fast more arrives. What was read is then taken out of the real socket; what was not stays there.
+/// What is written meanwhile is sent on afterwards: as little as the real socket has room for.
 #[derive(Debug)]
 pub(crate) struct BoundedRead {
     socket: RawFd,
@@ -140,15 +155,7 @@ pub(crate) struct BoundedRead {
     /// The far end of the pair, by its inode: libpq may close it, and open another socket of the same number.
     far_inode: u64,
     offered: usize,
-}
-
-/// What becomes of what is written while a [`BoundedRead`] stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Writes {
-    /// It is sent on afterwards: for the few bytes of a handshake.
-    Forwarded,
-    /// The writer is told that there is no room.
-    Refused,
+    has_room: bool,
 }
 
 impl BoundedRead {
@@ -156,8 +163,11 @@ impl BoundedRead {
     const BYTES_MAX: usize = 17 << 10;
 
     /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
+    ///
+    /// Without room to send, whoever writes is told so. It must not be one that waits for room within the
+    /// call, as TLS may to read on (`pgtls_read`, fe-secure-openssl.c): then it is `None`, too.
     #[inline(never)]
-    pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
+    pub(crate) fn begin(socket: RawFd, may_wait_for_room: bool) -> io::Result<Option<Self>> {
         let mut bytes = [0u8; Self::BYTES_MAX];
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         // SAFETY: the kernel writes at most `len` bytes into the buffer.
@@ -168,13 +178,18 @@ impl BoundedRead {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             peeked => peeked?,
         };
+        let has_room = has_room(socket)?;
+        if !has_room && may_wait_for_room {
+            return Ok(None);
+        }
         let (mut near, mut far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
         let offered = if peeked == 0 { 0 } else { near.write(&bytes[..peeked])? };
-        if writes == Writes::Refused {
-            // What fills the pair is never read; the less it takes, the better.
-            shrink_send_buffer(&far)?;
+        // Enough for a client's certificates, and less than that third, unless somebody made the buffer tiny.
+        limit_send_buffer(&far, Self::BYTES_MAX / 2)?;
+        if !has_room {
+            // What fills the pair is never read.
             let full = loop {
                 if let Err(error) = far.write(&bytes) {
                     break error;
@@ -189,19 +204,19 @@ impl BoundedRead {
         let far_inode = inode(far.as_raw_fd())?;
         // SAFETY: two open descriptors; the real socket lives on in `network`.
         check(unsafe { libc::dup3(far.as_raw_fd(), socket, libc::O_CLOEXEC) })?;
-        Ok(Some(BoundedRead { socket, network, near, far_inode, offered }))
+        Ok(Some(BoundedRead { socket, network, near, far_inode, offered, has_room }))
     }
 
     /// Gives the socket its place back. Says how many bytes were read meanwhile.
     #[inline(never)]
-    pub(crate) fn end(mut self, writes: Writes) -> io::Result<usize> {
+    pub(crate) fn end(mut self) -> io::Result<usize> {
         // libpq may have closed it. What it said last is sent all the same, and nothing is left unread, which
         // would end the stream with a reset.
         let is_in_place = inode(self.socket).ok() == Some(self.far_inode);
         let unread = if is_in_place { bytes_unread(self.socket)? } else { 0 };
         // Before the far end is closed: what it has not read makes that an error here.
         let mut written = Vec::new();
-        if writes == Writes::Forwarded
+        if self.has_room
             && let Err(error) = self.near.read_to_end(&mut written)
             && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset)
         {
@@ -228,16 +243,18 @@ impl BoundedRead {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the kernel reads `len` bytes of the buffer.
         let sent = unsafe { libc::send(network, written.as_ptr().cast(), written.len(), flags) };
-        match usize::try_from(sent).map_err(|_| io::Error::last_os_error())? {
-            sent if sent == written.len() => Ok(read),
-            _ => Err(io::Error::other("the server does not read what it asks for")),
+        match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
+            Ok(sent) if sent == written.len() => Ok(read),
+            // Whoever reads on finds why, behind all that has come.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(read),
+            _ => Err(io::Error::other("there was less room to send than the kernel told")),
         }
     }
 }
 
-/// Lets a socket hold as little that was written as the kernel allows: some kilobytes (socket(7)).
-fn shrink_send_buffer(socket: &UnixStream) -> io::Result<()> {
-    let bytes: libc::c_int = 0;
+/// Lets a socket hold no more than about twice as many bytes that were written (socket(7)).
+fn limit_send_buffer(socket: &UnixStream, bytes: usize) -> io::Result<()> {
+    let bytes = bytes as libc::c_int;
     let length = size_of_val(&bytes) as libc::socklen_t;
     let (fd, value) = (socket.as_raw_fd(), (&raw const bytes).cast());
     // SAFETY: the kernel reads `length` bytes of an integer that outlives the call.
@@ -322,22 +339,50 @@ mod tests {
         let mut read = [0; 16];
         near.write_all(b"first").unwrap();
         for (size, expected) in [(2, &b"fi"[..]), (16, b"rst"), (16, b"second")] {
-            let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Refused).unwrap().unwrap();
+            let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
             near.write_all(if size == 2 { b"second" } else { b"" }).unwrap();
             // Only the first read finds what came before it, and no more; the next ones find the rest.
             let count = far.read(&mut read[..size.min(expected.len())]).unwrap();
             assert_eq!(&read[..count], expected);
-            assert_eq!(far.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
-            assert_eq!(bounded.end(Writes::Refused).unwrap(), count);
+            assert_eq!(bounded.end().unwrap(), count);
         }
-        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Forwarded).unwrap().unwrap();
-        assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        far.write_all(b"answer").unwrap();
-        assert_eq!(bounded.end(Writes::Forwarded).unwrap(), 0);
-        assert_eq!(near.read(&mut read).unwrap(), 6);
         // Dropping it would not do while a test beside this one forks.
         near.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(BoundedRead::begin(far.as_raw_fd(), Writes::Refused).unwrap().is_none());
+        assert!(BoundedRead::begin(far.as_raw_fd(), false).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_written_during_a_bounded_read_is_sent_if_there_is_room() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let (mut read, mut written) = ([0; 64 << 10], 0);
+        let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
+        assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        while let Ok(bytes) = far.write(&[7; 4096]) {
+            written += bytes;
+        }
+        assert!((8 << 10..=2 * BoundedRead::BYTES_MAX).contains(&written), "{written}");
+        assert_eq!(bounded.end().unwrap(), 0);
+        assert_eq!(near.read(&mut read).unwrap(), written);
+
+        while far.write(&[7; 1000]).is_ok() {}
+        assert!(BoundedRead::begin(far.as_raw_fd(), true).unwrap().is_none());
+        near.write_all(b"more").unwrap();
+        let bounded = BoundedRead::begin(far.as_raw_fd(), false).unwrap().unwrap();
+        assert_eq!(far.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(far.read(&mut read).unwrap(), 4);
+        assert_eq!(bounded.end().unwrap(), 4);
+
+        // Who is gone takes nothing more, and that is found by reading on.
+        while near.read(&mut read).is_ok() {}
+        near.write_all(b"last").unwrap();
+        let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
+        far.write_all(b"x").unwrap();
+        near.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(bounded.end().unwrap(), 0);
+        assert_eq!(far.read(&mut read).unwrap(), 4);
+        assert_eq!(far.read(&mut read).unwrap(), 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pgwake::{ErrorKind, Event, EventLoop};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A message of the protocol: type, length, content.
 fn message(kind: u8, content: &[u8]) -> Vec<u8> {
@@ -90,7 +91,7 @@ fn nonsense_and_an_early_end_are_errors_with_a_code() {
         let (sqlstate, message) = first_loss(&scripted(welcome(), move |client| {
             client.write_all(&nonsense).unwrap();
             // What follows decides how it is told; the connection must not be left hanging.
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }));
         assert!(sqlstate.starts_with("08"), "{shown}: {sqlstate} {message}");
     }
@@ -121,7 +122,8 @@ fn a_connection_cut_at_any_byte_of_the_welcome_is_told() {
     assert!(descriptors() < before + cuts / 2, "descriptors are lost");
 }
 
-/// TLS 1.2 has to write in order to read on then, and libpq does not come back before it has.
+/// TLS 1.2 has to write in order to read on then, and libpq does not come back before it has; what is to be
+/// sent meanwhile, TLS does not take.
 #[test]
 fn a_tls_that_negotiates_anew_in_the_middle_of_messages_is_followed() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -137,18 +139,32 @@ fn a_tls_that_negotiates_anew_in_the_middle_of_messages_is_followed() {
     relay.args([path("crt"), path("key")]).arg(server().port().to_string()).stdout(Stdio::piped());
     let mut relay = relay.spawn().unwrap();
     let mut port = String::new();
-    BufReader::new(relay.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let mut said = BufReader::new(relay.stdout.take().unwrap());
+    said.read_line(&mut port).unwrap();
+    let (negotiates, negotiating) = std::sync::mpsc::channel();
+    std::thread::spawn(move || said.lines().map_while(Result::ok).all(|line| negotiates.send(line).is_ok()));
 
     // On a thread, for what is tested is that it does not stay within libpq.
     let (heard, hears) = std::sync::mpsc::channel();
     let channel = fresh_channel();
     let listens = channel.clone();
-    std::thread::spawn(move || {
+    let listener = std::thread::spawn(move || {
         let conninfo = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", port.trim());
-        let (mut events, _) =
+        let (mut events, session) =
             listening(&format!("{conninfo} sslmode=require gssencmode=disable"), &[&listens]);
         heard.send(Seen::listening(&[&listens])).unwrap();
-        while heard.send(next(&mut events)).is_ok() {}
+        let mut sent = 0;
+        loop {
+            if negotiating.try_recv().is_ok() {
+                events.notify(session, "elsewhere", "").unwrap();
+            }
+            match events.next(Some(Duration::from_millis(1))).unwrap().map(Seen::of) {
+                None => {}
+                Some(Seen::Sent(count)) => sent += count,
+                Some(Seen::Disconnected(_)) => return sent,
+                Some(seen) => heard.send(seen).unwrap(),
+            }
+        }
     });
     assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), Seen::listening(&[&channel]));
     let mut sql = Sql::connect(&server().conninfo());
@@ -158,6 +174,8 @@ fn a_tls_that_negotiates_anew_in_the_middle_of_messages_is_followed() {
     }
     relay.kill().unwrap();
     relay.wait().unwrap();
+    let sent = listener.join().unwrap();
+    assert!(sent >= 10, "only {sent} were sent");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::notice::{self, Notice, Notices};
 use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::sys::{self, BoundedRead, Writes};
+use crate::sys::{self, BoundedRead};
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
@@ -182,30 +182,30 @@ impl Connection {
 
     /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most: once libpq has a message's
     /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
-    /// Writes are to be refused only while libpq has something to send: it does not come back before TLS has
-    /// written what it must to read on (`pgtls_read`, fe-secure-openssl.c). Gives the number of bytes.
+    /// Gives the number of bytes.
     #[cold]
-    pub(crate) fn consume_bounded(&mut self, writes: Writes) -> Result<usize> {
-        self.bounded(writes, Self::consume_input)
+    pub(crate) fn consume_bounded(&mut self) -> Result<usize> {
+        self.bounded(Self::consume_input)
     }
 
     /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
     #[cold]
     pub(crate) fn poll_connect_bounded(&mut self) -> Result<(Polling, usize)> {
         let mut polling = Polling::Failed;
-        let bytes = self.bounded(Writes::Forwarded, |connection| {
+        let bytes = self.bounded(|connection| {
             polling = connection.poll_connect();
             Ok(())
         })?;
         Ok((polling, bytes))
     }
 
-    fn bounded(&mut self, writes: Writes, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
+    fn bounded(&mut self, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
         // At the end of the stream nothing more can come. Without a descriptor for it, nothing is bounded.
-        let bounded = self.socket().and_then(|socket| BoundedRead::begin(socket, writes).ok().flatten());
+        let bounded =
+            self.socket().and_then(|socket| BoundedRead::begin(socket, self.encrypted).ok().flatten());
         let Some(bounded) = bounded else { return call(self).map(|()| 0) };
         let called = call(self);
-        let bytes = bounded.end(writes).map_err(|error| {
+        let bytes = bounded.end().map_err(|error| {
             Error::new(ErrorKind::Connection, error.to_string())
                 .with_sqlstate(Some(SqlState::CONNECTION_LOST))
         });

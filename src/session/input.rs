@@ -4,7 +4,6 @@
 use super::{Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
-use crate::sys::Writes;
 use std::time::Instant;
 
 /// How much input may come in without a notification or an answer getting complete. A notification has 8 KB
@@ -92,9 +91,7 @@ impl Session {
     fn consume_bounded(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         self.is_in_message = true;
-        // When nothing waits to be sent, what is written are TLS's own few bytes.
-        let writes = if self.wait_for == WaitFor::Reading { Writes::Forwarded } else { Writes::Refused };
-        match connection.consume_bounded(writes) {
+        match connection.consume_bounded() {
             Ok(bytes) => self.message_bytes += bytes,
             Err(error) => self.ending = Some(error),
         }

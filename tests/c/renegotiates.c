@@ -1,5 +1,6 @@
 /* A relay that speaks TLS 1.2 to one client, and nothing to a server behind it: renegotiates CERTIFICATE KEY PORT. In the
- * middle of all that the server says it asks the client to negotiate anew. It prints its own port. */
+ * middle of all that the server says it asks the client to negotiate anew. It prints its own port, and a line each time that
+ * the client waits for the next step of a negotiation. */
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -16,6 +17,15 @@
         }                                                \
     } while (0)
 
+/* Passes on what the client says, if it says something; false at its end. To read is to take part in a negotiation, too. */
+static int pass_on(SSL *tls, int server) {
+    char bytes[16384];
+    int count = SSL_read(tls, bytes, sizeof bytes);
+    if (count <= 0) return SSL_get_error(tls, count) == SSL_ERROR_WANT_READ;
+    CHECK(write(server, bytes, count) == count);
+    return 1;
+}
+
 static struct sockaddr_in here(int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -28,7 +38,7 @@ int main(int argc, char **argv) {
     CHECK(SSL_CTX_use_certificate_file(context, argv[1], SSL_FILETYPE_PEM) == 1);
     CHECK(SSL_CTX_use_PrivateKey_file(context, argv[2], SSL_FILETYPE_PEM) == 1);
     CHECK(SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION) == 1);
-    /* To read is to take part in a negotiation, too, after which there may be nothing for the server. */
+    /* After a negotiation there may be nothing for the server. */
     SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY);
 
     struct sockaddr_in address = here(0);
@@ -50,11 +60,7 @@ int main(int argc, char **argv) {
     struct pollfd either[2] = {{.fd = client, .events = POLLIN}, {.fd = server, .events = POLLIN}};
     for (;;) {
         if (SSL_pending(tls) == 0) CHECK(poll(either, 2, -1) > 0);
-        if (either[0].revents || SSL_pending(tls) > 0) {
-            int count = SSL_read(tls, bytes, sizeof bytes);
-            if (count <= 0 && SSL_get_error(tls, count) != SSL_ERROR_WANT_READ) return 0;
-            if (count > 0) CHECK(write(server, bytes, count) == count);
-        }
+        if ((either[0].revents || SSL_pending(tls) > 0) && !pass_on(tls, server)) return 0;
         if (either[1].revents) {
             int count = read(server, bytes, sizeof bytes), half = (count + 1) / 2;
             if (count <= 0) return 0;
@@ -62,6 +68,12 @@ int main(int argc, char **argv) {
             usleep(20000);
             CHECK(SSL_renegotiate(tls) == 1 && SSL_do_handshake(tls) == 1);
             usleep(20000);
+            puts("negotiating");
+            fflush(stdout);
+            usleep(20000);
+            /* While it negotiates, OpenSSL lets a client that has something to send receive nothing else. */
+            while (SSL_renegotiate_pending(tls))
+                if (!pass_on(tls, server)) return 0;
             if (count > half) CHECK(SSL_write(tls, bytes + half, count - half) == count - half);
         }
     }
