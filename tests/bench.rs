@@ -284,9 +284,8 @@ fn slow_commits_bound_the_writers_of_a_private_server() {
 }
 
 /// A measurement that has begun to send. Its sessions have that name.
-fn start(name: &str, arguments: &[&str], sql: &mut Sql) -> Child {
-    let child =
-        bench(&format!("{} application_name={name}", server().conninfo()), arguments).spawn().unwrap();
+fn start(name: &str, conninfo: &str, arguments: &[&str], sql: &mut Sql) -> Child {
+    let child = bench(&format!("{conninfo} application_name={name}"), arguments).spawn().unwrap();
     let until = Instant::now() + PATIENCE;
     while sender_pid(name, sql).is_empty() {
         assert!(Instant::now() < until, "it sends nothing");
@@ -304,11 +303,13 @@ fn sender_pid(name: &str, sql: &mut Sql) -> String {
 #[test]
 fn a_stall_of_the_server_counts_for_all_that_was_due_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
-    let (json, mut sql) = (directory.path().join("a.json"), Sql::connect(&server().conninfo()));
+    // One that is frozen within its commit keeps all others of its server from theirs.
+    let server = start_server();
+    let (json, mut sql) = (directory.path().join("a.json"), Sql::connect(&server.conninfo()));
     let arguments = ["latency", "--interval", "5ms", "--count", "120", "--rounds", "1", "--spin", "1ms"];
     let arguments = [&arguments[..], &["--spin-adaptive", "0.1"]].concat();
     let arguments = [&arguments[..], &["--json", json.to_str().unwrap()]].concat();
-    let mut child = start("stalled", &arguments, &mut sql);
+    let mut child = start("stalled", &server.conninfo(), &arguments, &mut sql);
     let pid = sender_pid("stalled", &mut sql).parse().unwrap();
     signal(pid, Signal::STOP);
     // What is measured is a time: 60 of 120 notifications are due meanwhile.
@@ -330,11 +331,11 @@ fn a_signal_ends_it_with_a_report_that_says_so() {
     let mut sql = Sql::connect(&server().conninfo());
     let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
     let arguments = [&["latency", "--count", "100000", "--rounds", "3"], &files[..]].concat();
-    let child = start("stopped", &arguments, &mut sql);
+    let child = start("stopped", &server().conninfo(), &arguments, &mut sql);
     signal(child.id() as i32, Signal::INT);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
     let report = report(&json);
     assert_eq!(report["complete"], false);
     assert!(report["notes"].to_string().contains("signal"), "{}", report["notes"]);
@@ -360,9 +361,11 @@ fn a_pace_that_no_server_keeps_comes_to_an_end_and_is_told() {
 
 #[test]
 fn a_signal_is_heard_although_the_server_says_nothing() {
-    let mut sql = Sql::connect(&server().conninfo());
-    let child =
-        start("silent", &["latency", "--rounds", "1", "--rate", "10000", "--count", "200000"], &mut sql);
+    // As above.
+    let server = start_server();
+    let mut sql = Sql::connect(&server.conninfo());
+    let arguments = ["latency", "--rounds", "1", "--rate", "10000", "--count", "200000"];
+    let child = start("silent", &server.conninfo(), &arguments, &mut sql);
     let pid = sender_pid("silent", &mut sql).parse().unwrap();
     signal(pid, Signal::STOP);
     signal(child.id() as i32, Signal::INT);
@@ -374,8 +377,9 @@ fn a_signal_is_heard_although_the_server_says_nothing() {
     let dsn = format!("host=127.0.0.1 port={}", listener.local_addr().unwrap().port());
     let mut child = bench(&dsn, &["latency"]).spawn().unwrap();
     let _client = listener.accept().unwrap();
-    signal(child.id() as i32, Signal::INT);
-    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    // That of Ctrl-C is ignored in the background.
+    signal(child.id() as i32, Signal::TERM);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
 #[test]

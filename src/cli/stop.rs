@@ -6,6 +6,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Wakes the loop whenever a process that we started has ended.
 pub(crate) fn wake_on_children(waker: Waker) -> Result<(), Failure> {
@@ -34,6 +35,12 @@ fn is_ignored(signal: i32) -> bool {
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     ignored.is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
 }
+
+/// No wait of a command that looks by itself is longer, so that a wish to stop is heard.
+pub(crate) const NAP: Duration = Duration::from_millis(100);
+
+/// So long after a wish to stop somebody else may still take to answer.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// Whether somebody asked the command to end.
 #[derive(Debug, Clone)]

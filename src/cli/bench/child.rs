@@ -1,7 +1,7 @@
 //! A listener's process as the measuring one sees it: started with an order, heard until it has answered,
 //! gone when it is dropped.
 
-use super::super::stop::Stop;
+use super::super::stop::{GRACE, NAP, Stop};
 use super::super::{Failure, not_connected};
 use super::environment::server_cpu_ns;
 use super::listener::{Answer, Order};
@@ -15,12 +15,6 @@ use std::time::{Duration, Instant};
 
 /// No server that works takes that long to deliver what was committed, or to let a thousand sessions in.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// So long after a wish to stop what was sent may still take to come.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// No wait is longer, so that a wish to stop is heard.
-const NAP: Duration = Duration::from_millis(100);
 
 /// A listener that is at work.
 pub(super) struct Listening {

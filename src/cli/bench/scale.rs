@@ -135,7 +135,7 @@ fn measure(
         listens_again: step.dimension == Dimension::Channels,
         ..Order::default()
     };
-    lab.target.wait_for_room(sessions)?;
+    lab.target.wait_for_room(sessions, &lab.stop)?;
     let listening = Listening::start(&order, &lab.stop)?;
     let mut sender = Sender::connect(&transport.conninfo, &lab.channel, &lab.stop)?;
     let sent = sender.paced(step.pace)?;

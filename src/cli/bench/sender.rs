@@ -1,21 +1,15 @@
 //! The notifying side of a measurement: at a steady pace, whatever becomes of what was sent before, or as
 //! fast as the server takes it.
 
-use super::super::stop::Stop;
+use super::super::stop::{GRACE, NAP, Stop};
 use super::clock;
 use super::listener::END;
 use pgwake::Result;
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How late a timer of the kernel may be and be forgiven: that lateness is not the server's.
 const TIMER_LATENESS_NS_MAX: i64 = 1_000_000;
-
-/// No sleep is longer, so that a wish to stop is heard.
-const NAP: Duration = Duration::from_millis(100);
-
-/// So long after a wish to stop the server may still take to answer.
-const GRACE_NS: i64 = 2_000_000_000;
 
 /// How many transactions a flood has on their way at once.
 const IN_FLIGHT_MAX: usize = 256;
@@ -128,7 +122,7 @@ impl Sender {
     /// result that is not there would not do: libpq then waits until it may write, and the server, until
     /// somebody reads.
     fn take_answers(&mut self, in_flight_max: usize) -> Result<()> {
-        let mut give_up_ns = None;
+        let mut give_up_at = None;
         loop {
             self.connection.consume_input()?;
             while self.in_flight > 0 && !self.connection.is_busy() {
@@ -142,7 +136,7 @@ impl Sender {
                 return Ok(());
             }
             if self.stop.is_asked_for()
-                && clock::now_ns() > *give_up_ns.get_or_insert(clock::now_ns() + GRACE_NS)
+                && Instant::now() > *give_up_at.get_or_insert_with(|| Instant::now() + GRACE)
             {
                 return Err(
                     std::io::Error::other("stopped by a signal while the server did not answer").into()

@@ -3,6 +3,7 @@
 use super::super::server::{
     PrivateServer, ServerOptions, find_programs, has_environment_address, on_socket_alone,
 };
+use super::super::stop::Stop;
 use super::super::{Failure, not_connected, query};
 use super::Scenario;
 use super::arguments::{Common, TransportName};
@@ -108,14 +109,14 @@ impl Target {
     }
 
     /// Waits until sessions that are over are gone, and there is room for so many.
-    pub(super) fn wait_for_room(&mut self, sessions: usize) -> Result<(), Failure> {
+    pub(super) fn wait_for_room(&mut self, sessions: usize, stop: &Stop) -> Result<(), Failure> {
         let until = Instant::now() + FAREWELL_MAX;
         loop {
             let (free, limit) = self.room()?;
             if free >= sessions {
                 return Ok(());
             }
-            if Instant::now() >= until {
+            if Instant::now() >= until || stop.is_asked_for() {
                 return Err(Failure::Running(format!(
                     "the server has room for {free} sessions and not for {sessions} ({limit}): close others, \
                      or ask for fewer"

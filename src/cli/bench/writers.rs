@@ -4,7 +4,7 @@
 //! The clients are threads of ours that EXECUTE a prepared UPDATE and wait for its answer, one statement a
 //! transaction. That costs the machine what pgbench costs it, and needs no pgbench.
 
-use super::super::stop::Stop;
+use super::super::stop::{NAP, Stop};
 use super::super::{Failure, query};
 use super::arguments::Writers;
 use super::lab::Lab;
@@ -15,9 +15,6 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// No sleep is longer, so that a wish to stop is heard.
-const NAP_MAX: Duration = Duration::from_millis(50);
 
 /// Settings of a throw-away server on which nothing but the writers is at work.
 pub(super) const SETTINGS: [&str; 4] =
@@ -66,11 +63,11 @@ fn check_delay(lab: &mut Lab, delay: Duration) -> Result<(), Failure> {
 fn lock(lab: &mut Lab) -> Result<(), Failure> {
     let until = Instant::now() + FAREWELL_MAX;
     while lab.target.value(&format!("SELECT pg_try_advisory_lock({LOCK})"))? != "t" {
-        if Instant::now() >= until {
+        if Instant::now() >= until || lab.stop.is_asked_for() {
             let reason = "another pgwake bench writers is at work in this database: wait for its end";
             return Err(Failure::Running(reason.into()));
         }
-        std::thread::sleep(NAP_MAX);
+        std::thread::sleep(NAP);
     }
     Ok(())
 }
@@ -139,7 +136,7 @@ fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Load]) -> Result<(), Fail
                     if !lab.goes_on(round, &format!("{}  {what}", transport.name)) {
                         return Ok(());
                     }
-                    lab.target.wait_for_room(load.clients)?;
+                    lab.target.wait_for_room(load.clients, &lab.stop)?;
                     let per_s = rate(&transport.conninfo, &variants.table(*variant), *load, &lab.stop)?;
                     lab.keep(Run {
                         contender: variant.name().into(),
@@ -173,7 +170,7 @@ fn rate(conninfo: &str, table: &str, load: Load, stop: &Stop) -> Result<f64, Fai
         ready.wait();
         let started = Instant::now();
         while started.elapsed() < load.time && !stop.is_asked_for() {
-            std::thread::sleep(NAP_MAX.min(load.time.saturating_sub(started.elapsed())));
+            std::thread::sleep(NAP.min(load.time.saturating_sub(started.elapsed())));
         }
         is_over.store(true, Ordering::Relaxed);
         let elapsed_s = started.elapsed().as_secs_f64();
