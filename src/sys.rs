@@ -84,7 +84,7 @@ pub(crate) fn wait_for(
 
 /// Whether the kernel takes what is written to `socket`: a third of its buffer is free then at least
 /// (tcp_poll, unix_poll).
-fn has_room(socket: RawFd) -> io::Result<bool> {
+pub(crate) fn has_room(socket: RawFd) -> io::Result<bool> {
     match poll(socket, false, true, Some(Duration::ZERO)) {
         // A signal is told only where nothing else is.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -146,7 +146,7 @@ pub(crate) fn watch_by_level(
 /// For the time of one call of libpq's, a pair of sockets stands in the place of a connection's socket, and
 /// holds a copy of no more than some of what has come: who reads until nothing is left comes to an end,
 /// however fast more arrives. What was read is then taken out of the real socket; what was not stays there.
-/// What is written meanwhile is sent on afterwards: as little as the real socket has room for.
+/// What is written meanwhile is sent on afterwards.
 #[derive(Debug)]
 pub(crate) struct BoundedRead {
     socket: RawFd,
@@ -155,19 +155,29 @@ pub(crate) struct BoundedRead {
     /// The far end of the pair, by its inode: libpq may close it, and open another socket of the same number.
     far_inode: u64,
     offered: usize,
-    has_room: bool,
+    is_filled: bool,
 }
+
+/// What may be written while a [`BoundedRead`] stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// The few bytes of a handshake: there is room for them.
+    Handshake,
+    /// As much as comes: the writer is told when there is no room, as on the real socket.
+    Queue,
+}
+
+/// How a socket says that there is nobody any more at its other end.
+const GONE: [io::ErrorKind; 3] =
+    [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut];
 
 impl BoundedRead {
     /// About a TLS record, and little enough for any stack.
     const BYTES_MAX: usize = 17 << 10;
 
     /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
-    ///
-    /// Without room to send, whoever writes is told so. It must not be one that waits for room within the
-    /// call, as TLS may to read on (`pgtls_read`, fe-secure-openssl.c): then it is `None`, too.
     #[inline(never)]
-    pub(crate) fn begin(socket: RawFd, may_wait_for_room: bool) -> io::Result<Option<Self>> {
+    pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
         let mut bytes = [0u8; Self::BYTES_MAX];
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         // SAFETY: the kernel writes at most `len` bytes into the buffer.
@@ -178,17 +188,16 @@ impl BoundedRead {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             peeked => peeked?,
         };
-        let has_room = has_room(socket)?;
-        if !has_room && may_wait_for_room {
-            return Ok(None);
-        }
         let (mut near, mut far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
         let offered = if peeked == 0 { 0 } else { near.write(&bytes[..peeked])? };
-        // Enough for a client's certificates, and less than that third, unless somebody made the buffer tiny.
-        limit_send_buffer(&far, Self::BYTES_MAX / 2)?;
-        if !has_room {
+        if writes == Writes::Queue {
+            // Less than the room that there is, unless somebody made the real socket's buffer tiny.
+            limit_send_buffer(&far, Self::BYTES_MAX / 2)?;
+        }
+        let is_filled = writes == Writes::Queue && !has_room(socket)?;
+        if is_filled {
             // What fills the pair is never read.
             let full = loop {
                 if let Err(error) = far.write(&bytes) {
@@ -204,7 +213,7 @@ impl BoundedRead {
         let far_inode = inode(far.as_raw_fd())?;
         // SAFETY: two open descriptors; the real socket lives on in `network`.
         check(unsafe { libc::dup3(far.as_raw_fd(), socket, libc::O_CLOEXEC) })?;
-        Ok(Some(BoundedRead { socket, network, near, far_inode, offered, has_room }))
+        Ok(Some(BoundedRead { socket, network, near, far_inode, offered, is_filled }))
     }
 
     /// Gives the socket its place back. Says how many bytes were read meanwhile.
@@ -216,7 +225,7 @@ impl BoundedRead {
         let unread = if is_in_place { bytes_unread(self.socket)? } else { 0 };
         // Before the far end is closed: what it has not read makes that an error here.
         let mut written = Vec::new();
-        if self.has_room
+        if !self.is_filled
             && let Err(error) = self.near.read_to_end(&mut written)
             && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset)
         {
@@ -245,9 +254,9 @@ impl BoundedRead {
         let sent = unsafe { libc::send(network, written.as_ptr().cast(), written.len(), flags) };
         match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
             Ok(sent) if sent == written.len() => Ok(read),
-            // Whoever reads on finds why, behind all that has come.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(read),
-            _ => Err(io::Error::other("there was less room to send than the kernel told")),
+            // The peer is gone. Whoever reads on finds that, behind all that has come.
+            Err(error) if GONE.contains(&error.kind()) => Ok(read),
+            sent => Err(sent.err().unwrap_or_else(|| io::Error::other("there was too little room to send"))),
         }
     }
 }
@@ -339,7 +348,7 @@ mod tests {
         let mut read = [0; 16];
         near.write_all(b"first").unwrap();
         for (size, expected) in [(2, &b"fi"[..]), (16, b"rst"), (16, b"second")] {
-            let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
+            let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
             near.write_all(if size == 2 { b"second" } else { b"" }).unwrap();
             // Only the first read finds what came before it, and no more; the next ones find the rest.
             let count = far.read(&mut read[..size.min(expected.len())]).unwrap();
@@ -348,7 +357,7 @@ mod tests {
         }
         // Dropping it would not do while a test beside this one forks.
         near.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(BoundedRead::begin(far.as_raw_fd(), false).unwrap().is_none());
+        assert!(BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().is_none());
     }
 
     #[test]
@@ -357,7 +366,7 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         far.set_nonblocking(true).unwrap();
         let (mut read, mut written) = ([0; 64 << 10], 0);
-        let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
+        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
         assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         while let Ok(bytes) = far.write(&[7; 4096]) {
             written += bytes;
@@ -366,10 +375,15 @@ mod tests {
         assert_eq!(bounded.end().unwrap(), 0);
         assert_eq!(near.read(&mut read).unwrap(), written);
 
+        // A handshake has more room than that, and a writer that waits for it waits in vain.
+        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Handshake).unwrap().unwrap();
+        far.write_all(&read).unwrap();
+        assert_eq!(bounded.end().unwrap(), 0);
+        near.read_exact(&mut read).unwrap();
+
         while far.write(&[7; 1000]).is_ok() {}
-        assert!(BoundedRead::begin(far.as_raw_fd(), true).unwrap().is_none());
         near.write_all(b"more").unwrap();
-        let bounded = BoundedRead::begin(far.as_raw_fd(), false).unwrap().unwrap();
+        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
         assert_eq!(far.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(far.read(&mut read).unwrap(), 4);
         assert_eq!(bounded.end().unwrap(), 4);
@@ -377,7 +391,7 @@ mod tests {
         // Who is gone takes nothing more, and that is found by reading on.
         while near.read(&mut read).is_ok() {}
         near.write_all(b"last").unwrap();
-        let bounded = BoundedRead::begin(far.as_raw_fd(), true).unwrap().unwrap();
+        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
         far.write_all(b"x").unwrap();
         near.shutdown(std::net::Shutdown::Both).unwrap();
         assert_eq!(bounded.end().unwrap(), 0);

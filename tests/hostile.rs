@@ -82,6 +82,21 @@ fn a_message_without_end_is_cut_off_before_it_fills_the_memory() {
     assert!(peak_kb <= 128 * 1024, "{peak_kb} kB");
 }
 
+/// A connection that is being made waits within libpq for what it has to say.
+#[test]
+fn a_long_secret_is_sent_and_does_not_hold_up_the_loop() {
+    let (tells, told) = std::sync::mpsc::channel();
+    let conninfo = scripted(message(b'R', &3u32.to_be_bytes()), move |client| {
+        let mut secret = vec![0; 5 + 100_000 + 1];
+        client.read_exact(&mut secret).unwrap();
+        tells.send(secret).unwrap();
+    });
+    let loss =
+        std::thread::spawn(move || first_loss(&format!("{conninfo} password={}", "x".repeat(100_000))));
+    assert!(told.recv_timeout(PATIENCE).unwrap().ends_with(b"xxx\0"));
+    assert_eq!(loss.join().unwrap().0, "08001");
+}
+
 #[test]
 fn nonsense_and_an_early_end_are_errors_with_a_code() {
     for nonsense in

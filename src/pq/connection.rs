@@ -4,7 +4,7 @@
 use super::notice::{self, Notice, Notices};
 use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::sys::{self, BoundedRead};
+use crate::sys;
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
@@ -20,6 +20,9 @@ pub struct Connection {
     /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
     encrypted: bool,
+    /// TLS before 1.3: to read on it may have to write, and libpq does not come back before it has
+    /// (`pgtls_read`, fe-secure-openssl.c).
+    pub(super) may_renegotiate: bool,
     /// TLS or GSSAPI may keep from libpq what it took out of the kernel; see `has_held_input`.
     may_hold: bool,
     /// The socket's count of received bytes at a moment when the kernel held none; see `has_held_input`.
@@ -71,8 +74,15 @@ impl Connection {
             pq_sys::PQsetErrorVerbosity(raw.as_ptr(), pq_sys::PGVerbosity::PQERRORS_VERBOSE);
         }
         let forks = sys::watch_forks();
-        let connection =
-            Connection { raw, notices, forks, encrypted: false, may_hold: false, quiet_at: None };
+        let connection = Connection {
+            raw,
+            notices,
+            forks,
+            encrypted: false,
+            may_renegotiate: false,
+            may_hold: false,
+            quiet_at: None,
+        };
         match connection.status() {
             Status::Bad => Err(connection.connect_error()),
             _ => Ok(connection),
@@ -130,6 +140,7 @@ impl Connection {
                     pq_sys::PQsslInUse(self.raw.as_ptr()) != 0
                         || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
                 };
+                self.may_renegotiate = self.encrypted && self.is_tls_before_1_3();
                 self.may_hold = self.encrypted && !takes_all(super::version_numbers());
                 Polling::Ready
             }
@@ -178,38 +189,6 @@ impl Connection {
     pub(crate) fn read_input(&mut self) -> bool {
         // SAFETY: the connection is alive.
         unsafe { pq_sys::PQconsumeInput(self.raw.as_ptr()) == 1 }
-    }
-
-    /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most: once libpq has a message's
-    /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
-    /// Gives the number of bytes.
-    #[cold]
-    pub(crate) fn consume_bounded(&mut self) -> Result<usize> {
-        self.bounded(Self::consume_input)
-    }
-
-    /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
-    #[cold]
-    pub(crate) fn poll_connect_bounded(&mut self) -> Result<(Polling, usize)> {
-        let mut polling = Polling::Failed;
-        let bytes = self.bounded(|connection| {
-            polling = connection.poll_connect();
-            Ok(())
-        })?;
-        Ok((polling, bytes))
-    }
-
-    fn bounded(&mut self, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
-        // At the end of the stream nothing more can come. Without a descriptor for it, nothing is bounded.
-        let bounded =
-            self.socket().and_then(|socket| BoundedRead::begin(socket, self.encrypted).ok().flatten());
-        let Some(bounded) = bounded else { return call(self).map(|()| 0) };
-        let called = call(self);
-        let bytes = bounded.end().map_err(|error| {
-            Error::new(ErrorKind::Connection, error.to_string())
-                .with_sqlstate(Some(SqlState::CONNECTION_LOST))
-        });
-        called.and(bytes)
     }
 
     /// Takes the next notification that libpq holds (`PQnotifies`). Never reads the socket.

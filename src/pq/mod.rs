@@ -48,6 +48,7 @@
 //! }
 //! ```
 
+mod bounded;
 mod connection;
 mod conninfo;
 mod notice;

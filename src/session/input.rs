@@ -10,7 +10,8 @@ use std::time::Instant;
 /// at most, a page of changes some megabytes; libpq itself would take any length that a server claims.
 ///
 /// The second read of a message that began behind a notification is not bounded: nobody but libpq knows that
-/// it has begun. It ends as soon as the server is slower than we are.
+/// it has begun. Nor is what libpq reads because a command that it is given does not go out (`pqSendSome`,
+/// fe-misc.c). Both end as soon as the server is slower than we are.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 impl Session {
@@ -77,12 +78,12 @@ impl Session {
             if !connection.read_input() {
                 self.ending = Some(connection.loss());
             }
+            // That has also sent what it could; how much is only of interest while something was left.
+            if self.wait_for != WaitFor::Reading {
+                self.flush_rest();
+            }
         }
         self.is_held = false;
-        // Consuming has also sent what it could; how much is only of interest while something was left.
-        if self.wait_for != WaitFor::Reading {
-            self.flush_rest();
-        }
         true
     }
 
@@ -91,8 +92,11 @@ impl Session {
     fn consume_bounded(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         self.is_in_message = true;
-        match connection.consume_bounded() {
-            Ok(bytes) => self.message_bytes += bytes,
+        match connection.consume_bounded(self.wait_for != WaitFor::Reading) {
+            Ok((bytes, is_flushed)) => {
+                self.message_bytes += bytes;
+                self.wait_for_flush(is_flushed);
+            }
             Err(error) => self.ending = Some(error),
         }
         if self.message_bytes > MESSAGE_BYTES_MAX {
@@ -103,7 +107,7 @@ impl Session {
     #[cold]
     fn flush_rest(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|_| self.ending.is_none()) else { return };
-        match connection.flush() {
+        match connection.flush_into_room() {
             Ok(flushed) => self.wait_for_flush(flushed),
             Err(error) => self.ending = Some(error),
         }
