@@ -13,6 +13,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// How many bytes were read or written.
+fn count(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 /// How many forks lie between the first process that asked and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -84,14 +89,13 @@ pub(crate) fn wait_for(
 
 /// Whether the kernel takes what is written to `socket`: a third of its buffer is free then at least
 /// (tcp_poll, unix_poll).
-pub(crate) fn has_room(socket: RawFd) -> io::Result<bool> {
-    match poll(socket, false, true, Some(Duration::ZERO)) {
-        // A signal is told only where nothing else is.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        ready => ready,
-    }
+#[inline(never)]
+pub(crate) fn has_room(socket: RawFd) -> bool {
+    // A signal is told only where nothing else is.
+    poll(socket, false, true, Some(Duration::ZERO)).unwrap_or(false)
 }
 
+#[inline(never)]
 fn poll(socket: RawFd, read: bool, write: bool, timeout: Option<Duration>) -> io::Result<bool> {
     let read = if read { libc::POLLIN } else { 0 };
     let write = if write { libc::POLLOUT } else { 0 };
@@ -167,10 +171,6 @@ pub(crate) enum Writes {
     Queue,
 }
 
-/// How a socket says that there is nobody any more at its other end.
-const GONE: [io::ErrorKind; 3] =
-    [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut];
-
 impl BoundedRead {
     /// About a TLS record, and little enough for any stack.
     const BYTES_MAX: usize = 17 << 10;
@@ -182,7 +182,7 @@ impl BoundedRead {
         let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
         // SAFETY: the kernel writes at most `len` bytes into the buffer.
         let peeked = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
-        let peeked = match usize::try_from(peeked).map_err(|_| io::Error::last_os_error()) {
+        let peeked = match count(peeked) {
             Ok(0) => return Ok(None),
             // TLS may hold some all the same.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -196,7 +196,7 @@ impl BoundedRead {
             // Less than the room that there is, unless somebody made the real socket's buffer tiny.
             limit_send_buffer(&far, Self::BYTES_MAX / 2)?;
         }
-        let is_filled = writes == Writes::Queue && !has_room(socket)?;
+        let is_filled = writes == Writes::Queue && !has_room(socket);
         if is_filled {
             // What fills the pair is never read.
             let full = loop {
@@ -241,7 +241,7 @@ impl BoundedRead {
         while left > 0 {
             // SAFETY: the kernel writes at most `left` bytes into the buffer.
             let taken = unsafe { libc::recv(network, bytes.as_mut_ptr().cast(), left, libc::MSG_DONTWAIT) };
-            match usize::try_from(taken).map_err(|_| io::Error::last_os_error())? {
+            match count(taken)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 taken => left -= taken,
             }
@@ -252,11 +252,14 @@ impl BoundedRead {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the kernel reads `len` bytes of the buffer.
         let sent = unsafe { libc::send(network, written.as_ptr().cast(), written.len(), flags) };
-        match usize::try_from(sent).map_err(|_| io::Error::last_os_error()) {
+        match count(sent) {
             Ok(sent) if sent == written.len() => Ok(read),
-            // The peer is gone. Whoever reads on finds that, behind all that has come.
-            Err(error) if GONE.contains(&error.kind()) => Ok(read),
-            sent => Err(sent.err().unwrap_or_else(|| io::Error::other("there was too little room to send"))),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            // Whoever reads on finds that the peer is gone, behind all that has come.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT) => Ok(read),
+                _ => Err(error),
+            },
         }
     }
 }

@@ -6,6 +6,9 @@ use super::text;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::sys::{self, BoundedRead, Writes};
 
+/// Some calls of libpq.
+type Call<'a> = dyn FnMut(&mut Connection) -> Result<()> + 'a;
+
 impl Connection {
     /// As [`consume_input`](Self::consume_input), but takes in 17 KB at most: once libpq has a message's
     /// length, it reads on for as long as anything comes (`pqReadData`, fe-misc.c), and believes any length.
@@ -16,46 +19,47 @@ impl Connection {
     #[cold]
     pub(crate) fn consume_bounded(&mut self, has_output: bool) -> Result<(usize, bool)> {
         let mut is_flushed = true;
-        let consume = |connection: &mut Self| {
+        let mut consume = |connection: &mut Self| {
             connection.consume_input()?;
             is_flushed = !has_output || connection.flush_into_room()?;
             Ok(())
         };
-        let bytes = match has_output {
-            true if self.may_renegotiate => self.counted(consume),
-            true => self.bounded(Writes::Queue, consume),
-            false => self.bounded(Writes::Handshake, consume),
-        }?;
+        let writes = if has_output { Writes::Queue } else { Writes::Handshake };
+        let bytes = self.bounded(writes, &mut consume)?;
         Ok((bytes, is_flushed))
     }
 
-    fn counted(&mut self, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
-        // Whoever closes the socket has an error to tell.
-        let received = |connection: &Self| connection.socket().map_or(Ok(0), sys::tcp_bytes_received);
-        let before = received(self)?;
-        call(self)?;
-        Ok(received(self)?.saturating_sub(before) as usize)
+    #[inline(never)]
+    fn bytes_received(&self) -> u64 {
+        self.socket().and_then(|socket| sys::tcp_bytes_received(socket).ok()).unwrap_or(0)
     }
 
     /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
     #[cold]
     pub(crate) fn poll_connect_bounded(&mut self) -> Result<(Polling, usize)> {
         let mut polling = Polling::Failed;
-        let bytes = self.bounded(Writes::Handshake, |connection| {
+        let bytes = self.bounded(Writes::Handshake, &mut |connection| {
             polling = connection.poll_connect();
             Ok(())
         })?;
         Ok((polling, bytes))
     }
 
-    fn bounded(&mut self, writes: Writes, call: impl FnOnce(&mut Self) -> Result<()>) -> Result<usize> {
+    #[inline(never)]
+    fn bounded(&mut self, writes: Writes, call: &mut Call<'_>) -> Result<usize> {
+        let may_stand_in = writes == Writes::Handshake || !self.may_renegotiate;
+        let socket = self.socket().filter(|_| may_stand_in);
         // At the end of the stream nothing more can come. Without a descriptor for it, nothing is bounded.
-        let bounded = self.socket().and_then(|socket| BoundedRead::begin(socket, writes).ok().flatten());
-        let Some(bounded) = bounded else { return call(self).map(|()| 0) };
+        let Some(bounded) = socket.and_then(|socket| BoundedRead::begin(socket, writes).ok().flatten())
+        else {
+            let before = self.bytes_received();
+            call(self)?;
+            return Ok(self.bytes_received().saturating_sub(before) as usize);
+        };
         let called = call(self);
         let bytes = bounded.end().map_err(|error| {
-            Error::new(ErrorKind::Connection, error.to_string())
-                .with_sqlstate(Some(SqlState::CONNECTION_LOST))
+            let lost = Error { kind: ErrorKind::Connection, ..Error::from(error) };
+            lost.with_sqlstate(Some(SqlState::CONNECTION_LOST))
         });
         called.and(bytes)
     }
@@ -63,14 +67,15 @@ impl Connection {
     /// As [`flush`](Self::flush), for output that is stuck: without room that would read, and unbounded, for
     /// the server may be waiting for it (`pqSendSome`, fe-misc.c).
     #[cold]
+    #[inline(never)]
     pub(crate) fn flush_into_room(&mut self) -> Result<bool> {
-        Ok(self.socket().map_or(Ok(true), sys::has_room)? && self.flush()?)
+        Ok(self.socket().is_none_or(sys::has_room) && self.flush()?)
     }
 
     pub(super) fn is_tls_before_1_3(&self) -> bool {
         // SAFETY: the connection is alive; the value is NULL or a C string, and read before anything else.
         let version = unsafe { text(pq_sys::PQsslAttribute(self.raw.as_ptr(), c"protocol".as_ptr())) };
-        version.starts_with("TLSv1") && version != "TLSv1.3"
+        matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "TLSv1.2")
     }
 }
 
@@ -103,7 +108,7 @@ mod tests {
         let mut connection = Connection::connect(&Conninfo::parse(&conninfo).unwrap()).unwrap();
         connection.set_nonblocking().unwrap();
         connection.send_query(&"-".repeat(32 << 20)).unwrap();
-        while connection.socket().is_some_and(|socket| sys::has_room(socket).unwrap()) {
+        while connection.socket().is_some_and(sys::has_room) {
             assert!(!connection.consume_bounded(true).unwrap().1);
         }
         for _ in 0..200 {

@@ -294,13 +294,14 @@ impl Connection {
 
     /// Why connecting failed, in one line. libpq has the SQLSTATE in its text only.
     pub fn connect_error(&self) -> Error {
-        let (mut message, sqlstate) = read_connect_error(&self.message());
+        let text = self.message();
+        let (mut message, sqlstate) = read_connect_error(&text);
         if message.is_empty() {
             // libpq passes this over, in case another address does better (`PQconnectPoll`, fe-connect.c).
             message = "no socket could be made: too many files may be open (ulimit -n)".into();
         }
         Error::new(ErrorKind::Connection, message)
-            .with_sqlstate(sqlstate.or_else(|| Some(connect_sqlstate(&self.message()))))
+            .with_sqlstate(sqlstate.or_else(|| Some(connect_sqlstate(&text))))
     }
 
     /// Why the connection was lost: what the server said, or else what libpq found.
@@ -372,9 +373,6 @@ pub(super) fn loss_sqlstate(message: &str) -> SqlState {
 /// stays so until somebody changes something (`fe-secure-openssl.c`, and OpenSSL's own words, which are never
 /// translated); a file that cannot be read may be on its way.
 fn connect_sqlstate(message: &str) -> SqlState {
-    // What is quoted is a name, which may hold any word.
-    let has_word =
-        |line: &str, word| line.split('"').step_by(2).any(|part| part.split_whitespace().any(|w| w == word));
     // Each address that was tried has its line: all of them must say so.
     let mut lines = message.lines().filter(|line| !line.trim().is_empty()).peekable();
     let is_about_certificates =
@@ -383,6 +381,12 @@ fn connect_sqlstate(message: &str) -> SqlState {
         true => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
         false => SqlState::CONNECTION_NOT_MADE,
     }
+}
+
+/// What is quoted is a name, which may hold any word, and does not count.
+#[inline(never)]
+fn has_word(line: &str, word: &str) -> bool {
+    line.split('"').step_by(2).any(|part| part.split_ascii_whitespace().any(|w| w == word))
 }
 
 /// libpq's text about a failed connect, as one line and a SQLSTATE. With verbose errors the text reads
@@ -395,12 +399,14 @@ fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
         if line.is_empty() || is_location {
             continue;
         }
-        let mut words = line.splitn(2, ":  ");
-        let found = words.nth(1).and_then(|rest| Some((rest.get(..5)?, rest.get(5..7)?)));
-        match found.filter(|(_, colon)| *colon == ": ").and_then(|(code, _)| SqlState::new(code)) {
-            Some(code) => {
+        let found = line.split_once(":  ").and_then(|(before, rest)| {
+            let message = rest.get(5..)?.strip_prefix(": ")?;
+            Some((before, SqlState::new(rest.get(..5)?)?, message))
+        });
+        match found {
+            Some((before, code, message)) => {
                 sqlstate = Some(code);
-                lines.push(line.replacen(&format!("{code}: "), "", 1).replace(":  ", ": "));
+                lines.push(format!("{before}: {message}"));
             }
             None => lines.push(line.to_string()),
         }
