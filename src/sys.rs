@@ -254,7 +254,7 @@ impl BoundedRead {
         let sent = unsafe { libc::send(network, written.as_ptr().cast(), written.len(), flags) };
         match count(sent) {
             Ok(sent) if sent == written.len() => Ok(read),
-            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => Err(io::Error::other("there was too little room for what had to be sent at once")),
             // Whoever reads on finds that the peer is gone, behind all that has come.
             Err(error) => match error.raw_os_error() {
                 Some(libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT) => Ok(read),
