@@ -173,15 +173,16 @@ pub(crate) enum Writes {
 
 impl BoundedRead {
     /// About a TLS record, and little enough for any stack.
-    const BYTES_MAX: usize = 17 << 10;
+    pub(crate) const BYTES_MAX: usize = 17 << 10;
 
-    /// Stands in for `socket`; `None` at the end of its stream. Nothing is lost when this fails.
+    /// Stands in for `socket`, with so many bytes; `None` at the end of its stream. Nothing is lost when this
+    /// fails.
     #[inline(never)]
-    pub(crate) fn begin(socket: RawFd, writes: Writes) -> io::Result<Option<Self>> {
+    pub(crate) fn begin(socket: RawFd, bytes_max: usize, writes: Writes) -> io::Result<Option<Self>> {
         let mut bytes = [0u8; Self::BYTES_MAX];
-        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
-        // SAFETY: the kernel writes at most `len` bytes into the buffer.
-        let peeked = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+        let (flags, most) = (libc::MSG_DONTWAIT | libc::MSG_PEEK, bytes_max.min(Self::BYTES_MAX));
+        // SAFETY: the kernel writes at most `most` bytes into the buffer, which has no fewer.
+        let peeked = unsafe { libc::recv(socket, bytes.as_mut_ptr().cast(), most, flags) };
         let peeked = match count(peeked) {
             Ok(0) => return Ok(None),
             // TLS may hold some all the same.
@@ -351,7 +352,8 @@ mod tests {
         let mut read = [0; 16];
         near.write_all(b"first").unwrap();
         for (size, expected) in [(2, &b"fi"[..]), (16, b"rst"), (16, b"second")] {
-            let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
+            let bounded =
+                BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Queue).unwrap().unwrap();
             near.write_all(if size == 2 { b"second" } else { b"" }).unwrap();
             // Only the first read finds what came before it, and no more; the next ones find the rest.
             let count = far.read(&mut read[..size.min(expected.len())]).unwrap();
@@ -360,7 +362,9 @@ mod tests {
         }
         // Dropping it would not do while a test beside this one forks.
         near.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().is_none());
+        assert!(
+            BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Queue).unwrap().is_none()
+        );
     }
 
     #[test]
@@ -369,7 +373,8 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         far.set_nonblocking(true).unwrap();
         let (mut read, mut written) = ([0; 64 << 10], 0);
-        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
+        let bounded =
+            BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Queue).unwrap().unwrap();
         assert_eq!(far.read(&mut read).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         while let Ok(bytes) = far.write(&[7; 4096]) {
             written += bytes;
@@ -379,14 +384,16 @@ mod tests {
         assert_eq!(near.read(&mut read).unwrap(), written);
 
         // A handshake has more room than that, and a writer that waits for it waits in vain.
-        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Handshake).unwrap().unwrap();
+        let bounded =
+            BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Handshake).unwrap().unwrap();
         far.write_all(&read).unwrap();
         assert_eq!(bounded.end().unwrap(), 0);
         near.read_exact(&mut read).unwrap();
 
         while far.write(&[7; 1000]).is_ok() {}
         near.write_all(b"more").unwrap();
-        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
+        let bounded =
+            BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Queue).unwrap().unwrap();
         assert_eq!(far.write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(far.read(&mut read).unwrap(), 4);
         assert_eq!(bounded.end().unwrap(), 4);
@@ -394,7 +401,8 @@ mod tests {
         // Who is gone takes nothing more, and that is found by reading on.
         while near.read(&mut read).is_ok() {}
         near.write_all(b"last").unwrap();
-        let bounded = BoundedRead::begin(far.as_raw_fd(), Writes::Queue).unwrap().unwrap();
+        let bounded =
+            BoundedRead::begin(far.as_raw_fd(), BoundedRead::BYTES_MAX, Writes::Queue).unwrap().unwrap();
         far.write_all(b"x").unwrap();
         near.shutdown(std::net::Shutdown::Both).unwrap();
         assert_eq!(bounded.end().unwrap(), 0);

@@ -97,6 +97,20 @@ fn a_long_secret_is_sent_and_does_not_hold_up_the_loop() {
     assert_eq!(loss.join().unwrap().0, "08001");
 }
 
+/// It waits for room for its answers, too.
+#[test]
+fn a_server_that_asks_again_and_again_does_not_hold_up_the_loop() {
+    let asks = message(b'R', &[&5u32.to_be_bytes()[..], b"salt"].concat()).repeat(400);
+    let (tells, told) = std::sync::mpsc::channel();
+    let conninfo = scripted(asks, move |client| {
+        let mut answers = vec![0; 400 * 41];
+        tells.send(client.read_exact(&mut answers)).unwrap();
+    });
+    let loss = std::thread::spawn(move || first_loss(&format!("{conninfo} password=x")));
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(loss.join().unwrap().0, "08001");
+}
+
 #[test]
 fn nonsense_and_an_early_end_are_errors_with_a_code() {
     for nonsense in

@@ -6,6 +6,10 @@ use super::text;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::sys::{self, BoundedRead, Writes};
 
+/// How much a connection that is being made takes in at a time. libpq answers whatever a server asks for, and
+/// waits within the call for room to do so: what asks must be too little to fill that with answers.
+const CONNECT_BYTES_MAX: usize = 512;
+
 /// Some calls of libpq.
 type Call<'a> = dyn FnMut(&mut Connection) -> Result<()> + 'a;
 
@@ -25,7 +29,7 @@ impl Connection {
             Ok(())
         };
         let writes = if has_output { Writes::Queue } else { Writes::Handshake };
-        let bytes = self.bounded(writes, &mut consume)?;
+        let bytes = self.bounded(BoundedRead::BYTES_MAX, writes, &mut consume)?;
         Ok((bytes, is_flushed))
     }
 
@@ -34,11 +38,11 @@ impl Connection {
         self.socket().and_then(|socket| sys::tcp_bytes_received(socket).ok()).unwrap_or(0)
     }
 
-    /// As [`poll_connect`](Self::poll_connect), and as bounded. Gives the number of bytes, too.
+    /// As [`poll_connect`](Self::poll_connect), and bounded more closely. Gives the number of bytes, too.
     #[cold]
     pub(crate) fn poll_connect_bounded(&mut self) -> Result<(Polling, usize)> {
         let mut polling = Polling::Failed;
-        let bytes = self.bounded(Writes::Handshake, &mut |connection| {
+        let bytes = self.bounded(CONNECT_BYTES_MAX, Writes::Handshake, &mut |connection| {
             polling = connection.poll_connect();
             Ok(())
         })?;
@@ -46,12 +50,12 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn bounded(&mut self, writes: Writes, call: &mut Call<'_>) -> Result<usize> {
+    fn bounded(&mut self, bytes_max: usize, writes: Writes, call: &mut Call<'_>) -> Result<usize> {
         let may_stand_in = writes == Writes::Handshake || !self.may_renegotiate;
         let socket = self.socket().filter(|_| may_stand_in);
         // At the end of the stream nothing more can come. Without a descriptor for it, nothing is bounded.
-        let Some(bounded) = socket.and_then(|socket| BoundedRead::begin(socket, writes).ok().flatten())
-        else {
+        let begin = |socket| BoundedRead::begin(socket, bytes_max, writes).ok().flatten();
+        let Some(bounded) = socket.and_then(begin) else {
             let before = self.bytes_received();
             call(self)?;
             return Ok(self.bytes_received().saturating_sub(before) as usize);
