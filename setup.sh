@@ -34,19 +34,7 @@ if ! command -v cargo >/dev/null; then
     echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2
     exit 1
 fi
-# Debian's own servers whose headers are missing: without them the tests of the server's library say that they are
-# skipped, and all others run.
-headers_of_servers() {
-    for server in /usr/lib/postgresql/*/bin/postgres; do
-        version=${server#/usr/lib/postgresql/} version=${version%%/*}
-        if [ -x "$server" ] && ! [ -e "/usr/include/postgresql/$version/server/postgres.h" ]; then
-            echo "postgresql-server-dev-$version"
-        fi
-    done
-}
-wishes=
-[ "${1:-}" != --test ] || wishes=$(headers_of_servers)
-[ -n "$missing$wishes" ] || exit 0
+[ -n "$missing" ] || exit 0
 
 as_root=''
 if [ "$(id -u)" != 0 ]; then
@@ -54,12 +42,11 @@ if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || as_root=no
 fi
 if [ "$as_root" = no ] || ! command -v apt-get >/dev/null; then
-    [ -n "$missing" ] || exit 0
     echo "pgwake: missing: $missing; on Debian or Ubuntu: apt-get install$packages" >&2
     exit 1
 fi
 
-echo "pgwake: installing $missing${missing:+, }$wishes …" >&2
+echo "pgwake: installing $missing …" >&2
 # Debian's package would make and start a server of its own; only its programs are wanted here.
 if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
     $as_root mkdir -p /etc/postgresql-common
@@ -67,11 +54,4 @@ if ! [ -e /etc/postgresql-common/createcluster.conf ]; then
 fi
 $as_root apt-get -qq update
 # shellcheck disable=SC2086 # each word is a package
-[ -z "$packages" ] || DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends $packages >/dev/null
-# The server may have come with them.
-if [ "${1:-}" = --test ]; then
-    for wish in $(headers_of_servers); do
-        DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends "$wish" >/dev/null ||
-            echo "pgwake: $wish was not installed: the tests of the server's library will be skipped" >&2
-    done
-fi
+DEBIAN_FRONTEND=noninteractive $as_root apt-get -qq install --no-install-recommends $packages >/dev/null

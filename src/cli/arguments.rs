@@ -157,15 +157,6 @@ pub(crate) struct Install {
     /// Print the SQL instead of running it
     #[arg(long)]
     pub(crate) dry_run: bool,
-
-    /// Have triggers run in the server's library pgwake (ffi/extension), at half the cost or less: a
-    /// server without it refuses writes to watched tables. Otherwise it stays as it was
-    #[arg(long, conflicts_with = "no_library")]
-    pub(crate) library: bool,
-
-    /// Have triggers run in PL/pgSQL again, which every server has
-    #[arg(long)]
-    pub(crate) no_library: bool,
 }
 
 #[derive(Debug, Args)]

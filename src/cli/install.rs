@@ -9,28 +9,7 @@ use pgwake::{Error, SqlState, install};
 use std::io::Write;
 
 pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
-    let library = match (arguments.library, arguments.no_library) {
-        (false, false) => None,
-        (uses, _) => Some(format!("SELECT pgwake.use_library({uses});\n")),
-    };
-    let dry_run = arguments.dry_run;
-    run(dsn, dry_run, &install::install(), "the schema pgwake is installed")?;
-    match library {
-        // A transaction of its own: what it cannot do takes nothing of the schema back.
-        Some(script) if !dry_run => Ok(use_library(&mut query::connect(dsn)?, &script)?),
-        Some(script) => Ok(std::io::stdout().write_all(script.as_bytes())?),
-        None => Ok(()),
-    }
-}
-
-fn use_library(connection: &mut Connection, script: &str) -> Result<(), Failure> {
-    query::script(connection, script).map_err(|error| match code(&error) {
-        Some("42501") => Failure::Running(format!("{error}; run this as a superuser")),
-        Some("58P01") => {
-            Failure::Running(format!("{error}; run make install in ffi/extension of pgwake's sources there"))
-        }
-        _ => error.into(),
-    })
+    run(dsn, arguments.dry_run, &install::install(), "the schema pgwake is installed")
 }
 
 pub(crate) fn uninstall(dsn: &str, arguments: &Uninstall) -> Result<(), Failure> {

@@ -1,7 +1,6 @@
 -- What is watched in this database, and who reads it: one JSON object.
 SELECT json_build_object(
   'schema', json_build_object('version', pgwake.version(), 'mode', pgwake.mode(),
-    'library', CASE WHEN pgwake.uses_library() THEN 'in use' ELSE 'not in use' END,
     'outbox_bytes', pg_total_relation_size('pgwake.outbox_0') + pg_total_relation_size('pgwake.outbox_1')
       + pg_total_relation_size('pgwake.outbox_2')),
   'watched', (SELECT coalesce(json_agg(json_build_object('table', name, 'ops', array_to_string(ops, ','),

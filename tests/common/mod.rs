@@ -6,7 +6,6 @@
 pub(crate) mod bench;
 #[cfg(feature = "command")]
 pub(crate) mod command;
-pub(crate) mod library;
 pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;

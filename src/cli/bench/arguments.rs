@@ -307,10 +307,6 @@ pub(crate) struct Writers {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) commit_delay: Option<Duration>,
 
-    /// Where a --private server finds the library pgwake (ffi/extension), if not where it looks by itself
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) library: Option<PathBuf>,
-
     /// Only these, and `none`, which all are compared with
     #[arg(long, value_name = "VARIANT,…", value_delimiter = ',', value_enum)]
     pub(crate) only: Vec<Variant>,
@@ -319,11 +315,6 @@ pub(crate) struct Writers {
 impl Writers {
     pub(crate) fn has(&self, variant: Variant) -> bool {
         variant == Variant::None || self.only.is_empty() || self.only.contains(&variant)
-    }
-
-    /// Whether what needs the library of ffi/extension was asked for, and is not to be left out.
-    pub(crate) fn wants_library(&self) -> bool {
-        self.library.is_some() || self.only.iter().any(|variant| variant.needs_library())
     }
 
     /// The first is what the others are compared with.

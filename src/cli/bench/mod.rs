@@ -77,11 +77,6 @@ fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(),
         let reason = "--commit-delay slows down a throw-away server and no other: ask for --private, too";
         return Err(Failure::Usage(reason.into()));
     }
-    if arguments.library.is_some() && !arguments.common.private {
-        let reason =
-            "--library is for a throw-away server, as others know where theirs is: ask for --private, too";
-        return Err(Failure::Usage(reason.into()));
-    }
     // It outlives the server.
     let slow_commit = arguments.commit_delay.map(SlowCommit::build).transpose()?;
     let mut scenario = Scenario {
@@ -92,10 +87,6 @@ fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(),
     if let Some(slow_commit) = &slow_commit {
         scenario.settings.extend(slow_commit::SETTINGS.map(String::from));
         scenario.environment = slow_commit.environment();
-    }
-    if let Some(library) = &arguments.library {
-        let directory = std::path::absolute(library)?.display().to_string().replace('\'', "''");
-        scenario.settings.push(format!("dynamic_library_path = '{directory}:$libdir'"));
     }
     measure(dsn, format, &arguments.common, &scenario, |lab| writers::run(lab, arguments))
 }

@@ -20,16 +20,10 @@ pub(crate) enum Variant {
     Naive,
     /// By `pgwake watch`
     Outbox,
-    /// The same in the server's library pgwake, where it has it
-    #[value(name = "outbox+library")]
-    OutboxLibrary,
     /// By the transport of that name: one notification per row
     Notify,
     /// By the transport of that name: logical messages
     Wal,
-    /// The same in the server's library pgwake, where it has it
-    #[value(name = "wal+library")]
-    WalLibrary,
 }
 
 impl Variant {
@@ -38,10 +32,8 @@ impl Variant {
             Variant::None => super::report::NO_TRIGGER.name,
             Variant::Naive => "naive",
             Variant::Outbox => "outbox",
-            Variant::OutboxLibrary => "outbox+library",
             Variant::Notify => "notify",
             Variant::Wal => "wal",
-            Variant::WalLibrary => "wal+library",
         }
     }
 
@@ -54,22 +46,16 @@ impl Variant {
                    'BEGIN PERFORM pg_notify(''$CHANNEL'', row_to_json(NEW)::text); RETURN NULL; END';
                  CREATE TRIGGER naive AFTER UPDATE ON $TABLE FOR EACH ROW EXECUTE FUNCTION $TABLE_notify()"
             }
-            Variant::Outbox | Variant::OutboxLibrary => "SELECT pgwake.watch_table('$TABLE')",
+            Variant::Outbox => "SELECT pgwake.watch_table('$TABLE')",
             Variant::Notify => {
                 "SELECT pgwake.watch_table('$TABLE', transport => 'notify', channel => '$CHANNEL')"
             }
-            Variant::Wal | Variant::WalLibrary => {
-                "SELECT pgwake.watch_table('$TABLE', transport => 'wal', channel => '$CHANNEL')"
-            }
+            Variant::Wal => "SELECT pgwake.watch_table('$TABLE', transport => 'wal', channel => '$CHANNEL')",
         }
     }
 
     fn needs_pgwake(self) -> bool {
         !matches!(self, Variant::None | Variant::Naive)
-    }
-
-    pub(super) fn needs_library(self) -> bool {
-        matches!(self, Variant::OutboxLibrary | Variant::WalLibrary)
     }
 }
 
@@ -92,51 +78,29 @@ impl Variants {
     }
 
     pub(super) fn table(&self, variant: Variant) -> String {
-        format!("{}.{}_table", self.schema, variant.name().replace('+', "_"))
+        format!("{}.{}_table", self.schema, variant.name())
     }
 
-    /// Installs the schema pgwake where it is needed and missing, and makes the tables. What needs the
-    /// library is left out where there is none, unless that was asked for.
-    pub(super) fn make(&mut self, wants_library: bool) -> Result<(), Failure> {
+    /// Installs the schema pgwake where it is needed and missing, and makes the tables.
+    pub(super) fn make(&mut self) -> Result<(), Failure> {
         let mut connection = own_session(&self.conninfo)?;
         self.remove_earlier(&mut connection)?;
         if self.needs_pgwake() && !has_pgwake(&mut connection)? {
             self.has_installed = true;
             super::super::install::execute(&mut connection, &install::install())?;
         }
-        if self.all.iter().any(|variant| variant.needs_library()) {
-            match self.find_library(&mut connection) {
-                Ok(()) => {}
-                Err(failure) if wants_library => return Err(failure),
-                Err(_) => self.all.retain(|variant| !variant.needs_library()),
-            }
-        }
         let mut script = format!("CREATE SCHEMA {};", self.schema);
         for variant in &self.all {
             let table = self.table(*variant);
             let setup = variant.setup().replace("$TABLE", &table).replace("$CHANNEL", &self.schema);
-            let library = if variant.needs_library() { "" } else { "off" };
             script.push_str(&format!(
-                "SET pgwake.library = '{library}';
-                 CREATE TABLE {table} (id int PRIMARY KEY, n int, filler text) WITH (fillfactor = 50);
+                "CREATE TABLE {table} (id int PRIMARY KEY, n int, filler text) WITH (fillfactor = 50);
                  INSERT INTO {table} SELECT i, 0, repeat('x', 60) FROM generate_series(1, {TABLE_ROWS}) i;
                  {setup};"
             ));
         }
         query::script(&mut connection, &script)?;
         self.vacuum()
-    }
-
-    /// A schema that is somebody's stays as it is: in one of ours, triggers may run in the library.
-    fn find_library(&self, connection: &mut Connection) -> Result<(), Failure> {
-        match (is_true(connection, "SELECT pgwake.uses_library()")?, self.has_installed) {
-            (true, _) => Ok(()),
-            (false, true) => Ok(query::script(connection, "SELECT pgwake.use_library(true)")?),
-            (false, false) => Err(Failure::Running(
-                "the schema pgwake that is here does not use the library: run pgwake install --library"
-                    .into(),
-            )),
-        }
     }
 
     /// Each table alone: what else there is in the database is not ours to burden.

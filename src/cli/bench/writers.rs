@@ -88,7 +88,7 @@ fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let conninfo = lab.target.transports[0].conninfo.clone();
     let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
     // Whatever comes in between, what was made is taken away.
-    let outcome = variants.make(arguments.wants_library()).and_then(|()| rounds(lab, &variants, &loads));
+    let outcome = variants.make().and_then(|()| rounds(lab, &variants, &loads));
     let removed = variants.remove();
     lab.notes.append(&mut variants.notes);
     both(outcome, removed)
