@@ -216,11 +216,11 @@ fn writers_are_measured_by_variant_and_nothing_remains() {
     for series in ["rows 1", "rows 100"] {
         let measured: Vec<_> = of_series(&report, series).collect();
         let names: Vec<_> = measured.iter().map(|m| m["contender"].as_str().unwrap()).collect();
-        assert_eq!(names, ["none", "naive", "outbox", "notify", "wal"].repeat(2));
+        assert_eq!(names, ["none", "naive", "outbox", "notify"].repeat(2));
         assert!(measured.iter().all(|m| median(m, "per_s") > 0.0), "{measured:?}");
         let ratios =
             measured.iter().filter(|m| m["figures"]["per_s"]["ratio_rounds"].as_array().unwrap().len() == 2);
-        assert_eq!(ratios.count(), 8);
+        assert_eq!(ratios.count(), 6);
     }
     assert!(check_page(&html).contains("Writes by clients"));
     assert_eq!(remains(&mut sql), "");
@@ -258,7 +258,7 @@ fn what_writers_need_is_taken_away_after_a_signal_and_after_an_error_but_not_wha
     sql.run(&pgwake::install::install());
     run(
         &server.conninfo(),
-        &["writers", "--clients", "1", "--seconds", "0.1", "--only", "wal", "--rounds", "1"],
+        &["writers", "--clients", "1", "--seconds", "0.1", "--only", "notify", "--rounds", "1"],
     );
     assert_eq!(remains(&mut sql), "pgwake");
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.watched WHERE NOT ended"), "0");

@@ -96,7 +96,7 @@ fn settings_of_a_database_neither_end_it_nor_keep_what_it_made() {
     if sql.value("SELECT count(*) FROM pg_settings WHERE name = 'idle_session_timeout'") == "1" {
         sql.run("ALTER DATABASE strict SET idle_session_timeout = '400ms'");
     }
-    let arguments = ["writers", "--clients", "4", "--rows", "1,5000", "--only", "naive,outbox,wal"];
+    let arguments = ["writers", "--clients", "4", "--rows", "1,5000", "--only", "naive,outbox"];
     let report = report(&mut bench(&dsn, &[&arguments[..], &["--seconds", "0.6", "--rounds", "1"]].concat()));
     assert_eq!(report["complete"], true);
     assert_eq!(remains(&mut sql), "");
@@ -189,7 +189,7 @@ fn of_what_the_writers_wrote_nothing_stays_in_an_outbox_that_was_there_before() 
         UNION ALL SELECT FROM pgwake.outbox_2) o)";
     let before = sql.value(ALL);
     assert_eq!(before, "1 1");
-    let report = report(&mut bench(&dsn, &[&QUICK[..], &["--only", "outbox,notify,wal"]].concat()));
+    let report = report(&mut bench(&dsn, &[&QUICK[..], &["--only", "outbox,notify"]].concat()));
     assert!(!report["notes"].to_string().contains("outbox of pgwake"), "{report}");
     assert_eq!(sql.value(ALL), before);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server};
-use pgwake::{ErrorKind, Event, EventLoop};
+use pgwake::{ErrorKind, Event, EventLoop, Transport, WatchOptions};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,20 @@ fn a_malformed_conninfo_is_refused_without_its_secret() {
         assert_eq!(error.kind, ErrorKind::InvalidArgument);
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn the_transport_wal_is_refused() {
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect("host=/nonexistent").unwrap();
+    let options = WatchOptions::new().table("t").transport(Transport::Wal);
+    let error = events.watch_with(session, options).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidArgument);
+    assert_eq!(
+        error.message,
+        "the transport wal will read the write-ahead log itself, which this version cannot: take outbox or \
+         notify"
+    );
 }
 
 #[test]

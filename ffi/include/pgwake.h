@@ -169,7 +169,7 @@ typedef struct pgwake pgwake;
 /* How changes come from the table to you. */
 #define PGWAKE_TRANSPORT_OUTBOX 0 /* through a table of the schema `pgwake`: at least once, and durable */
 #define PGWAKE_TRANSPORT_NOTIFY 1 /* as notifications: at most once */
-#define PGWAKE_TRANSPORT_WAL 2    /* as messages in the write-ahead log, which pgwake_watch does not read */
+#define PGWAKE_TRANSPORT_WAL 2    /* from the write-ahead log itself: refused, this version cannot read it */
 
 #define PGWAKE_PHASE_BEFORE 1
 #define PGWAKE_PHASE_AFTER 2

@@ -188,8 +188,8 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "PAYLOAD", value_parser = payload)]
     pub(crate) payload: Option<ChangePayload>,
 
-    /// How changes come, where the table is not watched yet: outbox (at least once), notify (at most once,
-    /// and all writers of the cluster wait for each other) or wal
+    /// How changes come, where the table is not watched yet: outbox (at least once) or notify (at most once,
+    /// and all writers of the cluster wait for each other)
     #[arg(long, value_name = "TRANSPORT", value_parser = transport, default_value = "outbox")]
     pub(crate) transport: Transport,
 

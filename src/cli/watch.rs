@@ -18,8 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
     if arguments.transport == Transport::Wal {
-        let sentence = "what goes through the write-ahead log is read by logical replication, which this \
-            version has not; SELECT pgwake.watch_table('TABLE', transport => 'wal') makes its triggers";
+        // Before anything is installed.
+        let sentence = "the transport wal will read the write-ahead log itself, which this version cannot: \
+            take outbox or notify";
         return Err(Failure::Usage(sentence.into()));
     }
     let mut options = WatchOptions::new()

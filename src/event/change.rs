@@ -40,7 +40,8 @@ pub enum Transport {
     Outbox,
     /// As notifications: at most once.
     Notify,
-    /// As messages in the write-ahead log, to be read by logical replication.
+    /// From the write-ahead log itself. This version cannot read it, and
+    /// [`watch_with`](crate::EventLoop::watch_with) refuses it.
     Wal,
 }
 

@@ -97,7 +97,8 @@ static void bad_watches(pgwake *handle, int session) {
         wrong.transport = i ? INT32_MIN : 3;
         REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "PGWAKE_TRANSPORT_");
         wrong.transport = PGWAKE_TRANSPORT_WAL;
-        REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "logical replication");
+        REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID,
+                "the transport wal will read the write-ahead log itself, which this version cannot: take outbox or notify");
         wrong.transport = 0;
     }
     wrong.reserved = 1;

@@ -313,7 +313,7 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    pub(crate) fn has(&self, variant: Variant) -> bool {
+    fn has(&self, variant: Variant) -> bool {
         variant == Variant::None || self.only.is_empty() || self.only.contains(&variant)
     }
 
@@ -402,10 +402,14 @@ mod tests {
             panic!("it is refused")
         };
         assert_eq!((scale.of, scale.steps), (vec![Dimension::Channels], vec![1, 10]));
-        let Ok(Bench::Writers(writers)) = checked("writers --clients 4,1,4 --rows 1,1 --only wal,wal") else {
+        let Ok(Bench::Writers(writers)) = checked("writers --clients 4,1,4 --rows 1,1 --only notify,notify")
+        else {
             panic!("it is refused")
         };
-        assert_eq!((writers.clients, writers.rows, writers.only), (vec![1, 4], vec![1], vec![Variant::Wal]));
+        assert_eq!(
+            (writers.clients, writers.rows, writers.only),
+            (vec![1, 4], vec![1], vec![Variant::Notify])
+        );
     }
 
     #[test]

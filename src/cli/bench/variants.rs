@@ -22,8 +22,6 @@ pub(crate) enum Variant {
     Outbox,
     /// By the transport of that name: one notification per row
     Notify,
-    /// By the transport of that name: logical messages
-    Wal,
 }
 
 impl Variant {
@@ -33,7 +31,6 @@ impl Variant {
             Variant::Naive => "naive",
             Variant::Outbox => "outbox",
             Variant::Notify => "notify",
-            Variant::Wal => "wal",
         }
     }
 
@@ -50,7 +47,6 @@ impl Variant {
             Variant::Notify => {
                 "SELECT pgwake.watch_table('$TABLE', transport => 'notify', channel => '$CHANNEL')"
             }
-            Variant::Wal => "SELECT pgwake.watch_table('$TABLE', transport => 'wal', channel => '$CHANNEL')",
         }
     }
 

@@ -10,15 +10,15 @@ use super::arguments::Writers;
 use super::lab::Lab;
 use super::report::Run;
 use super::target::own_session;
-use super::variants::{TABLE_ROWS, Variant, Variants};
+use super::variants::{TABLE_ROWS, Variants};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Settings of a throw-away server on which nothing but the writers is at work.
-pub(super) const SETTINGS: [&str; 4] =
-    ["shared_buffers = 256MB", "max_wal_size = 8GB", "checkpoint_timeout = 1h", "wal_level = logical"];
+pub(super) const SETTINGS: [&str; 3] =
+    ["shared_buffers = 256MB", "max_wal_size = 8GB", "checkpoint_timeout = 1h"];
 
 /// What the clients of one run do.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +79,6 @@ fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
         ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
     ];
     lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    if !lab.target.is_private
-        && arguments.has(Variant::Wal)
-        && lab.target.value("SHOW wal_level")? != "logical"
-    {
-        lab.notes.push("wal: nobody could read it here, for wal_level is not logical".into());
-    }
     let conninfo = lab.target.transports[0].conninfo.clone();
     let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
     // Whatever comes in between, what was made is taken away.
