@@ -12,10 +12,8 @@ CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
-# Only the C library's functions. What is marked as hot is inlined anyway; of the rest, less, and no loop is vectorized: 5 %
-# off a program's size, for 1 % more instructions per notification.
+# Only the C library's functions.
 ONLY_LIB = --lib --release --no-default-features --crate-type staticlib
-LESS_INLINED = -- -C llvm-args=-inline-threshold=40 -C no-vectorize-loops -C no-vectorize-slp
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Counts changes that a program built before would not survive.
 SO = libpgwake.so.0
@@ -46,7 +44,7 @@ check: setup-test
 
 # One object, in which only the functions of the header are visible; and the same as a shared library.
 lib: setup
-	$(CARGO) rustc $(ONLY_LIB) --features bundled,capi $(LESS_INLINED)
+	$(CARGO) rustc $(ONLY_LIB) --features bundled,capi
 	@mkdir -p target/lib
 	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib/libpgwake.a
 	cc -shared -o target/lib/$(SO) -Wl,-soname,$(SO) -Wl,--version-script=ffi/libpgwake.map -Wl,-z,nodelete,-z,now \
@@ -55,7 +53,7 @@ lib: setup
 # What is not shipped: on the system's libpq, and with a function that panics.
 lib-test: setup-test
 	@mkdir -p target/lib-test
-	$(CARGO) rustc $(ONLY_LIB) --features capi-test $(LESS_INLINED)
+	$(CARGO) rustc $(ONLY_LIB) --features capi-test
 	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib-test/libpgwake.a pgwake_test_panic
 
 install: all lib
