@@ -21,9 +21,18 @@ for name in $names "$@"; do
 done
 
 rm -f "$object" "$packed"
-# Takes what the header's functions need, and nothing else.
+# Takes what the header's functions need, and nothing else, into one section of each kind: a section of its own for
+# each function, with its name, is a quarter of an archive.
 # shellcheck disable=SC2086 # each word is an option
-ld -r --gc-sections --force-group-allocation $required -o "$object" "$raw"
+ld -r --gc-sections --force-group-allocation $required -T /dev/stdin -o "$object" "$raw" <<'END'
+SECTIONS {
+    .text 0 : { *(.text.*) }
+    .rodata 0 : { *(.rodata.*) }
+    .data.rel.ro 0 : { *(.data.rel.ro.*) }
+    .gcc_except_table 0 : { *(.gcc_except_table.*) }
+}
+INSERT AFTER .data;
+END
 objcopy --strip-unneeded -R .llvmbc -R .llvmcmd "$object"
 # shellcheck disable=SC2086
 objcopy $kept "$object"

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ARCHIVE_BYTES_MAX: u64 = 2_000_000;
+const ARCHIVE_BYTES_MAX: u64 = 1_600_000;
 const EXAMPLE_BYTES_MAX: u64 = 1_000_000;
 
 fn header() -> String {
