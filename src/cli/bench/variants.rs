@@ -117,20 +117,15 @@ impl Variants {
         let is_watched = has_pgwake && self.needs_pgwake();
         drop_schema(&mut connection, &self.schema, is_watched)
             .map_err(|error| remains(&all, error.into()))?;
-        let is_removable = has_pgwake
-            && self.has_installed
-            && !is_used(&mut connection).map_err(|failure| remains("the schema pgwake", failure))?;
-        if is_removable {
-            return query::script(&mut connection, &install::uninstall())
-                .map_err(|error| remains("the schema pgwake", error.into()));
+        if !has_pgwake || !self.has_installed {
+            return Ok(());
         }
-        if has_pgwake && self.has_installed {
+        if is_used(&mut connection).map_err(|failure| remains("the schema pgwake", failure))? {
             self.notes.push("the schema pgwake stays, for somebody uses it by now".into());
+            return Ok(());
         }
-        if is_watched && let Err(error) = forget(&mut connection, &self.schema) {
-            self.notes.push(format!("what the writers wrote stays in the outbox of pgwake ({error})"));
-        }
-        Ok(())
+        query::script(&mut connection, &install::uninstall())
+            .map_err(|error| remains("the schema pgwake", error.into()))
     }
 
     /// Whoever was killed could not do so: only one of us is at work in a database, so that all else that is
@@ -141,9 +136,7 @@ impl Variants {
         let earlier = query::rows(connection, EARLIER, &[])?;
         let has_pgwake = !earlier.is_empty() && has_pgwake(connection)?;
         for schema in earlier.iter().flatten() {
-            let removed = drop_schema(connection, schema, has_pgwake)
-                .and_then(|()| if has_pgwake { forget(connection, schema) } else { Ok(()) });
-            self.notes.push(match removed {
+            self.notes.push(match drop_schema(connection, schema, has_pgwake) {
                 Ok(()) => format!("the schema {schema}, which a run that was killed had left, is taken away"),
                 Err(error) => {
                     format!(
@@ -183,14 +176,6 @@ fn drop_schema(connection: &mut Connection, schema: &str, is_watched: bool) -> R
     let unwatch = if is_watched { &unwatch } else { "" };
     let drop = format!("SET client_min_messages = warning; {unwatch} DROP SCHEMA IF EXISTS {schema} CASCADE");
     query::script(connection, &drop)
-}
-
-/// What the writers of a schema that is gone wrote to the outbox is of no table, and nobody waits for it.
-fn forget(connection: &mut Connection, schema: &str) -> Result<(), Error> {
-    let own = format!("FROM pgwake.watched WHERE schema_name = '{schema}' AND ended");
-    let delete = |n| format!("DELETE FROM pgwake.outbox_{n} WHERE what / 128 IN (SELECT id {own});");
-    let outbox: String = (0..3).map(delete).collect();
-    query::script(connection, &format!("{outbox} DELETE {own}"))
 }
 
 fn has_pgwake(connection: &mut Connection) -> Result<bool, Failure> {
