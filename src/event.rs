@@ -157,8 +157,8 @@ pub enum GapReason {
     Outage,
     /// The caller took notifications slower than they came, and the session was told to drop the oldest.
     Overflow,
-    /// The database of a reader of changes is another one than it was: restored, copied, or on a server that
-    /// took over without its predecessor's last transactions. What was not read there is not told.
+    /// The database of a reader of changes is another one than it was: restored or copied. What was not read
+    /// of the original is missing.
     Replaced,
 }
 

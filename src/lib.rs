@@ -37,7 +37,7 @@
 //! | module | role |
 //! |---|---|
 //! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
-//! | `source` | what a session emits: notifications, and a gap after each outage |
+//! | `source` | what a session delivers: notifications, row changes, DDL, and a gap after each outage |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
 //! | `capi` | the C interface: a client of the names below, nearly as any other program |
@@ -49,6 +49,9 @@
 //! - Notifications come at most once and in commit order, as PostgreSQL sends them.
 //! - Each outage of a session is exactly one [`Gap`], after every channel listens again and before the next
 //!   notification. What was notified during an outage is lost; the gap says so.
+//! - Row changes that go through the outbox come at least once, each with an id of its own. The database
+//!   keeps the position of a named consumer. What the outbox drops at its cap is one gap, and so is a copy of
+//!   the database ([`GapReason`]).
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Features

@@ -6,7 +6,8 @@ use common::outbox::database;
 use common::{Sql, make_standby, say_loudly, start_server};
 
 const LINES: &str =
-    "SELECT string_agg(concat_ws('|', severity, object, problem, remedy), E'\\n') FROM pgwake.check()";
+    "SELECT string_agg(concat_ws('|', severity, object, problem, remedy), E'\\n') FROM pgwake.check()
+     WHERE object <> 'two-phase commit'";
 
 /// The one line that there is.
 #[track_caller]
@@ -62,7 +63,7 @@ fn triggers_that_are_missing_disabled_or_altered() {
     );
     finds_and_mends(&mut sql, "error", "public.t", "pgwake_1_truncate was altered");
     sql.run("ALTER FUNCTION pgwake.change_1_insert() SET work_mem = '1MB'");
-    finds_and_mends(&mut sql, "error", "public.t", "a function of its triggers was altered");
+    finds_and_mends(&mut sql, "error", "public.t", "not those that they were made for");
     unseen(&mut sql, "ALTER TABLE p DETACH PARTITION p_1");
     finds_and_mends(&mut sql, "warning", "public.p_1", "pgwake_2_truncate was left behind");
     unseen(&mut sql, "ALTER TABLE p ATTACH PARTITION p_1 FOR VALUES IN (1)");
@@ -102,7 +103,11 @@ fn tables_that_changed_or_have_no_key() {
     let (_, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
     unseen(&mut sql, "ALTER TABLE t ADD v int");
-    finds_and_mends(&mut sql, "warning", "public.t", "columns are not those");
+    assert_eq!(sql.value(LINES), "", "the key is what it was");
+    sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
+    unseen(&mut sql, "ALTER TABLE t ADD w int");
+    finds_and_mends(&mut sql, "error", "public.t", "not those that they were made for");
+    unseen(&mut sql, "ALTER TABLE t DROP w");
     unseen(&mut sql, "CREATE TABLE child () INHERITS (t)");
     let lines = sql.value(LINES);
     assert!(lines.contains("error|public.t|it became a partition, a parent or a child"), "{lines}");
@@ -181,7 +186,7 @@ fn rights_that_are_lacking() {
     ));
     assert_eq!(sql.value(LINES), "");
     sql.run(&format!("REVOKE EXECUTE ON FUNCTION pgwake.change_1_insert() FROM {owner}"));
-    finds_and_mends(&mut sql, "error", "public.p", "its owner may not run its triggers");
+    finds_and_mends(&mut sql, "error", "public.p", "cannot make its next partition");
     sql.run(&format!("ALTER TABLE p OWNER TO {guest}"));
     assert_eq!(sql.value(LINES), "", "it is followed");
     sql.run(&format!(
@@ -201,7 +206,7 @@ fn rights_that_are_lacking() {
     sql.run(&reading);
     finds(&mut as_guest, "info", &guest, "may not watch tables");
     // All that a session of ours calls.
-    as_guest.run("SELECT pgwake.ensure_watched('p', false, NULL, NULL, 'outbox', NULL)");
+    as_guest.run("SELECT pgwake.ensure_watched('p', false, NULL, NULL, 'outbox', NULL, NULL)");
     let open = "SELECT position FROM pgwake.open_consumer('a')";
     let refused = as_guest.try_run(open).unwrap_err();
     assert!(refused.message.contains("changes of public.p"), "whoever reads changes reads rows: {refused}");
@@ -226,8 +231,6 @@ fn consumers_that_lag_and_an_outbox_that_cannot_be_emptied() {
     let remedy = finds(&mut sql, "warning", "a", "and 1 rows wait for it");
     assert_eq!(remedy, "run it, or SELECT pgwake.drop_consumer('a')");
     sql.run("SELECT pgwake.drop_consumer('a')");
-    sql.run("INSERT INTO pgwake.consumer (name, position) VALUES ('b', '4000000000000:4000000000000:||')");
-    finds_and_mends(&mut sql, "error", "b", "another cluster");
     sql.run("UPDATE pgwake.setting SET value = 8192 WHERE name = 'cap_bytes'");
     finds(&mut sql, "warning", "outbox", "of 8192 bytes");
     sql.run("UPDATE pgwake.setting SET value = 1073741824 WHERE name = 'cap_bytes'");
@@ -245,8 +248,6 @@ fn consumers_that_lag_and_an_outbox_that_cannot_be_emptied() {
 fn transports_that_cost_or_lose() {
     let (_, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY)");
-    sql.run("SELECT pgwake.watch_table('t', transport => 'wal')");
-    finds(&mut sql, "error", "public.t", "wal_level = logical");
     sql.run("SELECT pgwake.watch_table('t', transport => 'notify')");
     finds_and_mends(&mut sql, "warning", "public.t", "slows down every writer");
     sql.run("SELECT nextval('pgwake.unconvertible')");
@@ -290,8 +291,9 @@ fn servers_set_up_for_trouble() {
     server.restart("fast").unwrap();
     let mut sql = Sql::connect(&server.conninfo());
     sql.run(&pgwake::install::install());
-    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t', transport => 'wal')");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
     assert_eq!(sql.value(LINES), "");
+    assert_eq!(sql.value("SELECT severity FROM pgwake.check() WHERE object = 'two-phase commit'"), "info");
     two_phase_commit(&mut sql);
     slots(&mut sql);
     if has_queue_size {

@@ -82,67 +82,16 @@ fn installing_again_fails_no_writer() {
 }
 
 #[test]
-fn what_waits_in_the_outbox_of_an_earlier_version_is_told() {
-    let (conninfo, mut sql) = database("");
-    sql.run(
-        "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
-         CREATE TABLE t_1 PARTITION OF t DEFAULT; SELECT pgwake.watch_table('t')",
-    );
-    let mut reader = Reader::open(&conninfo, "a");
-    // As it was: an array, and three columns for `what` and the partition.
-    for number in 0..3 {
-        sql.run(&format!(
-            "DROP TABLE pgwake.outbox_{number};
-             CREATE TABLE pgwake.outbox_{number} (
-               id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
-               xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-               watch int NOT NULL, op \"char\" NOT NULL, part oid, changes text[] NOT NULL);
-             CREATE INDEX outbox_{number}_xid ON pgwake.outbox_{number} (xid);
-             CREATE INDEX outbox_{number}_id ON pgwake.outbox_{number} (id);
-             INSERT INTO pgwake.outbox_{number} (watch, op, part, changes)
-               SELECT id, 'i', 't_1'::regclass, ARRAY['\"key\":{{\"id\":{number}}}', '\"key\":null']
-               FROM pgwake.watched"
-        ));
+fn an_earlier_version_is_uninstalled_first() {
+    let (_, mut sql) = database("");
+    for version in 1..=4 {
+        sql.run(&format!("COMMENT ON SCHEMA pgwake IS 'pgwake, version {version}'"));
+        let error = sql.try_run(&pgwake::install::install()).unwrap_err();
+        assert!(error.message.contains(&format!("of pgwake, version {version}")), "{error}");
+        sql.run("ROLLBACK");
     }
-    sql.run("INSERT INTO pgwake.outbox_1 (watch, op, changes) SELECT id, 't', '{\"\"}' FROM pgwake.watched");
+    sql.run(&pgwake::install::uninstall());
     sql.run(&pgwake::install::install());
-    let insert = |key| json!({"op": "insert", "table": "t", "partition": "public.t_1", "key": key});
-    let inserts = (0..3).flat_map(|id| [insert(json!({"id": id})), insert(json!(null))]);
-    let truncate = json!({"op": "truncate", "table": "t"});
-    assert_eq!(reader.all(), inserts.chain([truncate]).collect::<Vec<_>>());
-    sql.run("INSERT INTO t VALUES (7)");
-    assert_eq!(reader.all(), [insert(json!({"id": 7}))]);
-}
-
-#[test]
-fn watches_of_an_earlier_version_go_on_without_the_numbers_that_it_kept() {
-    let (conninfo, mut sql) = database("");
-    sql.run(
-        "CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t');
-         CREATE TABLE gone (id int); SELECT pgwake.watch_table('gone')",
-    );
-    let mut reader = Reader::open(&conninfo, "a");
-    // As it was: a number, which was unique, no home, and numbers in the functions.
-    sql.run(
-        "DROP VIEW pgwake.live; DROP INDEX pgwake.watched_relid; DROP TABLE pgwake.home;
-         ALTER TABLE pgwake.watched ALTER relid TYPE oid;
-         ALTER TABLE pgwake.watched ADD CONSTRAINT watched_relid_key UNIQUE (relid);
-         SET pgwake.following = on; DROP TABLE gone; RESET pgwake.following;
-         CREATE OR REPLACE FUNCTION pgwake.change_1_insert() RETURNS trigger LANGUAGE plpgsql
-           AS 'BEGIN INSERT INTO pgwake.outbox_2 (what, changes) VALUES (1, nextval(1)); RETURN NULL; END'",
-    );
-    sql.run("INSERT INTO pgwake.outbox_0 (what, changes) VALUES (128 + ascii('i'), '\"key\":{\"id\":0}')");
-    sql.run(&pgwake::install::install());
-    sql.run("INSERT INTO t VALUES (1)");
-    let insert = |id: u32| json!({"op": "insert", "table": "t", "key": {"id": id}});
-    assert_eq!((reader.all(), reader.gaps.len()), (vec![insert(0), insert(1)], 0));
-    drop(reader);
-    let mut reader = Reader::open(&conninfo, "a");
-    assert_eq!((reader.all().len(), reader.gaps.len()), (0, 0));
-    assert_eq!(sql.value("SELECT string_agg(problem, ',') FROM pgwake.check() WHERE severity = 'error'"), "");
-    sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
-    let watches = "SELECT string_agg(table_name || ' ' || ended, ', ' ORDER BY id) FROM pgwake.watched";
-    assert_eq!(sql.value(watches), "t false, gone true");
 }
 
 #[test]

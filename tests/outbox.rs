@@ -78,55 +78,24 @@ fn write(sql: &mut Sql, id: u64, stop: &AtomicBool) -> u64 {
 }
 
 #[test]
-fn a_reader_that_sleeps_is_woken_and_one_that_is_awake_is_not() {
+fn whoever_writes_wakes_the_readers_and_one_of_many_does_it_for_all() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
     let (mut events, _session) = listening(&conninfo, &["pgwake"]);
-    sql.run("INSERT INTO t VALUES (1)");
-    common::assert_silent(&mut events, Duration::from_millis(100));
     let mut reader = Reader::open(&conninfo, "a");
-    sql.run("INSERT INTO t VALUES (2)");
+    sql.run("INSERT INTO t VALUES (1)");
+    sql.run("BEGIN; INSERT INTO t VALUES (2); ROLLBACK");
+    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
+    // The leader of this moment is another transaction, which has not ended.
+    let mut leader = Sql::connect(&conninfo);
+    leader.run("BEGIN; INSERT INTO t VALUES (3); SET CONSTRAINTS ALL IMMEDIATE");
+    sql.run("INSERT INTO t VALUES (4)");
+    common::assert_silent(&mut events, Duration::from_millis(100));
+    assert_eq!(reader.page(1000).len(), 2, "what is committed is read, whoever wakes");
+    assert_eq!((reader.page(1000).len(), reader.state), (0, 2), "and it looks again, for one is at work");
+    leader.run("COMMIT");
     assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
     assert_eq!(reader.all().len(), 1);
-    let awake = format!("SELECT body FROM pgwake.read('a', '{}', true)", reader.position());
-    reader.sql.run(&awake);
-    sql.run("INSERT INTO t VALUES (3)");
-    common::assert_silent(&mut events, Duration::from_millis(100));
-    assert_eq!(reader.all().len(), 1, "it looks by itself, and goes to sleep");
-    sql.run("INSERT INTO t VALUES (4)");
-    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
-}
-
-#[test]
-fn one_reader_awake_does_not_silence_another_and_no_reader_needs_no_bell() {
-    let (conninfo, mut sql) = database("");
-    sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
-    let (mut events, _session) = listening(&conninfo, &["pgwake"]);
-    let mut awake = Reader::open(&conninfo, "awake");
-    let look = format!("SELECT body FROM pgwake.read('awake', '{}', true)", awake.position());
-    let bell = "SELECT pgwake.is_bell_on()";
-    awake.sql.run(&look);
-    assert_eq!(sql.value(bell), "f");
-    let asleep = Reader::open(&conninfo, "asleep");
-    awake.sql.run(&look);
-    sql.run("INSERT INTO t VALUES (1)");
-    assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
-    drop(asleep);
-    let started = Instant::now();
-    while sql.value(bell) != "f" {
-        assert!(started.elapsed() < PATIENCE, "alone again, it is left alone");
-        awake.sql.run(&look);
-    }
-    awake.sql.run(&look.replace("true", "false"));
-    assert_eq!(sql.value(bell), "t");
-    drop(awake);
-    for id in 2.. {
-        assert!(started.elapsed() < PATIENCE, "who writes and finds no reader turns the bell off");
-        sql.run(&format!("INSERT INTO t VALUES ({id})"));
-        if sql.value(bell) == "f" {
-            break;
-        }
-    }
 }
 
 #[test]
@@ -158,37 +127,42 @@ fn what_is_read_is_emptied_and_what_is_too_much_is_told_as_a_gap() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
     let mut reader = Reader::open(&conninfo, "a");
-    let limit = |sql: &mut Sql, bytes: u64| {
-        sql.run(&format!("UPDATE pgwake.setting SET value = {bytes} WHERE name = 'rotate_bytes'"));
+    let set = |sql: &mut Sql, name: &str, value: u64| {
+        sql.run(&format!("UPDATE pgwake.setting SET value = {value} WHERE name = '{name}'"));
     };
+    set(&mut sql, "rotate_bytes", 8192);
     let fill = |sql: &mut Sql, from: u32| {
-        // One of these writers in 8192 keeps house, and must not rotate before us.
-        limit(sql, 1 << 40);
         for id in from..from + 200 {
             sql.run(&format!("INSERT INTO t VALUES ({id})"));
         }
-        limit(sql, 8192);
         sql.value("SELECT pgwake.rotate()")
     };
     assert_eq!(fill(&mut sql, 0), "rotated");
     assert_eq!(fill(&mut sql, 1000), "rotated");
     assert_eq!(fill(&mut sql, 2000), "unread");
     assert_eq!(reader.all().len(), 600);
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "unread", "notifications may refer to what is so fresh");
+    set(&mut sql, "rotated_at", 0);
     // With a snapshot of before it would not see what was written since, and lose it.
     sql.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    assert_eq!(sql.value("SELECT pgwake.rotate()"), "isolated");
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "busy");
     sql.run("COMMIT");
-    assert_eq!(sql.value("SELECT pgwake.rotate()"), "rotated");
-    fill(&mut sql, 3000);
-    assert_eq!(sql.value("SELECT count(*) FROM pgwake.consumer"), "1");
-    sql.run("UPDATE pgwake.setting SET value = 1 WHERE name = 'cap_bytes'");
-    for _ in 0..3 {
-        sql.run("SELECT pgwake.rotate()");
-    }
-    assert_eq!(sql.value("SELECT pgwake.rotate()").len(), "dropped".len());
-    let rest = reader.all().len();
-    let lost: usize = reader.gaps.iter().map(|gap| gap.parse::<usize>().unwrap()).sum();
-    assert!(rest < 200 && lost >= 200 - rest, "{rest} read, {lost} told as lost");
+    let mut writer = Sql::connect(&conninfo);
+    writer.run("BEGIN; INSERT INTO t VALUES (2999)");
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "emptied", "both that are not written");
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "rotated", "not in the transaction that has them locked");
+    set(&mut sql, "rotated_at", 0);
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "busy", "and one has a writer");
+    writer.run("COMMIT");
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "nothing", "what it wrote is unread");
+    assert_eq!(reader.all().len(), 1);
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "emptied");
+    assert_eq!(fill(&mut sql, 3000), "rotated");
+    set(&mut sql, "cap_bytes", 1);
+    assert_eq!(sql.value("SELECT pgwake.rotate()"), "dropped");
+    assert!(reader.all().is_empty());
+    assert_eq!(reader.gaps, ["200"]);
+    assert_eq!((reader.all().len(), reader.gaps.len()), (0, 1), "it comes once");
 }
 
 #[test]
@@ -440,7 +414,7 @@ fn a_writer_needs_no_rights_and_gets_none() {
     assert_eq!(reader.all().len(), 7);
     for denied in [
         "SELECT * FROM pgwake.outbox_0",
-        "SELECT pgwake.append(1, 'i', NULL, '{}')",
+        "SELECT pgwake.append(1, NULL, 'insert', '[{}]')",
         "SELECT pgwake.watch_table('s')",
         "SELECT pgwake.read('a', '1:1:||')",
     ] {
@@ -473,7 +447,6 @@ fn notifications_carry_changes_and_refer_to_what_is_too_large() {
     let of_many = format!("SELECT {oversize} FROM pgwake.fetch({}, 20000) f", many["reference"]);
     assert_eq!(sql.value(&of_many), "2", "what goes over the limit together is left out");
     assert_eq!(Reader::open(&conninfo, "a").all(), [] as [Value; 0]);
-    sql.run("SELECT pgwake.watch_table('t', transport => 'wal'); DELETE FROM t");
     sql.run("SELECT pgwake.publish('c', 'text'), pgwake.publish('c', '\\x00'::bytea)");
 }
 

@@ -25,7 +25,7 @@
  *
  * A handle is one event loop with any number of sessions. pgwake_next gives its next event; nothing ever happens
  * outside of it, and nothing calls you back. A session connects by itself, connects again when the connection is
- * lost, and tells each outage as exactly one PGWAKE_EVENT_GAP.
+ * lost, and delivers each outage as exactly one PGWAKE_EVENT_GAP.
  *
  * CONVENTIONS
  *
@@ -57,11 +57,12 @@
  * events makes a handle of its own.
  *
  * Changes. The schema `pgwake` must be in the database for them, and for DDL: the command `pgwake install` puts it
- * there. What goes through its outbox comes at least once: a change that the database did not yet know to be done
- * comes again after an outage, and to a named consumer in its next run, with the same `id`, which no other change
- * ever has. The changes of one row come in their order. A change is taken for done when the next event is asked for,
- * and the database hears of that about once a second; or, with `manual_ack`, when you name it, or a later one, to
- * pgwake_ack.
+ * there. What goes through its outbox is delivered at least once: a change that the database did not yet know to be
+ * done comes again after an outage, and to a named consumer in its next run, with the same `id`, which no other change
+ * ever has. The changes of one row come in their order, unless a trigger of the table writes to the row that was just
+ * changed. A change is done with when the next event is asked for, and the database hears of that about once a second;
+ * or, with `manual_ack`, when you name it, or a later one, to pgwake_ack. In a copy of the database, which pg_upgrade
+ * makes too, and after a failover each consumer gets one PGWAKE_GAP_REPLACED.
  *
  * Signals. No SIGPIPE is ever raised, no handler installed. A signal that interrupts a wait does not end it; to end
  * it, call pgwake_wake from the handler.
@@ -124,9 +125,9 @@ typedef struct pgwake pgwake;
 /* Notifications are missing, so whatever they stood for must be looked at afresh. `reason` PGWAKE_GAP_OUTAGE: the
  * connection was lost at `lost_at_us` by reason of `sqlstate` and `message`; after `attempts` attempts all `channels`
  * listen again. `reason` PGWAKE_GAP_OVERFLOW: `dropped` notifications were dropped because they were taken too
- * slowly; or, as `message` says then, as many rows of the outbox, which had no room for more. `reason`
- * PGWAKE_GAP_REPLACED: a watched database is another one than it was, restored, copied or without its last
- * transactions, and what was not read there is not told. */
+ * slowly; or, as `message` says then, as many rows of the outbox, which was over its cap. `reason`
+ * PGWAKE_GAP_REPLACED: a watched database is another installation than it was, restored or copied, and what was not
+ * read of the original is missing; or another server took over, and what it did not have is missing. */
 #define PGWAKE_EVENT_GAP 3
 /* The connection was lost or could not be made: `sqlstate`, `message`. The next attempt is in `retry_in_ms`. */
 #define PGWAKE_EVENT_DISCONNECTED 4
@@ -135,18 +136,20 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_FAILED 5
 /* The server refused `command` ("listen", "unlisten", "notify", "watch", "watch_ddl") on `channel`, for the last two
  * the one by which the session is woken: `sqlstate`, `message`. 08007: the connection was lost before the answer, and
- * nobody knows. The session goes on. So it is told, too, when what is watched comes to an end while it is read: 55000
- * (nobody watches it any more, or it was watched anew), 42P01 (the table is gone). When it comes again,
- * PGWAKE_EVENT_LISTENING names its channel again. */
+ * nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
+ * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
+ * channel again. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6
 /* All that was queued by pgwake_notify is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7
 /* A row of a watched table was changed. `op`, `schema`, `table`, `partition` (the partition or child that was
- * changed, as SQL takes it, if it is not the table itself), `id` (0 without the outbox), `xid` (the transaction),
- * `transport`. As far as the watch's payload says, and NULL otherwise: `key` (the columns of the primary key, after
- * an update the new ones), `old_row`, `new_row` (objects in JSON, as PostgreSQL wrote them), `changed` (the names of
- * the columns that an update changed, an array). `sqlstate` says why values are missing, if they could not be
- * converted. `payload` is all of it, an object in JSON. */
+ * changed, as SQL takes it, if it is not the table itself), `id` (the same when it comes again, and another one for
+ * each other change; 0 if it has none), `xid` (the transaction), `transport`. As far as the watch's payload says, and
+ * NULL otherwise: `key` (the columns of the primary key, after an update the new ones), `old_row`, `new_row` (objects
+ * in JSON, as PostgreSQL wrote them), `changed` (the names of the columns that an update changed, an array).
+ * `sqlstate` says why values are missing, if they could not be converted. `payload` is all of it, an object in JSON;
+ * `oversize` in it says how many bytes the values have that are missing because they are more than 8 MB: SELECT
+ * pgwake.fetch(id) gives them as long as the outbox has them. */
 #define PGWAKE_EVENT_CHANGE 8
 /* A DDL command was run, and its transaction committed: `command` (its tag, such as "CREATE TABLE"), `phase`, `user`
  * (as the session that ran it logged in), `app` (its application_name), `depth` (1 for what a client sent, more for
@@ -154,7 +157,8 @@ typedef struct pgwake pgwake;
  * `payload` is all of it, an object in JSON; its `targets` are what it was done to: `role`, `type`, `schema`, `name`,
  * `column`, `identity`, `oid`, `subid`, `exists`. */
 #define PGWAKE_EVENT_DDL 9
-/* The database keeps what was acknowledged by pgwake_ack, up to `id`: it does not come again. */
+/* The database keeps what was acknowledged by pgwake_ack, up to `id`: it does not come again. Where pgwake_ack alone
+ * acknowledges, a gap is acknowledged as soon as it was passed, with a number of its own. */
 #define PGWAKE_EVENT_ACKNOWLEDGED 10
 
 #define PGWAKE_GAP_OUTAGE 1
@@ -167,8 +171,8 @@ typedef struct pgwake pgwake;
 #define PGWAKE_OP_TRUNCATE 8
 
 /* How changes come from the table to you. */
-#define PGWAKE_TRANSPORT_OUTBOX 0 /* through a table of the schema `pgwake`: at least once, and durable */
-#define PGWAKE_TRANSPORT_NOTIFY 1 /* as notifications: at most once */
+#define PGWAKE_TRANSPORT_OUTBOX 0 /* through the outbox, tables of the schema `pgwake`: at least once, and durable */
+#define PGWAKE_TRANSPORT_NOTIFY 1 /* as notifications: at most once; all writers of the cluster queue for NOTIFY */
 #define PGWAKE_TRANSPORT_WAL 2    /* from the write-ahead log itself: refused, this version cannot read it */
 
 #define PGWAKE_PHASE_BEFORE 1
@@ -271,34 +275,37 @@ typedef struct pgwake_session_options {
 } pgwake_session_options;
 #define PGWAKE_SESSION_OPTIONS_INIT {sizeof(pgwake_session_options), 0, 0, 0, 0, 0, 0}
 
-/* What a change tells of its row. */
+/* What a change has of its row. */
 #define PGWAKE_PAYLOAD_KEY 0     /* the key */
-#define PGWAKE_PAYLOAD_WAKE 1    /* nothing: that the table was changed, once for each statement, and counted */
+#define PGWAKE_PAYLOAD_WAKE 1    /* nothing: that a statement changed the table; counted */
 #define PGWAKE_PAYLOAD_CHANGED 2 /* the key, and what an update changed */
 #define PGWAKE_PAYLOAD_ROW 3     /* the whole row, as it was and as it is */
 
-/* A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns` say. One
- * that is watched already stays as it is. */
+/* A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport`, `columns` and `before`
+ * say. One that is watched already stays as it is: a field that is 0 follows it, and any other must be so already, or
+ * the watch is refused (55000). */
 typedef struct pgwake_watch_options {
     uint32_t struct_size;
-    uint32_t ops;      /* PGWAKE_OP_*, added up; 0: all */
-    int32_t payload;   /* PGWAKE_PAYLOAD_* */
-    int32_t transport; /* PGWAKE_TRANSPORT_* */
+    uint32_t ops;      /* PGWAKE_OP_*, added up; 0: all, or as the table is watched already */
+    int32_t payload;   /* PGWAKE_PAYLOAD_*; PGWAKE_PAYLOAD_KEY, which is 0: the key, or the same */
+    int32_t transport; /* PGWAKE_TRANSPORT_*; PGWAKE_TRANSPORT_OUTBOX, which is 0: the outbox, or the same */
     /* A name for which the database keeps the position, so that nothing is missed between two runs. One session at a
      * time reads under a name: others are refused (55006) until that one ends, and try again by themselves. A name
-     * that is not used any more keeps the outbox from being cleaned: forget it with SELECT
-     * pgwake.drop_consumer(name). NULL: the consumer goes with its session. */
+     * that is not used any more keeps the outbox from being emptied: forget it with SELECT
+     * pgwake.drop_consumer(name). NULL: the server gives a name that nobody else has. The session comes back under it
+     * after an outage; the server forgets it three minutes after the session. */
     const char *consumer;
-    const char *const *columns; /* those that changes tell, and then NULL; NULL: all */
+    const char *const *columns; /* those that changes have, and then NULL; NULL: all */
     int32_t from_start;         /* 1: a consumer that is new begins with the oldest change that is still there */
     int32_t only_watched;       /* 1: tables that are not watched already are refused */
     int32_t manual_ack;         /* 1: only pgwake_ack acknowledges */
     int32_t reserved;           /* 0 */
-    /* How often the outbox is looked at although nobody has woken the session: for writers that died between waking
-     * it and committing, for prepared transactions, for a full notification queue. 0: 5000. Negative: never. */
+    /* How often the outbox is read without a wake-up: for commits whose leader failed or hangs, and for a full
+     * notification queue. 0: 5000. Negative: never. Where transactions may be prepared nothing wakes the session, and
+     * it reads about every 100 ms in any case. */
     int64_t fallback_poll_ms;
-    /* 1: a table that is not watched yet tells of its rows before they are changed, as the other BEFORE triggers
-     * leave them: a DELETE comes before those that it cascades to */
+    /* 1: a change is taken before it is made, as the other BEFORE triggers leave the row: a DELETE comes before those
+     * that it cascades to. Both come with the commit. */
     int32_t before;
     int32_t reserved_2; /* 0 */
 } pgwake_watch_options;
@@ -389,19 +396,21 @@ int pgwake_notify(pgwake *handle, int session, const char *channel, const void *
  *
  * `tables` holds names as SQL takes them ("orders", "sales.orders", "\"Orders\""), in UTF-8, and then NULL. `options`
  * may be NULL. PGWAKE_EVENT_LISTENING names the channel `pgwake` when it has begun (for PGWAKE_TRANSPORT_NOTIFY the
- * table's): what is committed from then on is told. PGWAKE_EVENT_COMMAND_FAILED tells what the server refuses, with
- * advice: there is no such table, no schema `pgwake`, or the role may not. An outage is told as PGWAKE_EVENT_GAP all
- * the same, because notifications may be missing; changes of the outbox are not. */
+ * table's): what is committed from then on is delivered. PGWAKE_EVENT_COMMAND_FAILED says what the server refuses,
+ * with advice: there is no such table, no schema `pgwake`, the role may not, or the table is watched in another way.
+ * An outage comes as PGWAKE_EVENT_GAP all the same, because notifications may be missing; changes of the outbox are
+ * not. */
 int pgwake_watch(pgwake *handle, int session, const char *const *tables, const pgwake_watch_options *options);
 
-/* pgwake_watch_ddl: hears of DDL, once for each session: each command comes as a PGWAKE_EVENT_DDL. `options` may be
+/* pgwake_watch_ddl: watches DDL, once for each session: each command comes as a PGWAKE_EVENT_DDL. `options` may be
  * NULL. The event triggers of the schema `pgwake` must be there, which only a superuser can make.
  * PGWAKE_EVENT_LISTENING names a channel that begins with "pgwake_ddl" when it has begun. They come at most once:
- * what is run during an outage is not told, and PGWAKE_EVENT_GAP says so. */
+ * what is run during an outage is missing, and PGWAKE_EVENT_GAP says so. */
 int pgwake_watch_ddl(pgwake *handle, int session, const pgwake_ddl_options *options);
 
-/* pgwake_ack: acknowledges all changes that were told up to the one with this `id`, for a session with `manual_ack`,
- * also that of the event that was given last, which stays good. PGWAKE_EVENT_ACKNOWLEDGED tells when the database
+/* pgwake_ack: acknowledges all changes that were delivered up to the one with this `id`, for a session with
+ * `manual_ack`, also that of the event that was given last, which stays good. What was notified
+ * (PGWAKE_TRANSPORT_NOTIFY) is not kept and cannot be acknowledged. PGWAKE_EVENT_ACKNOWLEDGED says that the database
  * keeps it. When 65536 changes wait to be acknowledged, no more are read. PGWAKE_E_INVALID: no such change waits.
  *
  * The one verb for all that is durable: what is read from the write-ahead log will be acknowledged by its LSN. */
@@ -417,7 +426,7 @@ typedef struct pgwake_metrics {
     uint64_t bytes;         /* of their channels and payloads */
     uint64_t folded;        /* others stood for them: PGWAKE_OVERFLOW_COALESCE */
     uint64_t dropped;       /* PGWAKE_OVERFLOW_DROP_OLDEST */
-    uint64_t gaps;          /* told, of any reason */
+    uint64_t gaps;          /* delivered, of any reason */
     uint64_t reconnects;    /* how often it listened again after an outage */
     int64_t last_probe_us;  /* when the last heartbeat was sent that was answered: since 1970, UTC; 0: none was */
     int64_t probe_round_trip_ns;

@@ -252,7 +252,7 @@ fn every_choice_of_a_watch_reaches_it() {
     // SAFETY: zeroes are a valid value: every default.
     let none = unsafe { std::mem::zeroed::<WatchChoices>() };
     let none = WatchChoices { struct_size: size_of::<WatchChoices>() as u32, ..none };
-    let own = WatchOptions::new().table("orders").payload(ChangePayload::Key);
+    let own = WatchOptions::new().table("orders");
     assert_eq!(chosen(&[orders, end], &none), format!("{own:?}"));
     let columns = [c"a".as_ptr(), c"b".as_ptr(), end];
     let choices = WatchChoices {
@@ -273,7 +273,7 @@ fn every_choice_of_a_watch_reaches_it() {
     let own = own.only_watched(true).manual_ack(true).fallback_poll(Duration::from_millis(4)).before(true);
     assert_eq!(chosen(&[orders, c"b".as_ptr(), end], &choices), format!("{own:?}"));
     let never = WatchChoices { fallback_poll_ms: -1, ..none };
-    let own = WatchOptions::new().payload(ChangePayload::Key).fallback_poll(Duration::ZERO);
+    let own = WatchOptions::new().fallback_poll(Duration::ZERO);
     assert_eq!(chosen(&[end], &never), format!("{own:?}"));
 
     // SAFETY: zeroes are a valid value: every default.

@@ -12,6 +12,7 @@ pub(super) const OP_DELETE: u32 = 4;
 pub(super) const OP_TRUNCATE: u32 = 8;
 const OP_ALL: u32 = OP_INSERT | OP_UPDATE | OP_DELETE | OP_TRUNCATE;
 
+/// What was not said follows the watch that there is; where there is none yet, it is this.
 pub(super) const PAYLOAD_KEY: i32 = 0;
 pub(super) const PAYLOAD_WAKE: i32 = 1;
 pub(super) const PAYLOAD_CHANGED: i32 = 2;
@@ -95,16 +96,16 @@ pub(super) unsafe fn tables(
     let (tables, choices) = unsafe { (list(tables, "tables")?, options::read(choices)?) };
     refuse_reserved(choices.reserved | choices.reserved_2, WatchChoices::NAME)?;
     let payload = match choices.payload {
-        PAYLOAD_KEY => ChangePayload::Key,
-        PAYLOAD_WAKE => ChangePayload::Wake,
-        PAYLOAD_CHANGED => ChangePayload::Changed,
-        PAYLOAD_ROW => ChangePayload::Row,
+        PAYLOAD_KEY => None,
+        PAYLOAD_WAKE => Some(ChangePayload::Wake),
+        PAYLOAD_CHANGED => Some(ChangePayload::Changed),
+        PAYLOAD_ROW => Some(ChangePayload::Row),
         other => return Err(invalid(&format!("payload is {other}: take a PGWAKE_PAYLOAD_*"))),
     };
     let transport = match choices.transport {
-        TRANSPORT_OUTBOX => Transport::Outbox,
-        TRANSPORT_NOTIFY => Transport::Notify,
-        TRANSPORT_WAL => Transport::Wal,
+        TRANSPORT_OUTBOX => None,
+        TRANSPORT_NOTIFY => Some(Transport::Notify),
+        TRANSPORT_WAL => Some(Transport::Wal),
         other => return Err(invalid(&format!("transport is {other}: take a PGWAKE_TRANSPORT_*"))),
     };
     if choices.ops & !OP_ALL != 0 {
@@ -112,14 +113,14 @@ pub(super) unsafe fn tables(
     }
     let mut own = WatchOptions::new()
         .ops(ChangeOp::ALL.into_iter().filter(|op| choices.ops & op_bit(*op) != 0))
-        .payload(payload)
-        .transport(transport)
         // SAFETY: as the caller promises.
         .columns(unsafe { list(choices.columns, "columns") }?)
         .from_start(choices.from_start != 0)
         .only_watched(choices.only_watched != 0)
-        .manual_ack(choices.manual_ack != 0)
-        .before(choices.before != 0);
+        .manual_ack(choices.manual_ack != 0);
+    own = payload.into_iter().fold(own, WatchOptions::payload);
+    own = transport.into_iter().fold(own, WatchOptions::transport);
+    own = if choices.before == 0 { own } else { own.before(true) };
     if !choices.consumer.is_null() {
         // SAFETY: as the caller promises.
         own = own.consumer(unsafe { utf8(choices.consumer, "consumer") }?);

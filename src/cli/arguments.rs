@@ -166,6 +166,10 @@ pub(crate) struct Uninstall {
     pub(crate) dry_run: bool,
 }
 
+/// Above those options of `watch` that a table keeps.
+const OF_A_WATCH: &str = "How a table is watched (if it is already, what is given must be so, and what is \
+    not given follows it)";
+
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// Tables, as SQL names them: orders, sales.orders, '"Orders"'
@@ -180,26 +184,25 @@ pub(crate) struct Watch {
     #[arg(long)]
     pub(crate) from_start: bool,
 
-    /// Which operations to watch, where the table is not watched yet; all by default
-    #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op)]
+    /// Which operations to watch; all by default
+    #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op, help_heading = OF_A_WATCH)]
     pub(crate) ops: Vec<ChangeOp>,
 
-    /// What a change tells, where the table is not watched yet: wake, key, changed or row; key by default
-    #[arg(long, value_name = "PAYLOAD", value_parser = payload)]
+    /// What a change tells: wake, key, changed or row; key by default
+    #[arg(long, value_name = "PAYLOAD", value_parser = payload, help_heading = OF_A_WATCH)]
     pub(crate) payload: Option<ChangePayload>,
 
-    /// How changes come, where the table is not watched yet: outbox (at least once) or notify (at most once,
-    /// and all writers of the cluster wait for each other)
-    #[arg(long, value_name = "TRANSPORT", value_parser = transport, default_value = "outbox")]
-    pub(crate) transport: Transport,
+    /// How changes come: outbox (at least once) or notify (at most once, and all writers of the cluster wait
+    /// for each other); outbox by default
+    #[arg(long, value_name = "TRANSPORT", value_parser = transport, help_heading = OF_A_WATCH)]
+    pub(crate) transport: Option<Transport>,
 
-    /// Which columns a change tells, where the table is not watched yet; all by default
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    /// Which columns a change tells; all by default
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = OF_A_WATCH)]
     pub(crate) columns: Vec<String>,
 
-    /// Tell of a row before it is changed, where the table is not watched yet: a DELETE before those that it
-    /// cascades to
-    #[arg(long)]
+    /// Tell of a row before it is changed: a DELETE before those that it cascades to
+    #[arg(long, help_heading = OF_A_WATCH)]
     pub(crate) before: bool,
 
     /// Neither install the schema pgwake nor make triggers: refuse what is not watched

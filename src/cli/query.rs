@@ -2,7 +2,7 @@
 
 use super::{Failure, not_connected};
 use pgwake::Error;
-use pgwake::pq::{Connection, Conninfo, QueryResult, ResultStatus};
+use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
 
 /// Connects for one's own queries, whose texts are UTF-8 in any database.
 pub(crate) fn connect(dsn: &str) -> Result<Connection, Failure> {
@@ -23,7 +23,7 @@ pub(crate) fn rows(
     parameters: &[&str],
 ) -> Result<Vec<Vec<String>>, Error> {
     let parameters: Vec<&[u8]> = parameters.iter().map(|parameter| parameter.as_bytes()).collect();
-    connection.send_query_params(sql.as_bytes(), &parameters)?;
+    connection.send_query_params(sql.as_bytes(), &parameters, Format::Text)?;
     taken(connection).map(|result| result.map_or_else(Vec::new, |result| texts(&result)))
 }
 

@@ -4,7 +4,7 @@ use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::stream::{Stream, Take};
 use super::{Failure, install, query};
-use pgwake::{DdlOptions, Event, EventLoop, SessionId, Transport, WatchOptions};
+use pgwake::{DdlOptions, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -17,7 +17,7 @@ const ENDING_TIME_MAX: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
-    if arguments.transport == Transport::Wal {
+    if arguments.transport == Some(Transport::Wal) {
         // Before anything is installed.
         let sentence = "the transport wal will read the write-ahead log itself, which this version cannot: \
             take outbox or notify";
@@ -25,14 +25,14 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     }
     let mut options = WatchOptions::new()
         .ops(arguments.ops.iter().copied())
-        .transport(arguments.transport)
         .columns(arguments.columns.iter().cloned())
-        .before(arguments.before)
         .from_start(arguments.from_start)
         .only_watched(arguments.no_install)
         .manual_ack(arguments.name.is_some());
     options = arguments.tables.iter().fold(options, |options, table| options.table(table));
     options = arguments.payload.iter().fold(options, |options, payload| options.payload(*payload));
+    options = arguments.transport.iter().fold(options, |options, transport| options.transport(*transport));
+    options = if arguments.before { options.before(true) } else { options };
     options = arguments.name.iter().fold(options, |options, name| options.consumer(name));
     if !arguments.no_install {
         install::ensure(dsn)?;
@@ -111,14 +111,24 @@ struct Changes {
     /// It has begun to hear: what is refused from now on is mended elsewhere, and it goes on then.
     has_begun: bool,
     written: Option<u64>,
-    /// The last that was acknowledged, until the database has kept it.
-    asked: Option<u64>,
+    /// What was acknowledged, until the database has kept it.
+    asked: Vec<u64>,
     asked_at: Option<Instant>,
+    /// A gap was written, and the database has not kept that.
+    has_gap: bool,
 }
 
 impl Changes {
     fn of(session: SessionId, is_named: bool) -> Self {
-        Changes { session, is_named, has_begun: false, written: None, asked: None, asked_at: None }
+        Changes {
+            session,
+            is_named,
+            has_begun: false,
+            written: None,
+            asked: Vec::new(),
+            asked_at: None,
+            has_gap: false,
+        }
     }
 
     /// What is tried again: another one reads under this name, or its server process has not ended yet. And
@@ -132,7 +142,7 @@ impl Changes {
         if let Some(id) = self.written.take() {
             self.asked_at = Some(Instant::now());
             match events.ack(self.session, id) {
-                Ok(()) => self.asked = Some(id),
+                Ok(()) => self.asked.push(id),
                 // It was told over an earlier connection, and comes again.
                 Err(error) => log::info!("{error}"),
             }
@@ -143,17 +153,28 @@ impl Changes {
     /// The next run begins behind what was written: waits until the database has kept that.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
         self.acknowledge(events)?;
-        let Some(last) = self.asked else { return Ok(()) };
         let until = Instant::now() + PATIENCE;
-        loop {
+        // A caller that asks for more is done with a gap, and the session acknowledges it by itself.
+        while !self.asked.is_empty() || self.has_gap {
             match events.next(Some(until.saturating_duration_since(Instant::now())))? {
-                Some(Event::Acknowledged(acknowledged)) if acknowledged.id == last => return Ok(()),
-                Some(Event::Disconnected(_) | Event::Failed(_)) => break,
-                None if Instant::now() >= until => break,
+                Some(Event::Acknowledged(acknowledged)) => self.acknowledged(acknowledged.id),
+                None if Instant::now() < until => {}
+                Some(Event::Disconnected(_) | Event::Failed(_)) | None => {
+                    let sentence = "the last changes were not acknowledged: they will come again";
+                    return Err(Failure::Running(sentence.into()));
+                }
                 _ => {}
             }
         }
-        Err(Failure::Running("the last changes were not acknowledged: they will come again".into()))
+        Ok(())
+    }
+
+    /// The database keeps a change that was acknowledged, and what came before; or a gap.
+    fn acknowledged(&mut self, id: u64) {
+        match self.asked.iter().rposition(|asked| *asked == id) {
+            Some(place) => drop(self.asked.drain(..=place)),
+            None => self.has_gap = false,
+        }
     }
 }
 
@@ -162,7 +183,7 @@ impl Take for Changes {
         match event {
             // Of no interest to whoever reads the changes.
             Event::Acknowledged(acknowledged) => {
-                self.asked = self.asked.filter(|id| *id != acknowledged.id);
+                self.acknowledged(acknowledged.id);
                 return Ok(false);
             }
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
@@ -178,7 +199,11 @@ impl Take for Changes {
                 let code = failed.sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
                 return Err(Failure::Running(format!("{}{code}", failed.message)));
             }
-            Event::Change(change) if self.is_named => self.written = change.id.or(self.written),
+            Event::Change(change) if self.is_named && change.transport == Transport::Outbox => {
+                self.written = change.id.or(self.written);
+            }
+            // That of an outage has no place in the outbox, and what was not acknowledged comes again.
+            Event::Gap(gap) if self.is_named => self.has_gap = gap.reason != GapReason::Outage,
             _ => {}
         }
         output.write(event)?;

@@ -64,13 +64,9 @@ impl RowChange {
         self.reference
     }
 
-    pub(crate) fn id(&self) -> Option<u64> {
-        self.id
-    }
-
-    /// It was notified, whatever it says of itself: it has no place in the outbox that could be acknowledged.
+    /// It was notified, whatever it says of itself.
     pub(crate) fn was_notified(&mut self) {
-        (self.id, self.transport) = (None, Transport::Notify);
+        self.transport = Transport::Notify;
     }
 
     /// The change as it is told. `text` is what was read.

@@ -1,4 +1,4 @@
-//! Row changes, as the caller is told of them.
+//! Row changes, as they are delivered to the caller.
 
 use super::SessionId;
 
@@ -35,10 +35,10 @@ impl ChangeOp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Transport {
-    /// Through a table of the schema `pgwake`: at least once, and durable.
+    /// Through the outbox, tables of the schema `pgwake`: at least once, and durable.
     #[default]
     Outbox,
-    /// As notifications: at most once.
+    /// As notifications: at most once. All writers of the cluster queue for NOTIFY.
     Notify,
     /// From the write-ahead log itself. This version cannot read it, and
     /// [`watch_with`](crate::EventLoop::watch_with) refuses it.
@@ -85,13 +85,14 @@ pub struct Change<'a> {
     pub changed: Option<&'a str>,
     /// Why values are missing: the SQLSTATE of a conversion that failed in the writer's statement.
     pub unconvertible: Option<&'a str>,
-    /// Why all values are missing: they have so many bytes, which is more than 8 MB. `SELECT
-    /// pgwake.fetch(id / 4096)` gives them as long as the outbox has them.
+    /// Why all values are missing: they have that many bytes, which is more than 8 MB. `SELECT
+    /// pgwake.fetch(id)` gives them, with the other changes of the same outbox row, as long as the outbox has
+    /// them.
     pub oversize: Option<u64>,
     /// The transaction.
     pub xid: Option<u64>,
-    /// The change's number: the same when it comes again, and another one for each other change. What was
-    /// notified without the outbox has none.
+    /// The change's number: the same when it comes again, and another one for each other change. That of what
+    /// was notified ([`Transport::Notify`]) cannot be acknowledged, for it is not kept.
     pub id: Option<u64>,
     /// How it came.
     pub transport: Transport,
@@ -99,7 +100,7 @@ pub struct Change<'a> {
     pub json: &'a str,
 }
 
-/// The database keeps what was acknowledged: what came before does not come again.
+/// The database keeps the position that was acknowledged: what lies before it does not come again.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Acknowledged<'a> {
@@ -107,6 +108,7 @@ pub struct Acknowledged<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// What [`EventLoop::ack`](crate::EventLoop::ack) was given last before.
+    /// What [`EventLoop::ack`](crate::EventLoop::ack) was given last before; or, with `manual_ack`, the
+    /// number of a gap in the outbox, which is acknowledged as soon as the caller asks for the next event.
     pub id: u64,
 }

@@ -3,7 +3,7 @@
 
 use super::{EventLoop, GENERATION_MAX, INDEX_BITS, NO_STREAM, Slot, Taken};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Channel, SessionId, Transport};
+use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
 use crate::options::{DdlOptions, SessionOptions, WatchOptions};
 use crate::pq::Conninfo;
@@ -108,11 +108,6 @@ impl EventLoop {
     /// tells what the server refuses.
     pub fn watch_with(&mut self, session: SessionId, options: WatchOptions) -> Result<()> {
         let index = self.index(session)?;
-        if options.transport == Transport::Wal {
-            let message = "the transport wal will read the write-ahead log itself, which this version \
-                           cannot: take outbox or notify";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
         self.source(index)?.watch(options, Instant::now())?;
         self.enqueue(index)
     }

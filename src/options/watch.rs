@@ -7,11 +7,11 @@ use std::time::Duration;
 /// How often a reader looks by itself, whether it was woken or not.
 const FALLBACK_POLL_DEFAULT: Duration = Duration::from_secs(5);
 
-/// What a change tells of its row.
+/// What a change has of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangePayload {
-    /// Nothing: that the table was changed, once for each statement, and counted.
+    /// Nothing: that a statement changed the table. Such statements are counted.
     Wake,
     /// The key.
     Key,
@@ -35,12 +35,12 @@ impl ChangePayload {
 
 /// Which tables a session watches, and how.
 ///
-/// A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport` and `columns`
-/// say; one that is watched already stays as it is. One that somebody unwatches later, or drops, is told by
-/// [`CommandFailed`](crate::CommandFailed), within ten seconds of what was read before, and goes on when it
-/// is watched again, or another of its name is: the session does not undo what somebody did. The schema
-/// `pgwake` must be there: the command `pgwake install` puts it in, as does
-/// [`install::install`](crate::install::install).
+/// A table that is not watched yet is watched from then on, as `ops`, `payload`, `transport`, `columns` and
+/// `before` say. One that is watched already stays as it is: what was not said follows it, and what was said
+/// must be so already, or the watch is refused (55000). [`CommandFailed`](crate::CommandFailed) reports this,
+/// and a table that somebody unwatches or drops later, within about ten seconds. The session does not undo
+/// that; it goes on when the table, or another of its name, is watched again. The schema `pgwake` must be
+/// there: the command `pgwake install` puts it in, as does [`install::install`](crate::install::install).
 #[derive(Debug, Clone, Default)]
 pub struct WatchOptions {
     pub(crate) tables: Vec<String>,
@@ -49,15 +49,15 @@ pub struct WatchOptions {
     pub(crate) only_watched: bool,
     pub(crate) ops: Vec<ChangeOp>,
     pub(crate) payload: Option<ChangePayload>,
-    pub(crate) transport: Transport,
+    pub(crate) transport: Option<Transport>,
     pub(crate) columns: Vec<String>,
-    pub(crate) before: bool,
+    pub(crate) before: Option<bool>,
     pub(crate) fallback_poll: Option<Duration>,
     pub(crate) manual_ack: bool,
 }
 
 impl WatchOptions {
-    /// No table yet; a consumer that goes with its session.
+    /// No table yet; a consumer without a name of its own.
     pub fn new() -> Self {
         Self::default()
     }
@@ -69,8 +69,10 @@ impl WatchOptions {
     }
 
     /// Reads under a name for which the database keeps the position, so that nothing is missed between two
-    /// runs: at least once. One session at a time reads under a name. A name that is not used any more keeps
-    /// the outbox from being cleaned: forget it with `SELECT pgwake.drop_consumer(name)`.
+    /// runs: at least once. Without one the server gives a name, under which the session comes back after an
+    /// outage; the server forgets it three minutes after the session. One session at a time reads under a
+    /// name. A name that is not used any more keeps the outbox from being emptied: forget it with `SELECT
+    /// pgwake.drop_consumer(name)`.
     pub fn consumer(mut self, name: impl Into<String>) -> Self {
         self.consumer = Some(name.into());
         self
@@ -88,48 +90,49 @@ impl WatchOptions {
         self
     }
 
-    /// Which operations a table is watched for that was not watched yet. All unless said otherwise.
+    /// Which operations a table is watched for. All, where nothing was said before.
     pub fn ops(mut self, ops: impl IntoIterator<Item = ChangeOp>) -> Self {
         self.ops = ops.into_iter().collect();
         self
     }
 
-    /// What the changes of such a table tell. [`ChangePayload::Key`] unless said otherwise.
+    /// What the changes of a table have of their rows. [`ChangePayload::Key`], where nothing was said before.
     pub fn payload(mut self, payload: ChangePayload) -> Self {
         self.payload = Some(payload);
         self
     }
 
-    /// How the changes of such a table come. [`Transport::Outbox`] unless said otherwise.
+    /// How the changes of a table come. By [`Transport::Outbox`], where nothing was said before.
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
+        self.transport = Some(transport);
         self
     }
 
-    /// Which columns the changes of such a table tell. All unless said otherwise.
+    /// Which columns the changes of a table have. All, where nothing was said before.
     pub fn columns<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
         self.columns = columns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Tells of the rows of such a table before they are changed, as the other BEFORE triggers leave them:
-    /// the event of a DELETE comes before those of the rows that it cascades to. After the change unless said
-    /// otherwise. It comes with the commit in either case.
+    /// Takes a change before it is made, as the other BEFORE triggers leave the row: the event of a DELETE
+    /// comes before those of the rows that it cascades to. After the change, where nothing was said before.
+    /// It comes with the commit in either case.
     pub fn before(mut self, before: bool) -> Self {
-        self.before = before;
+        self.before = Some(before);
         self
     }
 
-    /// How often the outbox is looked at although nobody has woken the session: for writers that died between
-    /// waking it and committing, for prepared transactions, and for a full notification queue. Zero: never. 5
-    /// s unless said otherwise.
+    /// How often the outbox is read without a wake-up: for commits whose leader failed or hangs, and for a
+    /// full notification queue. Zero: never. 5 s unless said otherwise. Where transactions may be prepared
+    /// nothing wakes the session, and it reads about every 100 ms in any case.
     pub fn fallback_poll(mut self, every: Duration) -> Self {
         self.fallback_poll = Some(bounded(every));
         self
     }
 
-    /// Acknowledges by [`EventLoop::ack`](crate::EventLoop::ack) alone. Otherwise a change is taken for done
-    /// when the next event is asked for, and the database hears of it about once a second.
+    /// Acknowledges changes by [`EventLoop::ack`](crate::EventLoop::ack) alone. Otherwise a change is done
+    /// with when the next event is asked for, and the database hears of it about once a second. A gap in the
+    /// outbox is done with then in either case, once no change before it waits.
     pub fn manual_ack(mut self, manual_ack: bool) -> Self {
         self.manual_ack = manual_ack;
         self
@@ -140,7 +143,7 @@ impl WatchOptions {
     }
 }
 
-/// Which DDL commands a session hears of.
+/// Which DDL commands are delivered to a session.
 #[derive(Debug, Clone, Default)]
 pub struct DdlOptions {
     pub(crate) tags: Vec<String>,
@@ -150,7 +153,7 @@ pub struct DdlOptions {
 }
 
 impl DdlOptions {
-    /// The channel by which the database tells of such commands. Whoever asks for the same shares it.
+    /// The channel on which the database notifies such commands. Sessions that ask for the same share it.
     pub fn channel(&self) -> Channel {
         let DdlOptions { tags, temp, nested, before } = self;
         if tags.is_empty() && !temp && !nested && !before {
@@ -190,7 +193,7 @@ impl DdlOptions {
 
     /// Also the beginning of each command, as an event of its own with
     /// [`DdlPhase::Before`](crate::DdlPhase::Before): its tag, and no targets, for nobody knows them yet. It
-    /// tells an order and gives no warning: both come with the commit.
+    /// shows an order and gives no warning: both come with the commit.
     pub fn before(mut self, before: bool) -> Self {
         self.before = before;
         self

@@ -60,6 +60,7 @@ pub use connection::{Connection, Polling, Status};
 pub use conninfo::Conninfo;
 pub use notice::Notice;
 pub use notify::Notify;
+pub use query::Format;
 pub use result::{QueryResult, ResultStatus};
 
 /// The version of the libpq in use, as `MAJOR.MINOR`.

@@ -13,7 +13,7 @@ pub struct Notice {
     pub severity: String,
     /// Its code.
     pub sqlstate: Option<SqlState>,
-    /// Its primary message.
+    /// Its primary message, and behind a semicolon its hint.
     pub message: String,
 }
 
@@ -55,6 +55,10 @@ pub(super) unsafe fn from_result(result: *const pq_sys::PGresult) -> Notice {
         // libpq's own messages have no fields.
         // SAFETY: as above.
         message = unsafe { text(pq_sys::PQresultErrorMessage(result)) };
+    }
+    let hint = field(pq_sys::PG_DIAG_MESSAGE_HINT);
+    if !hint.is_empty() {
+        message = format!("{message}; {}", hint.trim_end_matches('.'));
     }
     let mut severity = field(pq_sys::PG_DIAG_SEVERITY_NONLOCALIZED);
     if severity.is_empty() {

@@ -11,6 +11,15 @@ const TEXT_OID: u32 = 25;
 /// No command of ours has more; arrays on the stack save an allocation.
 const PARAMETERS_MAX: usize = 8;
 
+/// How the values of a result come (manual, "Formats and Format Codes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As text, whatever their type.
+    Text = 0,
+    /// Of the types `text`, `name` and `bytea` the bytes themselves; of others what their type sends.
+    Binary = 1,
+}
+
 /// Parameters as libpq takes them.
 struct Parameters {
     count: c_int,
@@ -52,7 +61,7 @@ impl Connection {
 
     /// Sends one command with parameters of type `text` (`PQsendQueryParams`). They go as they are, without a
     /// copy of ours and without quoting.
-    pub fn send_query_params(&mut self, sql: &[u8], parameters: &[&[u8]]) -> Result<()> {
+    pub fn send_query_params(&mut self, sql: &[u8], parameters: &[&[u8]], results: Format) -> Result<()> {
         let sql = c_string(sql)?;
         let parameters = Parameters::of(parameters)?;
         // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
@@ -66,7 +75,7 @@ impl Connection {
                 parameters.values.as_ptr(),
                 parameters.lengths.as_ptr(),
                 parameters.formats.as_ptr(),
-                0,
+                results as c_int,
             )
         };
         self.accepted(sent == 1)
@@ -86,7 +95,7 @@ impl Connection {
     }
 
     /// Runs a command that was prepared (`PQsendQueryPrepared`).
-    pub fn send_query_prepared(&mut self, name: &CStr, parameters: &[&[u8]]) -> Result<()> {
+    pub fn send_query_prepared(&mut self, name: &CStr, parameters: &[&[u8]], results: Format) -> Result<()> {
         let parameters = Parameters::of(parameters)?;
         // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
         // which copies.
@@ -98,7 +107,7 @@ impl Connection {
                 parameters.values.as_ptr(),
                 parameters.lengths.as_ptr(),
                 parameters.formats.as_ptr(),
-                0,
+                results as c_int,
             )
         };
         self.accepted(sent == 1)

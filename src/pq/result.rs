@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::connection::loss_sqlstate;
-use super::{bytes, notice};
+use super::notice;
 use crate::error::{Error, ErrorKind};
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -77,19 +77,22 @@ impl QueryResult {
         unsafe { pq_sys::PQnfields(self.0.as_ptr()) as usize }
     }
 
-    /// A value in text form; `None` for NULL and for what is not there.
+    /// A value in the format that was asked for; `None` for NULL and for what is not there. Behind it lies a
+    /// NUL in either format.
     pub fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
         let result = self.0.as_ptr();
         if row >= self.rows() || column >= self.columns() {
             return None;
         }
         let (row, column) = (row as c_int, column as c_int);
-        // SAFETY: both indexes are within bounds; the value lives as long as the result and ends with NUL.
+        // SAFETY: both indexes are within bounds; the value has that many bytes, and lives as long as the
+        // result.
         unsafe {
             if pq_sys::PQgetisnull(result, row, column) == 1 {
                 return None;
             }
-            Some(bytes(pq_sys::PQgetvalue(result, row, column)))
+            let length = pq_sys::PQgetlength(result, row, column) as usize;
+            Some(std::slice::from_raw_parts(pq_sys::PQgetvalue(result, row, column).cast(), length))
         }
     }
 }

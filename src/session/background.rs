@@ -2,7 +2,7 @@
 //! notification of a self-test over a connection of its own, and wakes the loop with the answer.
 
 use crate::event::{Channel, SessionId};
-use crate::pq::{Connection, Conninfo, ResultStatus};
+use crate::pq::{Connection, Conninfo, Format, ResultStatus};
 use crate::reactor::Nudge;
 use crate::sys::spawn_without_signals;
 use std::collections::{HashMap, VecDeque};
@@ -84,7 +84,11 @@ fn notify(conninfo: &Conninfo, channel: &Channel, patience: Duration) -> crate::
     let until = Instant::now() + patience;
     let mut connection = Connection::connect_until(conninfo, Some(until))?;
     connection.set_nonblocking()?;
-    connection.send_query_params(b"SELECT pg_catalog.pg_notify($1, '')", &[channel.as_bytes()])?;
+    connection.send_query_params(
+        b"SELECT pg_catalog.pg_notify($1, '')",
+        &[channel.as_bytes()],
+        Format::Text,
+    )?;
     while !connection.flush()? || connection.is_busy() {
         connection.wait(true, false, Some(until))?;
         connection.consume_input()?;

@@ -2,7 +2,7 @@
 //! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pq::{Connection, QueryResult, ResultStatus};
+use crate::pq::{Connection, Format, QueryResult, ResultStatus};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 
@@ -26,7 +26,7 @@ pub(crate) enum Command<'a> {
     RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
 
-/// What came of a batch: the rows of its last command that gave any.
+/// What came of a batch: the rows of its last command that gave any, in the binary format.
 pub(crate) type Rows = Option<QueryResult>;
 
 /// The batches that were sent and not yet answered.
@@ -65,12 +65,14 @@ impl Pipeline {
         self.unanswered.push_back(asker);
         for command in batch {
             match command {
-                Command::Run { sql, parameters } => connection.send_query_params(sql, parameters)?,
+                Command::Run { sql, parameters } => {
+                    connection.send_query_params(sql, parameters, Format::Binary)?;
+                }
                 Command::Prepare { name, sql, parameters } => {
                     connection.send_prepare(name, sql, parameters)?;
                 }
                 Command::RunPrepared { name, parameters } => {
-                    connection.send_query_prepared(name, parameters)?;
+                    connection.send_query_prepared(name, parameters, Format::Binary)?;
                 }
             }
         }

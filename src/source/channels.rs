@@ -28,7 +28,7 @@ pub(super) enum Batch {
     Prepared,
     Notify(Channel),
     SelfTest(Step),
-    Outbox(outbox::Step),
+    Outbox(outbox::Request),
     Ddl(ddl::Step),
 }
 
@@ -197,7 +197,7 @@ impl ChannelSource {
             return None;
         }
         // A notification may have told of DDL.
-        let pull = self.tell_change(now).or_else(|| Some(Pull::Report(Box::new(self.reports.pop_front()?))));
+        let pull = self.next_change(now).or_else(|| Some(Pull::Report(Box::new(self.reports.pop_front()?))));
         if pull.is_none() && self.give_up_fetches(now) {
             return self.pull_of_any(now);
         }
@@ -288,7 +288,7 @@ impl ChannelSource {
             if self.skip_own && self.is_own(notify.pid()) {
                 continue;
             }
-            if let Some(notify) = self.hear(notify) {
+            if let Some(notify) = self.on_notification(notify) {
                 return Some(notify);
             }
             // What it told comes before the next notification.
@@ -342,7 +342,7 @@ impl ChannelSource {
     #[cold]
     fn answered(&mut self, answer: Result<Rows>, now: Instant) {
         match (self.unanswered.pop_front(), answer) {
-            (Some(Batch::Outbox(step)), answer) => self.watch_answered(step, answer, now),
+            (Some(Batch::Outbox(request)), answer) => self.watch_answered(request, answer, now),
             (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer, now),
             (batch, answer) => self.confirmed(batch, answer.map(drop), now),
         }

@@ -3,8 +3,9 @@
 
 use super::Report;
 use super::channels::{Batch, ChannelSource};
-use super::outbox::{CONVERT, WATCHED_PAYLOAD, array, fetch, from_hex, in_utf8};
-use super::outbox::{LOOK_INTERVAL, LOOK_INTERVAL_MIN, Refusals};
+use super::outbox::{CONVERT, FETCH, WATCHED_PAYLOAD, array, encoding, in_utf8};
+use super::outbox::{LOOK_INTERVAL, LOOK_INTERVAL_MIN};
+use super::refusals::Refusals;
 use crate::decode::ddl::DdlCommand;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
@@ -144,7 +145,6 @@ impl ChannelSource {
         if matches!(step, Step::Fetch | Step::Convert) {
             self.fetches = self.fetches.saturating_sub(1);
         }
-        let is_hex = step == Step::Convert || self.is_converted();
         let Some(reader) = self.ddl.as_deref_mut() else { return };
         match (step, answer) {
             (Step::Watch | Step::Look, Ok(rows)) => {
@@ -161,8 +161,7 @@ impl ChannelSource {
             (Step::Watch | Step::Look, Err(error)) => self.ddl_refused(step, error, now),
             (Step::Fetch | Step::Convert, Ok(rows)) => {
                 reader.converting = None;
-                match rows.as_ref().and_then(|rows| rows.value(0, 2)) {
-                    Some(text) if is_hex => self.tell_ddl(&from_hex(text)),
+                match rows.as_ref().and_then(|rows| rows.value(0, 0)) {
                     Some(text) => self.tell_ddl(text),
                     None => {
                         let message =
@@ -212,7 +211,7 @@ impl ChannelSource {
     fn looked_at_ddl(&mut self, rows: Rows) {
         let Some(reader) = self.ddl.as_deref_mut() else { return };
         let [is_asked_for, has_triggers] =
-            [0, 1].map(|column| rows.as_ref().and_then(|rows| rows.value(0, column)) == Some(b"t"));
+            [0, 1].map(|column| rows.as_ref().and_then(|rows| rows.value(0, column)) == Some(&[1]));
         let is_told = is_asked_for && has_triggers;
         let was_told = std::mem::replace(&mut reader.is_told, is_told);
         if is_told && !was_told {
@@ -261,8 +260,8 @@ impl ChannelSource {
         let Some(command) = DdlCommand::read(&String::from_utf8_lossy(text)) else { return };
         match command.reference {
             Some(reference) => {
-                let fetch = fetch(self.is_converted());
-                self.ask_ddl(Step::Fetch, fetch, &[reference.to_string().as_bytes()]);
+                let encoding = encoding(self.is_converted());
+                self.ask_ddl(Step::Fetch, FETCH, &[reference.to_string().as_bytes(), encoding]);
                 self.fetches += 1;
             }
             None => self.reports.push_back(Report::Ddl(Box::new(command))),
@@ -280,7 +279,8 @@ fn advised(error: Error) -> Error {
         Some("3F000" | "42883" | "42P01") => "run `pgwake install` in this database first",
         Some("42501") => {
             "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, \
-             and EXECUTE on watch_ddl, mode, follow_login, tell_ddl_readers, ring, ddl_lock and fetch"
+             and EXECUTE on watch_ddl, mode, follow_login, wake_readers, notify, \
+             may_be_prepared, ddl_lock and fetch"
         }
         Some("55000") => "let a superuser run `pgwake install`",
         _ => return error,

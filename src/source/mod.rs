@@ -6,6 +6,7 @@ pub(crate) mod ddl;
 mod outbox;
 mod overflow;
 mod readers;
+mod refusals;
 mod requests;
 mod self_test;
 
@@ -122,8 +123,8 @@ impl Report {
                 Event::Gap(gap(session, db, channels, GapReason::Overflow, message, *dropped))
             }
             Report::Replaced { channels } => {
-                let message = "the database is another than it was: restored, copied, or without its last \
-                               transactions; what was not read there is not told";
+                let message = "the database is another than it was, restored or copied, and what was not \
+                               read of the original is missing";
                 Event::Gap(gap(session, db, channels, GapReason::Replaced, message, 0))
             }
             Report::Disconnected { error, retry_in } => {

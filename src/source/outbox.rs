@@ -5,52 +5,43 @@
 //! changes of one row come in their order. What is only notified comes at most once.
 
 mod acknowledge;
-mod early;
+mod deliver;
 mod pace;
 mod page;
-mod place;
-mod refusals;
 mod statements;
 mod steps;
 mod tables;
 
-use super::WAKE_CHANNEL;
+use super::refusals::Refusals;
+use super::{Report, WAKE_CHANNEL};
 use crate::decode::row_change::RowChange;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Change, Channel, SessionId, Transport};
 use crate::options::WatchOptions;
-use crate::pq::Notify;
-use acknowledge::Acknowledgements;
-use early::Early;
+use acknowledge::{Acknowledgements, Passed};
 use pace::Pace;
-use page::Page;
-pub(super) use refusals::Refusals;
-pub(super) use statements::{CONVERT, array, fetch, from_hex, in_utf8};
+use page::{Page, Position};
+pub(super) use statements::{CONVERT, FETCH, array, encoding, in_utf8};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use tables::Tables;
 
-/// How many changes are told in one turn: other sessions have events, too.
-const TOLD_MAX: u32 = 64;
-
-/// How often what all have read is cleaned away, and looked whether the tables are still watched.
+/// How often the server cleans away what all readers have read, and is asked how the tables are watched.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often it is looked because somebody says so: anybody may.
+/// How often it is asked because somebody notifies so: anybody may.
 pub(super) const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
 /// On the channel that wakes readers: something is watched anew, or not any more.
 pub(super) const WATCHED_PAYLOAD: &[u8] = b"watched";
 
-/// What was asked of the server.
+/// What was asked of the server; it comes back with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Set,
+pub(super) enum Request {
+    Settings,
     Ensure,
     Look,
     Open,
-    Ear,
-    Prepare,
     Read,
     Fetch,
     Convert,
@@ -58,19 +49,13 @@ pub(super) enum Step {
     Rotate,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// Not begun on this connection, or to be begun anew at some time.
-    Closed {
-        at: Option<Instant>,
-    },
-    /// That many tables are still being made sure of; whether one was refused, for now or for good.
-    Ensuring {
-        left: usize,
-        may_pass: bool,
-        is_refused: bool,
-    },
-    /// On a new connection: whether they are still watched.
+    /// Not begun, or to be begun anew.
+    #[default]
+    Closed,
+    /// Whether and how the tables are watched.
     Looking,
     Opening,
     /// Nothing is asked.
@@ -78,68 +63,50 @@ enum State {
     Reading,
 }
 
-/// Where the text lies of the change that was told last.
-#[derive(Debug)]
-enum Told {
-    Nothing,
-    /// In the page.
-    Row(usize),
-    /// It comes from the page, and lies in `text`.
-    RowText,
-    Notify(Notify),
-    /// It was notified, and lies in `text`.
-    NotifyText,
-}
-
 /// A reader of row changes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outbox {
     options: WatchOptions,
     state: State,
     tables: Tables,
-    /// Every table was found watched.
+    /// Every table was made sure to be watched, once; or what was refused this time.
     is_ensured: bool,
+    refused: Vec<Error>,
     /// Some table's changes go through the outbox, or did.
     has_outbox: bool,
-    /// The consumer is open on this connection.
-    is_open: bool,
-    /// When it is to be opened for other tables than it was.
-    open_at: Option<Instant>,
-    /// Once that is done, the caller is to hear that it listens.
-    is_new: bool,
-    /// What wakes it, and what brings changes.
-    channels: BTreeSet<Channel>,
-    /// Those that bring changes.
+    /// The channels that bring changes, or did: something may be on its way still.
     change_channels: BTreeSet<Channel>,
+    /// Once it reads, `Listening` names its channels, also those that listened before.
+    is_new: bool,
     /// As the server calls it, in its encoding.
     consumer: Vec<u8>,
+    /// The consumer is open on this connection.
+    is_open: bool,
+    /// When a closed one begins, or an open one is to be opened for other tables.
+    open_at: Option<Instant>,
     /// Where the next page begins.
-    position: String,
-    /// In which database, and on which of its timelines.
-    place: String,
+    position: Position,
     pace: Pace,
-    pages: VecDeque<Page>,
-    /// A change that came as a notification, and what it says.
-    heard: Option<Notify>,
-    heard_change: RowChange,
-    /// What the server puts into UTF-8 for us; if it cannot, it is told as well as may be.
-    converting: Option<Notify>,
-    is_unconvertible: bool,
+    page: Option<Page>,
+    /// Changes that came as notifications, and one that the server puts into UTF-8.
+    notified: VecDeque<String>,
+    converting: Option<String>,
+    /// The change that was delivered last.
     change: RowChange,
-    told: Told,
     text: String,
-    told_in_turn: u32,
+    /// What of the page was delivered last, until the caller goes on from it.
+    delivered: Option<(Passed, Position)>,
+    delivered_in_turn: u32,
     acknowledgements: Acknowledgements,
-    early: Early,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
     /// The database has another encoding than UTF-8, and what it holds can be converted.
     is_converted: bool,
     /// So is the next page, unless something is on it that cannot be.
     reads_converted: bool,
-    /// The connection has the statement that reads, and the one that converts what it reads.
-    is_prepared: [bool; 2],
-    refusals: Refusals<Step>,
+    /// The connection has the statement that reads.
+    is_prepared: bool,
+    refusals: Refusals<Request>,
 }
 
 impl Outbox {
@@ -151,200 +118,82 @@ impl Outbox {
         if options.consumer.as_ref().is_some_and(String::is_empty) {
             return Err(invalid("the name of a consumer is empty: leave it out, or choose one"));
         }
-        if options.transport == Transport::Wal {
-            return Err(invalid("what goes through the write-ahead log is read by logical replication"));
+        if options.transport == Some(Transport::Wal) {
+            return Err(invalid(
+                "the transport wal will read the write-ahead log itself, which this version cannot: take \
+                 outbox or notify",
+            ));
         }
         Ok(Outbox {
             acknowledgements: Acknowledgements::new(options.manual_ack),
-            early: Early::default(),
             pace: Pace::new(options.fallback()),
             tables: Tables::new(&options.tables),
             options,
-            state: State::Closed { at: None },
-            is_ensured: false,
-            has_outbox: false,
-            is_open: false,
-            open_at: None,
-            is_new: false,
-            channels: BTreeSet::new(),
-            change_channels: BTreeSet::new(),
-            consumer: Vec::new(),
-            position: String::new(),
-            place: String::new(),
-            pages: VecDeque::new(),
-            heard: None,
-            heard_change: RowChange::default(),
-            converting: None,
-            is_unconvertible: false,
-            change: RowChange::default(),
-            told: Told::Nothing,
-            text: String::new(),
-            told_in_turn: 0,
-            look_at: None,
-            looked_at: None,
-            is_converted: false,
-            reads_converted: false,
-            is_prepared: [false; 2],
-            refusals: Refusals::default(),
+            ..Outbox::default()
         })
     }
 
     /// All channels listen on a new connection.
     #[cold]
-    pub(super) fn connected(&mut self, now: Instant, is_converted: bool) {
-        self.state = State::Closed { at: Some(now) };
+    fn connected(&mut self, now: Instant, is_converted: bool) {
+        (self.state, self.open_at) = (State::Closed, Some(now));
         (self.is_converted, self.reads_converted) = (is_converted, is_converted);
-        (self.is_prepared, self.is_open, self.open_at) = ([false; 2], false, None);
+        (self.is_prepared, self.is_open) = (false, false);
     }
 
-    /// The connection is lost. What was read is told all the same; what was only notified, and needs the
-    /// server to be told, is lost with it.
+    /// The connection is lost. What was read is delivered all the same.
     #[cold]
     pub(super) fn disconnected(&mut self) {
-        self.state = State::Closed { at: None };
-        self.acknowledgements.interrupted(self.early.end());
-        self.converting = None;
-        if self.heard_change.reference().is_some() || self.must_convert() {
-            self.heard = None;
-        }
-    }
-
-    /// Whether what was heard is in another encoding, and the server is to convert it.
-    fn must_convert(&self) -> bool {
-        let is_other = |notify: &Notify| self.is_converted && !notify.payload().is_ascii();
-        !self.is_unconvertible && self.heard.as_ref().is_some_and(is_other)
+        (self.state, self.open_at, self.converting) = (State::Closed, None, None);
     }
 
     /// When a turn is wanted at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Closed { at } => at,
-            State::Open if !self.pages.is_empty() => None,
-            State::Open => {
-                let times = [self.read_at(), self.acknowledgements.due(), self.look_at, self.open_at];
+            State::Closed => self.open_at,
+            State::Open if self.page.is_none() => {
+                let times = [self.open_at, self.look_at, self.read_at(), self.acknowledgements.due()];
                 times.into_iter().flatten().min()
             }
-            State::Ensuring { .. } | State::Looking | State::Opening | State::Reading => None,
+            _ => None,
         }
+    }
+
+    /// Tries to begin again, later and later.
+    fn begin_again(&mut self, now: Instant) {
+        (self.state, self.is_open) = (State::Closed, false);
+        self.open_at = Some(now + self.refusals.next_delay(now));
     }
 
     fn read_at(&self) -> Option<Instant> {
         (self.has_outbox && self.acknowledgements.has_room()).then(|| self.pace.next()).flatten()
     }
 
-    /// Takes a notification that is not meant for the caller; gives back any other. Anybody may send one:
-    /// only on a channel that brings changes is it taken for a change.
-    #[cold]
-    pub(super) fn hear(&mut self, notify: Notify) -> Option<Notify> {
-        let is_wake = notify.channel() == WAKE_CHANNEL.as_bytes();
-        if is_wake && notify.payload() == WATCHED_PAYLOAD {
-            let soon = self.looked_at.map(|at| at + LOOK_INTERVAL_MIN);
-            self.look_at = [self.look_at, soon].into_iter().flatten().min();
-            return None;
-        }
-        if self.early.is_ear(notify.channel()) {
-            self.hear_early(notify);
-            return None;
-        } else if Early::is_any_ear(notify.channel()) {
-            return None;
-        }
-        let brings_changes = self.change_channels.iter().any(|c| c.as_bytes() == notify.channel());
-        if brings_changes && !notify.payload().is_empty() {
-            let text = String::from_utf8_lossy(notify.payload());
-            if self.heard_change.read(&text) {
-                self.heard_change.was_notified();
-                self.heard = Some(notify);
-                return None;
-            }
-            return Some(notify);
-        }
-        if self.has_outbox && is_wake {
-            self.pace.ring();
-            return None;
-        }
-        Some(notify)
-    }
-
-    /// Takes over by which channels the tables are told of. Those of before go on: who knows what is on its
-    /// way.
-    fn know_channels(&mut self) {
-        self.has_outbox |= self.tables.has_outbox();
-        for channel in self.tables.change_channels() {
-            self.change_channels.insert(channel.clone());
-            self.channels.insert(channel.clone());
-        }
-        if self.has_outbox {
-            self.channels.insert(Channel::of_name(WAKE_CHANNEL));
-        }
+    /// What it listens on.
+    fn channels(&self) -> BTreeSet<Channel> {
+        let wake_channel = self.has_outbox.then(|| Channel::of_name(WAKE_CHANNEL));
+        self.change_channels.iter().cloned().chain(wake_channel).collect()
     }
 
     /// Whether changes wait that came as notifications.
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard.is_some()
+    pub(super) fn has_notified(&self) -> bool {
+        !self.notified.is_empty()
     }
 
-    /// Whether changes wait to be told.
+    /// Whether changes wait to be delivered.
     pub(super) fn has_changes(&self) -> bool {
-        self.heard.is_some() || !self.pages.is_empty()
+        self.has_notified() || self.page.is_some()
     }
 
-    /// The change that was told last.
+    /// The change that was delivered last.
     pub(super) fn change<'a>(&'a self, session: SessionId, db: &'a str) -> Option<Change<'a>> {
-        let text = match &self.told {
-            Told::Nothing => None,
-            Told::Row(row) => self.pages.front()?.text(*row),
-            Told::Notify(notify) => std::str::from_utf8(notify.payload()).ok(),
-            Told::RowText | Told::NotifyText => Some(self.text.as_str()),
-        };
-        self.change.as_event(session, db, text?)
+        self.change.as_event(session, db, &self.text)
     }
+}
 
-    /// Goes on to the next change; `false` when there is none.
-    fn tell_row(&mut self, row: usize) -> bool {
-        let Some(page) = self.pages.front() else { return false };
-        let is_change = match page.text(row) {
-            Some(text) => {
-                self.told = Told::Row(row);
-                self.change.read(text)
-            }
-            None => {
-                page.decode(row, &mut self.text);
-                self.told = Told::RowText;
-                self.change.read(&self.text)
-            }
-        };
-        if !page.has_end() {
-            self.change.was_notified();
-        }
-        is_change
-    }
-
-    /// The change that was heard, if one was, becomes the one that is told; the reference, if it is no more
-    /// than that.
-    fn tell_heard(&mut self) -> Option<Option<u64>> {
-        let notify = self.heard.take()?;
-        self.is_unconvertible = false;
-        std::mem::swap(&mut self.change, &mut self.heard_change);
-        if std::str::from_utf8(notify.payload()).is_ok() {
-            self.told = Told::Notify(notify);
-        } else {
-            self.text = String::from_utf8_lossy(notify.payload()).into_owned();
-            self.told = Told::NotifyText;
-        }
-        Some(self.change.reference())
-    }
-
-    /// All of the first page was told.
-    fn end_page(&mut self, now: Instant) {
-        let Some(page) = self.pages.pop_front() else { return };
-        let changes = page.changes();
-        let Some((position, advice)) = page.end() else { return };
-        self.pace.told(now, advice, changes);
-        if self.position != position {
-            self.position = position;
-            self.acknowledgements.page_done(now, changes);
-        }
-    }
+/// Reports that something is wrong with what is watched.
+fn trouble(error: Error) -> Report {
+    Report::CommandFailed { command: "watch", channel: Channel::of_name(WAKE_CHANNEL), error }
 }
 
 fn unexpected() -> Error {

@@ -135,7 +135,7 @@ impl ChannelSource {
             let message = "notifications came faster than they were taken, and the oldest were dropped";
             return Pull::Report(Box::new(Report::Overflow { channels, dropped, message }));
         }
-        if let Some(pull) = self.tell_change(now) {
+        if let Some(pull) = self.next_change(now) {
             return pull;
         }
         if self.give_up_fetches(now) {

@@ -13,7 +13,7 @@ impl Batch {
     fn is_fetch(&self) -> bool {
         matches!(
             self,
-            Batch::Outbox(outbox::Step::Fetch | outbox::Step::Convert)
+            Batch::Outbox(outbox::Request::Fetch | outbox::Request::Convert)
                 | Batch::Ddl(ddl::Step::Fetch | ddl::Step::Convert)
         )
     }
@@ -40,19 +40,16 @@ impl ChannelSource {
         [self.session.deadline(), outbox, ddl].into_iter().flatten().min()
     }
 
-    /// Whether something was heard that comes before the next notification.
+    /// Whether something waits that comes before the next notification.
     #[cold]
     pub(super) fn is_held_back(&self) -> bool {
-        self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_heard)
+        self.fetches > 0 || self.outbox.as_deref().is_some_and(Outbox::has_notified)
     }
 
     /// Takes a notification of the schema `pgwake`; gives back any other.
     #[cold]
-    pub(super) fn hear(&mut self, notify: Notify) -> Option<Notify> {
-        let notify = match self.outbox.as_deref_mut() {
-            Some(outbox) => outbox.hear(notify)?,
-            None => notify,
-        };
+    pub(super) fn on_notification(&mut self, notify: Notify) -> Option<Notify> {
+        let notify = self.watch_notified(notify)?;
         self.hear_ddl(notify)
     }
 
@@ -67,8 +64,8 @@ impl ChannelSource {
         let lost = Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST));
         for batch in std::mem::take(&mut self.unanswered) {
             match batch {
-                Batch::Outbox(step) if batch.is_fetch() => {
-                    self.watch_answered(step, Err(lost.clone()), now);
+                Batch::Outbox(request) if batch.is_fetch() => {
+                    self.watch_answered(request, Err(lost.clone()), now);
                 }
                 Batch::Ddl(step) if batch.is_fetch() => self.ddl_answered(step, Err(lost.clone()), now),
                 batch => self.unanswered.push_back(batch),

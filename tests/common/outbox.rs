@@ -1,8 +1,9 @@
 //! A database with the schema `pgwake` in it, and a reader of its outbox in plain SQL.
 
-use super::{Sql, server};
+use super::{PATIENCE, Sql, server};
 use serde_json::Value;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// A database of its own, with the schema in it.
 pub(crate) fn database(options: &str) -> (String, Sql) {
@@ -28,6 +29,11 @@ impl Reader {
     pub(crate) fn open(conninfo: &str, name: &str) -> Self {
         let mut sql = Sql::connect(conninfo);
         let opened = format!("SELECT position FROM pgwake.open_consumer('{name}')");
+        // The backend of a reader that was dropped may not have ended yet.
+        let started = Instant::now();
+        while sql.try_run(&opened).is_err_and(|error| error.message.contains("in use by backend")) {
+            assert!(started.elapsed() < PATIENCE, "{name} stays in use");
+        }
         let position = sql.value(&opened);
         Reader { sql, name: name.into(), position, state: 0, gaps: Vec::new() }
     }
@@ -35,7 +41,7 @@ impl Reader {
     /// One page, acknowledged.
     pub(crate) fn page(&mut self, rows_max: usize) -> Vec<Value> {
         let page = self.sql.value(&format!(
-            "WITH page AS MATERIALIZED (SELECT * FROM pgwake.read('{}', '{}', false, {rows_max}))
+            "WITH page AS MATERIALIZED (SELECT * FROM pgwake.read('{}', '{}', {rows_max}))
              SELECT json_build_object('changes', (SELECT coalesce(json_agg(body::json ORDER BY number), '[]')
                  FROM page WHERE kind = 'change'),
                'gaps', (SELECT coalesce(json_agg(body), '[]') FROM page WHERE kind = 'gap'),

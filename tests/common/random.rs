@@ -18,6 +18,11 @@ impl Random {
         Random(seed.max(1))
     }
 
+    /// Another one, for a thread of its own: what it gives follows from the same seed.
+    pub(crate) fn branch(&mut self) -> Self {
+        Random(self.below(1 << 31) << 31 | self.below(1 << 31) | 1)
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

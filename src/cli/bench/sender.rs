@@ -5,7 +5,7 @@ use super::super::stop::{GRACE, NAP, Stop};
 use super::clock;
 use super::listener::END;
 use pgwake::Result;
-use pgwake::pq::{Connection, Conninfo, ResultStatus};
+use pgwake::pq::{Connection, Conninfo, Format, ResultStatus};
 use std::time::{Duration, Instant};
 
 /// How late a timer of the kernel may be and be forgiven: that lateness is not the server's.
@@ -112,7 +112,7 @@ impl Sender {
     }
 
     fn execute(&mut self, sql: &str) -> Result<()> {
-        self.connection.send_query_params(sql.as_bytes(), &[])?;
+        self.connection.send_query_params(sql.as_bytes(), &[], Format::Text)?;
         self.connection.pipeline_sync()?;
         self.in_flight += 1;
         Ok(())

@@ -1,121 +1,88 @@
--- The schema, the tables of the outbox, and who watches and reads what. Re-running keeps what they hold.
+-- The schema and its tables: what is watched, what was changed, who reads it. Re-running keeps what they
+-- hold.
 
 DO $pgwake$
+DECLARE
+  installed text := (SELECT coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), 'somebody''s')
+    FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgwake');
+  owner name := (SELECT pg_catalog.pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n
+    WHERE n.nspname = 'pgwake');
 BEGIN
   IF pg_catalog.current_setting('server_version_num')::int < 140000 THEN
     RAISE EXCEPTION 'pgwake needs PostgreSQL 14 or later'
       USING HINT = 'Upgrade the server.';
-  END IF;
-  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgwake'
-      AND coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') NOT LIKE 'pgwake, version %') THEN
+  ELSIF installed NOT LIKE 'pgwake, version %' THEN
     RAISE EXCEPTION 'there is a schema "pgwake" that is not ours'
       USING HINT = 'Rename it: pgwake installs nothing into a schema of somebody else.';
+  ELSIF installed <> 'pgwake, version 5' THEN
+    RAISE EXCEPTION 'the schema is of %, and this pgwake needs version 5', installed
+      USING HINT = 'Run pgwake uninstall first, then install, and watch the tables again.';
+  END IF;
+  -- All of it belongs to one role, the owner of the schema, also if another installs.
+  PERFORM pg_catalog.set_config('pgwake.installer', pg_catalog.current_setting('role'), true);
+  IF owner <> current_user THEN
+    IF NOT pg_catalog.pg_has_role(owner, 'MEMBER') THEN
+      RAISE EXCEPTION 'the schema pgwake belongs to %', owner USING ERRCODE = 'insufficient_privilege',
+        HINT = pg_catalog.format('Install as %s, as a member of it, or as a superuser.', owner);
+    END IF;
+    PERFORM pg_catalog.set_config('role', owner, true);
   END IF;
 END $pgwake$;
 
 CREATE SCHEMA IF NOT EXISTS pgwake;
-COMMENT ON SCHEMA pgwake IS 'pgwake, version 4';
+COMMENT ON SCHEMA pgwake IS 'pgwake, version 5';
 
--- Each row of an outbox table is what one statement did to one table. The primary order is `id`: a row is
--- locked from its change to the commit, and the id is drawn in between, so the ids of one row's changes are
--- in their order.
-CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_id;
+CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 5';
 
--- What a writer must know, in one number: see 02_wake.sql. A sequence, because it must be read without a
--- query, and because its change must be seen at once.
-CREATE SEQUENCE IF NOT EXISTS pgwake.state MINVALUE 0;
-SELECT pg_catalog.setval('pgwake.state', 0)
-  WHERE pg_catalog.pg_sequence_last_value('pgwake.state'::regclass) IS NULL;
+-- An outbox row has up to 256 changes, and their ids are its own and those that follow. A row of a table is
+-- locked from its change to the commit, and the id is drawn in between: the ids of one row's changes are in
+-- their order, as long as all sessions draw from the same end, so nothing is cached.
+CREATE SEQUENCE IF NOT EXISTS pgwake.outbox_id INCREMENT 256 START 65536;
+CREATE SEQUENCE IF NOT EXISTS pgwake.gap_id;
 
--- Statements whose rows could not be converted (told without values), and what did not fit into a NOTIFY.
+-- Which of the outbox tables is written: 0, 1 or 2. A sequence is read without a query, and its change is
+-- seen at once.
+CREATE SEQUENCE IF NOT EXISTS pgwake.current_table MINVALUE 0 MAXVALUE 2 START 0;
+SELECT pg_catalog.setval('pgwake.current_table', 0)
+  WHERE pg_catalog.pg_sequence_last_value('pgwake.current_table'::regclass) IS NULL;
+
+-- Statements whose rows could not be converted (delivered without values), and what did not fit into a
+-- NOTIFY.
 CREATE SEQUENCE IF NOT EXISTS pgwake.unconvertible;
 CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;
 
--- A writer locks his table first and the outbox next: in this order nobody waits for the other.
-DO $pgwake$
-DECLARE
-  watched regclass;
-BEGIN
-  FOR watched IN SELECT DISTINCT t.tgrelid::regclass FROM pg_catalog.pg_trigger t
-      JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
-      WHERE p.pronamespace = pg_catalog.to_regnamespace('pgwake') AND p.proname ~ '^change_'
-        AND c.relkind IN ('r', 'p') ORDER BY 1 LOOP
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', watched);
-  END LOOP;
-END $pgwake$;
-
--- One id after the other, in all sessions: readers rely on the last one drawn.
-DO $pgwake$
-BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_sequence WHERE seqrelid = 'pgwake.outbox_id'::regclass
-      AND (seqcache, seqincrement, seqcycle) <> (1, 1, false)) THEN
-    ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1;
-  END IF;
-END $pgwake$;
-
--- An earlier version's outbox has other columns: its rows are moved.
-DO $pgwake$
-BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'part'
-      AND attrelid = pg_catalog.to_regclass('pgwake.outbox_0')) THEN
-    FOR box IN 0..2 LOOP
-      EXECUTE format('ALTER TABLE pgwake.outbox_%1$s RENAME TO earlier_%1$s', box);
-      EXECUTE format('DROP INDEX pgwake.outbox_%1$s_xid, pgwake.outbox_%1$s_id', box);
-    END LOOP;
-  END IF;
-END $pgwake$;
-
--- `what` is the watch's id * 128 + the code of a letter: i u d t, ! lost rows; in capitals: only fetched by
--- its id. `changes` is one text, since an array costs the writer more, with separators that no JSON holds:
---   the inside of a JSON object for each changed row, \x1e between them; or
---   the beginning of a key, \x1d, what follows in each row's key, \x1e between them, and after an UPDATE
---   another \x1d and the same for the keys before, which the reader compares. A beginning that ends in \x1f
---   says that each key is one int8, which in JSON may have to be a string.
--- It begins with an oid and \x1c where a partition or child was changed that is not the table watched.
+-- What one statement did to one table. `changes` is a JSON array with one object for each changed row, as far
+-- as the payload says: key, old, new, changed. `op` is insert, update, delete or truncate; or `gap`, with an
+-- id before those of all changes: an object that says per consumer what it has missed; or `spilled`: what a
+-- notification refers to.
 CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
   id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
   xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-  what bigint NOT NULL,
+  watch int,
+  part oid,                       -- the partition or child that was changed, if that is not the watched table
+  op text NOT NULL,
   changes text NOT NULL
 );
 CREATE TABLE IF NOT EXISTS pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
 CREATE TABLE IF NOT EXISTS pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+CREATE INDEX IF NOT EXISTS outbox_0_xid ON pgwake.outbox_0 (xid);
+CREATE INDEX IF NOT EXISTS outbox_1_xid ON pgwake.outbox_1 (xid);
+CREATE INDEX IF NOT EXISTS outbox_2_xid ON pgwake.outbox_2 (xid);
 
+-- Compressing costs the writer more than the space that it saves for the minute that a row lives. Where it is
+-- off no lock is taken, for writers would wait for it.
 DO $pgwake$
+DECLARE
+  box regclass;
 BEGIN
-  FOR box IN 0..2 LOOP
-    IF pg_catalog.to_regclass('pgwake.earlier_' || box) IS NOT NULL THEN
-      EXECUTE format('INSERT INTO pgwake.outbox_%1$s SELECT id, xid, watch::bigint * 128 + ascii(op::text),'
-        || ' concat(CASE WHEN part IS NOT NULL THEN concat(part, E''\x1c'') END,'
-        || ' array_to_string(changes, E''\x1e'')) FROM pgwake.earlier_%1$s', box);
-      EXECUTE format('DROP TABLE pgwake.earlier_%s', box);
-    END IF;
+  FOR box IN SELECT attrelid FROM pg_attribute WHERE attname = 'changes' AND attstorage <> 'e'
+      AND attrelid = ANY ('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) LOOP
+    EXECUTE format('ALTER TABLE %s ALTER changes SET STORAGE EXTERNAL', box);
   END LOOP;
 END $pgwake$;
 
--- One index, for each costs the writer a tenth of all that pgwake costs it: 07_read.sql finds by `id` what is
--- of a transaction, too. An earlier version had another.
-DROP INDEX IF EXISTS pgwake.outbox_0_xid, pgwake.outbox_1_xid, pgwake.outbox_2_xid;
-CREATE INDEX IF NOT EXISTS outbox_0_id ON pgwake.outbox_0 (id);
-CREATE INDEX IF NOT EXISTS outbox_1_id ON pgwake.outbox_1 (id);
-CREATE INDEX IF NOT EXISTS outbox_2_id ON pgwake.outbox_2 (id);
-
--- Compressing costs the writer more than the space that it saves for the minute that a row lives.
-ALTER TABLE pgwake.outbox_0 ALTER changes SET STORAGE EXTERNAL;
-ALTER TABLE pgwake.outbox_1 ALTER changes SET STORAGE EXTERNAL;
-ALTER TABLE pgwake.outbox_2 ALTER changes SET STORAGE EXTERNAL;
-
--- An earlier version's list has numbers, which a dump takes along and which are other relations' elsewhere:
--- of a regclass it takes the name.
-DO $pgwake$
-BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attname = 'relid' AND atttypid = 'oid'::regtype
-      AND attrelid = pg_catalog.to_regclass('pgwake.watched')) THEN
-    DROP VIEW IF EXISTS pgwake.live;
-    ALTER TABLE pgwake.watched DROP CONSTRAINT watched_relid_key, ALTER relid TYPE regclass;
-  END IF;
-END $pgwake$;
-
+-- A dump takes the names along: of the table, because `relid` is a regclass, and of the columns. Here the
+-- numbers of the columns count, which stay when a column is renamed.
 CREATE TABLE IF NOT EXISTS pgwake.watched (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   relid regclass NOT NULL,
@@ -126,42 +93,30 @@ CREATE TABLE IF NOT EXISTS pgwake.watched (
   transport text NOT NULL,
   columns name[],
   when_changed name[],
+  column_numbers int2[],
+  when_changed_numbers int2[],
   always bool NOT NULL,
   channel text,
   timing text NOT NULL,           -- after, before
   mode text NOT NULL,             -- statement, row, before, instead
-  shape text NOT NULL,            -- the columns that the triggers were generated for
-  made text,                      -- a digest of their functions
+  key_index oid,                  -- the index that makes the key
   ended bool NOT NULL DEFAULT false
 );
 
 -- Of a table that was dropped and made again there are two, and a dump has the same name for both.
 CREATE UNIQUE INDEX IF NOT EXISTS watched_relid ON pgwake.watched (relid) WHERE NOT ended;
 
--- Where this was written: see 08_home.sql. An empty row, and one with the number of the database, that of
--- this table, and that of the transaction that wrote the empty row.
-CREATE TABLE IF NOT EXISTS pgwake.home (
-  database oid,
-  relation oid,
-  written xid
-);
-
 CREATE TABLE IF NOT EXISTS pgwake.consumer (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   name text NOT NULL UNIQUE,
+  is_named bool NOT NULL,         -- if not, it is forgotten some minutes after its session
+  role name NOT NULL,             -- who has opened it, and alone reads and acknowledges as this consumer
   relids oid[],                   -- NULL: every watched table; given anew by each open
-  "position" text NOT NULL,       -- see 07_position.sql
-  holder int,                     -- the backend of a consumer that goes with its session
-  ear text,                       -- see 05_early.sql
-  ear_role oid,
-  acknowledged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-
-ALTER TABLE pgwake.consumer ADD COLUMN IF NOT EXISTS ear text, ADD COLUMN IF NOT EXISTS ear_role oid;
-
-CREATE TABLE IF NOT EXISTS pgwake.channel (
-  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  name text NOT NULL UNIQUE
+  "position" text NOT NULL        -- see 06_read.sql
+    CHECK (num_nulls(split_part("position", '|', 1)::pg_snapshot, nullif(split_part("position", '|', 2), '')
+      ::pg_snapshot, nullif(split_part("position", '|', 3), '')::bigint) < 3),
+  acknowledged_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 
 CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
@@ -173,18 +128,24 @@ CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
 );
 
 -- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then
--- the oldest rows are dropped, and each consumer that had not read them is told how many. The others are for
--- check(): what has been at rest for so long, or a slot that nobody reads and that keeps so much, is told.
+-- the oldest rows are dropped, and each consumer that had not read them is delivered a gap. rotated_at: when
+-- another table became the current one, in seconds of the epoch. The others are for check(): what has been at
+-- rest for so long, or a slot that nobody reads and that keeps so much, is a finding.
 CREATE TABLE IF NOT EXISTS pgwake.setting (
   name text PRIMARY KEY,
   value bigint NOT NULL
 );
-INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824), ('late_seconds', 60),
-    ('slot_bytes', 1073741824)
+INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824), ('rotated_at', 0),
+    ('late_seconds', 60), ('slot_bytes', 1073741824)
   ON CONFLICT DO NOTHING;
 
-CREATE OR REPLACE FUNCTION pgwake.what(watch int, op text) RETURNS bigint LANGUAGE sql IMMUTABLE
-  SET search_path = pg_catalog, pg_temp AS 'SELECT watch::bigint * 128 + ascii(op)';
+CREATE OR REPLACE FUNCTION pgwake.setting_of(name text) RETURNS bigint LANGUAGE sql STABLE AS $pgwake$
+  SELECT s.value FROM pgwake.setting AS s WHERE s.name = setting_of.name
+$pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE
-  SET search_path = pg_catalog, pg_temp AS 'SELECT 4';
+-- The role whose rights count, in a function that runs with those of the owner of pgwake. In PL/pgSQL, which
+-- is quicker where it is called often.
+CREATE OR REPLACE FUNCTION pgwake.caller() RETURNS name LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN coalesce(nullif(current_setting('role'), 'none')::name, session_user);
+END $pgwake$;

@@ -1,17 +1,14 @@
 -- Durable messages in the WAL, and what this server lets pgwake do.
 
-CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload text) RETURNS pg_lsn LANGUAGE sql
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload text) RETURNS pg_lsn LANGUAGE sql AS $pgwake$
   SELECT pg_logical_emit_message(true, 'pgwake:' || publish.channel, publish.payload)
 $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload bytea) RETURNS pg_lsn LANGUAGE sql
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload bytea) RETURNS pg_lsn LANGUAGE sql AS $pgwake$
   SELECT pg_logical_emit_message(true, 'pgwake:' || publish.channel, publish.payload)
 $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.mode() RETURNS text LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.mode() RETURNS text LANGUAGE sql STABLE AS $pgwake$
   SELECT CASE
     WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'pgwake') THEN 'extension'
     WHEN EXISTS (SELECT FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid

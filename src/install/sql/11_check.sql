@@ -1,40 +1,21 @@
 -- Says what is wrong, or would go wrong, with what is watched here: `error` loses events or fails somebody,
 -- `warning` will, `info` is good to know. A remedy is SQL to run wherever SQL can mend it.
 
--- Whoever may run it needs no rights on our tables. What it says about rights is about that role. To compile
--- these queries takes seconds, to run them milliseconds.
-CREATE OR REPLACE FUNCTION pgwake.check()
-  RETURNS TABLE (severity text, object text, problem text, remedy text)
-  LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $pgwake$
-BEGIN
-  RETURN QUERY SELECT * FROM pgwake.check_server();
-  RETURN QUERY SELECT * FROM pgwake.check_home();
-  RETURN QUERY SELECT * FROM pgwake.check_triggers();
-  RETURN QUERY SELECT * FROM pgwake.check_library();
-  RETURN QUERY SELECT * FROM pgwake.check_tables();
-  RETURN QUERY SELECT * FROM pgwake.check_event_triggers();
-  RETURN QUERY SELECT * FROM pgwake.check_rights(
-    coalesce(nullif(current_setting('role'), 'none'), session_user)::regrole);
-  RETURN QUERY SELECT * FROM pgwake.check_transports();
-  RETURN QUERY SELECT * FROM pgwake.check_replication();
-  RETURN QUERY SELECT * FROM pgwake.check_consumers();
-END $pgwake$;
-
-DROP VIEW IF EXISTS pgwake.live;
-CREATE VIEW pgwake.live AS
+-- The watches whose table is there.
+CREATE OR REPLACE VIEW pgwake.live AS
   SELECT w AS entry, w.*, w.relid::pg_catalog.regclass::text AS name FROM pgwake.watched w
   WHERE NOT w.ended AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = w.relid);
 
-CREATE OR REPLACE FUNCTION pgwake.setting_of(name text) RETURNS bigint LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT s.value FROM pgwake.setting AS s WHERE s.name = setting_of.name
-$pgwake$;
-
--- The server as a whole.
-CREATE OR REPLACE FUNCTION pgwake.check_server()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'error', 'server', 'it is a standby, which takes neither LISTEN nor writes',
+-- Who may run it needs no rights on our tables. What it says about rights is about that role. To compile
+-- these queries takes seconds, to run them milliseconds.
+CREATE OR REPLACE FUNCTION pgwake.check() RETURNS TABLE (severity text, object text, problem text, remedy
+    text) LANGUAGE plpgsql STABLE SECURITY DEFINER SET jit = off AS $pgwake$
+#variable_conflict use_column
+DECLARE
+  role regrole := quote_ident(pgwake.caller())::regrole;
+BEGIN
+  -- The server as a whole.
+  RETURN QUERY SELECT 'error', 'server', 'it is a standby, which takes neither LISTEN nor writes',
     'connect to the primary: target_session_attrs=read-write' WHERE pg_is_in_recovery()
   UNION ALL SELECT 'warning', current_database()::text,
     format('its encoding is %s: what is not UTF-8 cannot be told as text', getdatabaseencoding()),
@@ -53,92 +34,80 @@ CREATE OR REPLACE FUNCTION pgwake.check_server()
     FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase
     WHERE 'session_replication_role=replica' = ANY (setconfig)
       AND (s.setdatabase = 0 OR d.datname = current_database())
-      AND EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always)
-$pgwake$;
-
--- A copy that no reader has opened yet; and what a dump without data has left.
-CREATE OR REPLACE FUNCTION pgwake.check_home()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'warning', current_database()::text, 
-    'it was restored or copied: its outbox and the positions of its consumers are the original''s, and each '
-      'will be told a gap', 'SELECT pgwake.rebuild()'
-    WHERE NOT pgwake.is_home()
-  UNION ALL SELECT DISTINCT 'error', t.tgrelid::regclass::text,
-    format('its trigger %s belongs to no watch, so what it writes is told to nobody', t.tgname),
-    'SELECT pgwake.rebuild(), then pgwake.watch_table for each table'
-    FROM pgwake.own_trigger t WHERE t.tgparentid = 0 AND t.function_name ~ '^change_[0-9]+_'
-      AND NOT EXISTS (SELECT FROM pgwake.watched w WHERE w.id::text = split_part(t.function_name, '_', 2))
-$pgwake$;
-
--- Missing, silent, altered and forgotten triggers.
-CREATE OR REPLACE FUNCTION pgwake.check_triggers()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  WITH present AS MATERIALIZED (
-    SELECT w.id, w.always, w.mode, w.relid, t.*, t.rel::regclass AS name
-    FROM pgwake.live w, pgwake.triggers_of(w.entry) t
-  )
-  SELECT 'error', m.member::regclass::text, format('its trigger for %s is missing', o.op),
+      AND EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always);
+  -- A copy that no reader has opened yet; and what a dump without data has left.
+  RETURN QUERY SELECT 'warning', current_database()::text,
+    'it was restored or copied, or its server took over: each consumer will be delivered a gap',
     'SELECT pgwake.rebuild()'
-    FROM pgwake.live w CROSS JOIN unnest(w.ops) AS o (op)
-      CROSS JOIN LATERAL pgwake.members_for(w.entry, o.op) AS m (member)
-    WHERE CASE w.mode WHEN 'instead' THEN EXISTS (SELECT FROM pg_trigger
-        WHERE tgrelid = w.relid AND pgwake.is_instead_of(tgname, tgtype, o.op)) ELSE true END
-      AND NOT EXISTS (SELECT FROM present t WHERE t.id = w.id AND t.op = o.op AND t.rel = m.member)
-  UNION ALL SELECT 'error', name::text, format('its trigger %s does not fire: it is disabled', tgname),
-    format('ALTER TABLE %s ENABLE %s TRIGGER %I', name, CASE WHEN always THEN 'ALWAYS' ELSE '' END, tgname)
-    FROM present WHERE tgenabled IN ('D', 'R')
-  UNION ALL SELECT 'error', name::text, format('its trigger %s does not fire for replicated changes', tgname),
-    format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', name, tgname) FROM present
-    WHERE always AND tgenabled = 'O'
-  UNION ALL SELECT 'error', name::text, format('its trigger %s was altered', tgname),
-    'SELECT pgwake.rebuild()' FROM present WHERE NOT is_as_made
-  UNION ALL SELECT 'warning', name::text, format('its trigger %s was left behind', tgname),
-    'SELECT pgwake.rebuild()' FROM present
-    WHERE parent = 0 AND rel NOT IN (SELECT pgwake.family(relid))
-  UNION ALL SELECT 'error', w.name, 'a function of its triggers was altered', 'SELECT pgwake.rebuild()'
-    FROM pgwake.live w WHERE made <> pgwake.made_of(w.id)
-  UNION ALL SELECT DISTINCT 'error', name::text, 'its owner may not run its triggers', format(
-    'GRANT EXECUTE ON FUNCTION %s TO %s', function::regprocedure, c.relowner::regrole)
-    FROM present t JOIN pg_class c ON c.oid = t.rel
-    WHERE t.mode IN ('row', 'before') AND NOT has_function_privilege(c.relowner, t.function, 'EXECUTE')
-  UNION ALL SELECT 'error', name::text,
+    WHERE NOT pgwake.is_original()
+  UNION ALL SELECT DISTINCT 'error', t.rel::regclass::text,
+    format('its trigger %s belongs to no watch, so what it writes is read by nobody', t.name),
+    'SELECT pgwake.rebuild(), then pgwake.watch_table for each table'
+    FROM pgwake.own_trigger t WHERE t.parent = 0 AND t.watch NOT IN (SELECT id FROM pgwake.watched);
+  -- Missing, silent, altered and forgotten triggers.
+  RETURN QUERY WITH wanted AS MATERIALIZED (
+    SELECT w.id, x.* FROM pgwake.live w, pgwake.wanted_triggers(w.entry) x
+  ), present AS MATERIALIZED (
+    SELECT w.always, w.mode, w.relid, o.*, o.rel::regclass::text AS table_name
+    FROM pgwake.live w JOIN pgwake.own_trigger o ON o.watch = w.id
+  )
+  SELECT 'error', x.rel::regclass::text, format('its trigger for %s is missing', x.op),
+    'SELECT pgwake.rebuild()' FROM wanted x
+    WHERE NOT EXISTS (SELECT FROM present o WHERE o.watch = x.id AND o.rel = x.rel AND o.op = x.op)
+  UNION ALL SELECT 'error', table_name, format('its trigger %s does not fire: it is disabled', name),
+    format('ALTER TABLE %s ENABLE %s TRIGGER %I', table_name, CASE WHEN always THEN 'ALWAYS' END, name)
+    FROM present WHERE enabled IN ('D', 'R')
+  UNION ALL SELECT 'error', table_name, format('its trigger %s does not fire for replicated changes', name),
+    format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', table_name, name)
+    FROM present WHERE always AND enabled = 'O'
+  UNION ALL SELECT 'error', o.table_name, format('its trigger %s was altered', o.name),
+    'SELECT pgwake.rebuild()' FROM present o JOIN wanted x ON o.watch = x.id AND o.rel = x.rel AND o.op = x.op
+    WHERE NOT o.is_plain OR o.bits <> x.bits OR o.parent = 0 AND o.name <> x.name
+  UNION ALL SELECT 'warning', o.table_name, format('its trigger %s was left behind', o.name),
+    'SELECT pgwake.rebuild()' FROM present o WHERE o.parent = 0 AND o.mode <> 'instead'
+      AND NOT EXISTS (SELECT FROM wanted x WHERE o.watch = x.id AND o.rel = x.rel AND o.op = x.op)
+  UNION ALL SELECT DISTINCT 'error', w.name,
+    'its columns, or the functions of its triggers, are not those that they were made for',
+    'SELECT pgwake.rebuild()' FROM pgwake.live w JOIN (SELECT DISTINCT id, op FROM wanted) x ON x.id = w.id
+    WHERE NOT pgwake.is_function(pgwake.function_name(w.entry, x.op), pgwake.trigger_body(w.entry, x.op),
+      pgwake.trigger_settings(w.entry, x.op))
+  UNION ALL SELECT DISTINCT 'error', c.oid::regclass::text,
+    format('it belongs to %s, who cannot make its next partition', c.relowner::regrole),
+    'SELECT pgwake.rebuild()'
+    FROM present o JOIN pg_class c ON c.oid = o.rel AND c.relkind = 'p'
+    WHERE NOT has_function_privilege(c.relowner, o.function, 'EXECUTE')
+  UNION ALL SELECT 'error', table_name,
     format('without another INSTEAD OF trigger, %s is refused', upper(op)),
-    format('SELECT pgwake.unwatch_table(%L)', name) FROM present t
-    WHERE mode = 'instead' AND NOT EXISTS (SELECT FROM pg_trigger i WHERE i.tgrelid = t.relid
-      AND i.tgenabled <> 'D' AND pgwake.is_instead_of(i.tgname, i.tgtype, t.op))
-$pgwake$;
-
--- Tables that changed since, and those without a key.
-CREATE OR REPLACE FUNCTION pgwake.check_tables()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'warning', name, 'its columns are not those that the triggers were made for',
-    'SELECT pgwake.rebuild()' FROM pgwake.live WHERE shape <> pgwake.shape_of(relid)
-  UNION ALL SELECT 'error', name, 'it became a partition, a parent or a child, and its triggers miss changes',
+    format('SELECT pgwake.unwatch_table(%L)', table_name) FROM present o
+    WHERE mode = 'instead' AND NOT EXISTS (SELECT FROM pg_trigger i WHERE i.tgrelid = o.rel
+      AND i.tgenabled <> 'D' AND pgwake.is_instead_of(i.tgname, i.tgtype, o.op))
+  UNION ALL SELECT 'info', t.tgrelid::regclass::text, format('if its trigger %s writes to the row that was '
+      'changed, that change is delivered before the first one', t.tgname),
+    'see Limits in the documentation; the log has them in their order'
+    FROM pgwake.live w JOIN pg_trigger t ON t.tgrelid = w.relid AND NOT t.tgisinternal AND t.tgtype & 67 = 1
+    WHERE w.mode = 'statement' AND t.tgname NOT LIKE 'pgwake%';
+  -- Tables that changed, or have no key.
+  RETURN QUERY SELECT 'error', name,
+    'it became a partition, a parent or a child, and its triggers miss changes',
     'SELECT pgwake.rebuild()' FROM pgwake.live
     WHERE mode = 'statement' AND pgwake.mode_for(relid, always, timing) <> 'statement'
+  UNION ALL SELECT 'info', name,
+    'its key is deferrable: of two rows that have it one after the other, the changes may change places',
+    format('ALTER TABLE %s with a key that is not deferrable', name)
+    FROM pgwake.live w JOIN pg_index i ON i.indexrelid = w.key_index WHERE NOT i.indimmediate
   UNION ALL SELECT 'warning', format('%I.%I', schema_name, table_name), 'it was dropped while watched',
     'SELECT pgwake.rebuild()' FROM pgwake.watched w
     WHERE NOT ended AND NOT EXISTS (SELECT FROM pg_class WHERE oid = w.relid)
-  UNION ALL SELECT 'info', name, 'it has no primary key, so each change carries the whole row',
-    format('ALTER TABLE %s ADD PRIMARY KEY (...), or REPLICA IDENTITY USING INDEX ...', name) FROM pgwake.live
-    WHERE payload = 'key' AND mode <> 'instead'
-      AND NOT EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c WHERE c.in_key)
-  UNION ALL SELECT 'info', name,
-    'its key is computed after BEFORE triggers, so each change carries the whole row',
-    format('SELECT pgwake.watch_table(%L, timing => ''after'')', name) FROM pgwake.live
-    WHERE payload = 'key' AND mode = 'before' AND EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c
-      WHERE c.in_key AND c.col = ANY (pgwake.computed_later(relid)))
-$pgwake$;
-
--- Without them DDL is not told, and altered tables are not followed.
-CREATE OR REPLACE FUNCTION pgwake.check_event_triggers()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'warning', 'event triggers',
-    'there are none: DDL is not told, and altered tables need pgwake.rebuild()',
+  UNION ALL SELECT 'info', name, CASE WHEN EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c WHERE c.in_key)
+      THEN 'its key is computed after BEFORE triggers, so each change carries the whole row'
+      ELSE 'it has no primary key, so each change carries the whole row' END,
+    CASE WHEN EXISTS (SELECT FROM pgwake.columns_of(relid, 'r') c WHERE c.in_key)
+      THEN format('SELECT pgwake.watch_table(%L, timing => ''after'')', name)
+      ELSE format('ALTER TABLE %s ADD PRIMARY KEY (...), or REPLICA IDENTITY USING INDEX ...', name) END
+    FROM pgwake.live WHERE payload = 'key' AND mode <> 'instead' AND pgwake.key_columns(relid, mode) = '{}';
+  -- Without them there are no events of DDL, and altered tables are not followed.
+  RETURN QUERY SELECT 'warning', 'event triggers',
+    'there are none: there are no events of DDL, and altered tables need pgwake.rebuild()',
     'let a superuser run pgwake install'
     WHERE pgwake.mode() = 'sql, no event triggers' AND EXISTS (SELECT FROM pgwake.live)
   UNION ALL SELECT 'error', format('event trigger %s', k.name), 'it is missing', k.remedy
@@ -153,16 +122,16 @@ CREATE OR REPLACE FUNCTION pgwake.check_event_triggers()
     format('ALTER EVENT TRIGGER %I ENABLE', evtname)
     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
     WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled IN ('D', 'R')
-$pgwake$;
-
--- Rights: of whoever asks, and of whoever owns what runs in other people's transactions.
-CREATE OR REPLACE FUNCTION pgwake.check_rights(role regrole)
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  WITH our AS (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'pgwake'),
+  UNION ALL SELECT 'info', 'event triggers', format('they run functions of %s in the DDL of superusers, too: '
+      'trust that role, or own the schema yourself', p.proowner::regrole),
+    'pgwake uninstall, then install as a superuser'
+    FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_roles r ON r.oid = p.proowner
+    WHERE e.evtname = 'pgwake_ddl_command_end' AND p.pronamespace = 'pgwake'::regnamespace AND NOT r.rolsuper;
+  -- Rights: of the role that asks, and of the one that owns what runs in other people's transactions.
+  RETURN QUERY WITH our AS (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'pgwake'),
   reader AS (SELECT oid FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace
-    AND proname IN ('ensure_watched', 'watch_of', 'open_consumer', 'read', 'fetch', 'acknowledge', 'rotate',
-      'drop_consumer'))
+    AND proname = ANY ('{ensure_watched,watch_of,open_consumer,read,fetch,acknowledge,rotate,
+      drop_consumer}'))
   SELECT 'info', role::text, 'it may not read the outbox', format(
       'GRANT USAGE ON SCHEMA pgwake TO %s; GRANT EXECUTE ON FUNCTION %s TO %s', role,
       (SELECT string_agg(oid::regprocedure::text, ', ' ORDER BY oid) FROM reader), role)
@@ -186,39 +155,31 @@ CREATE OR REPLACE FUNCTION pgwake.check_rights(role regrole)
       AND NOT (has_schema_privilege(p.proowner, 'pgwake', 'USAGE')
         AND has_table_privilege(p.proowner, 'pgwake.outbox_0', 'INSERT')
         AND has_table_privilege(p.proowner, 'pgwake.outbox_1', 'INSERT')
-        AND has_table_privilege(p.proowner, 'pgwake.outbox_2', 'INSERT'))
-$pgwake$;
-
--- What a transport needs or costs.
-CREATE OR REPLACE FUNCTION pgwake.check_transports()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT 'warning', name, 'each change is notified, which makes PREPARE TRANSACTION fail for its writers',
+        AND has_table_privilege(p.proowner, 'pgwake.outbox_2', 'INSERT'));
+  -- What a transport needs or costs.
+  RETURN QUERY SELECT 'warning', name,
+    'each change is notified, which makes PREPARE TRANSACTION fail for its writers',
     format('SELECT pgwake.watch_table(%L), without a channel; or max_prepared_transactions = 0', name)
     FROM pgwake.live WHERE (transport = 'notify' OR transport = 'outbox' AND channel IS NOT NULL)
-      AND current_setting('max_prepared_transactions') <> '0'
+      AND pgwake.may_be_prepared()
   UNION ALL SELECT 'warning', 'DDL', 'it is notified, which makes PREPARE TRANSACTION fail after it',
     format('SELECT pgwake.unwatch_ddl(%L); or max_prepared_transactions = 0', min(channel))
-    FROM pgwake.ddl_watch WHERE current_setting('max_prepared_transactions') <> '0' HAVING count(*) > 0
+    FROM pgwake.ddl_watch WHERE pgwake.may_be_prepared() HAVING count(*) > 0
   UNION ALL SELECT 'warning', name, 'transport notify slows down every writer of the cluster',
     format('SELECT pgwake.watch_table(%L, transport => ''outbox'')', name) FROM pgwake.live
     WHERE transport = 'notify' AND payload <> 'wake'
-  UNION ALL SELECT 'error', name, 'transport wal needs wal_level = logical to be read',
-    'ALTER SYSTEM SET wal_level = logical, then restart' FROM pgwake.live
-    WHERE transport = 'wal' AND current_setting('wal_level') <> 'logical'
-  UNION ALL SELECT 'info', 'unconvertible', format('%s statements were told without their values', n),
+  UNION ALL SELECT 'info', 'two-phase commit',
+    'transactions may be prepared here, and such a one must not notify: '
+      'so nobody wakes readers, which look every 100 ms', 'max_prepared_transactions = 0, if nobody uses it'
+    WHERE pgwake.may_be_prepared() AND EXISTS (SELECT FROM pgwake.live)
+  UNION ALL SELECT 'info', 'unconvertible', format('%s statements were delivered without their values', n),
     'look into the server''s log and the tables'' types; SELECT setval(''pgwake.unconvertible'', 1, false)'
     FROM (SELECT pg_sequence_last_value('pgwake.unconvertible') AS n) s WHERE n > 0
   UNION ALL SELECT 'info', 'spilled', format('%s notifications were too large: they went by the outbox', n),
     'payload => ''key'', or transport => ''outbox''; SELECT setval(''pgwake.spilled'', 1, false)'
-    FROM (SELECT pg_sequence_last_value('pgwake.spilled') AS n) s WHERE n > 0
-$pgwake$;
-
--- Publications, subscriptions and slots.
-CREATE OR REPLACE FUNCTION pgwake.check_replication()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  SELECT DISTINCT 'error', c.oid::regclass::text,
+    FROM (SELECT pg_sequence_last_value('pgwake.spilled') AS n) s WHERE n > 0;
+  -- Publications, subscriptions and slots.
+  RETURN QUERY SELECT DISTINCT 'error', c.oid::regclass::text,
     'it is published and has no replica identity: its UPDATEs and DELETEs fail',
     format('ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
     FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
@@ -246,39 +207,26 @@ CREATE OR REPLACE FUNCTION pgwake.check_replication()
     FROM (SELECT s.*, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
       ELSE pg_current_wal_lsn() END, restart_lsn) AS kept FROM pg_replication_slots s) s
     WHERE database = current_database() AND NOT active AND wal_status <> 'lost'
-      AND kept > pgwake.setting_of('slot_bytes')
-$pgwake$;
-
--- Consumers that lag, or whose position means nothing here, and what keeps the outbox from being emptied.
-CREATE OR REPLACE FUNCTION pgwake.check_consumers()
-  RETURNS TABLE (severity text, object text, problem text, remedy text) LANGUAGE sql STABLE
-  SET search_path = pg_catalog, pg_temp AS $pgwake$
-  WITH late AS (SELECT clock_timestamp() - make_interval(secs => pgwake.setting_of('late_seconds')) AS since)
+      AND kept > pgwake.setting_of('slot_bytes');
+  -- Consumers that lag, or whose position means nothing here, and what keeps the outbox from being emptied.
+  RETURN QUERY WITH late AS (
+    SELECT clock_timestamp() - make_interval(secs => pgwake.setting_of('late_seconds')) AS since)
   SELECT 'warning', c.name, format('it has not acknowledged since %s, and %s rows wait for it',
       date_trunc('second', c.acknowledged_at), n.unread),
     format('run it, or SELECT pgwake.drop_consumer(%L)', c.name)
     FROM late, pgwake.consumer c CROSS JOIN LATERAL (
-      SELECT sum(pgwake.unread(box, c."position")) AS unread
-      FROM unnest('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) box) n
+      SELECT pgwake.unread(c, 0) + pgwake.unread(c, 1) + pgwake.unread(c, 2) AS unread) n
     WHERE n.unread > 0 AND c.acknowledged_at < late.since
-  UNION ALL SELECT 'error', c.name, 'its position comes from another cluster',
-    format('SELECT pgwake.drop_consumer(%L)', c.name) FROM pgwake.consumer c
-    WHERE pg_snapshot_xmax(split_part(split_part(c."position", '|', 1), ';', 1)::pg_snapshot)
-      > pg_snapshot_xmax(pg_current_snapshot())
-  UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was altered, and readers miss changes',
-    'SET lock_timeout = ''1s''; ALTER SEQUENCE pgwake.outbox_id INCREMENT 1 NO CYCLE CACHE 1' FROM pg_sequence
-    WHERE seqrelid = 'pgwake.outbox_id'::regclass AND (seqcache, seqincrement, seqcycle) <> (1, 1, false)
-  UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was set back, and readers miss changes',
-    format('SELECT setval(''pgwake.outbox_id'', %s)', o.last) FROM (SELECT greatest(
-      (SELECT max(id) FROM pgwake.outbox_0), (SELECT max(id) FROM pgwake.outbox_1),
-      (SELECT max(id) FROM pgwake.outbox_2)) AS last) o
-    WHERE o.last > coalesce(pg_sequence_last_value('pgwake.outbox_id'), 0)
+      AND (c.is_named OR pgwake.backend_of(c.id) IS NOT NULL)
+  UNION ALL SELECT 'error', 'pgwake.outbox_id', 'it was altered, and changes come out of their order',
+    'SET lock_timeout = ''1s''; ALTER SEQUENCE pgwake.outbox_id INCREMENT 256 NO CYCLE CACHE 1'
+    FROM pg_sequence WHERE seqrelid = 'pgwake.outbox_id'::regclass
+      AND (seqcache, seqincrement, seqcycle) <> (1, 256, false)
   UNION ALL SELECT 'warning', 'outbox', format('it takes %s of %s, beyond which its oldest rows are dropped',
       pg_size_pretty(size), pg_size_pretty(pgwake.setting_of('cap_bytes'))),
     format('run its consumers, or UPDATE pgwake.setting SET value = %s WHERE name = ''cap_bytes''',
       2 * pgwake.setting_of('cap_bytes'))
-    FROM (SELECT sum(pg_total_relation_size(box))::bigint AS size
-      FROM unnest('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) box) s
+    FROM pgwake.outbox_bytes() AS size
     WHERE size > pgwake.setting_of('cap_bytes') * 0.8
   UNION ALL SELECT 'warning', format('prepared transaction %s', x.gid),
     format('it has been open since %s, and the outbox cannot be emptied', date_trunc('second', x.prepared)),
@@ -290,5 +238,5 @@ CREATE OR REPLACE FUNCTION pgwake.check_consumers()
     FROM late, pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
     WHERE a.datname = current_database() AND a.xact_start < late.since AND a.pid <> pg_backend_pid()
       AND l.mode = 'RowExclusiveLock' AND l.relation IN ('pgwake.outbox_0'::regclass,
-        'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass)
-$pgwake$;
+        'pgwake.outbox_1'::regclass, 'pgwake.outbox_2'::regclass);
+END $pgwake$;

@@ -1,11 +1,23 @@
--- Takes from PUBLIC what it got by default, and makes the triggers of watched tables anew.
+-- Takes from PUBLIC what it got by default, and makes the triggers of watched tables as they should be.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgwake FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA pgwake FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 
-SELECT pgwake.make_event_triggers();
+-- Every function has a search_path of its own, but for those that are called for each statement: in them each
+-- name is qualified, and generated ones see to it themselves (03_generate.sql).
+DO $pgwake$
+DECLARE
+  function regprocedure;
+BEGIN
+  FOR function IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pgwake'::regnamespace
+      AND p.proname NOT IN ('wake', 'may_be_prepared', 'change_json') AND p.proname !~ '^change_[0-9]+_' LOOP
+    EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', function);
+  END LOOP;
+END $pgwake$;
+
 SELECT pgwake.rebuild();
 
--- Triggers made by an earlier version asked these.
-DROP SEQUENCE IF EXISTS pgwake.outbox_turn, pgwake.bell;
+-- Event triggers are made by who installs, if that is a superuser; all else is of the owner (01_schema.sql).
+SELECT pg_catalog.set_config('role', pg_catalog.current_setting('pgwake.installer'), true);
+SELECT pgwake.make_event_triggers();

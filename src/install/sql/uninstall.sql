@@ -3,7 +3,6 @@
 DO $pgwake$
 DECLARE
   item record;
-  names text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgwake'
                    AND pg_catalog.obj_description(n.oid, 'pg_namespace') LIKE 'pgwake, version %') THEN
@@ -19,15 +18,14 @@ BEGIN
     EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.rel);
   END LOOP;
   -- Each kind in one command, so that what depends on each other goes together.
-  DROP VIEW IF EXISTS pgwake.live, pgwake.own_trigger;
-  SELECT string_agg(p.oid::regprocedure::text, ', ') INTO names FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace = 'pgwake'::regnamespace;
-  IF names IS NOT NULL THEN EXECUTE 'DROP FUNCTION ' || names; END IF;
-  SELECT string_agg(c.oid::regclass::text, ', ') INTO names FROM pg_catalog.pg_class c
-    WHERE c.relnamespace = 'pgwake'::regnamespace AND c.relkind = 'r';
-  IF names IS NOT NULL THEN EXECUTE 'DROP TABLE ' || names; END IF;
-  SELECT string_agg(c.oid::regclass::text, ', ') INTO names FROM pg_catalog.pg_class c
-    WHERE c.relnamespace = 'pgwake'::regnamespace AND c.relkind = 'S';
-  IF names IS NOT NULL THEN EXECUTE 'DROP SEQUENCE ' || names; END IF;
+  FOR item IN SELECT k.kind, string_agg(o.name, ', ') AS names
+      FROM (VALUES (1, 'VIEW', 'v'), (2, 'FUNCTION', 'f'), (3, 'TABLE', 'r'), (4, 'SEQUENCE', 'S'))
+        k (i, kind, c)
+      JOIN (SELECT relkind::text, oid::regclass::text, relnamespace FROM pg_catalog.pg_class
+        UNION ALL SELECT 'f', oid::regprocedure::text, pronamespace FROM pg_catalog.pg_proc)
+        o (c, name, schema) USING (c) WHERE o.schema = 'pgwake'::regnamespace
+        GROUP BY k.i, k.kind ORDER BY k.i LOOP
+    EXECUTE format('DROP %s IF EXISTS %s', item.kind, item.names);
+  END LOOP;
   DROP SCHEMA pgwake;
 END $pgwake$;

@@ -1,115 +1,103 @@
-//! When the outbox is read next: at once when somebody rang, soon while writers are at work, now and then in
-//! any case.
+//! When the outbox is read next: at once after a wake-up, soon while writers are at work, now and then in any
+//! case.
 
 use std::time::{Duration, Instant};
 
-/// How soon it is looked again while writers are at work; doubled until something comes.
+/// How soon it is read again while writers are at work; doubled while nothing comes.
 const WAIT_MIN: Duration = Duration::from_millis(2);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The same for as long after the last change: a transaction that let another ring may be stuck in its commit
-/// for want of a processor, and what it wrote is not to be late by much.
+/// The same for a while after a change or a wake-up: a transaction that let another wake the readers may be
+/// stuck in its commit for want of a processor, and what it wrote is not to be late by much.
 const WAIT_SOON_MAX: Duration = Duration::from_millis(32);
 const SOON: Duration = Duration::from_secs(5);
 
-/// From so many changes in one page on, the reader stays awake, and writers need not ring.
-const BUSY_CHANGES: usize = 16;
+/// How often it is read where nobody can wake a reader, for transactions may be prepared.
+const WAIT_PREPARED: Duration = Duration::from_millis(100);
 
-/// A caller that takes longer for a page is too slow to be relied on.
-const QUICK_TIME_MAX: Duration = Duration::from_millis(50);
-
-/// Whoever rings, there is a rest between two reads as long as they take, but no longer than this.
+/// However many wake-ups come, between two reads is a rest as long as the last one took, but no longer than
+/// this.
 const REST_MAX: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
+/// What a page advises at its end (`install/README.md`); anything else is no reason to sleep.
+const SLEEP: u64 = 0;
+const GO_ON: u64 = 1;
+const MAY_BE_PREPARED: u64 = 3;
+
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Zero: never by itself.
     fallback: Duration,
     next: Option<Instant>,
-    is_rung: bool,
+    is_woken: bool,
+    /// The last wait for writers at work.
     wait: Duration,
-    /// When the last change came.
-    came_at: Option<Instant>,
+    /// When the last change or wake-up came.
+    stirred_at: Option<Instant>,
     asked_at: Option<Instant>,
-    answered_at: Option<Instant>,
-    /// How long the last two answers took. The shorter one says how long to rest: the other may have waited
-    /// for a caller that was away.
-    took: [Duration; 2],
-    is_busy: bool,
-    /// The last read took the duty to ring from the writers.
-    was_awake: bool,
+    /// From when on a wake-up counts; not at all after a refusal.
+    rested_at: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(fallback: Duration) -> Self {
-        Pace {
-            fallback,
-            next: None,
-            is_rung: false,
-            wait: WAIT_MIN,
-            came_at: None,
-            asked_at: None,
-            answered_at: None,
-            took: [Duration::ZERO; 2],
-            is_busy: false,
-            was_awake: false,
-        }
+        Pace { fallback, ..Pace::default() }
     }
 
-    /// A consumer was opened: the first look.
+    /// A consumer was opened: the first read.
     pub(super) fn begin(&mut self, now: Instant) {
         *self = Pace { next: Some(now), ..Pace::new(self.fallback) };
     }
 
-    /// Somebody rang.
-    pub(super) fn ring(&mut self) {
-        self.is_rung = true;
+    pub(super) fn wake_up(&mut self) {
+        self.is_woken = true;
     }
 
     /// When to read.
     pub(super) fn next(&self) -> Option<Instant> {
-        let rest = self.took[0].min(self.took[1]).min(REST_MAX);
-        let rung = self.answered_at.filter(|_| self.is_rung).map(|at| at + rest);
-        [self.next, rung].into_iter().flatten().min()
+        [self.next, self.rested_at.filter(|_| self.is_woken)].into_iter().flatten().min()
     }
 
-    /// A page is being asked for. Whether the reader will ask again within a few milliseconds, so that nobody
-    /// need ring.
-    pub(super) fn asked(&mut self, now: Instant) -> bool {
-        (self.next, self.is_rung, self.asked_at) = (None, false, Some(now));
-        self.was_awake = self.is_busy;
-        self.was_awake
+    /// A page is being asked for.
+    pub(super) fn asked(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_woken) {
+            self.stir(now);
+        }
+        (self.next, self.asked_at) = (None, Some(now));
     }
 
     pub(super) fn answered(&mut self, now: Instant) {
         let took = self.asked_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.took = [self.took[1], took];
-        self.answered_at = Some(now);
+        self.rested_at = Some(now + took.min(REST_MAX));
     }
 
-    /// All of a page was told, which had that many changes and ended with this advice (`install/README.md`).
-    pub(super) fn told(&mut self, now: Instant, advice: u64, changes: usize) {
-        let is_quick = self.answered_at.is_none_or(|at| now.saturating_duration_since(at) < QUICK_TIME_MAX);
-        self.is_busy = is_quick && changes >= BUSY_CHANGES;
+    /// The caller has all of a page, which had that many changes.
+    pub(super) fn page_ended(&mut self, now: Instant, advice: u64, changes: usize) {
         if changes > 0 {
-            self.came_at = Some(now);
+            self.stir(now);
         }
-        let is_soon = self.came_at.is_some_and(|at| now.saturating_duration_since(at) < SOON);
-        let longest = if is_soon { WAIT_SOON_MAX } else { WAIT_MAX };
-        self.wait = if changes > 0 { WAIT_MIN } else { (self.wait * 2).min(longest) };
-        self.next = match advice {
-            1 => Some(now),
-            2 => Some(now + self.wait),
-            // To sleep, the duty to ring must have been given back before the last look.
-            _ if self.was_awake => Some(now),
-            _ => (!self.fallback.is_zero()).then(|| now + self.fallback),
+        let fallback = Some(self.fallback).filter(|fallback| !fallback.is_zero());
+        let wait = match advice {
+            SLEEP => fallback,
+            GO_ON => Some(Duration::ZERO),
+            MAY_BE_PREPARED => [fallback, Some(WAIT_PREPARED)].into_iter().flatten().min(),
+            _ => {
+                let is_soon = self.stirred_at.is_some_and(|at| now.saturating_duration_since(at) < SOON);
+                let longest = if is_soon { WAIT_SOON_MAX } else { WAIT_MAX };
+                self.wait = (self.wait * 2).clamp(WAIT_MIN, longest);
+                Some(self.wait)
+            }
         };
+        self.next = wait.map(|wait| now + wait);
     }
 
-    /// The server refused to read: not before then, whoever rings.
+    /// The server refused to read: not before then, whatever wake-ups come.
     pub(super) fn put_off(&mut self, until: Instant) {
-        (self.next, self.answered_at) = (Some(until), None);
-        (self.is_rung, self.is_busy) = (false, false);
+        (self.next, self.rested_at, self.is_woken) = (Some(until), None, false);
+    }
+
+    fn stir(&mut self, now: Instant) {
+        (self.wait, self.stirred_at) = (Duration::ZERO, Some(now));
     }
 }
 
@@ -118,86 +106,64 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const WRITERS_AT_WORK: u64 = 2;
+
+    /// Reads once; how long it waits then, after so many milliseconds.
+    fn wait(
+        pace: &mut Pace,
+        start: Instant,
+        times: [u32; 2],
+        advice: u64,
+        changes: usize,
+    ) -> Option<Duration> {
+        let [asked, answered] = times.map(|time| start + time * MS);
+        pace.asked(asked);
+        pace.answered(answered);
+        pace.page_ended(answered, advice, changes);
+        pace.next().map(|next| next - answered)
+    }
 
     #[test]
-    fn a_ring_is_answered_at_once_but_not_all_of_the_time() {
+    fn a_wake_up_is_followed_at_once_but_not_all_of_the_time() {
         let start = Instant::now();
         let mut pace = Pace::new(Duration::ZERO);
         assert_eq!(pace.next(), None);
         pace.begin(start);
         assert_eq!(pace.next(), Some(start));
-        assert!(!pace.asked(start));
-        pace.answered(start + 3 * MS);
-        pace.told(start + 3 * MS, 0, 0);
-        assert_eq!(pace.next(), None, "no fallback was asked for");
-        pace.ring();
-        assert_eq!(pace.next(), Some(start + 3 * MS), "one answer says nothing");
-        for (asked, answered, next) in [(3, 3000, 3003), (3003, 3007, 3011), (3011, 3311, 3315)] {
-            pace.asked(start + asked * MS);
-            pace.answered(start + answered * MS);
-            pace.ring();
-            assert_eq!(pace.next(), Some(start + next * MS), "the caller was away once");
-        }
-        pace.asked(start + 4000 * MS);
-        pace.answered(start + 4200 * MS);
-        pace.ring();
-        assert_eq!(pace.next(), Some(start + 4250 * MS), "a slow server");
-    }
-
-    #[test]
-    fn what_was_refused_is_not_asked_again_because_somebody_rings() {
-        let start = Instant::now();
-        let mut pace = Pace::new(5000 * MS);
-        pace.begin(start);
-        pace.asked(start);
+        assert_eq!(wait(&mut pace, start, [0, 3], SLEEP, 0), None, "no fallback was asked for");
+        pace.wake_up();
+        assert_eq!(pace.next(), Some(start + 6 * MS), "it rests as long as the last read took");
+        pace.asked(start + 6 * MS);
+        pace.wake_up();
+        pace.answered(start + 400 * MS);
+        assert_eq!(pace.next(), Some(start + 450 * MS), "one that comes during a read is for the next");
         pace.put_off(start + 500 * MS);
-        pace.ring();
-        assert_eq!(pace.next(), Some(start + 500 * MS));
+        pace.wake_up();
+        assert_eq!(pace.next(), Some(start + 500 * MS), "what was refused is not asked again because of it");
     }
 
     #[test]
-    fn while_writers_are_at_work_it_looks_again_and_again() {
+    fn while_writers_are_at_work_it_is_read_again_and_again() {
         let start = Instant::now();
         let mut pace = Pace::new(5000 * MS);
-        pace.begin(start);
-        let mut waits = Vec::new();
-        for changes in [1, 0, 0, 1, 0] {
-            pace.asked(start);
-            pace.answered(start);
-            pace.told(start, 2, changes);
-            waits.push(pace.next().unwrap() - start);
+        for (changes, expected) in [(1, 2), (0, 4), (0, 8), (1, 2), (0, 4)] {
+            assert_eq!(wait(&mut pace, start, [0, 0], WRITERS_AT_WORK, changes), Some(expected * MS));
         }
-        assert_eq!(waits, [2 * MS, 4 * MS, 8 * MS, 2 * MS, 4 * MS]);
-        for (after, longest) in [(4_900 * MS, WAIT_SOON_MAX), (5_000 * MS, WAIT_MAX)] {
-            (0..10).for_each(|_| pace.told(start + after, 2, 0));
-            assert_eq!(pace.next().unwrap() - (start + after), longest);
+        pace.wake_up();
+        assert_eq!(wait(&mut pace, start, [0, 0], 99, 0), Some(2 * MS), "an advice of a later version");
+        for (after, longest) in [(4_900, WAIT_SOON_MAX), (5_000, WAIT_MAX)] {
+            let waits = (0..10).map(|_| wait(&mut pace, start, [after; 2], WRITERS_AT_WORK, 0));
+            assert_eq!(waits.last(), Some(Some(longest)));
         }
-        pace.told(start, 0, 0);
-        assert_eq!(pace.next(), Some(start + 5000 * MS));
-        pace.told(start, 1, 1000);
-        assert_eq!(pace.next(), Some(start));
+        assert_eq!(wait(&mut pace, start, [0, 0], SLEEP, 0), Some(5000 * MS));
+        assert_eq!(wait(&mut pace, start, [0, 0], GO_ON, 1000), Some(Duration::ZERO));
     }
 
     #[test]
-    fn a_busy_reader_stays_awake_and_looks_once_more_before_it_sleeps() {
-        let start = Instant::now();
-        let mut pace = Pace::new(Duration::ZERO);
-        pace.begin(start);
-        assert!(!pace.asked(start));
-        pace.answered(start);
-        pace.told(start, 2, 100);
-        assert!(pace.asked(start + 2 * MS), "much came, and was taken at once");
-        pace.answered(start + 3 * MS);
-        pace.told(start + 3 * MS, 0, 0);
-        assert_eq!(pace.next(), Some(start + 3 * MS));
-        assert!(!pace.asked(start + 3 * MS));
-        pace.answered(start + 4 * MS);
-        pace.told(start + 4 * MS, 0, 0);
-        assert_eq!(pace.next(), None);
-        pace.ring();
-        pace.asked(start + 10 * MS);
-        pace.answered(start + 10 * MS);
-        pace.told(start + 100 * MS, 2, 100);
-        assert!(!pace.asked(start + 102 * MS), "the caller is too slow");
+    fn where_nobody_can_wake_it_it_is_read_often() {
+        for (fallback, expected) in [(0, 100), (50, 50), (5000, 100)] {
+            let wait = wait(&mut Pace::new(fallback * MS), Instant::now(), [0, 0], MAY_BE_PREPARED, 0);
+            assert_eq!(wait, Some(expected * MS));
+        }
     }
 }

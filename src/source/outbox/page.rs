@@ -1,105 +1,89 @@
 //! One page of the outbox: rows of changes, and where the next page begins.
 
-use super::statements::from_hex;
 use crate::pq::QueryResult;
+use std::fmt;
 use std::sync::Arc;
 
-/// What `pgwake.read` gave.
+/// How far the outbox was read: up to and including a change or gap, or to the end of a page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) text: Arc<str>,
+    /// Within a page, of the change or gap behind which it is. Then it belongs behind the text.
+    pub(super) number: Option<u64>,
+}
+
+impl Position {
+    /// As the server gives it.
+    pub(super) fn of(text: &[u8]) -> Self {
+        Position { text: String::from_utf8_lossy(text).into(), number: None }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.number.map_or(Ok(()), |number| write!(f, "{number}"))
+    }
+}
+
+/// What `pgwake.read` gave: `kind`, `number` and `body`.
 #[derive(Debug)]
 pub(super) struct Page {
     rows: QueryResult,
     next: usize,
-    changes: usize,
-    /// A position within this page is this, and then the id of a change.
+    /// How many changes it has.
+    pub(super) changes: usize,
     prefix: Arc<str>,
-    end: Option<(String, u64)>,
-    /// Changes come as hexadecimal digits.
-    is_hex: bool,
+    /// Where the next page begins, and when to ask for it.
+    pub(super) end: Position,
+    pub(super) advice: u64,
 }
 
 /// One row of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Row {
-    Change(usize),
+    /// Its text, as far as it is text.
+    Change(String),
     /// That many rows of the outbox were dropped before they were read.
-    Gap(u64),
-    /// No row of the outbox up to this id is still to come.
-    Settled(u64),
+    Dropped(u64),
     /// The database was restored or copied, and what waited in the original is not here.
     Replaced,
 }
 
 impl Page {
-    /// `position` is where it begins. `None` for rows that are no page.
-    pub(super) fn new(rows: QueryResult, position: &str, is_hex: bool) -> Option<Self> {
-        if rows.columns() != 3 {
-            return None;
-        }
-        let kind = |row| rows.value(row, 0).unwrap_or_default();
-        let end = rows.rows().checked_sub(1).filter(|last| kind(*last) == b"end").and_then(|last| {
-            Some((String::from_utf8(rows.value(last, 2)?.to_vec()).ok()?, number(&rows, last)?))
-        });
-        let prefix = end.as_ref().map_or_else(String::new, |(end, _)| prefix(position, end));
-        let changes = (0..rows.rows()).filter(|row| kind(*row) == b"change").count();
-        Some(Page { rows, next: 0, changes, prefix: prefix.into(), end, is_hex })
+    /// `begin` is where it begins. `None` for rows that are no page.
+    pub(super) fn new(rows: QueryResult, begin: &Position) -> Option<Self> {
+        let last = rows.rows().checked_sub(1).filter(|last| rows.value(*last, 0) == Some(b"end"))?;
+        let (end, advice) = (Position::of(rows.value(last, 2)?), number(rows.value(last, 1)?)?);
+        let changes = (0..last).filter(|row| rows.value(*row, 0) == Some(b"change")).count();
+        Some(Page { next: 0, changes, prefix: prefix(&begin.text, &end.text).into(), end, advice, rows })
     }
 
-    pub(super) fn has_end(&self) -> bool {
-        self.end.is_some()
-    }
-
-    pub(super) fn changes(&self) -> usize {
-        self.changes
-    }
-
-    pub(super) fn prefix(&self) -> &Arc<str> {
-        &self.prefix
-    }
-
-    /// Where the next page begins, and whether and when to ask for it.
-    pub(super) fn end(self) -> Option<(String, u64)> {
-        self.end
-    }
-
-    pub(super) fn next_row(&mut self) -> Option<Row> {
+    /// The next row, and the position behind it.
+    pub(super) fn next_row(&mut self) -> Option<(Row, Position)> {
         while self.next < self.rows.rows() {
-            let row = self.next;
+            let [kind, id, body] = [0, 1, 2].map(|column| self.rows.value(self.next, column));
             self.next += 1;
-            match self.rows.value(row, 0) {
-                Some(b"change") => return Some(Row::Change(row)),
-                Some(b"gap") if self.rows.value(row, 2) == Some(b"replaced") => return Some(Row::Replaced),
-                Some(b"gap") => {
-                    let count = self.rows.value(row, 2).and_then(|text| std::str::from_utf8(text).ok());
-                    return Some(Row::Gap(count.and_then(|count| count.parse().ok()).unwrap_or_default()));
-                }
-                Some(b"settled") => return Some(Row::Settled(number(&self.rows, row).unwrap_or_default())),
-                _ => {}
-            }
+            let row = match (kind, body.unwrap_or_default()) {
+                (Some(b"change"), text) => Row::Change(String::from_utf8_lossy(text).into_owned()),
+                (Some(b"gap"), b"replaced") => Row::Replaced,
+                (Some(b"gap"), dropped) => Row::Dropped(number(dropped).unwrap_or_default()),
+                _ => continue,
+            };
+            return Some((row, Position { text: self.prefix.clone(), number: id.and_then(number) }));
         }
         None
     }
-
-    /// The text of a change, where it is UTF-8 as it stands. Behind it lies a NUL.
-    pub(super) fn text(&self, row: usize) -> Option<&str> {
-        let text = self.rows.value(row, 2).filter(|_| !self.is_hex)?;
-        std::str::from_utf8(text).ok()
-    }
-
-    /// The text of any other change, as far as it is text. Behind it lies a NUL, which is not part of it.
-    pub(super) fn decode(&self, row: usize, text: &mut String) {
-        let given = self.rows.value(row, 2).unwrap_or_default();
-        let bytes = self.is_hex.then(|| from_hex(given));
-        *text = String::from_utf8_lossy(bytes.as_deref().unwrap_or(given)).into_owned();
-    }
 }
 
-fn number(rows: &QueryResult, row: usize) -> Option<u64> {
-    std::str::from_utf8(rows.value(row, 1)?).ok()?.parse().ok()
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A position is `before|upto|last`; within a window, `upto` is given by where it ends or by where it began.
-fn prefix(position: &str, end: &str) -> String {
-    let before = position.split('|').next().unwrap_or_default();
+/// With the number of a change or gap behind it, a position within a page. Positions are `before|upto|last`:
+/// within a window, `upto` is given by where it ends or by where it began.
+fn prefix(begin: &str, end: &str) -> String {
+    let before = begin.split('|').next().unwrap_or_default();
     let mut parts = end.split('|');
     let upto = match (parts.next(), parts.next()) {
         (Some(upto), None | Some("")) => upto,
@@ -118,6 +102,7 @@ mod tests {
         assert_eq!(prefix("5:5:||", "9:9:||"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:||", "5:5:|9:9:|4096"), "5:5:|9:9:|");
         assert_eq!(prefix("5:5:|9:9:|4096", "9:9:||"), "5:5:|9:9:|");
-        assert_eq!(prefix("5:5:;0;3||", "9:9:;0;7||"), "5:5:;0;3|9:9:;0;7|");
+        let position = Position { text: "5:5:|9:9:|".into(), number: Some(17) };
+        assert_eq!(position.to_string(), "5:5:|9:9:|17");
     }
 }

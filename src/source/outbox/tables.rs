@@ -1,5 +1,5 @@
-//! The tables that are read, and how each one's changes come: what the server says of that flows in, what the
-//! caller must hear of it flows out.
+//! The tables that are read, and how each one's changes come: what the server says of that flows in, what is
+//! to be reported flows out.
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
@@ -8,87 +8,54 @@ use crate::source::WAKE_CHANNEL;
 
 /// How the changes of a table come, if they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Way {
+enum Way {
     Outbox,
     Notify(Channel),
-    /// Through the write-ahead log, which is not read here.
-    Wal,
-    /// Nobody watches it.
     Unwatched,
     /// There is no such table.
     Gone,
-}
-
-impl Way {
-    /// A row of a look: the table's OID, its transport, its channel.
-    fn of(rows: &QueryResult, row: usize) -> Self {
-        let [oid, transport, channel] = [0, 1, 2].map(|column| rows.value(row, column));
-        match (oid, transport) {
-            (None, _) => Way::Gone,
-            (_, Some(b"outbox")) => Way::Outbox,
-            (_, Some(b"notify")) => {
-                let channel = channel.map(Channel::new).and_then(Result::ok);
-                Way::Notify(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)))
-            }
-            (_, Some(_)) => Way::Wal,
-            (_, None) => Way::Unwatched,
-        }
-    }
-
-    fn is_read_here(&self) -> bool {
-        matches!(self, Way::Outbox | Way::Notify(_))
-    }
 }
 
 #[derive(Debug)]
 struct Table {
     /// As the caller names it.
     name: String,
-    way: Way,
+    /// Unknown before the first look.
+    way: Option<Way>,
     /// Its OID, and that of the table that had the name before: what was written of that one may be unread.
     oids: [Option<String>; 2],
 }
 
-/// What a look has found.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// What the caller must hear.
-    pub(super) troubles: Vec<Error>,
-    /// There are tables whose changes come from now on, or come in another way.
-    pub(super) is_new: bool,
-}
-
 /// What is read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tables(Vec<Table>);
 
 impl Tables {
     pub(super) fn new(names: &[String]) -> Self {
-        let table = |name: &String| Table { name: name.clone(), way: Way::Unwatched, oids: [None, None] };
+        let table = |name: &String| Table { name: name.clone(), way: None, oids: [None, None] };
         Tables(names.iter().map(table).collect())
     }
 
-    /// The server has made sure that this one is watched. Whether what it tells can be read here.
-    pub(super) fn ensured(&mut self, place: usize, rows: &QueryResult) -> bool {
-        let Some(table) = self.0.get_mut(place) else { return false };
-        table.see(Way::of(rows, 0), oid(rows, 0));
-        table.way.is_read_here()
-    }
-
-    /// What has become of them, one row for each.
-    pub(super) fn looked(&mut self, rows: &QueryResult) -> Findings {
-        let mut findings = Findings::default();
+    /// What has become of them, one row for each: its OID, its transport, its channel. Gives whether there
+    /// are tables whose changes come from now on, or come in another way, and what is to be reported.
+    pub(super) fn looked(&mut self, rows: &QueryResult) -> (bool, Vec<Error>) {
+        let (mut is_new, mut troubles) = (false, Vec::new());
         for (row, table) in self.0.iter_mut().enumerate().take(rows.rows()) {
-            let (way, oid) = (Way::of(rows, row), oid(rows, row));
-            let is_same_table = oid == table.oids[0] || !way.is_read_here();
-            if way == table.way && is_same_table {
-                continue;
-            }
-            findings.is_new |= way.is_read_here();
-            findings.troubles.extend(table.trouble(&way));
-            table.see(way, oid);
+            let [oid, transport, channel] = [0, 1, 2].map(|column| rows.value(row, column));
+            let way = match (oid, transport) {
+                (None, _) => Way::Gone,
+                (_, None) => Way::Unwatched,
+                (_, Some(b"notify")) => {
+                    let channel = channel.map(Channel::new).and_then(Result::ok);
+                    Way::Notify(channel.unwrap_or_else(|| Channel::of_name(WAKE_CHANNEL)))
+                }
+                (_, Some(_)) => Way::Outbox,
+            };
+            let (is_changed, trouble) = table.look(way, oid.map(|oid| String::from_utf8_lossy(oid).into()));
+            is_new |= is_changed;
+            troubles.extend(trouble);
         }
-        findings
+        (is_new, troubles)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -106,69 +73,70 @@ impl Tables {
     }
 
     pub(super) fn has_outbox(&self) -> bool {
-        self.0.iter().any(|table| table.way == Way::Outbox)
+        self.0.iter().any(|table| table.way == Some(Way::Outbox))
     }
 
     /// The channels that bring changes.
     pub(super) fn change_channels(&self) -> impl Iterator<Item = &Channel> {
         self.0.iter().filter_map(|table| match &table.way {
-            Way::Notify(channel) => Some(channel),
+            Some(Way::Notify(channel)) => Some(channel),
             _ => None,
         })
     }
 }
 
 impl Table {
-    fn see(&mut self, way: Way, oid: Option<String>) {
-        self.way = way;
+    /// Whether its changes come from now on, or in another way; and what is reported when they do not come
+    /// any more as they did. That they come again is no trouble.
+    fn look(&mut self, way: Way, oid: Option<String>) -> (bool, Option<Error>) {
+        let is_watched = |way: &Way| matches!(way, Way::Outbox | Way::Notify(_));
+        let (was, is) = (self.way.as_ref().is_some_and(is_watched), is_watched(&way));
+        if self.way.as_ref() == Some(&way) && (oid == self.oids[0] || !is) {
+            return (false, None);
+        }
+        let (sqlstate, what) = match way {
+            Way::Gone => (
+                SqlState::UNDEFINED_TABLE,
+                "is gone; this goes on when there is one of that name and it is watched",
+            ),
+            Way::Unwatched => (
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "is not watched any more; this goes on when pgwake.watch_table watches it again",
+            ),
+            Way::Outbox | Way::Notify(_) => (
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "was watched anew, in another way or in place of one that is gone: changes in between may be \
+                 missing",
+            ),
+        };
+        self.way = Some(way);
         if oid.is_some() && oid != self.oids[0] {
             self.oids.swap(0, 1);
             self.oids[0] = oid;
         }
+        let error = Error::new(ErrorKind::Server, format!("the table {} {what}", self.name));
+        (is, (was || !is).then(|| error.with_sqlstate(Some(sqlstate))))
     }
+}
 
-    /// What the caller hears when its changes do not come any more as they did. That they come again is no
-    /// trouble.
-    fn trouble(&self, way: &Way) -> Option<Error> {
-        let name = &self.name;
-        let (sqlstate, message) = match way {
-            Way::Gone => (
-                SqlState::UNDEFINED_TABLE,
-                format!(
-                    "the table {name} is gone, and what it tells is over; this goes on when there is one \
-                     of that name and it is watched"
-                ),
-            ),
-            Way::Unwatched => (
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "the table {name} is not watched any more, and its changes are not told; this goes on \
-                     when it is watched again: SELECT pgwake.watch_table('{}')",
-                    name.replace('\'', "''")
-                ),
-            ),
-            Way::Wal => (SqlState::FEATURE_NOT_SUPPORTED, wal(name)),
-            Way::Outbox | Way::Notify(_) if self.way.is_read_here() => (
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "the table {name} was watched anew, in another way or in place of one that is gone: \
-                     changes in between may be missing"
-                ),
-            ),
-            Way::Outbox | Way::Notify(_) => return None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_another_way_is_new_and_what_is_missed_is_reported_once() {
+        let mut tables = Tables::new(&["t".into()]);
+        let mut look = |way, oid: &str| {
+            let (is_new, trouble) = tables.0[0].look(way, (!oid.is_empty()).then(|| oid.into()));
+            (is_new, trouble.map_or(String::new(), |error| error.sqlstate.unwrap().to_string()))
         };
-        Some(Error::new(ErrorKind::Server, message).with_sqlstate(Some(sqlstate)))
+        assert_eq!(look(Way::Outbox, "1"), (true, "".into()));
+        assert_eq!(look(Way::Outbox, "1"), (false, "".into()));
+        assert_eq!(look(Way::Notify(Channel::of_name("c")), "1"), (true, "55000".into()));
+        assert_eq!(look(Way::Unwatched, "1"), (false, "55000".into()));
+        assert_eq!(look(Way::Unwatched, "1"), (false, "".into()));
+        assert_eq!(look(Way::Gone, ""), (false, "42P01".into()));
+        assert_eq!(look(Way::Outbox, "2"), (true, "".into()));
+        assert_eq!(tables.all_oids().collect::<Vec<_>>(), ["2", "1"]);
     }
-}
-
-fn oid(rows: &QueryResult, row: usize) -> Option<String> {
-    String::from_utf8(rows.value(row, 0)?.to_vec()).ok()
-}
-
-/// Why what a table tells cannot be read here.
-pub(super) fn wal(name: &str) -> String {
-    format!(
-        "the table {name} is watched through the write-ahead log, which is read by logical replication: to \
-         read its changes here, unwatch it first"
-    )
 }
