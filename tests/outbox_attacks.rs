@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::Sql;
 use common::outbox::{Reader, database};
+use common::{Sql, say_loudly};
 use serde_json::{Value, json};
 
 /// A role of this database, and a session of its own.
@@ -37,17 +37,29 @@ fn a_column_that_is_gone_calls_no_function_of_the_writer() {
 }
 
 #[test]
-fn a_row_that_is_no_json_stops_no_reader() {
+fn a_key_that_is_null_stops_no_reader() {
     let (conninfo, mut sql) = database("");
+    if sql.value("SHOW server_version_num").parse::<u32>().unwrap() >= 180_000 {
+        return say_loudly("SKIPPED: keys that are NULL in a child: this server inherits NOT NULL");
+    }
     sql.run(
         "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c () INHERITS (p);
-         ALTER TABLE c ALTER id DROP NOT NULL; CREATE TABLE deep (id int PRIMARY KEY, j json);
-         SELECT pgwake.watch_table('p'), pgwake.watch_table('deep', payload => 'row')",
+         ALTER TABLE c ALTER id DROP NOT NULL; SELECT pgwake.watch_table('p')",
     );
     let mut reader = Reader::open(&conninfo, "a");
     sql.run("INSERT INTO c VALUES (NULL), (77)");
     let keys: Vec<_> = reader.all().iter().map(|change| change["key"].clone()).collect();
     assert_eq!(keys, [json!({"id": null}), json!({"id": 77})]);
+}
+
+#[test]
+fn a_row_that_is_too_deep_to_be_read_stops_no_reader() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE deep (id int PRIMARY KEY, j json);
+         SELECT pgwake.watch_table('deep', payload => 'row')",
+    );
+    let mut reader = Reader::open(&conninfo, "a");
     // As deep as this session may write it, which is deeper than one that reads it within functions.
     let mut depth = 16_000;
     while sql
