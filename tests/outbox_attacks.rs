@@ -1,5 +1,5 @@
-//! What a hostile or unlucky user may do to the outbox: nobody gains a right, no reader is stopped, nothing is
-//! lost of what others wrote.
+//! What a hostile or unlucky user may do to the outbox: nobody gains a right, no reader is stopped, and
+//! nothing is lost of what others wrote.
 
 mod common;
 
