@@ -91,7 +91,7 @@ fn whoever_writes_wakes_the_readers_and_one_of_many_does_it_for_all() {
     leader.run("BEGIN; INSERT INTO t VALUES (3); SET CONSTRAINTS ALL IMMEDIATE");
     sql.run("INSERT INTO t VALUES (4)");
     common::assert_silent(&mut events, Duration::from_millis(100));
-    assert_eq!(reader.page(1000).len(), 2, "what is committed is read, whoever wakes");
+    assert_eq!(reader.page(1000).len(), 2, "what is committed is read, whoever is the leader");
     assert_eq!((reader.page(1000).len(), reader.state), (0, 2), "and it looks again, for one is at work");
     leader.run("COMMIT");
     assert_eq!(next(&mut events), Seen::notification("pgwake", ""));
