@@ -111,14 +111,13 @@ pub(crate) unsafe extern "C" fn pgwake_next(
             let (session, bytes) = (n.session, told.tell_notification(&n));
             events.add_bytes(session, bytes);
         } else {
-            match &events.next_of_any() {
-                Ok(Some(Event::Notification(n))) => {
+            match &events.next_of_any()? {
+                Some(Event::Notification(n)) => {
                     let (session, bytes) = (n.session, told.tell_notification(n));
                     events.add_bytes(session, bytes);
                 }
-                Ok(Some(event)) => told.tell(event),
-                Ok(None) => return Ok(0),
-                Err(error) => return Err(error.clone()),
+                Some(event) => told.tell(event),
+                None => return Ok(0),
             }
         }
         // SAFETY: as the caller promises. The event lives in the handle.

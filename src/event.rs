@@ -244,8 +244,8 @@ pub struct CommandFailed<'a> {
     pub db: &'a str,
     /// The command: `listen`, `unlisten`, `notify`, `watch` or `watch_ddl`.
     pub command: &'static str,
-    /// The channel it was about; of `watch` and `watch_ddl` the one by which the session is woken.
-    pub channel: &'a Channel,
+    /// The channel of a `listen`, `unlisten` or `notify`.
+    pub channel: Option<&'a Channel>,
     /// The server's code; `08007` when the connection was lost before the answer.
     pub sqlstate: Option<SqlState>,
     /// What happened, in one line.

@@ -1,12 +1,14 @@
-//! One turn after the other: what is decoded is returned, what was asked for is sent, due timers fire,
-//! readiness is harvested, and ready sessions are drained in rotation. Alone reads the clock.
+//! One turn after the other: what is at hand is delivered, what was asked for is sent, due timers fire,
+//! readiness is polled for, and ready sessions are drained in rotation. Alone reads the clock.
 //!
 //! A session consumes once (some 16 KB) for each time that it was found ready, so none keeps the others
-//! waiting; what it leaves in its socket is found by the next harvest.
+//! waiting; what it leaves in its socket is found by the next poll.
 
+mod admission;
 mod commands;
 mod spin;
-mod timing;
+mod stalls;
+mod timers;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Notification};
@@ -14,56 +16,83 @@ use crate::options::{EventLoopOptions, bounded};
 use crate::pq::Notify;
 use crate::reactor::{Reactor, Ready};
 use crate::session::Background;
-use crate::source::channels::ChannelSource;
-use crate::source::{Pull, Report};
+use crate::source::Source;
 use crate::sys;
+use admission::Admission;
 use spin::Spin;
-use std::collections::{BTreeSet, VecDeque};
+use stalls::Stalls;
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
+use timers::Timers;
 
-/// How often a call looks for more when its time is over: readiness that never brings an event must not keep
+/// How often a call polls for more when its time is over: readiness that never brings an event must not keep
 /// it. Before it gives up, it makes the descriptor readable.
 const POLLS_MAX: u32 = 64;
-/// To begin a connection takes as long as some looks.
+/// To begin a connection takes as long as some polls.
 const POLLS_PER_CONNECT: u32 = 16;
 
-/// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
-/// before.
-const INDEX_BITS: u32 = 16;
-
-/// Ids stay below 2^31, so that they are positive in C. A place that was used that often is not used again.
-const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
-
 /// There is no such place in the table of sessions.
-const NO_STREAM: usize = usize::MAX;
-
-/// How far one call of `next` has come with its wait.
-#[derive(Debug, Default)]
-struct Wait {
-    until: Option<Instant>,
-    /// How often it has looked for more when its time was over.
-    polls: u32,
-}
+const NO_SESSION: usize = usize::MAX;
 
 /// A place in the table of sessions.
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    source: Option<Box<ChannelSource>>,
+    source: Option<Box<Source>>,
     /// The entry of this session in the table of timers; never later than its deadline.
     timer: Option<Instant>,
     /// It is counted among those that are on their way to a connection.
     is_connecting: bool,
 }
 
-/// What the last call of `next` gave out, if not a notification. It stays here while the event borrows from
-/// it.
+/// The event at hand.
 #[derive(Debug)]
-enum Taken {
-    Nothing,
-    Change { index: usize },
-    Report { report: Box<Report>, index: usize },
+struct AtHand {
+    /// A notification of the stream. There is one: which session gave it has its place.
+    notification: Option<Notify>,
+    /// The session that gives a stream of notifications: it gave one, and nothing else has happened since.
+    stream: usize,
+    /// The session that has any other event at hand.
+    index: usize,
+}
+
+const NOTHING: AtHand = AtHand { notification: None, stream: NO_SESSION, index: NO_SESSION };
+
+/// How the sessions take turns.
+#[derive(Debug, Default)]
+struct Rotation {
+    /// The session whose turn it is.
+    turn: Option<usize>,
+    ready: VecDeque<usize>,
+    /// Sessions that want a turn after the next poll although no poller will tell of them.
+    wanting: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Clock {
+    /// The time as far as it was looked at.
+    now: Instant,
+    /// The time of the last poll.
+    polled_at: Instant,
+    /// Since when the session has its turn: since the poll, or the end of the last turn.
+    turn_began_at: Instant,
+    /// No notification has come out of this turn yet.
+    is_turn_fresh: bool,
+}
+
+/// How far a call of `next` has come with its wait, and who asked for its end.
+#[derive(Debug, Default)]
+struct Wait {
+    /// What it waits at most.
+    timeout: Option<Duration>,
+    until: Option<Instant>,
+    /// How often it has polled for more when its time was over.
+    polls: u32,
+    /// The descriptor was made readable for the host, and not polled since.
+    is_nudged: bool,
+    /// Somebody called [`Waker::wake`](crate::Waker::wake), and no wait has ended for it yet.
+    is_woken: bool,
 }
 
 /// The loop: sessions in, events out. See the [crate's page](crate) for a picture.
@@ -71,48 +100,17 @@ enum Taken {
 pub struct EventLoop {
     /// The process it belongs to, as `sys::watch_forks` has it.
     forks: u32,
-    /// What the last call of `next` gave out; the event borrows from it.
-    notification: Option<Notify>,
-    /// What the call of `next` that goes on waits at most. Kept here, it takes no register from the way of
-    /// a notification.
-    timeout: Option<Duration>,
-    /// The session that has the turn, while all it gives are notifications: it gave one, and nothing else has
-    /// happened since.
-    stream: usize,
-    taken: Taken,
-    /// The session whose turn it is.
-    turn: Option<usize>,
-    /// Since when it has it: since the harvest, or the end of the last turn.
-    turn_began_at: Instant,
-    /// No notification has come out of this turn yet.
-    is_turn_fresh: bool,
-    /// The time of the last harvest.
-    harvested_at: Instant,
-    /// The time as far as it was looked at since.
-    now: Instant,
-    /// From here on the times are counted at which heartbeats are taken together.
-    began_at: Instant,
+    at_hand: AtHand,
+    wait: Wait,
+    rotation: Rotation,
+    clock: Clock,
     slots: Vec<Slot>,
-    ready: VecDeque<usize>,
-    /// Sessions that want a turn after the next harvest although no poller will tell of them.
-    held: Vec<usize>,
     reactor: Reactor,
     background: Background,
-    /// How many sessions are on their way to a connection, and who waits until it is fewer.
-    connecting: usize,
-    waiting_to_connect: VecDeque<usize>,
-    timers: BTreeSet<(Instant, usize)>,
-    timer_set_to: Option<Instant>,
-    /// The descriptor was made readable for the host, and not harvested since.
-    is_nudged: bool,
-    /// Somebody called [`Waker::wake`](crate::Waker::wake), and no wait has ended for it yet.
-    is_woken: bool,
+    admission: Admission,
+    timers: Timers,
     spin: Spin,
-    /// Since when the wait has lasted that is going on.
-    waiting_since: Instant,
-    stall_warning: Duration,
-    stalls: u64,
-    longest_stall: Duration,
+    stalls: Stalls,
 }
 
 impl EventLoop {
@@ -127,32 +125,17 @@ impl EventLoop {
         let reactor = Reactor::new()?;
         Ok(EventLoop {
             forks: sys::watch_forks(),
-            notification: None,
-            timeout: None,
-            stream: NO_STREAM,
-            taken: Taken::Nothing,
-            turn: None,
-            turn_began_at: now,
-            is_turn_fresh: false,
-            harvested_at: now,
-            now,
-            began_at: now,
+            at_hand: NOTHING,
+            wait: Wait::default(),
+            rotation: Rotation::default(),
+            clock: Clock { now, polled_at: now, turn_began_at: now, is_turn_fresh: false },
             slots: Vec::new(),
-            ready: VecDeque::new(),
-            held: Vec::new(),
             background: Background::new(reactor.nudge().clone()),
             reactor,
-            connecting: 0,
-            waiting_to_connect: VecDeque::new(),
-            timers: BTreeSet::new(),
-            timer_set_to: None,
-            is_nudged: false,
-            is_woken: false,
+            admission: Admission::default(),
+            timers: Timers::new(now),
             spin: Spin::new(options.spin, options.spin_adaptive, now),
-            waiting_since: now,
-            stall_warning: options.stall_warning,
-            stalls: 0,
-            longest_stall: Duration::ZERO,
+            stalls: Stalls::new(options.stall_warning),
         })
     }
 
@@ -174,9 +157,8 @@ impl EventLoop {
         if self.forks != sys::forks() {
             return Err(forked());
         }
-        self.timeout = timeout;
-        match self.take_of_stream() {
-            Some((index, notify)) => Ok(self.lend(index, notify, 0).map(Event::Notification)),
+        match self.take_of_stream(timeout) {
+            Some((index, notify)) => Ok(self.lend(index, notify).map(Event::Notification)),
             None => self.next_of_any(),
         }
     }
@@ -186,87 +168,68 @@ impl EventLoop {
     #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn next_of_stream(&mut self, timeout: Option<Duration>) -> Option<Notification<'_>> {
-        self.timeout = timeout;
-        let (index, notify) = self.take_of_stream()?;
-        self.lend(index, notify, 0)
+        let (index, notify) = self.take_of_stream(timeout)?;
+        self.lend(index, notify)
     }
 
     #[inline(always)]
-    fn take_of_stream(&mut self) -> Option<(usize, Notify)> {
-        self.notification = None;
-        let index = self.stream;
+    fn take_of_stream(&mut self, timeout: Option<Duration>) -> Option<(usize, Notify)> {
+        self.wait.timeout = timeout;
+        self.at_hand.notification = None;
+        let index = self.at_hand.stream;
         let source = self.slots.get_mut(index)?.source.as_deref_mut()?;
-        let notify = source.next_notification();
-        if notify.is_none() {
-            self.stream = NO_STREAM;
-        }
-        Some((index, notify?))
+        Some((index, source.take_of_stream()?))
     }
 
-    /// Works until there is something for the caller.
+    #[inline(always)]
+    fn lend(&mut self, index: usize, notify: Notify) -> Option<Notification<'_>> {
+        let notify = self.at_hand.notification.insert(notify);
+        let source = self.slots[index].source.as_deref_mut()?;
+        source.metrics_mut().notifications += 1;
+        Some(source.lend(notify))
+    }
+
+    /// The other half.
     #[inline(never)]
     pub(crate) fn next_of_any(&mut self) -> Result<Option<Event<'_>>> {
-        (self.stream, self.taken) = (NO_STREAM, Taken::Nothing);
-        if self.turn.is_none() && !self.ready.is_empty() {
-            // Commands gave these sessions a turn, and nobody waited for it before now.
-            self.now = Instant::now();
-            (self.harvested_at, self.turn_began_at) = (self.now, self.now);
+        if !self.advance()? {
+            return Ok(None);
         }
-        let mut progress = Wait::default();
+        Ok(self.slots[self.at_hand.index].source.as_deref().and_then(Source::event))
+    }
+
+    /// Works until an event is at hand; `false` when the wait is over without one.
+    fn advance(&mut self) -> Result<bool> {
+        self.at_hand = NOTHING;
+        (self.wait.until, self.wait.polls) = (None, 0);
+        if self.rotation.turn.is_none() && !self.rotation.ready.is_empty() {
+            // Commands gave these sessions a turn, and nobody waited for it before now.
+            let now = Instant::now();
+            (self.clock.now, self.clock.polled_at, self.clock.turn_began_at) = (now, now, now);
+        }
         loop {
-            while let Some(index) = self.turn {
+            while let Some(index) = self.rotation.turn {
                 let Some(source) = &mut self.slots[index].source else {
-                    self.turn = None;
+                    self.rotation.turn = None;
                     continue;
                 };
-                match source.pull(self.now) {
-                    Pull::Notification { notify, folded } => {
-                        self.stream = if source.may_stream() { index } else { NO_STREAM };
-                        source.count_bytes(&notify);
-                        if std::mem::take(&mut self.is_turn_fresh) {
-                            self.note_delivery(index);
-                        }
-                        return Ok(self.lend(index, notify, folded).map(Event::Notification));
-                    }
-                    Pull::Change => self.taken = Taken::Change { index },
-                    Pull::Report(report) => self.taken = Taken::Report { report, index },
-                    Pull::Idle => {
-                        self.end_turn(index)?;
-                        continue;
-                    }
+                if !source.advance(self.clock.now) {
+                    self.end_turn(index)?;
+                    continue;
                 }
-                return Ok(self.rarer_event());
+                self.at_hand.index = index;
+                if source.has_notification() && std::mem::take(&mut self.clock.is_turn_fresh) {
+                    source.metrics_mut().delivery.record(self.clock.polled_at.elapsed());
+                }
+                if source.is_streaming() {
+                    self.at_hand.stream = index;
+                }
+                return Ok(true);
             }
-            self.turn = self.ready.pop_front();
-            self.is_turn_fresh = true;
-            if self.turn.is_none() && !self.wait(&mut progress)? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// A notification as the caller sees it. There is one: who gave it has its place.
-    #[inline(always)]
-    fn lend(&mut self, index: usize, notify: Notify, folded: u64) -> Option<Notification<'_>> {
-        let notify = self.notification.insert(notify);
-        let (channel, payload, pid) = (notify.channel_text(), notify.payload_text(), notify.pid());
-        let source = self.slots[index].source.as_deref_mut()?;
-        source.metrics.notifications += 1;
-        source.metrics.folded += folded;
-        let (session, db, own) = (source.id(), source.db(), source.is_own(pid));
-        Some(Notification { session, db, channel, payload, pid, own, folded })
-    }
-
-    /// What was taken, for the caller.
-    #[cold]
-    fn rarer_event(&mut self) -> Option<Event<'_>> {
-        match &self.taken {
-            Taken::Nothing => None,
-            Taken::Change { index } => self.slots[*index].source.as_mut()?.change().map(Event::Change),
-            Taken::Report { report, index } => {
-                let source = self.slots[*index].source.as_mut()?;
-                report.count_into(&mut source.metrics);
-                Some(report.as_event(source.id(), source.db(), Instant::now()))
+            self.rotation.turn = self.rotation.ready.pop_front();
+            self.clock.is_turn_fresh = true;
+            if self.rotation.turn.is_none() && !self.wait()? {
+                return Ok(false);
             }
         }
     }
@@ -274,57 +237,59 @@ impl EventLoop {
     /// A session has come to rest, or used up its rounds: see to what it waits for.
     #[inline(never)]
     fn end_turn(&mut self, index: usize) -> Result<()> {
-        self.turn = None;
+        self.rotation.turn = None;
         let Some(source) = &mut self.slots[index].source else { return Ok(()) };
-        let wants_turn = source.end_turn();
-        let session = source.session();
-        if session.holds_more() || wants_turn {
-            self.held.push(index);
+        if source.end_turn() {
+            self.rotation.wanting.push(index);
         }
-        if let Some((connection, wait_for)) = session.take_watch()
-            && let Err(error) = self.reactor.watch(connection, index, wait_for)
+        if let Some((connection, wait_for)) = source.take_interest()
+            && let Err(error) = self.reactor.register(connection, index, wait_for)
         {
-            // A socket that cannot be watched is this session's trouble, and no other's.
-            session.fail(error.into());
-            self.ready.push_back(index);
+            // A socket that cannot be polled is this session's trouble, and no other's.
+            source.fail(error.into());
+            self.rotation.ready.push_back(index);
         }
-        self.note_turn(index);
+        let ended_at = Instant::now();
+        let took = ended_at.saturating_duration_since(self.clock.turn_began_at);
+        (self.clock.turn_began_at, self.clock.now) = (ended_at, ended_at);
+        source.metrics_mut().end_turn(took);
+        self.stalls.note(took);
         self.admit(index);
         self.schedule(index)
     }
 
     /// Waits for readiness and hands it to the sessions. `false`: the wait is over, and there is nothing.
     #[inline(never)]
-    fn wait(&mut self, progress: &mut Wait) -> Result<bool> {
-        let has_let_in = self.let_in();
-        let timeout = match self.timeout {
+    fn wait(&mut self) -> Result<bool> {
+        let has_admitted = self.admit_next();
+        let timeout = match self.wait.timeout {
             // Somebody wants us back; but not before all that is there has been taken.
-            _ if self.is_woken => Some(Duration::ZERO),
+            _ if self.wait.is_woken => Some(Duration::ZERO),
             Some(timeout) if !timeout.is_zero() => {
-                let at = *progress.until.get_or_insert_with(|| Instant::now() + bounded(timeout));
+                let at = *self.wait.until.get_or_insert_with(|| Instant::now() + bounded(timeout));
                 Some(at.saturating_duration_since(Instant::now()))
             }
             None if self.is_deserted() => return Ok(false),
             timeout => timeout,
         };
         let may_wait = timeout.is_none_or(|timeout| !timeout.is_zero());
-        if may_wait && self.spin.is_on() && !has_let_in && self.spin_on(timeout)? {
+        if may_wait && self.spin.is_on() && !has_admitted && self.spin_on(timeout)? {
             return Ok(true);
         }
-        // Between two that begin to connect, what the others wait for is looked at.
-        let has_found = self.harvest(if has_let_in { Some(Duration::ZERO) } else { timeout })? || has_let_in;
+        // Between two that begin to connect, what the others wait for is polled for.
+        let has_found = self.poll(if has_admitted { Some(Duration::ZERO) } else { timeout })? || has_admitted;
         if may_wait {
             return Ok(true);
         }
-        progress.polls += if has_let_in { POLLS_PER_CONNECT } else { 1 };
-        if has_found && progress.polls < POLLS_MAX {
+        self.wait.polls += if has_admitted { POLLS_PER_CONNECT } else { 1 };
+        if has_found && self.wait.polls < POLLS_MAX {
             return Ok(true);
         }
-        self.is_woken = false;
+        self.wait.is_woken = false;
         if has_found {
             self.nudge()?;
             // It begins with the next call.
-            self.ready.extend(self.turn.take());
+            self.rotation.ready.extend(self.rotation.turn.take());
         }
         Ok(false)
     }
@@ -333,72 +298,152 @@ impl EventLoop {
     #[cold]
     fn spin_on(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let began_at = Instant::now();
-        (self.now, self.waiting_since) = (began_at, began_at);
-        let until = self.spin.until(began_at);
+        self.clock.now = began_at;
+        let until = self.spin.begin(began_at);
         let until = timeout.map_or(until, |timeout| until.min(began_at + timeout));
         let mut has_found = false;
-        while !has_found && self.now < until {
-            has_found = self.harvest(Some(Duration::ZERO))?;
+        while !has_found && self.clock.now < until {
+            has_found = self.poll(Some(Duration::ZERO))?;
         }
-        self.spin.spent(self.now.saturating_duration_since(began_at));
+        self.spin.spent(self.clock.now.saturating_duration_since(began_at));
         Ok(has_found)
     }
 
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
     #[inline(always)]
-    fn harvest(&mut self, timeout: Option<Duration>) -> Result<bool> {
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
-        let timeout = if self.held.is_empty() { timeout } else { Some(Duration::ZERO) };
-        for ready in self.reactor.harvest(timeout)? {
+        let timeout = if self.rotation.wanting.is_empty() { timeout } else { Some(Duration::ZERO) };
+        for ready in self.reactor.poll(timeout)? {
             has_found = true;
             match ready {
                 Ready::Timer => is_timer_due = true,
                 Ready::Waker => is_waker_due = true,
                 Ready::Socket(index) => {
                     if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
-                        source.session().set_ready();
-                        line_up(&mut self.turn, &mut self.ready, index);
+                        source.on_ready();
+                        self.rotation.line_up(index);
                     }
                 }
             }
         }
-        if !self.held.is_empty() {
-            self.line_up_held();
+        if !self.rotation.wanting.is_empty() {
+            self.line_up_wanting();
         }
-        self.now = Instant::now();
-        self.harvested_at = self.now;
+        let now = Instant::now();
+        (self.clock.now, self.clock.polled_at) = (now, now);
         if is_timer_due {
             // Before the turns begin, whose time is counted for itself.
-            self.note_lateness();
+            self.stalls.note(self.timers.lateness(now, self.clock.turn_began_at));
         }
-        self.turn_began_at = self.now;
-        if self.spin.is_on() && self.turn.is_some() {
-            self.spin.arrived(self.waiting_since, self.now);
+        self.clock.turn_began_at = now;
+        if self.spin.is_on() && self.rotation.turn.is_some() {
+            self.spin.arrived(now);
         }
         if is_timer_due {
             self.fire_timers()?;
         }
         if is_waker_due {
-            self.come_to_waker();
+            self.on_wakeup();
         }
-        Ok(has_found || self.turn.is_some())
+        Ok(has_found || self.rotation.turn.is_some())
     }
 
     #[cold]
-    fn line_up_held(&mut self) {
-        for index in self.held.drain(..) {
+    fn line_up_wanting(&mut self) {
+        // What they stood in is kept: no room is made while notifications come.
+        let mut wanting = std::mem::take(&mut self.rotation.wanting);
+        for index in wanting.drain(..) {
             if let Some(source) = &mut self.slots[index].source {
-                source.session().set_held();
-                line_up(&mut self.turn, &mut self.ready, index);
+                source.on_wanted_turn();
+                self.rotation.line_up(index);
+            }
+        }
+        self.rotation.wanting = wanting;
+    }
+
+    #[cold]
+    fn on_wakeup(&mut self) {
+        self.wait.is_nudged = false;
+        self.wait.is_woken |= self.reactor.waker().take();
+        while let Some((session, answer)) = self.background.next() {
+            let Ok(index) = self.index(session) else { continue };
+            if let Some(source) = &mut self.slots[index].source {
+                source.on_answer(answer, self.clock.now);
+                self.rotation.ready.push_back(index);
             }
         }
     }
 
     #[cold]
-    fn come_to_waker(&mut self) {
-        self.is_nudged = false;
-        self.is_woken |= self.reactor.waker().take();
-        self.take_answers();
+    fn fire_timers(&mut self) -> Result<()> {
+        while let Some(index) = self.timers.take_due(self.clock.now) {
+            self.slots[index].timer = None;
+            self.on_deadline(index);
+        }
+        self.timers.has_fired();
+        self.set_timer()
+    }
+
+    /// A session's deadline may have come. When that means to connect, it has to wait for its admission.
+    #[cold]
+    fn on_deadline(&mut self, index: usize) {
+        let Some(source) = &mut self.slots[index].source else { return };
+        // A timer that was set before may fire too early: then its turn sets the right one.
+        if source.is_waiting() && source.deadline().is_some_and(|deadline| deadline <= self.clock.now) {
+            return self.admission.wait(index);
+        }
+        source.on_deadline(self.clock.now);
+        self.rotation.ready.push_back(index);
+        self.admit(index);
+    }
+
+    /// Keeps count of the sessions on their way to a connection.
+    #[inline(always)]
+    fn admit(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let is_connecting = slot.source.as_ref().is_some_and(|source| source.is_connecting());
+        let was_connecting = std::mem::replace(&mut slot.is_connecting, is_connecting);
+        if was_connecting != is_connecting {
+            self.admission.count(is_connecting);
+        }
+    }
+
+    /// Lets a session that waits for it begin to connect, if there is room; `true` when one did. One at a
+    /// time: to begin takes libpq a good part of a millisecond, and the others must not wait for fifty.
+    #[inline(always)]
+    fn admit_next(&mut self) -> bool {
+        let Some(index) = self.admission.next() else { return false };
+        if let Some(source) = &mut self.slots[index].source {
+            source.on_deadline(Instant::now());
+            self.rotation.ready.push_back(index);
+            self.admit(index);
+        }
+        true
+    }
+
+    /// Sees to it that the timer fires no later than the session's deadline. It may fire earlier: a deadline
+    /// that moves away with each notification costs nothing then.
+    #[inline(always)]
+    fn schedule(&mut self, index: usize) -> Result<()> {
+        let slot = &mut self.slots[index];
+        let Some(deadline) = slot.source.as_ref().and_then(|source| source.deadline()) else {
+            return Ok(());
+        };
+        if slot.timer.is_none_or(|timer| deadline < timer) {
+            let slack = slot.source.as_ref().map_or(Duration::ZERO, |source| source.slack());
+            slot.timer = Some(self.timers.enter(index, slot.timer, deadline, slack));
+            self.set_timer()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn set_timer(&mut self) -> Result<()> {
+        if let Some(first) = self.timers.take_setting() {
+            self.reactor.set_timer(first.map(|at| at.saturating_duration_since(Instant::now())))?;
+        }
+        Ok(())
     }
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
@@ -408,10 +453,21 @@ impl EventLoop {
     }
 
     fn nudge(&mut self) -> Result<()> {
-        if !std::mem::replace(&mut self.is_nudged, true) {
+        if !std::mem::replace(&mut self.wait.is_nudged, true) {
             self.reactor.nudge().nudge()?;
         }
         Ok(())
+    }
+}
+
+impl Rotation {
+    /// Gives a session the next turn that is free.
+    #[inline(always)]
+    fn line_up(&mut self, index: usize) {
+        match self.turn {
+            None => self.turn = Some(index),
+            Some(_) => self.ready.push_back(index),
+        }
     }
 }
 
@@ -426,13 +482,4 @@ impl AsRawFd for EventLoop {
 fn forked() -> Error {
     let message = "this loop was made before a fork: only the parent may use it, make one in the child";
     Error::new(ErrorKind::Forked, message)
-}
-
-/// Gives a session the next turn that is free.
-#[inline(always)]
-fn line_up(turn: &mut Option<usize>, ready: &mut VecDeque<usize>, index: usize) {
-    match turn {
-        None => *turn = Some(index),
-        Some(_) => ready.push_back(index),
-    }
 }

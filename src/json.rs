@@ -5,7 +5,7 @@
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
 use crate::error::SqlState;
-use crate::event::{Change, Channel, Ddl, DdlTarget, Event, Gap, Notification};
+use crate::event::{Change, Channel, CommandFailed, Ddl, DdlTarget, Event, Gap, Notification};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Deserialize;
@@ -110,9 +110,7 @@ impl Serialize for Line<'_> {
             }
             Event::CommandFailed(c) => {
                 head(&mut map, "command_failed", self.at, c.db)?;
-                map.serialize_entry("command", c.command)?;
-                bytes(&mut map, "channel", "channel_base64", c.channel.as_bytes())?;
-                problem(&mut map, c.sqlstate, c.message)?;
+                command_failed(&mut map, c)?;
             }
             Event::Sent(s) => {
                 head(&mut map, "sent", self.at, s.db)?;
@@ -133,6 +131,14 @@ impl Serialize for Line<'_> {
         }
         map.end()
     }
+}
+
+fn command_failed<M: SerializeMap>(map: &mut M, c: &CommandFailed<'_>) -> Result<(), M::Error> {
+    map.serialize_entry("command", c.command)?;
+    if let Some(channel) = c.channel {
+        bytes(map, "channel", "channel_base64", channel.as_bytes())?;
+    }
+    problem(map, c.sqlstate, c.message)
 }
 
 fn head<M: SerializeMap>(map: &mut M, event: &str, at: &str, db: &str) -> Result<(), M::Error> {

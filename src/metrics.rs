@@ -41,6 +41,15 @@ pub struct Metrics {
     pub longest_stall: Duration,
 }
 
+impl Metrics {
+    /// A turn is over. It holds what the caller did with its events.
+    #[inline]
+    pub(crate) fn end_turn(&mut self, took: Duration) {
+        self.turns += 1;
+        self.longest_turn = self.longest_turn.max(took);
+    }
+}
+
 /// Buckets for each power of two: what is read from it is a quarter too long at most.
 const PARTS: usize = 4;
 

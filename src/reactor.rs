@@ -8,7 +8,7 @@
 //! the timer are edges, as mio has them.
 
 use crate::pq::Connection;
-use crate::sys::{Timer, watch_by_level};
+use crate::sys::{Timer, register_by_level};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -21,8 +21,8 @@ use std::time::Duration;
 const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// How many sockets one harvest takes; the others come with the next.
-const HARVEST_EVENTS_MAX: usize = 256;
+/// How many sockets one poll takes; the others come with the next.
+const POLL_EVENTS_MAX: usize = 256;
 
 /// A libpq connection can be registered with any mio poll. Register it anew after each step of connecting.
 impl Source for Connection {
@@ -51,7 +51,7 @@ pub(crate) enum WaitFor {
     Both,
 }
 
-/// What a harvest found.
+/// What a poll found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// A socket can be read or written.
@@ -77,18 +77,23 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let nudge = Nudge(Arc::new(mio::Waker::new(poll.registry(), WAKER)?));
         let waker = Waker(Arc::new(Shared { asked: AtomicBool::new(false), nudge }));
-        Ok(Reactor { poll, events: Events::with_capacity(HARVEST_EVENTS_MAX), timer, waker })
+        Ok(Reactor { poll, events: Events::with_capacity(POLL_EVENTS_MAX), timer, waker })
     }
 
-    /// Watches a connection's socket, whether it is known here or not. Needed after each step of connecting.
-    pub(crate) fn watch(&self, connection: &Connection, index: usize, wait_for: WaitFor) -> io::Result<()> {
+    /// Registers a connection's socket, known here or not. Needed after each step of connecting.
+    pub(crate) fn register(
+        &self,
+        connection: &Connection,
+        index: usize,
+        wait_for: WaitFor,
+    ) -> io::Result<()> {
         let (read, write) = (wait_for != WaitFor::Writing, wait_for != WaitFor::Reading);
-        watch_by_level(self.poll.as_raw_fd(), open_socket(connection)?, index as u64, read, write)
+        register_by_level(self.poll.as_raw_fd(), open_socket(connection)?, index as u64, read, write)
     }
 
     /// Waits until something is ready, at most for `timeout`, and takes what is.
     #[inline(always)]
-    pub(crate) fn harvest(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready>> {
+    pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,

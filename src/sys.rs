@@ -126,7 +126,7 @@ pub(crate) fn tcp_bytes_received(socket: RawFd) -> io::Result<u64> {
 
 /// Watches `socket` for reading, for writing, or both, by level: whatever is left unread is told again at the
 /// next wait (epoll_ctl(2) without `EPOLLET`). Takes a socket that `epoll` knows and one that it does not.
-pub(crate) fn watch_by_level(
+pub(crate) fn register_by_level(
     epoll: RawFd,
     socket: RawFd,
     key: u64,

@@ -46,8 +46,7 @@ fn a_table_that_is_unwatched_is_told_and_goes_on_when_it_is_watched_again() {
     let mut seen = vec![next(&mut events), next(&mut events)];
     seen.sort_by_key(|seen| matches!(seen, Seen::CommandFailed { .. }));
     assert!(matches!(&seen[0], Seen::Other(change) if change.contains("orders")), "{seen:?}");
-    let told =
-        Seen::CommandFailed { command: "watch".into(), channel: "pgwake".into(), sqlstate: "55000".into() };
+    let told = Seen::CommandFailed { command: "watch".into(), channel: "".into(), sqlstate: "55000".into() };
     assert_eq!(seen[1], told);
     sql.run("SELECT pgwake.unwatch_table('orders'); INSERT INTO orders VALUES (2)");
     sql.run("INSERT INTO other VALUES (1)");

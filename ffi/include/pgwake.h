@@ -134,9 +134,8 @@ typedef struct pgwake pgwake;
 /* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
  * */
 #define PGWAKE_EVENT_FAILED 5
-/* The server refused `command` ("listen", "unlisten", "notify", "watch", "watch_ddl") on `channel`, for the last two
- * the one by which the session is woken: `sqlstate`, `message`. 08007: the connection was lost before the answer, and
- * nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
+/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl" without one):
+ * `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
  * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
  * channel again. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6

@@ -231,7 +231,9 @@ impl Told {
                 self.begin(COMMAND_FAILED, c.session, c.db);
                 self.keep_reason(c.sqlstate, c.message);
                 (self.flat.command, self.flat.command_len) = self.keep(c.command);
-                (self.flat.channel, self.flat.channel_len) = self.keep(c.channel);
+                if let Some(channel) = c.channel {
+                    (self.flat.channel, self.flat.channel_len) = self.keep(channel);
+                }
             }
             Event::Sent(s) => {
                 self.begin(SENT, s.session, s.db);

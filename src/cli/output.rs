@@ -74,8 +74,10 @@ fn describe(line: &mut String, event: &Event<'_>) {
         }
         Event::CommandFailed(c) => {
             let _ = write!(line, "{} failed  ", c.command);
-            printable(line, c.channel.as_bytes());
-            line.push_str("  ");
+            if let Some(channel) = c.channel {
+                printable(line, channel.as_bytes());
+                line.push_str("  ");
+            }
             printable(line, c.message.as_bytes());
         }
         Event::Sent(s) => {

@@ -1,16 +1,22 @@
 //! What the caller asks of a loop: sessions, channels, notifications, watches. Most of it is queued, and sent
 //! on the next turn.
 
-use super::{EventLoop, GENERATION_MAX, INDEX_BITS, NO_STREAM, Slot, Taken};
+use super::{EventLoop, NO_SESSION, NOTHING, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
 use crate::options::{DdlOptions, SessionOptions, WatchOptions};
 use crate::pq::Conninfo;
 use crate::reactor::Waker;
-use crate::session::Session;
-use crate::source::channels::ChannelSource;
+use crate::source::{Source, SqlSource};
 use std::time::{Instant, SystemTime};
+
+/// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
+/// before.
+const INDEX_BITS: u32 = 16;
+
+/// Ids stay below 2^31, so that they are positive in C. A place that was used that often is not used again.
+const GENERATION_MAX: u32 = (1 << (31 - INDEX_BITS)) - 1;
 
 impl EventLoop {
     /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in
@@ -32,16 +38,17 @@ impl EventLoop {
         }
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let session = Session::new(conninfo, options.heartbeat, self.background.jobs(id), Instant::now());
-        let source = Some(Box::new(ChannelSource::new(id, session, &options)));
+        let jobs = self.background.jobs(id);
+        let source = Source::Sql(SqlSource::new(id, conninfo, &options, jobs, Instant::now()));
+        let source = Some(Box::new(source));
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        // Room for everybody to be ready, held and due at once: none is made while notifications come.
-        self.ready.reserve(3 * self.slots.len());
-        self.held.reserve(self.slots.len());
+        // Room for everybody to be ready, wanting and due at once: none is made while notifications come.
+        self.rotation.ready.reserve(3 * self.slots.len());
+        self.rotation.wanting.reserve(self.slots.len());
         self.schedule(index)?;
         Ok(id)
     }
@@ -50,12 +57,12 @@ impl EventLoop {
     /// more.
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;
-        (self.stream, self.taken) = (NO_STREAM, Taken::Nothing);
-        self.turn = self.turn.filter(|turn| *turn != index);
+        self.at_hand = NOTHING;
+        self.rotation.turn = self.rotation.turn.filter(|turn| *turn != index);
         let slot = &mut self.slots[index];
         slot.source = None;
         if let Some(timer) = slot.timer.take() {
-            self.timers.remove(&(timer, index));
+            self.timers.remove(index, timer);
         }
         self.admit(index);
         // Another session may have its turn to connect now.
@@ -68,7 +75,7 @@ impl EventLoop {
     pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
-        self.source(index)?.listen(channel)?;
+        self.sql(index)?.listen(channel)?;
         self.enqueue(index)
     }
 
@@ -76,7 +83,7 @@ impl EventLoop {
     pub fn unlisten(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
-        self.source(index)?.unlisten(channel)?;
+        self.sql(index)?.unlisten(channel)?;
         self.enqueue(index)
     }
 
@@ -92,7 +99,7 @@ impl EventLoop {
     ) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
-        self.source(index)?.notify(channel, payload.as_ref())?;
+        self.sql(index)?.notify(channel, payload.as_ref())?;
         self.enqueue(index)
     }
 
@@ -108,7 +115,7 @@ impl EventLoop {
     /// tells what the server refuses.
     pub fn watch_with(&mut self, session: SessionId, options: WatchOptions) -> Result<()> {
         let index = self.index(session)?;
-        self.source(index)?.watch(options, Instant::now())?;
+        self.sql(index)?.watch(options, Instant::now())?;
         self.enqueue(index)
     }
 
@@ -116,7 +123,7 @@ impl EventLoop {
     /// schema `pgwake` must be in the database, with the event triggers that only a superuser can make.
     pub fn watch_ddl(&mut self, session: SessionId, options: DdlOptions) -> Result<()> {
         let index = self.index(session)?;
-        self.source(index)?.watch_ddl(options, Instant::now())?;
+        self.sql(index)?.watch_ddl(options, Instant::now())?;
         self.enqueue(index)
     }
 
@@ -125,7 +132,7 @@ impl EventLoop {
     /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it.
     pub fn ack(&mut self, session: SessionId, id: u64) -> Result<()> {
         let index = self.index(session)?;
-        self.source(index)?.ack(id, Instant::now())?;
+        self.sql(index)?.ack(id, Instant::now())?;
         self.enqueue(index)
     }
 
@@ -133,12 +140,12 @@ impl EventLoop {
     pub fn metrics(&self, session: SessionId) -> Result<Metrics> {
         let index = self.index(session)?;
         let Some(source) = &self.slots[index].source else { return Ok(Metrics::default()) };
-        let mut metrics = source.metrics.clone();
+        let mut metrics = source.metrics().clone();
         if let Some((sent_at, round_trip)) = source.last_probe() {
             metrics.last_probe = SystemTime::now().checked_sub(sent_at.elapsed());
             metrics.probe_round_trip = Some(round_trip);
         }
-        (metrics.stalls, metrics.longest_stall) = (self.stalls, self.longest_stall);
+        (metrics.stalls, metrics.longest_stall) = (self.stalls.count, self.stalls.longest);
         Ok(metrics)
     }
 
@@ -150,20 +157,19 @@ impl EventLoop {
     /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
     /// `next`.
     fn enqueue(&mut self, index: usize) -> Result<()> {
-        if !self.ready.contains(&index) {
-            self.ready.push_back(index);
+        if !self.rotation.ready.contains(&index) {
+            self.rotation.ready.push_back(index);
         }
         self.nudge()
     }
 
-    /// Counts what the notification that was just told brought to its session, for a caller that measures it
-    /// in any case.
+    /// Counts the bytes of a notification that was delivered, for a caller that measures them in any case.
     #[cfg(feature = "capi")]
     #[inline]
     pub(crate) fn add_bytes(&mut self, session: SessionId, bytes: usize) {
         let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
         if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
-            source.add_bytes(bytes);
+            *source.metrics_mut().bytes.get_or_insert(0) += bytes as u64;
         }
     }
 
@@ -177,9 +183,11 @@ impl EventLoop {
     }
 
     /// The session that is asked for something, which may bring forth more than notifications.
-    fn source(&mut self, index: usize) -> Result<&mut ChannelSource> {
-        self.stream = NO_STREAM;
-        let source = self.slots[index].source.as_deref_mut();
-        source.ok_or_else(|| Error::new(ErrorKind::UnknownSession, "the session was disconnected"))
+    fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
+        self.at_hand.stream = NO_SESSION;
+        match self.slots[index].source.as_deref_mut() {
+            Some(source) => source.sql(),
+            None => Err(Error::new(ErrorKind::UnknownSession, "the session was disconnected")),
+        }
     }
 }

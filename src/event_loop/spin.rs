@@ -20,6 +20,8 @@ pub(super) struct Spin {
     /// The part of a core's time that polling may take, when that is to be worth it; zero: not asked for.
     share: f64,
     arrived_at: Instant,
+    /// Since when the wait has lasted that is going on.
+    waiting_since: Instant,
     /// The last waits, the oldest at `next`.
     waits: [Duration; WAITS],
     next: usize,
@@ -35,6 +37,7 @@ impl Spin {
             fixed,
             share,
             arrived_at: now,
+            waiting_since: now,
             waits: [Duration::MAX; WAITS],
             next: 0,
             saved: Duration::ZERO,
@@ -48,19 +51,20 @@ impl Spin {
         self.is_on
     }
 
-    /// Something came, after a wait that began then.
+    /// Something came.
     #[cold]
-    pub(super) fn arrived(&mut self, waiting_since: Instant, now: Instant) {
+    pub(super) fn arrived(&mut self, now: Instant) {
         self.arrived_at = now;
         if self.share > 0.0 {
-            self.waits[self.next] = now.saturating_duration_since(waiting_since);
+            self.waits[self.next] = now.saturating_duration_since(self.waiting_since);
             self.next = (self.next + 1) % WAITS;
         }
     }
 
-    /// How long to poll from now on.
+    /// A wait begins. Gives until when to poll.
     #[cold]
-    pub(super) fn until(&mut self, now: Instant) -> Instant {
+    pub(super) fn begin(&mut self, now: Instant) -> Instant {
+        self.waiting_since = now;
         let fixed = self.arrived_at + self.fixed;
         if self.share <= 0.0 {
             return fixed;
@@ -97,14 +101,14 @@ mod tests {
         let mut spin = Spin::new(Duration::ZERO, share, start);
         let (mut now, mut polled, mut spent) = (start, 0, Duration::ZERO);
         for arrival in 0..2000 {
-            let until = spin.until(now);
+            let until = spin.begin(now);
             let took = until.saturating_duration_since(now).min(gap);
             spin.spent(took);
             if arrival >= 1000 {
                 polled += usize::from(took == gap);
                 spent += took;
             }
-            spin.arrived(now, now + gap);
+            spin.arrived(now + gap);
             now += gap;
         }
         (polled, spent.as_secs_f64() / (1000.0 * gap.as_secs_f64()))
@@ -128,12 +132,14 @@ mod tests {
         let mut spin = Spin::new(Duration::ZERO, 0.5, start);
         let mut now = start;
         for _ in 0..WAITS {
-            spin.arrived(now, now + 50 * US);
+            spin.begin(now);
             now += 50 * US;
+            spin.arrived(now);
         }
-        spin.arrived(now, now + Duration::from_secs(1));
+        spin.begin(now);
         now += Duration::from_secs(1);
-        let until = spin.until(now);
+        spin.arrived(now);
+        let until = spin.begin(now);
         assert_eq!(until - now, 100 * US, "seven of eight came soon");
         spin.spent(until - now);
         // Nothing came: it sleeps, and does not ask again until something has.
@@ -145,7 +151,8 @@ mod tests {
         let start = Instant::now();
         let mut spin = Spin::new(200 * US, 0.0, start);
         assert!(spin.is_on() && !Spin::new(Duration::ZERO, 0.0, start).is_on());
-        spin.arrived(start, start + 50 * US);
-        assert_eq!(spin.until(start + 60 * US), start + 250 * US);
+        spin.begin(start);
+        spin.arrived(start + 50 * US);
+        assert_eq!(spin.begin(start + 60 * US), start + 250 * US);
     }
 }

@@ -1,8 +1,8 @@
 //! The way to a connection: where to, through which host, and what is asked of it. No step waits, neither for
 //! a name service nor for a host.
 
+use super::endpoint::Route;
 use super::input::{MESSAGE_BYTES_MAX, too_long};
-use super::route::Route;
 use super::{Addresses, Progress, Session, State, lost};
 use crate::error::SqlState;
 use crate::options::bounded;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// that only in its blocking calls.
 pub(super) const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-impl Session {
+impl<Tag> Session<Tag> {
     /// Finds out where to connect to, and starts to, or looks the names up first.
     pub(super) fn start_attempt(&mut self, now: Instant) {
         self.attempt = self.conninfo.with_defaults();
@@ -23,7 +23,7 @@ impl Session {
         self.silent = 0;
         // Lists that do not match are for libpq to complain about.
         self.route = Route::of(&self.attempt).unwrap_or_default();
-        self.places = self.route.len();
+        self.endpoints = self.route.len();
         let names = self.route.names();
         if names.is_empty() {
             return self.connect(now);
@@ -72,7 +72,7 @@ impl Session {
         self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
     }
 
-    /// What to connect with, to reach one of these places; without any, libpq goes by the conninfo.
+    /// What to connect with, to reach one of these endpoints; without any, libpq goes by the conninfo.
     pub(super) fn conninfo_of(&self, route: &Route) -> Conninfo {
         let mut conninfo = self.conninfo.clone();
         if route.len() > 0 {
@@ -91,7 +91,7 @@ impl Session {
                 self.trying = connection.address();
                 self.connection = Some(connection);
                 self.wait_for = WaitFor::Writing;
-                self.watch_due = true;
+                self.is_interest_new = true;
             }
             Err(error) => self.ending = Some(error),
         }
@@ -132,7 +132,7 @@ impl Session {
     }
 
     #[cold]
-    pub(super) fn progress_connecting(&mut self, now: Instant) -> Progress {
+    pub(super) fn progress_connecting(&mut self, now: Instant) -> Progress<Tag> {
         if let Some(error) = self.ending.take() {
             return Progress::Lost(self.lose(error, now));
         }
@@ -155,7 +155,7 @@ impl Session {
         if self.message_bytes > MESSAGE_BYTES_MAX {
             return Progress::Lost(self.lose(too_long(), now));
         }
-        self.watch_due = true;
+        self.is_interest_new = true;
         let trying = connection.address();
         if trying != self.trying {
             self.trying = trying;
@@ -166,10 +166,10 @@ impl Session {
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
                 let mut error = connection.connect_error();
-                // Where there are several places, another one may be right once it is back.
+                // Where there are several endpoints, another one may be right once it is back.
                 let is_about_a_certificate =
                     error.sqlstate == Some(SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
-                if is_about_a_certificate && self.places > 1 {
+                if is_about_a_certificate && self.endpoints > 1 {
                     error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
                 }
                 return Progress::Lost(self.lose(error, now));
@@ -206,7 +206,7 @@ mod tests {
         let background = Background::new(Reactor::new().unwrap().nudge().clone());
         let conninfo = Conninfo::parse(conninfo).unwrap();
         let now = Instant::now();
-        let mut session = Session::new(conninfo, Duration::ZERO, background.jobs(SessionId(0)), now);
+        let mut session = Session::<()>::new(conninfo, Duration::ZERO, background.jobs(SessionId(0)), now);
         session.attempt = session.conninfo.with_defaults();
         session.route = Route::of(&session.attempt).unwrap();
         let mut conninfo = session.conninfo.clone();

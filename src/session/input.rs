@@ -14,7 +14,7 @@ use std::time::Instant;
 /// fe-misc.c). Both end as soon as the server is slower than we are.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-impl Session {
+impl<Tag> Session<Tag> {
     /// The poller told of the socket.
     #[inline]
     pub(crate) fn set_ready(&mut self) {

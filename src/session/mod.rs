@@ -11,9 +11,9 @@
 mod background;
 mod backoff;
 mod connecting;
+mod endpoint;
 mod input;
-mod pipeline;
-mod route;
+mod requests;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
@@ -22,9 +22,9 @@ use crate::pq::{Connection, Conninfo, Notice, Status};
 use crate::reactor::WaitFor;
 pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
 pub(crate) use backoff::Backoff;
-use pipeline::{Asker, Pipeline};
-pub(crate) use pipeline::{Command, Rows};
-use route::Route;
+use endpoint::Route;
+use requests::Requests;
+pub(crate) use requests::{Command, Rows};
 use std::time::{Duration, Instant};
 
 /// The wait between two attempts that a permanent error ends.
@@ -38,23 +38,25 @@ const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
 
 /// What happened. The source takes the notifications that libpq holds before it asks for more.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum Progress<Tag> {
     /// Input was consumed: take notifications, then ask again.
     Consumed,
     /// The connection is made, and nothing has been said on it.
     Opened,
-    /// The source's oldest unanswered batch was answered.
-    Answered(Result<Rows>),
+    /// The request that was sent with this tag was answered.
+    Answered(Tag, Result<Rows>),
     /// The connection was lost, or could not be made.
-    Lost(Loss),
+    Lost(Loss<Tag>),
     /// Nothing more, until readiness or the deadline.
     Idle,
 }
 
 /// The end of a connection or of an attempt.
 #[derive(Debug)]
-pub(crate) struct Loss {
+pub(crate) struct Loss<Tag> {
     pub(crate) error: Error,
+    /// What was not answered and never will be.
+    pub(crate) unanswered: Vec<Tag>,
     /// When the next attempt starts; `None` when there will be none.
     pub(crate) retry_in: Option<Duration>,
     pub(crate) at: Instant,
@@ -78,26 +80,26 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session<Tag> {
     conninfo: Conninfo,
     jobs: BackgroundJobs,
     /// The name service was asked and has not answered yet; it is not asked again before it has.
     is_looking_up: bool,
-    /// What this attempt goes by: the conninfo with all defaults, for reading only, and the places it names.
+    /// What this attempt goes by: the conninfo with all defaults, for reading only, and its endpoints.
     attempt: Conninfo,
     route: Route,
-    /// How many places the conninfo names.
-    places: usize,
-    /// How many places of the route have been silent in this attempt.
+    /// How many endpoints the conninfo names.
+    endpoints: usize,
+    /// How many endpoints of the route have been silent in this attempt.
     silent: usize,
-    /// The place that libpq is trying.
+    /// The endpoint that libpq is trying.
     trying: (String, String),
     connect_timeout: Duration,
     /// Zero: no probes.
     heartbeat: Duration,
     state: State,
     connection: Option<Connection>,
-    pipeline: Pipeline,
+    requests: Requests<Tag>,
     /// The poller said that the socket is readable or writable, and it was not looked at yet.
     is_ready: bool,
     /// It did not; but TLS may hold some.
@@ -108,8 +110,8 @@ pub(crate) struct Session {
     is_in_message: bool,
     message_bytes: usize,
     wait_for: WaitFor,
-    /// The socket must be registered anew.
-    watch_due: bool,
+    /// The socket is to be registered anew.
+    is_interest_new: bool,
     /// The connection is over, and libpq may hold notifications that have not been taken.
     ending: Option<Error>,
     /// They have been, once more after the last answer.
@@ -127,7 +129,7 @@ pub(crate) struct Session {
     refused: Option<SqlState>,
 }
 
-impl Session {
+impl<Tag> Session<Tag> {
     pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, jobs: BackgroundJobs, now: Instant) -> Self {
         Session {
             attempt: conninfo.clone(),
@@ -135,21 +137,21 @@ impl Session {
             jobs,
             is_looking_up: false,
             route: Route::default(),
-            places: 0,
+            endpoints: 0,
             silent: 0,
             trying: Default::default(),
             connect_timeout: connecting::CONNECT_TIMEOUT_DEFAULT,
             heartbeat,
             state: State::Waiting { until: now },
             connection: None,
-            pipeline: Pipeline::default(),
+            requests: Requests::default(),
             is_ready: false,
             is_held: false,
             may_hold_more: false,
             is_in_message: false,
             message_bytes: 0,
             wait_for: WaitFor::Reading,
-            watch_due: false,
+            is_interest_new: false,
             ending: None,
             is_drained: false,
             heard_at: now,
@@ -174,8 +176,8 @@ impl Session {
 
     /// What to register anew, if anything: to be called when `progress` has come to rest.
     #[inline(always)]
-    pub(crate) fn take_watch(&mut self) -> Option<(&Connection, WaitFor)> {
-        if !std::mem::take(&mut self.watch_due) {
+    pub(crate) fn take_interest(&mut self) -> Option<(&Connection, WaitFor)> {
+        if !std::mem::take(&mut self.is_interest_new) {
             return None;
         }
         self.connection.as_ref().map(|connection| (connection, self.wait_for))
@@ -184,6 +186,11 @@ impl Session {
     /// When the last probe was sent that has been answered, and how long that took.
     pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
         self.last_probe
+    }
+
+    /// Whether it has given up, and nothing comes any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state == State::Failed
     }
 
     /// Whether it waits for the time of its next attempt to connect.
@@ -205,7 +212,7 @@ impl Session {
         matches!(self.state, State::Open)
     }
 
-    /// When `on_time` must be called at the latest, if nothing happens before.
+    /// When `on_deadline` must be called at the latest, if nothing happens before.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
@@ -222,7 +229,7 @@ impl Session {
         }
     }
 
-    /// How much earlier than the deadline `on_time` may be called: heartbeats of many sessions are taken
+    /// How much earlier than the deadline `on_deadline` may be called: heartbeats of many sessions are taken
     /// together, or each would wake the process for itself.
     pub(crate) fn slack(&self) -> Duration {
         let is_for_a_probe = self.state == State::Open && self.probed_at.is_none();
@@ -231,7 +238,7 @@ impl Session {
 
     /// The deadline may have come.
     #[cold]
-    pub(crate) fn on_time(&mut self, now: Instant) {
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
         let soon = now + self.slack();
         match self.state {
             State::Waiting { until } if now >= until => self.start_attempt(now),
@@ -249,7 +256,7 @@ impl Session {
         let Some(connection) = &mut self.connection else { return };
         if self.probed_at.is_none() && !self.heartbeat.is_zero() {
             (self.probed_at, self.probe_sent_at) = (Some(now), now);
-            self.send_as(Asker::Probe, [Command::Run { sql: b"", parameters: &[] }].into_iter());
+            self.send_as(None, [Command::Run { sql: b"", parameters: &[] }].into_iter());
         } else if connection.has_kernel_input().unwrap_or(true) {
             // We were late ourselves: the sign waits in the socket.
             self.set_ready();
@@ -270,15 +277,25 @@ impl Session {
         Ok(self.jobs.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
     }
 
-    /// Sends a batch of commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to
-    /// send is a failure of the connection, and comes as [`Progress::Lost`].
-    pub(crate) fn send<'a>(&mut self, batch: impl Iterator<Item = Command<'a>>) {
-        self.send_as(Asker::Source, batch);
+    /// Sends commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is a
+    /// failure of the connection, and comes as [`Progress::Lost`].
+    pub(crate) fn send<'a>(&mut self, tag: Tag, commands: impl Iterator<Item = Command<'a>>) {
+        self.send_as(Some(tag), commands);
     }
 
-    fn send_as<'a>(&mut self, asker: Asker, batch: impl Iterator<Item = Command<'a>>) {
+    /// What was sent and not answered, in order.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = &Tag> {
+        self.requests.tags()
+    }
+
+    /// Takes what is not answered any more, of a connection that [is drained](Self::is_drained).
+    pub(crate) fn take_unanswered(&mut self, is_it: impl Fn(&Tag) -> bool) -> Vec<Tag> {
+        self.requests.take(is_it)
+    }
+
+    fn send_as<'a>(&mut self, tag: Option<Tag>, commands: impl Iterator<Item = Command<'a>>) {
         let Some(connection) = &mut self.connection else { return };
-        match self.pipeline.send(connection, asker, batch).and_then(|()| connection.flush()) {
+        match self.requests.send(connection, tag, commands).and_then(|()| connection.flush()) {
             Ok(flushed) => self.wait_for_flush(flushed),
             Err(error) => self.ending = self.ending.take().or(Some(error)),
         }
@@ -288,7 +305,7 @@ impl Session {
         let wait_for = if flushed { WaitFor::Reading } else { WaitFor::Both };
         if self.wait_for != wait_for {
             self.wait_for = wait_for;
-            self.watch_due = true;
+            self.is_interest_new = true;
         }
     }
 
@@ -313,14 +330,14 @@ impl Session {
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_open()
-            && self.pipeline.is_empty()
+            && self.requests.is_empty()
             && self.ending.is_none()
             && self.connection.as_ref().is_some_and(|connection| connection.status() == Status::Ok)
     }
 
     /// Takes one step, and says what it brought.
     #[cold]
-    pub(crate) fn progress(&mut self, now: Instant) -> Progress {
+    pub(crate) fn progress(&mut self, now: Instant) -> Progress<Tag> {
         match self.state {
             State::Open => self.progress_open(now),
             State::Connecting { .. } => self.progress_connecting(now),
@@ -329,22 +346,22 @@ impl Session {
         }
     }
 
-    fn progress_open(&mut self, now: Instant) -> Progress {
+    fn progress_open(&mut self, now: Instant) -> Progress<Tag> {
         let Some(connection) = &mut self.connection else { return Progress::Idle };
-        if !self.pipeline.is_empty()
-            && let Some((asker, answer)) = self.pipeline.next_answer(connection)
+        if !self.requests.is_empty()
+            && let Some((tag, answer)) = self.requests.next_answer(connection)
         {
             self.has_said_something();
-            return match asker {
-                Asker::Probe => {
+            return match tag {
+                None => {
                     self.last_probe = Some((self.probe_sent_at, now - self.probe_sent_at));
                     Progress::Consumed
                 }
-                Asker::Source => Progress::Answered(answer),
+                Some(tag) => Progress::Answered(tag, answer),
             };
         }
         if self.ending.is_none() && connection.status() != Status::Ok {
-            self.ending = Some(self.pipeline.take_failure().unwrap_or_else(|| connection.loss()));
+            self.ending = Some(self.requests.take_failure().unwrap_or_else(|| connection.loss()));
         }
         if self.ending.is_some() && !std::mem::replace(&mut self.is_drained, true) {
             // Looking for answers may have brought notifications to light: they come before the loss, and
@@ -365,18 +382,18 @@ impl Session {
     }
 
     #[cold]
-    fn lose(&mut self, error: Error, now: Instant) -> Loss {
+    fn lose(&mut self, error: Error, now: Instant) -> Loss<Tag> {
         // While an answer is awaited, the server's reason for ending comes as that answer.
-        let reason = self.pipeline.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));
+        let reason = self.requests.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));
         // What it said before we found that it had hung up is read by now.
         let notice = self.connection.take().and_then(|mut connection| connection.take_fatal_notice());
         let notice = notice.filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
         let said = |n: Notice| Error::new(ErrorKind::Connection, n.message).with_sqlstate(n.sqlstate);
         let error = reason.or(notice.map(said)).unwrap_or(error);
         (self.is_in_message, self.message_bytes) = (false, 0);
-        self.pipeline.clear();
+        let unanswered = self.requests.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);
-        (self.watch_due, self.is_drained) = (false, false);
+        (self.is_interest_new, self.is_drained) = (false, false);
         // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it,
         // once for each of our attempts: then the pace is theirs.
         let was_terminated = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);
@@ -396,7 +413,7 @@ impl Session {
         };
         self.state = retry_in.map_or(State::Failed, |delay| State::Waiting { until: now + delay });
         self.refused = permanent;
-        Loss { error, retry_in, at: now }
+        Loss { error, unanswered, retry_in, at: now }
     }
 }
 

@@ -1,147 +1,176 @@
-//! What a session emits: each source drives one session and turns what comes over it into reports and
-//! notifications.
+//! Where events come from: a source drives one connection and turns what comes over it into events.
+//!
+//! The loop knows no more of a source than the verbs of [`Source`]. To add a kind of connection is to add a
+//! variant; to add something that is read over a session that runs SQL is to add a reader to `sql`.
 
-pub(crate) mod channels;
-pub(crate) mod ddl;
-mod outbox;
-mod overflow;
-mod readers;
-mod refusals;
-mod requests;
-mod self_test;
+mod report;
+mod sql;
 
-use crate::decode::ddl::DdlCommand;
-use crate::error::{Error, SqlState};
-use crate::event::{
-    Acknowledged, Channel, CommandFailed, Disconnected, Event, Failed, Gap, GapReason, Listening, Sent,
-    SessionId,
-};
+use crate::error::{Error, Result};
+use crate::event::{Event, Notification, SessionId};
 use crate::metrics::Metrics;
-use crate::pq::Notify;
-use std::time::{Duration, Instant, SystemTime};
+use crate::pq::{Connection, Notify};
+use crate::reactor::WaitFor;
+use crate::session::Answer;
+pub(crate) use sql::SqlSource;
+use std::time::{Duration, Instant};
 
-/// By this channel the schema `pgwake` wakes its readers; those of DDL have others that begin with it.
-const WAKE_CHANNEL: &str = "pgwake";
-
-/// One step of a source.
+/// One variant for each kind of connection.
 #[derive(Debug)]
-pub(crate) enum Pull {
-    /// A notification, and how many others of its channel it stands for.
-    Notification { notify: Notify, folded: u64 },
-    /// The change that the source has at hand.
-    Change,
-    /// Anything that is rarer than a notification; in a box, so that those need not carry its size around.
-    Report(Box<Report>),
-    /// Nothing more until readiness, a command or the deadline.
-    Idle,
+pub(crate) enum Source {
+    /// A session that runs SQL.
+    Sql(SqlSource),
 }
 
-/// What is to be told besides notifications: an event that owns its data.
-#[derive(Debug)]
-pub(crate) enum Report {
-    Listening { channels: Vec<Channel>, backend_pid: i32, server_version: String, host: String },
-    Gap { channels: Vec<Channel>, outage: Outage },
-    Overflow { channels: Vec<Channel>, dropped: u64, message: &'static str },
-    Replaced { channels: Vec<Channel> },
-    Disconnected { error: Error, retry_in: Duration },
-    Failed { error: Error },
-    CommandFailed { command: &'static str, channel: Channel, error: Error },
-    Sent { count: u64 },
-    Ddl(Box<DdlCommand>),
-    Acknowledged { id: u64 },
-}
-
-/// A gap of a connection that was not lost.
-fn gap<'a>(
-    session: SessionId,
-    db: &'a str,
-    channels: &'a [Channel],
-    reason: GapReason,
-    message: &'a str,
-    dropped: u64,
-) -> Gap<'a> {
-    let lost_at = SystemTime::now();
-    Gap { session, db, channels, reason, sqlstate: None, message, lost_at, attempts: 0, dropped }
-}
-
-/// From the loss of a connection until all channels listen again.
-#[derive(Debug)]
-pub(crate) struct Outage {
-    pub(crate) error: Error,
-    pub(crate) lost_at: Instant,
-    pub(crate) attempts: u32,
-}
-
-impl Report {
-    /// Counts what is told by this report.
-    pub(crate) fn count_into(&self, metrics: &mut Metrics) {
-        match self {
-            Report::Gap { .. } => {
-                metrics.gaps += 1;
-                metrics.reconnects += 1;
-            }
-            Report::Overflow { dropped, .. } => {
-                metrics.gaps += 1;
-                metrics.dropped += dropped;
-            }
-            Report::Replaced { .. } => metrics.gaps += 1,
-            _ => {}
-        }
+impl Source {
+    #[inline]
+    pub(crate) fn id(&self) -> SessionId {
+        let Source::Sql(source) = self;
+        source.id()
     }
 
-    /// The event that borrows from this report. `now` turns the time of a loss into calendar time.
-    pub(crate) fn as_event<'a>(&'a self, session: SessionId, db: &'a str, now: Instant) -> Event<'a> {
-        let parts = |error: &'a Error| -> (Option<SqlState>, &'a str) { (error.sqlstate, &error.message) };
-        match self {
-            Report::Listening { channels, backend_pid, server_version, host } => {
-                Event::Listening(Listening {
-                    session,
-                    db,
-                    channels,
-                    backend_pid: *backend_pid,
-                    server_version,
-                    host,
-                })
-            }
-            Report::Gap { channels, outage } => {
-                let (sqlstate, message) = parts(&outage.error);
-                let lost_at = SystemTime::now() - now.saturating_duration_since(outage.lost_at);
-                let (attempts, reason, dropped) = (outage.attempts, GapReason::Outage, 0);
-                Event::Gap(Gap {
-                    session,
-                    db,
-                    channels,
-                    reason,
-                    sqlstate,
-                    message,
-                    lost_at,
-                    attempts,
-                    dropped,
-                })
-            }
-            Report::Overflow { channels, dropped, message } => {
-                Event::Gap(gap(session, db, channels, GapReason::Overflow, message, *dropped))
-            }
-            Report::Replaced { channels } => {
-                let message = "the database is another than it was, restored or copied, and what was not \
-                               read of the original is missing";
-                Event::Gap(gap(session, db, channels, GapReason::Replaced, message, 0))
-            }
-            Report::Disconnected { error, retry_in } => {
-                let (sqlstate, message) = parts(error);
-                Event::Disconnected(Disconnected { session, db, sqlstate, message, retry_in: *retry_in })
-            }
-            Report::Failed { error } => {
-                let (sqlstate, message) = parts(error);
-                Event::Failed(Failed { session, db, sqlstate, message })
-            }
-            Report::CommandFailed { command, channel, error } => {
-                let (sqlstate, message) = parts(error);
-                Event::CommandFailed(CommandFailed { session, db, command, channel, sqlstate, message })
-            }
-            Report::Sent { count } => Event::Sent(Sent { session, db, count: *count }),
-            Report::Ddl(command) => Event::Ddl(command.as_event(session, db)),
-            Report::Acknowledged { id } => Event::Acknowledged(Acknowledged { session, db, id: *id }),
-        }
+    /// The session that runs SQL, for what only such a one can be asked for.
+    #[inline]
+    pub(crate) fn sql(&mut self) -> Result<&mut SqlSource> {
+        let Source::Sql(source) = self;
+        Ok(source)
+    }
+
+    /// The poller found its socket ready.
+    #[inline]
+    pub(crate) fn on_ready(&mut self) {
+        let Source::Sql(source) = self;
+        source.on_ready();
+    }
+
+    /// It has the turn that it wanted after the last one.
+    pub(crate) fn on_wanted_turn(&mut self) {
+        let Source::Sql(source) = self;
+        source.on_wanted_turn();
+    }
+
+    /// Its deadline has come, or is close enough.
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
+        let Source::Sql(source) = self;
+        source.on_deadline(now);
+    }
+
+    /// What it had asked for is done, elsewhere.
+    pub(crate) fn on_answer(&mut self, answer: Answer, now: Instant) {
+        let Source::Sql(source) = self;
+        source.on_answer(answer, now);
+    }
+
+    /// Goes on to the next event, which is then at hand; `false` when there is none until readiness, a
+    /// command or the deadline. Consumes input once for each time that it was found ready.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, now: Instant) -> bool {
+        let Source::Sql(source) = self;
+        source.advance(now)
+    }
+
+    /// The event at hand.
+    pub(crate) fn event(&self) -> Option<Event<'_>> {
+        let Source::Sql(source) = self;
+        source.event()
+    }
+
+    /// Whether that is a notification.
+    #[inline]
+    pub(crate) fn has_notification(&self) -> bool {
+        let Source::Sql(source) = self;
+        source.has_notification()
+    }
+
+    /// Whether it is, and nothing but notifications will be at hand until libpq holds none.
+    #[inline]
+    pub(crate) fn is_streaming(&self) -> bool {
+        let Source::Sql(source) = self;
+        source.is_streaming()
+    }
+
+    /// The next notification of such a stream, which the loop keeps for the caller.
+    #[inline(always)]
+    pub(crate) fn take_of_stream(&mut self) -> Option<Notify> {
+        let Source::Sql(source) = self;
+        source.take_of_stream()
+    }
+
+    /// A notification of the stream as the caller sees it.
+    #[inline(always)]
+    pub(crate) fn lend<'a>(&'a self, notify: &'a Notify) -> Notification<'a> {
+        let Source::Sql(source) = self;
+        source.lend(notify, 0)
+    }
+
+    /// Its turn is over: whether it wants another although nothing will be ready.
+    #[inline]
+    pub(crate) fn end_turn(&mut self) -> bool {
+        let Source::Sql(source) = self;
+        source.end_turn()
+    }
+
+    /// When it wants a turn at the latest, if nothing happens before.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let Source::Sql(source) = self;
+        source.deadline()
+    }
+
+    /// How much earlier that may be.
+    pub(crate) fn slack(&self) -> Duration {
+        let Source::Sql(source) = self;
+        source.slack()
+    }
+
+    /// What to poll for from now on, if that has changed.
+    #[inline(always)]
+    pub(crate) fn take_interest(&mut self) -> Option<(&Connection, WaitFor)> {
+        let Source::Sql(source) = self;
+        source.take_interest()
+    }
+
+    /// Ends the connection for a reason that was found outside.
+    #[cold]
+    pub(crate) fn fail(&mut self, error: Error) {
+        let Source::Sql(source) = self;
+        source.fail(error);
+    }
+
+    /// Whether it waits for the time of its next attempt to connect.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let Source::Sql(source) = self;
+        source.is_waiting()
+    }
+
+    /// Whether it is on its way to a connection.
+    #[inline]
+    pub(crate) fn is_connecting(&self) -> bool {
+        let Source::Sql(source) = self;
+        source.is_connecting()
+    }
+
+    /// Whether nothing will ever come again.
+    pub(crate) fn has_failed(&self) -> bool {
+        let Source::Sql(source) = self;
+        source.has_failed()
+    }
+
+    /// What it has done so far.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        let Source::Sql(source) = self;
+        source.metrics()
+    }
+
+    #[inline]
+    pub(crate) fn metrics_mut(&mut self) -> &mut Metrics {
+        let Source::Sql(source) = self;
+        source.metrics_mut()
+    }
+
+    /// When the last probe was sent that has been answered, and how long that took.
+    pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
+        let Source::Sql(source) = self;
+        source.last_probe()
     }
 }

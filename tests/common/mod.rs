@@ -206,7 +206,7 @@ impl Seen {
             Event::Failed(f) => Seen::Failed(code(f.sqlstate)),
             Event::CommandFailed(c) => Seen::CommandFailed {
                 command: c.command.into(),
-                channel: c.channel.to_string(),
+                channel: c.channel.map(ToString::to_string).unwrap_or_default(),
                 sqlstate: code(c.sqlstate),
             },
             Event::Sent(s) => Seen::Sent(s.count),

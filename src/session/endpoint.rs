@@ -8,9 +8,9 @@
 use crate::pq::Conninfo;
 use std::net::IpAddr;
 
-/// One place to connect to, as libpq's lists `host`, `hostaddr` and `port` have it.
+/// One endpoint, as libpq's lists `host`, `hostaddr` and `port` have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Endpoint {
     /// A name, an address, a socket's directory, or nothing for libpq's default.
     host: String,
     /// Empty: libpq goes by `host`.
@@ -18,7 +18,7 @@ pub(super) struct Place {
     port: String,
 }
 
-impl Place {
+impl Endpoint {
     /// The name to look up before connecting, if there is one.
     fn name(&self) -> Option<&str> {
         let is_socket = self.host.is_empty() || self.host.starts_with(['/', '@']);
@@ -26,7 +26,7 @@ impl Place {
         (self.address.is_empty() && !is_socket && !is_address).then_some(&self.host)
     }
 
-    /// Whether libpq speaks of this place when it says that it is at `address` and `port`.
+    /// Whether libpq speaks of this endpoint when it says that it is at `address` and `port`.
     fn is_at(&self, address: &str, port: &str) -> bool {
         let own = if self.address.is_empty() { &self.host } else { &self.address };
         // An address can be written in several ways.
@@ -44,12 +44,12 @@ impl Place {
     }
 }
 
-/// The places to try, in order.
+/// The endpoints to try, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Route(Vec<Place>);
+pub(super) struct Route(Vec<Endpoint>);
 
 impl Route {
-    /// The places of a conninfo that has its defaults filled in. `None` when its lists do not match: libpq
+    /// The endpoints of a conninfo that has its defaults filled in. `None` when its lists do not match: libpq
     /// words that best.
     pub(super) fn of(conninfo: &Conninfo) -> Option<Self> {
         let list = |keyword| conninfo.get(keyword).unwrap_or_default().split(',').collect::<Vec<_>>();
@@ -61,28 +61,28 @@ impl Route {
                 list => list.get(i).map(|entry| entry.trim().to_string()),
             }
         };
-        let place = |i| {
+        let endpoint = |i| {
             let port = if ports.len() == 1 { ports[0].to_string() } else { pick(&ports, i)? };
-            Some(Place { host: pick(&hosts, i)?, address: pick(&addresses, i)?, port })
+            Some(Endpoint { host: pick(&hosts, i)?, address: pick(&addresses, i)?, port })
         };
-        (0..count).map(place).collect::<Option<Vec<_>>>().map(Route)
+        (0..count).map(endpoint).collect::<Option<Vec<_>>>().map(Route)
     }
 
     /// The names that must be looked up first, in order.
     pub(super) fn names(&self) -> Vec<String> {
-        self.0.iter().filter_map(|place| place.name().map(String::from)).collect()
+        self.0.iter().filter_map(|endpoint| endpoint.name().map(String::from)).collect()
     }
 
-    /// Puts each name's addresses in its place. A name without an answer is left out.
+    /// Puts each name's addresses where it stands. A name without an answer is left out.
     pub(super) fn resolve(&mut self, answer: impl Fn(&str) -> Vec<IpAddr>) {
-        let places = std::mem::take(&mut self.0).into_iter().flat_map(|place| match place.name() {
+        let endpoints = std::mem::take(&mut self.0).into_iter().flat_map(|endpoint| match endpoint.name() {
             Some(name) => answer(name)
                 .into_iter()
-                .map(|address| Place { address: address.to_string(), ..place.clone() })
+                .map(|address| Endpoint { address: address.to_string(), ..endpoint.clone() })
                 .collect(),
-            None => vec![place],
+            None => vec![endpoint],
         });
-        self.0 = places.collect();
+        self.0 = endpoints.collect();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -90,28 +90,28 @@ impl Route {
     }
 
     pub(super) fn is_local(&self) -> bool {
-        self.0.iter().all(Place::is_local)
+        self.0.iter().all(Endpoint::is_local)
     }
 
-    /// Moves the place at `address` and `port` behind all others.
+    /// Moves the endpoint at `address` and `port` behind all others.
     pub(super) fn put_last(&mut self, address: &str, port: &str) {
         let (silent, others) =
-            std::mem::take(&mut self.0).into_iter().partition(|p: &Place| p.is_at(address, port));
+            std::mem::take(&mut self.0).into_iter().partition(|p: &Endpoint| p.is_at(address, port));
         self.0 = others;
-        self.0.extend::<Vec<Place>>(silent);
+        self.0.extend::<Vec<Endpoint>>(silent);
     }
 
-    /// The place at `address` and `port` alone.
+    /// The endpoint at `address` and `port` alone.
     pub(super) fn only(&self, address: &str, port: &str) -> Self {
-        Route(self.0.iter().filter(|place| place.is_at(address, port)).cloned().collect())
+        Route(self.0.iter().filter(|endpoint| endpoint.is_at(address, port)).cloned().collect())
     }
 
-    /// Writes the places into a conninfo.
+    /// Writes the endpoints into a conninfo.
     pub(super) fn write_into(&self, conninfo: &mut Conninfo) {
-        let list = |part: fn(&Place) -> &str| self.0.iter().map(part).collect::<Vec<_>>().join(",");
-        conninfo.set("host", &list(|place| &place.host));
-        conninfo.set("hostaddr", &list(|place| &place.address));
-        conninfo.set("port", &list(|place| &place.port));
+        let list = |part: fn(&Endpoint) -> &str| self.0.iter().map(part).collect::<Vec<_>>().join(",");
+        conninfo.set("host", &list(|endpoint| &endpoint.host));
+        conninfo.set("hostaddr", &list(|endpoint| &endpoint.address));
+        conninfo.set("port", &list(|endpoint| &endpoint.port));
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_place_goes_to_the_end() {
+    fn a_silent_endpoint_goes_to_the_end() {
         let mut silent_first = route("host=10.0.0.1,10.0.0.2,10.0.0.3 port=7");
         silent_first.put_last("10.0.0.1", "7");
         assert_eq!(silent_first, route("host=10.0.0.2,10.0.0.3,10.0.0.1 port=7"));

@@ -1,21 +1,13 @@
-//! Commands out, answers in, in order and without waiting: each batch is one transaction between two
-//! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
+//! Requests out, answers in, in order and without waiting. Each is sent with a tag, which comes back with its
+//! answer. A request is one transaction between two synchronisation points, so an error in one leaves the
+//! others alone (manual, "Pipeline Mode").
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pq::{Connection, Format, QueryResult, ResultStatus};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 
-/// Who asked for a batch, and gets its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
-    /// The session itself, to see whether the server is alive.
-    Probe,
-    /// The source above it.
-    Source,
-}
-
-/// One command of a batch.
+/// One command of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command<'a> {
     /// To be run once.
@@ -26,44 +18,69 @@ pub(crate) enum Command<'a> {
     RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
 
-/// What came of a batch: the rows of its last command that gave any, in the binary format.
+/// What came of a request: the rows of its last command that gave any, in the binary format.
 pub(crate) type Rows = Option<QueryResult>;
 
-/// The batches that were sent and not yet answered.
-#[derive(Debug, Default)]
-pub(super) struct Pipeline {
-    unanswered: VecDeque<Asker>,
-    /// The first error of the batch whose results are coming in.
+/// The tag of a request, and what came of it.
+pub(super) type Answer<Tag> = (Option<Tag>, Result<Rows>);
+
+/// The requests that were sent and not yet answered.
+#[derive(Debug)]
+pub(super) struct Requests<Tag> {
+    /// `None`: a probe, by which the session itself sees whether the server is alive.
+    unanswered: VecDeque<Option<Tag>>,
+    /// The first error of the request whose results are coming in.
     failure: Option<Error>,
     /// Its rows.
     rows: Rows,
 }
 
-impl Pipeline {
+impl<Tag> Default for Requests<Tag> {
+    fn default() -> Self {
+        Requests { unanswered: VecDeque::new(), failure: None, rows: None }
+    }
+}
+
+impl<Tag> Requests<Tag> {
     pub(super) fn is_empty(&self) -> bool {
         self.unanswered.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Pipeline::default();
+    /// The tags of what was not answered, in order.
+    pub(super) fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.unanswered.iter().flatten()
     }
 
-    /// The error of the batch whose results were coming in when the connection ended, as the end of the
+    /// Takes those whose answer is not waited for any longer. No answer may come after that.
+    pub(super) fn take(&mut self, is_it: impl Fn(&Tag) -> bool) -> Vec<Tag> {
+        let unanswered = std::mem::take(&mut self.unanswered).into_iter();
+        let (given_up, kept): (VecDeque<_>, VecDeque<_>) =
+            unanswered.partition(|tag| tag.as_ref().is_some_and(&is_it));
+        self.unanswered = kept;
+        given_up.into_iter().flatten().collect()
+    }
+
+    /// The connection is over.
+    pub(super) fn clear(&mut self) -> Vec<Tag> {
+        std::mem::take(self).unanswered.into_iter().flatten().collect()
+    }
+
+    /// The error of the request whose results were coming in when the connection ended, as the end of the
     /// connection.
     pub(super) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
     }
 
-    /// Sends a batch. What the socket does not take stays in libpq's buffer until the next flush.
+    /// Sends a request. What the socket does not take stays in libpq's buffer until the next flush.
     pub(super) fn send<'a>(
         &mut self,
         connection: &mut Connection,
-        asker: Asker,
-        batch: impl Iterator<Item = Command<'a>>,
+        tag: Option<Tag>,
+        commands: impl Iterator<Item = Command<'a>>,
     ) -> Result<()> {
         // Also when it cannot be sent: why the server hung up may come as its answer.
-        self.unanswered.push_back(asker);
-        for command in batch {
+        self.unanswered.push_back(tag);
+        for command in commands {
             match command {
                 Command::Run { sql, parameters } => {
                     connection.send_query_params(sql, parameters, Format::Binary)?;
@@ -80,7 +97,7 @@ impl Pipeline {
     }
 
     /// The next answer that libpq has in full. Never waits.
-    pub(super) fn next_answer(&mut self, connection: &mut Connection) -> Option<(Asker, Result<Rows>)> {
+    pub(super) fn next_answer(&mut self, connection: &mut Connection) -> Option<Answer<Tag>> {
         let mut ended = false;
         while !self.unanswered.is_empty() && !connection.is_busy() {
             let Some(result) = connection.result() else {
@@ -97,8 +114,8 @@ impl Pipeline {
                 ResultStatus::Failed if self.failure.is_none() => self.failure = Some(result.error()),
                 ResultStatus::Rows => self.rows = Some(result),
                 ResultStatus::PipelineSync => {
-                    let (asker, rows) = (self.unanswered.pop_front()?, self.rows.take());
-                    return Some((asker, self.failure.take().map_or(Ok(rows), Err)));
+                    let (tag, rows) = (self.unanswered.pop_front()?, self.rows.take());
+                    return Some((tag, self.failure.take().map_or(Ok(rows), Err)));
                 }
                 _ => {}
             }

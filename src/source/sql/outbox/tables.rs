@@ -4,7 +4,7 @@
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::pq::QueryResult;
-use crate::source::WAKE_CHANNEL;
+use crate::source::sql::link::WAKE_CHANNEL;
 
 /// How the changes of a table come, if they do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,5 @@
-//! What the reader says to the server, as SQL. Texts of the caller go out as UTF-8, in hexadecimal digits,
-//! and the server takes them over into the database's encoding, whatever that is. Results come back in the
-//! binary format, changes as the bytes of an encoding that is asked for.
+//! What the reader of the outbox says to the server, as SQL. Changes come back as the bytes of an encoding
+//! that is asked for.
 
 use std::ffi::CStr;
 
@@ -32,42 +31,3 @@ pub(super) const READ_NAME: &CStr = c"pgwake_read";
 pub(super) const DEALLOCATE: &[u8] = b"DEALLOCATE ALL";
 pub(super) const ACKNOWLEDGE: &[u8] = b"SELECT pgwake.acknowledge($1, $2)";
 pub(super) const ROTATE: &[u8] = b"SELECT pgwake.rotate()";
-/// What a notification refers to. In UTF-8 it may be three times as long, and 8 MB at most.
-pub(in crate::source) const FETCH: &[u8] =
-    b"SELECT pg_catalog.convert_to(body, $2::name) FROM pgwake.fetch( \
-    $1::int8, CASE pg_catalog.getdatabaseencoding() WHEN 'UTF8' THEN 8388608 ELSE 2097152 END) AS body";
-/// What was notified, in the database's encoding.
-pub(in crate::source) const CONVERT: &[u8] = b"SELECT pg_catalog.convert_to($1, 'UTF8')";
-
-/// The encoding to ask for. To `SQL_ASCII` the server converts nothing: the bytes come as they are.
-pub(in crate::source) fn encoding(is_converted: bool) -> &'static [u8] {
-    if is_converted { b"UTF8" } else { b"SQL_ASCII" }
-}
-
-/// A text of the caller, as `convert_from` takes it.
-pub(in crate::source) fn in_utf8(text: &str) -> String {
-    text.bytes().fold(String::from("\\x"), |digits, byte| digits + &format!("{byte:02x}"))
-}
-
-/// A list as PostgreSQL writes arrays; nothing for an empty one.
-pub(in crate::source) fn array<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let list: Vec<String> = texts.map(quoted).collect();
-    if list.is_empty() { String::new() } else { format!("{{{}}}", list.join(",")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_is_quoted_as_an_array() {
-        assert_eq!(array(["a", "\"B\"", "c\\d", "e,f", ""].into_iter()), r#"{"a","\"B\"","c\\d","e,f",""}"#);
-        assert_eq!(array([].into_iter()), "");
-    }
-
-    #[test]
-    fn a_text_is_written_in_hexadecimal_digits() {
-        assert_eq!(in_utf8("a\u{fc}"), "\\x61c3bc");
-    }
-}

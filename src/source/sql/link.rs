@@ -1,0 +1,132 @@
+//! What the readers of a session share: the session itself, its channels, and the reports for the caller. It
+//! knows no reader.
+
+use super::channels::Channels;
+use super::tag::Tag;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Channel, SessionId};
+use crate::metrics::Metrics;
+use crate::pq::Notify;
+use crate::session::{Command, Rows, Session};
+use crate::source::report::Report;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// By this channel the schema `pgwake` wakes its readers; those of DDL have others that begin with it.
+pub(super) const WAKE_CHANNEL: &str = "pgwake";
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: SessionId,
+    pub(super) db: String,
+    pub(super) backend_pid: i32,
+    pub(super) session: Session<Tag>,
+    pub(super) channels: Channels,
+    /// All channels listen on the connection there is, and what it brings is delivered.
+    pub(super) is_listening: bool,
+    /// libpq held no notification, and nothing has happened since that may have brought it some.
+    pub(super) is_exhausted: bool,
+    /// There is more to deliver, and others have their turn first.
+    pub(super) wants_turn: bool,
+    pub(super) reports: VecDeque<Report>,
+    pub(super) metrics: Metrics,
+}
+
+/// Something that reads over a session. A request is sent with a tag, and its answer comes back with it.
+pub(super) trait Reader {
+    type Request;
+
+    /// All channels listen on a new connection.
+    fn opened(&mut self, link: &mut Link, now: Instant);
+
+    /// The connection is lost.
+    fn lost(&mut self);
+
+    /// Takes a notification that is meant for this reader; gives back any other.
+    fn heard(&mut self, link: &mut Link, notify: Notify) -> Option<Notify>;
+
+    /// A request of this reader was answered. `Break`: it is of no use to go on.
+    fn answered(
+        &mut self,
+        link: &mut Link,
+        request: Self::Request,
+        answer: Result<Rows>,
+        now: Instant,
+    ) -> ControlFlow<()>;
+
+    /// Sends what is due; `false` when nothing is.
+    fn step(&mut self, link: &mut Link, now: Instant) -> bool;
+
+    /// When a step is wanted at the latest.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+impl Link {
+    pub(super) fn new(id: SessionId, session: Session<Tag>, metrics: Metrics) -> Self {
+        Link {
+            id,
+            db: session.database_asked_for().to_string(),
+            backend_pid: 0,
+            session,
+            channels: Channels::default(),
+            is_listening: false,
+            is_exhausted: false,
+            wants_turn: false,
+            reports: VecDeque::new(),
+            metrics,
+        }
+    }
+
+    /// Sends one command as a transaction of its own; `None`: none at all, only to have an answer.
+    pub(super) fn send(&mut self, tag: Tag, sql: Option<&[u8]>, parameters: &[&[u8]]) {
+        self.session.send(tag, sql.into_iter().map(|sql| Command::Run { sql, parameters }));
+    }
+
+    /// Whether an answer is awaited that comes before the next notification.
+    pub(super) fn awaits_first(&self) -> bool {
+        self.session.unanswered().any(Tag::comes_first)
+    }
+
+    pub(super) fn refuse_if_failed(&self) -> Result<()> {
+        if !self.session.has_failed() {
+            return Ok(());
+        }
+        let message = "the session has failed for good: disconnect it, mend the cause, and connect again";
+        Err(Error::new(ErrorKind::Connection, message))
+    }
+
+    /// The next notification that libpq holds.
+    #[inline(always)]
+    pub(super) fn next_notification(&mut self) -> Option<Notify> {
+        let notify = self.session.connection()?.notifies();
+        match &notify {
+            Some(_) => self.session.has_said_something(),
+            None => self.is_exhausted = true,
+        }
+        notify
+    }
+
+    /// Whether libpq may hold one. A turn begins with consuming: the last one left libpq empty.
+    #[inline(always)]
+    pub(super) fn may_hold_notifications(&self) -> bool {
+        self.is_listening && !self.is_exhausted && !self.session.is_ready()
+    }
+
+    /// Whether this is the PID of this session's server process.
+    #[inline]
+    pub(super) fn is_own(&self, pid: i32) -> bool {
+        pid == self.backend_pid
+    }
+
+    /// Whether the database has another encoding than UTF-8, and what it holds can be converted.
+    pub(super) fn is_converted(&mut self) -> bool {
+        let encoding = self.session.connection().map(|connection| connection.parameter(c"server_encoding"));
+        !matches!(encoding.as_deref(), Some("UTF8" | "SQL_ASCII") | None)
+    }
+
+    /// Reports that a command did not succeed; `channel` is the one that it was about, if it was about one.
+    pub(super) fn report_failure(&mut self, command: &'static str, channel: Option<Channel>, error: Error) {
+        self.reports.push_back(Report::CommandFailed { command, channel, error });
+    }
+}

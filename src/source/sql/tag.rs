@@ -1,0 +1,69 @@
+//! What was asked of the server: the tag that a request is sent with, and that its answer brings back.
+
+use crate::event::Channel;
+
+/// Who asked, and what for. A new reader has a variant here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tag {
+    Listen(ListenRequest),
+    SelfTest(SelfTestRequest),
+    Outbox(OutboxRequest),
+    Ddl(DdlRequest),
+}
+
+/// LISTEN or UNLISTEN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) listen: bool,
+    pub(super) channel: Channel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ListenRequest {
+    /// The client's encoding is set.
+    Encoding,
+    Subscription(Subscription),
+    /// Empty; its answer says that all LISTENs of a new connection are answered.
+    Prepared,
+    Notify(Channel),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SelfTestRequest {
+    Listen,
+    /// Nothing, when the notification has been sent long ago: a server sends what it has before it answers.
+    Over,
+    Unlisten,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutboxRequest {
+    Settings,
+    Ensure,
+    Look,
+    Open,
+    Read,
+    Fetch,
+    Convert,
+    Acknowledge,
+    Rotate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DdlRequest {
+    Watch,
+    Look,
+    Fetch,
+    Convert,
+}
+
+impl Tag {
+    /// Its answer comes before the next notification: what one referred to, or its text in UTF-8.
+    pub(super) fn comes_first(&self) -> bool {
+        matches!(
+            self,
+            Tag::Outbox(OutboxRequest::Fetch | OutboxRequest::Convert)
+                | Tag::Ddl(DdlRequest::Fetch | DdlRequest::Convert)
+        )
+    }
+}
