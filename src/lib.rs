@@ -93,7 +93,8 @@ pub use options::{ChangePayload, DdlOptions, EventLoopOptions, Overflow, Session
 pub use reactor::Waker;
 pub use text::Text;
 
-/// The README's example compiles.
+/// The programs of the README and of the page about the crate compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/crate.md")]
+struct Pages;

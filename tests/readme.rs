@@ -1,19 +1,22 @@
-//! The README as a newcomer meets it: its blocks run as they stand, in their order, pasted at once, on a server of
-//! their own; and the links of all pages lead somewhere.
+//! The README as a newcomer meets it: its blocks run as they stand, in their order, pasted at once, on a server
+//! of their own. And those of other pages that a machine can run, and the links of all pages.
 //!
-//! Shell blocks become one script. A block in another language is saved before it goes on, under the name that the
-//! line above the block gives in backquotes. Blocks of `text` are what a program prints.
+//! Shell blocks become one script. A block in another language is saved before it goes on, under the name that
+//! the line above the block gives in backquotes. Blocks of `text` are what a program prints.
 #![cfg(feature = "command")]
 
 #[path = "common/c.rs"]
 mod c;
 mod common;
 
-use common::{Sql, server, server_programs};
+use common::{Sql, server_programs, start_server};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+/// A newcomer reads no more.
+const README_LINES_MAX: usize = 200;
 
 /// A block between two fences.
 struct Block {
@@ -41,13 +44,14 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// What the lines that build say must be there to be built: everything else runs, so that much was built already.
+/// Whether a block builds, and no more. Then `make` must know how: what it builds was built before this test.
 fn is_known_to_make(block: &str) -> bool {
     let mut targets = Vec::new();
     for line in block.lines() {
         let words = line.split('#').next().unwrap_or_default();
-        let Some(words) = words.strip_prefix("sudo ").unwrap_or(words).strip_prefix("make") else { return false };
-        targets.push(words.trim().to_string());
+        let words = words.strip_prefix("sudo ").unwrap_or(words);
+        let Some(target) = words.strip_prefix("make") else { return false };
+        targets.push(target.trim());
     }
     for target in targets {
         let mut make = Command::new("make");
@@ -63,68 +67,141 @@ fn file_named_in(line: &str) -> &str {
     name.unwrap_or_else(|| panic!("a block is saved under a name, and none ends this line: {line}"))
 }
 
-/// All blocks as one script.
-fn script(blocks: &[Block], has_library: bool) -> String {
+/// All blocks as one script. Without the library, which makes itself heard, those that need it are left out.
+fn script(page: &str, has_library: bool) -> String {
     let mut script = String::new();
-    for block in blocks {
-        let (text, is_of_library) = (&block.text, block.text.contains("pgwake) -o app"));
-        match block.language.as_str() {
+    for Block { language, above, text } in blocks(page) {
+        match language.as_str() {
             "text" => {}
-            "sh" if is_known_to_make(text) || is_of_library && !has_library => {}
-            "sh" => script.push_str(text),
+            "sh" if is_known_to_make(&text) => {}
+            "sh" if text.contains("cc app.c") && !has_library => {}
+            "sh" => script.push_str(&text),
             "rust" | "c" | "python" | "toml" => {
-                let name = file_named_in(&block.above);
+                let name = file_named_in(&above);
                 let _ = writeln!(script, "cat >{name} <<'END OF BLOCK'\n{text}END OF BLOCK");
             }
-            other => panic!("nobody knows how to run a block of {other:?} below: {}", block.above),
+            other => panic!("nobody knows how to run a block of {other:?} below: {above}"),
         }
     }
     script
 }
 
-/// Pastes a script into a shell in which the command, the library and a server are there. What it prints.
+/// Pastes a script into a shell that finds the command, the library and a server with a database `app`. What
+/// it prints.
 fn paste(script: &str, tree: Option<&Path>) -> String {
-    let directory = c::directory();
-    let mut sql = Sql::connect(&server().conninfo());
-    sql.run("CREATE DATABASE app");
-    let programs = [Path::new(env!("CARGO_BIN_EXE_pgwake")), Path::new(env!("CARGO"))];
-    let programs = programs.map(|program| program.parent().unwrap().to_path_buf()).into_iter();
+    let (directory, server) = (c::directory(), start_server());
+    Sql::connect(&server.conninfo()).run("CREATE DATABASE app");
+    fs::write(directory.path().join("script"), script).unwrap();
+    let programs = [env!("CARGO_BIN_EXE_pgwake"), env!("CARGO")].map(|it| Path::new(it).parent().unwrap());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = programs.chain(std::env::split_paths(&path)).chain([server_programs()]);
+    let path = programs.into_iter().map(Path::to_path_buf).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(path.chain([server_programs()])).unwrap();
+
     let mut shell = c::limited(c::Under::Nothing, "bash");
-    shell.arg("-e").current_dir(c::ROOT).env("PATH", std::env::join_paths(path).unwrap());
-    shell.env("TMPDIR", directory.path());
-    shell.env("PGHOST", server().directory()).env("PGPORT", server().port().to_string());
-    shell.env("PGUSER", "postgres").env_remove("PGDATABASE").env_remove("PGSERVICE");
-    // What a nested build needs is here already: it was built for this test.
+    shell.arg("-e").current_dir(c::ROOT).env("PATH", path).env("TMPDIR", directory.path());
+    shell.stdin(fs::File::open(directory.path().join("script")).unwrap());
+    shell
+        .env("PGHOST", server.directory())
+        .env("PGPORT", server.port().to_string())
+        .env("PGUSER", "postgres");
+    for variable in ["PGDATABASE", "PGSERVICE", "RUSTFLAGS", "RUSTC_BOOTSTRAP", "RUST_LOG"] {
+        shell.env_remove(variable);
+    }
+    // What a build within the test needs was built for the test itself.
     shell.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap());
-    shell.env("CARGO_NET_OFFLINE", "true").env_remove("RUSTFLAGS").env_remove("RUSTC_BOOTSTRAP");
+    shell.env("CARGO_NET_OFFLINE", "true");
     if let Some(tree) = tree {
         shell.env("PKG_CONFIG_PATH", tree.join("lib/pkgconfig")).env("LD_LIBRARY_PATH", tree.join("lib"));
     }
-    fs::write(directory.path().join("script"), script).unwrap();
-    shell.stdin(fs::File::open(directory.path().join("script")).unwrap());
     c::run(&mut shell)
+}
+
+/// Each list has the words of a line, and the lines come in this order.
+fn assert_printed(printed: &str, expected: &[&[&str]]) {
+    let mut lines = printed.lines();
+    for words in expected {
+        let found = lines.any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with {words:?} behind the others in\n{printed}");
+    }
 }
 
 #[test]
 fn every_block_of_the_readme_runs_as_it_stands() {
     let tree = c::installed();
-    let blocks = blocks(&page("README.md"));
-    let printed = paste(&script(&blocks, tree.is_some()), tree.as_deref());
-    let mut lines = printed.lines();
-    let mut expect = |words: &[&str]| {
-        let found = lines.any(|line| words.iter().all(|word| line.contains(word)));
-        assert!(found, "no line with {words:?} behind the others in\n{printed}");
-    };
-    expect(&["  listening  ", "jobs"]);
-    for payload in ["hello", "tea", "milk"] {
-        expect(&["  notification  ", "jobs", payload]);
+    let printed = paste(&script(&page("README.md"), tree.is_some()), tree.as_deref());
+    let command: [&[&str]; 4] = [
+        &["  listening  ", "jobs"],
+        &["  notification  ", "jobs", "hello"],
+        &["  notification  ", "jobs", "tea"],
+        &["  notification  ", "jobs", "milk"],
+    ];
+    let program: [&[&str]; 2] = [&["listening"], &["orders: hello"]];
+    let changes: [&[&str]; 3] = [
+        &["  listening  ", "pgwake"],
+        &["  insert  ", "public.parcels", r#"new {"id":1,"grams":500}"#],
+        &["  update  ", "public.parcels", r#"new {"id":1,"grams":600}"#],
+    ];
+    let programs = if tree.is_some() { [program, program].concat() } else { program.to_vec() };
+    assert_printed(&printed, &[&command[..], &programs, &changes].concat());
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = page("README.md").lines().count();
+    assert!(lines <= README_LINES_MAX, "{lines} lines, {README_LINES_MAX} at most: docs/ has room");
+}
+
+#[test]
+fn every_block_about_the_command_runs_as_it_stands() {
+    if !c::has("jq") {
+        return;
     }
-    for _ in [Some("Rust"), tree.as_ref().map(|_| "C")].into_iter().flatten() {
-        expect(&["listening"]);
-        expect(&["orders: hello"]);
+    let printed = paste(&script(&page("docs/command.md"), false), None);
+    assert_printed(&printed, &[&["is heard"], &["1"], &["2"], &["server"], &["nothing would go wrong"]]);
+}
+
+/// The ways to link a C program, each tried on that of the README.
+#[test]
+fn every_way_to_link_the_library_works() {
+    let Some(tree) = c::installed() else { return };
+    let mut script = String::from("cd \"$(mktemp -d)\"\n");
+    let program = blocks(&page("README.md")).into_iter().find(|block| block.language == "c").unwrap();
+    let _ = writeln!(script, "cat >app.c <<'END OF BLOCK'\n{}END OF BLOCK", program.text);
+    let hosts = blocks(&page("docs/c-hosts.md"));
+    let ways: Vec<_> = hosts.iter().filter(|block| block.text.starts_with("cc ")).collect();
+    assert_eq!(ways.len(), 3);
+    // Debian has OpenSSL's archives beside its headers; others have them in a package of their own.
+    let has_archives = c::run(Command::new("cc").arg("-print-file-name=libssl.a")).starts_with('/');
+    if !has_archives {
+        common::say_loudly("SKIPPED: a static program needs libssl.a and libcrypto.a, which are missing");
     }
-    expect(&["  insert  ", "public.parcels", r#"new {"id":1,"grams":500}"#]);
-    expect(&["  update  ", "public.parcels", r#"new {"id":1,"grams":600}"#]);
+    let is_possible = |way: &&Block| has_archives || !way.text.contains("-static");
+    let ways: Vec<_> = ways.into_iter().filter(is_possible).collect();
+    for way in &ways {
+        let _ = writeln!(script, "{}./app nonsense 2>&1 || echo $?", way.text);
+    }
+    let expected: [&[&str]; 2] = [&["the connection string is malformed"], &["1"]];
+    assert_printed(&paste(&script, Some(&tree)), &expected.repeat(ways.len()));
+}
+
+/// The picture is made from a page of the bench's by a script.
+#[test]
+fn the_picture_can_be_made_again() {
+    let directory = c::directory();
+    let html = directory.path().join("latency.html");
+    let mut bench = common::command::pgwake(&["bench", "latency", "--private", "--rounds", "1"]);
+    c::run(bench.args(["--count", "100", "--html"]).arg(&html));
+    let picture = c::run(Command::new(format!("{}/docs/picture.sh", c::ROOT)).arg(&html));
+    for picture in [picture, page("docs/latency.svg")] {
+        let has = |text: &str| picture.matches(text).count();
+        assert!(picture.starts_with("<svg xmlns=") && picture.ends_with("</svg>\n"), "{picture}");
+        assert_eq!((has("<svg"), has("</svg>"), has("prefers-color-scheme: dark")), (1, 1, 1), "{picture}");
+        for line in ["s0", "s1"] {
+            // In the legend and in the plot.
+            assert_eq!(has(&format!("<path class=\"line {line}\"")), 2, "{picture}");
+        }
+        for text in ["Distribution of latency</text>", ">C loop</text>", ">pgwake</text>", ">99 %</text>"] {
+            assert_eq!(has(text), 1, "{text}: {picture}");
+        }
+    }
 }
