@@ -1,6 +1,6 @@
 #!/bin/sh
-# picture.sh PAGE: the first plot of a page that `pgwake bench --html PAGE` wrote, as an SVG that stands alone.
-# Takes the page's colours, light and dark, and puts the plot's title and its legend above it.
+# picture.sh PAGE: the first plot of a page that `pgwake bench --html PAGE` wrote, as an SVG that stands
+# alone. Takes the page's colours, light and dark, and puts the plot's title and its legend above it.
 set -eu
 
 awk '
@@ -26,7 +26,8 @@ awk '
 
     END {
         if (!plot) { print "picture.sh: this page has no plot" >"/dev/stderr"; exit 1 }
-        sub(/<svg viewBox="0 0 960 300"/, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-8 -64 986 372\"", plot)
+        svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-8 -64 986 372\""
+        sub(/<svg viewBox="0 0 960 300"/, svg, plot)
         head = "<style>\n" style ".card { fill: var(--card); stroke: var(--line); }\n" \
             "svg text { font-family: system-ui, \"Segoe UI\", Roboto, \"DejaVu Sans\", sans-serif; }\n" \
             "svg .title { fill: var(--text); font-size: 16px; font-weight: 600; }\n" \

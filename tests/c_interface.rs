@@ -7,7 +7,7 @@ mod common;
 
 use c::{Running, Under};
 use common::outbox::database;
-use common::{Sql, fresh_channel, server, transports};
+use common::{fresh_channel, server, transports};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

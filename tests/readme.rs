@@ -1,8 +1,8 @@
-//! The README as a newcomer meets it: its blocks run as they stand, in their order, pasted at once, on a server
-//! of their own. And those of other pages that a machine can run, and the links of all pages.
+//! The README as a newcomer meets it: its blocks run as they stand, in their order, pasted at once, on a
+//! server of their own. So do those of other pages that a machine can run.
 //!
-//! Shell blocks become one script. A block in another language is saved before it goes on, under the name that
-//! the line above the block gives in backquotes. Blocks of `text` are what a program prints.
+//! Shell blocks become one script. A block in another language is saved before it goes on, under the name
+//! that the line above the block gives in backquotes. Blocks of `text` are what a program prints.
 #![cfg(feature = "command")]
 
 #[path = "common/c.rs"]
