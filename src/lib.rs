@@ -56,6 +56,9 @@
 //!
 //! # Features
 //!
+//! The default ones are those of the command. A program that needs no more than the loop takes
+//! `default-features = false, features = ["bundled"]`.
+//!
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
