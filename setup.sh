@@ -29,6 +29,7 @@ if [ "${1:-}" = --test ]; then
     command -v make >/dev/null || need 'make' 'make'
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
+    command -v jq >/dev/null || need 'jq' 'jq'
 fi
 if ! command -v cargo >/dev/null; then
     echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2

@@ -10,6 +10,8 @@
  *         const pgwake_event *event = NULL;
  *         while (status >= 0 && (status = pgwake_next(events, -1, &event)) >= 0) {
  *             if (status == 0) continue;
+ *             if (event->type == PGWAKE_EVENT_LISTENING)
+ *                 printf("listening\n");
  *             if (event->type == PGWAKE_EVENT_NOTIFICATION)
  *                 printf("%s: %s\n", event->channel, event->payload);
  *             if (event->type == PGWAKE_EVENT_GAP)
