@@ -1,5 +1,5 @@
-//! `make install` as root types it after `make`: in a copy of what it needs, without Rust, it copies what is built,
-//! to where it is told, and `make uninstall` takes away all of it.
+//! `make install` as root types it after `make`: in a copy of what it needs, without Rust, it copies what is
+//! built, to where it is told, and `make uninstall` takes away all of it.
 
 #[path = "common/c.rs"]
 mod c;
