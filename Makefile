@@ -2,6 +2,7 @@
 # make install  copies what is built, and builds nothing: PREFIX= (/usr/local), BINDIR=, LIBDIR=, INCLUDEDIR=, DATADIR=,
 #               MANDIR=, also in lower case, and DESTDIR=; make uninstall takes it away
 # make deb      a Debian package, by cargo-deb
+# make test-debian   a new user's steps and that package, in an empty Debian
 # make demo     shows it at work on a throw-away PostgreSQL of its own
 # make test     everything that must hold, as CI runs it
 # make sanitize the same tests under AddressSanitizer
@@ -36,7 +37,7 @@ BASHDIR = $(DATADIR)/bash-completion/completions
 ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
-.PHONY: all demo test check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
+.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
   setup-demo setup-test
 .NOTPARALLEL:
 
@@ -55,6 +56,9 @@ test: setup-test check peers all
 	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
 	PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test --features capi
 	PGWAKE_PEERS=target/peers $(CARGO) test $(SYSTEM_LIBPQ)
+
+test-debian:
+	tests/empty_debian.sh
 
 check: setup-test
 	$(CARGO) fmt --check
