@@ -27,6 +27,7 @@ source=$(cd "$(dirname "$0")/.." && pwd)
 suite=${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
 mirror=${MIRROR:-$(apt-get indextargets --format '$(CODENAME) $(SUITE) $(REPO_URI)' 'Created-By: Packages' |
     sed -n "s/^$suite [a-z]* //p; s/^[a-z]* $suite //p" | head -n 1)}
+user=newcomer home=/home/$user
 cargo=${CARGO_HOME:-$HOME/.cargo} rustup=${RUSTUP_HOME:-$HOME/.rustup}
 
 # begin NAME: a copy of the empty Debian with an ordinary user, who may use sudo, in $root.
@@ -40,7 +41,7 @@ begin() {
     # No service is started here.
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
     chmod +x "$root/usr/sbin/policy-rc.d"
-    as_root 'apt-get -qq update && useradd --create-home --shell /bin/bash newcomer'
+    as_root "apt-get -qq update && useradd --create-home --shell /bin/bash $user"
 }
 as_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -ec "$1"; }
 installs() { as_root "apt-get -qq install --no-install-recommends $* >/dev/null"; }
@@ -48,24 +49,24 @@ installs() { as_root "apt-get -qq install --no-install-recommends $* >/dev/null"
 # types COMMAND: as the new user, in a new login shell.
 types() {
     local began=$SECONDS
-    echo "== newcomer: $1"
-    chroot "$root" su - newcomer -c "set -e; $1" || { echo "FAILED: $1" >&2; exit 1; }
+    echo "== $user: $1"
+    chroot "$root" su - "$user" -c "set -e; $1" || { echo "FAILED: $1" >&2; exit 1; }
     echo "== $((SECONDS - began)) s"
 }
 
-# hears COMMAND: the program of the README, linked by the command, prints what is notified.
+# hears DIRECTORY COMMAND: the README's program, put into the directory and built there, prints what is notified.
 hears() {
-    sed -n '/^```c$/,/^```$/p' "$source/README.md" | sed '/^```$/q' | sed '/^```/d' >"$root/home/newcomer/app.c"
-    types "$1
+    sed -n '/^```c$/,/^```$/p' "$source/README.md" | sed '/^```$/q' | sed '/^```/d' >"$root$home/$1/app.c"
+    types "cd $1; $2
         export PATH=\$PATH:\$(echo /usr/lib/postgresql/*/bin) PGHOST=\$HOME PGDATABASE=postgres
-        [ -d db ] || initdb -D db -A trust >/dev/null
-        pg_ctl -D db -o \"-c listen_addresses= -k \$HOME\" -l log -w start >/dev/null
-        ./app 'dbname=postgres' >heard & app=\$!
+        [ -d ~/db ] || initdb -D ~/db -A trust >/dev/null
+        pg_ctl -D ~/db -o \"-c listen_addresses= -k \$HOME\" -l ~/log -w start >/dev/null
+        ./app 'dbname=postgres' >~/heard & app=\$!
         until psql -Atc \"SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN \\\"orders\\\"'\" | grep -q 1; do :; done
         pgwake notify orders hello
-        until [ -s heard ] || ! kill -0 \$app; do sleep 0.1; done
-        kill \$app; pg_ctl -D db -w stop >/dev/null; rm app
-        [ \"\$(cat heard)\" = 'orders: hello' ]"
+        until [ -s ~/heard ] || ! kill -0 \$app; do sleep 0.1; done
+        kill \$app; pg_ctl -D ~/db -w stop >/dev/null
+        [ \"\$(cat ~/heard)\" = 'orders: hello' ]"
 }
 
 echo "== an empty Debian $suite"
@@ -74,36 +75,37 @@ debootstrap --variant=minbase "$suite" "$work/empty" "$mirror" >"$work/debootstr
 
 begin user
 installs sudo make
-echo 'newcomer ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/newcomer"
-home=$root/home/newcomer
-git clone -q "$source" "$home/pgwake"
-cp -r "$cargo" "$home/.cargo"
-echo '. "$HOME/.cargo/env"' >>"$home/.profile"
-as_root 'chown -R newcomer: /home/newcomer'
-mkdir "$home/.rustup"
-mount --bind -o ro "$rustup" "$home/.rustup"
+echo "$user ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$user"
+git clone -q "$source" "$root$home/pgwake"
+cp -r "$cargo" "$root$home/.cargo"
+echo '. "$HOME/.cargo/env"' >>"$root$home/.profile"
+as_root "chown -R $user: $home"
+mkdir "$root$home/.rustup"
+mount --bind -o ro "$rustup" "$root$home/.rustup"
 listing() { find "$root/usr/local" "$root/etc/ld.so.conf.d" | sort; }
 
 types 'cd pgwake && make demo'
 types 'cd pgwake && make'
 before=$(listing)
 types 'cd pgwake && sudo make install'
-types 'cd pgwake && ! find . ! -user newcomer | grep . && pgwake version'
-hears 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
-hears 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
+types 'cd pgwake && ! find . ! -user $USER | grep . && pgwake version'
+hears pgwake 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
+hears pgwake 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
 types 'cd pgwake && sudo make uninstall'
 [ "$(listing)" = "$before" ] || { diff <(echo "$before") <(listing) >&2; exit 1; }
 types 'cd pgwake && make deb'
+made=$(git -c safe.directory='*' -C "$root$home/pgwake" status --porcelain)
+[ -z "$made" ] || { printf 'not ignored:\n%s\n' "$made" >&2; exit 1; }
 [ -z "${TESTS:-}" ] || types 'cd pgwake && make test'
-package=$(echo "$home"/pgwake/target/debian/*.deb)
+package=$(echo "$root$home"/pgwake/target/debian/*.deb)
 
 begin package
-cp "$package" "$root/home/newcomer/pgwake.deb"
-as_root 'apt-get -qq install /home/newcomer/pgwake.deb >/dev/null'
+cp "$package" "$root/pgwake.deb"
+as_root 'apt-get -qq install /pgwake.deb >/dev/null'
 types 'pgwake version'
 installs postgresql gcc libc6-dev pkg-config libssl-dev
 types 'pgwake demo'
-hears 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
-hears 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
+hears . 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
+hears . 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
 as_root 'apt-get -qq remove pgwake >/dev/null; ! find /usr -name "*pgwake*" | grep .'
 echo '== all of it works'
