@@ -99,6 +99,11 @@ made=$(git -c safe.directory='*' -C "$root$home/pgwake" status --porcelain)
 [ -z "${TESTS:-}" ] || types 'cd pgwake && make test'
 package=$(echo "$root$home"/pgwake/target/debian/*.deb)
 
+echo "== the image of the Dockerfile, without Docker"
+installs ca-certificates
+as_root "cd $home/pgwake; $(sed -n '/^RUN install/,/[^\\]$/{s/^RUN //;p}' "$source/Dockerfile")"
+chroot --userspec=65534:65534 "$root/bare" /usr/bin/pgwake version
+
 begin package
 cp "$package" "$root/pgwake.deb"
 as_root 'apt-get -qq install /pgwake.deb >/dev/null'
