@@ -93,6 +93,7 @@ hears pgwake 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
 hears pgwake 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
 types 'cd pgwake && sudo make uninstall'
 [ "$(listing)" = "$before" ] || { diff <(echo "$before") <(listing) >&2; exit 1; }
+types 'cd pgwake && cargo install --path . --root ~/installed && ~/installed/bin/pgwake version'
 types 'cd pgwake && make deb'
 made=$(git -c safe.directory='*' -C "$root$home/pgwake" status --porcelain)
 [ -z "$made" ] || { printf 'not ignored:\n%s\n' "$made" >&2; exit 1; }
