@@ -84,6 +84,7 @@ mkdir "$root$home/.rustup"
 mount --bind -o ro "$rustup" "$root$home/.rustup"
 listing() { find "$root/usr/local" "$root/etc/ld.so.conf.d" | sort; }
 
+types 'cd pgwake && ./setup.sh && ! [ -e /usr/lib/postgresql ]'
 types 'cd pgwake && make demo'
 types 'cd pgwake && make'
 before=$(listing)
