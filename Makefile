@@ -38,7 +38,7 @@ ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
 .PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
-  setup-demo setup-test
+  setup-demo setup-deb setup-test
 .NOTPARALLEL:
 
 all: lib
@@ -127,7 +127,7 @@ uninstall:
 	@$(REMEMBER)
 
 # The tree of a Debian system, which cargo-deb puts into a package.
-deb: all
+deb: setup-deb all
 	@command -v cargo-deb >/dev/null || [ -x $$HOME/.cargo/bin/cargo-deb ] || \
 	  { echo 'pgwake: cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
 	rm -rf target/package
@@ -172,6 +172,9 @@ setup:
 
 setup-demo:
 	@./setup.sh --demo
+
+setup-deb:
+	@./setup.sh --deb
 
 setup-test:
 	@./setup.sh --test

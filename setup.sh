@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh [--demo | --test]: sees to it that pgwake can be built; with --demo, that its demo runs, too, and with
-# --test its tests.
+# setup.sh [--demo | --test | --deb]: sees to it that pgwake can be built; with --demo, that its demo runs, too, with
+# --test its tests, and with --deb, that a Debian package can be made, but for cargo-deb.
 # Installs what is missing when it may (root or passwordless sudo, Debian or Ubuntu), and names it in one line when
 # it may not. Does nothing, and needs no rights, when nothing is missing.
 set -eu
@@ -21,7 +21,7 @@ has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
 command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
 command -v pkg-config >/dev/null || need 'pkg-config' 'pkg-config'
 has_library openssl || need 'the headers of OpenSSL' 'libssl-dev'
-[ -z "${1:-}" ] || has_server || need 'a PostgreSQL server' 'postgresql'
+case "${1:-}" in --demo | --test) has_server || need 'a PostgreSQL server' 'postgresql' ;; esac
 if [ "${1:-}" = --test ]; then
     has_library libpq || need 'the headers of libpq' 'libpq-dev'
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
@@ -33,6 +33,8 @@ if [ "${1:-}" = --test ]; then
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
 fi
+# Without it cargo-deb makes a package that depends on nothing.
+[ "${1:-}" != --deb ] || command -v dpkg-shlibdeps >/dev/null || need 'dpkg-shlibdeps' 'dpkg-dev'
 needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/Cargo.toml")
 found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
 if [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -n 1)" != "$needed" ]; then
