@@ -21,7 +21,11 @@ has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
 command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
 command -v pkg-config >/dev/null || need 'pkg-config' 'pkg-config'
 has_library openssl || need 'the headers of OpenSSL' 'libssl-dev'
-case "${1:-}" in --demo | --test) has_server || need 'a PostgreSQL server' 'postgresql' ;; esac
+case "${1:-}" in
+--demo | --test) has_server || need 'a PostgreSQL server' 'postgresql' ;;
+# Without it cargo-deb makes a package that depends on nothing.
+--deb) command -v dpkg-shlibdeps >/dev/null || need 'dpkg-shlibdeps' 'dpkg-dev' ;;
+esac
 if [ "${1:-}" = --test ]; then
     has_library libpq || need 'the headers of libpq' 'libpq-dev'
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
@@ -33,8 +37,6 @@ if [ "${1:-}" = --test ]; then
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
 fi
-# Without it cargo-deb makes a package that depends on nothing.
-[ "${1:-}" != --deb ] || command -v dpkg-shlibdeps >/dev/null || need 'dpkg-shlibdeps' 'dpkg-dev'
 needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/Cargo.toml")
 found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
 if [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -n 1)" != "$needed" ]; then
