@@ -7,7 +7,7 @@
 FROM debian:trixie AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
     ca-certificates gcc libc6-dev libssl-dev pkg-config rustup
-RUN rustup toolchain install stable --profile minimal
+RUN rustup set profile minimal && rustup default stable
 WORKDIR /pgwake
 COPY . .
 RUN cargo build --release --locked
