@@ -64,9 +64,8 @@ hears() {
         ./app 'dbname=postgres' >~/heard & app=\$!
         until psql -Atc \"SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN \\\"orders\\\"'\" | grep -q 1; do :; done
         pgwake notify orders hello
-        until [ -s ~/heard ] || ! kill -0 \$app; do sleep 0.1; done
-        kill \$app; pg_ctl -D ~/db -w stop >/dev/null
-        [ \"\$(cat ~/heard)\" = 'orders: hello' ]"
+        until grep -qx 'orders: hello' ~/heard; do kill -0 \$app; sleep 0.1; done
+        kill \$app; pg_ctl -D ~/db -w stop >/dev/null"
 }
 
 echo "== an empty Debian $suite"
