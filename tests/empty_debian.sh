@@ -73,7 +73,7 @@ debootstrap --variant=minbase "$suite" "$work/empty" "$mirror" >"$work/debootstr
     { tail "$work/debootstrap.log" >&2; exit 1; }
 
 begin user
-installs sudo make
+installs sudo make ca-certificates
 echo "$user ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$user"
 git clone -q "$source" "$root$home/pgwake"
 cp -r "$cargo" "$root$home/.cargo"
@@ -101,7 +101,6 @@ made=$(git -c safe.directory='*' -C "$root$home/pgwake" status --porcelain)
 package=$(echo "$root$home"/pgwake/target/debian/*.deb)
 
 echo "== the image of the Dockerfile, without Docker"
-installs ca-certificates
 as_root "cd $home/pgwake; $(sed -n '/^RUN install/,/[^\\]$/{s/^RUN //;p}' "$source/Dockerfile")"
 chroot --userspec=65534:65534 "$root/bare" /usr/bin/pgwake version
 
