@@ -1,5 +1,5 @@
 //! `make install` as root types it after `make`: in a copy of what it needs, without Rust, it copies what is
-//! built, to where it is told, and `make uninstall` takes away all of it.
+//! built, to where it is told, and `make uninstall` takes away all of it. And what comes in with the crate.
 
 #[path = "common/c.rs"]
 mod c;
@@ -180,4 +180,22 @@ fn what_is_not_built_is_named_in_one_line() {
     assert_eq!(text.lines().filter(|line| line.starts_with("pgwake: ")).count(), 1, "{text}");
     assert!(text.lines().count() <= 2 && text.contains("`make`"), "{text}");
     assert!(!output.status.success() && files(to.path()).is_empty());
+}
+
+/// Those of a program that depends on the crate and asks for what is in the brackets.
+fn dependencies(features: &str) -> Vec<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none", "--format", "{lib}"]);
+    tree.args(["--no-default-features", "--features", features]).current_dir(c::ROOT);
+    let mut names: Vec<String> = c::run(&mut tree).split_whitespace().map(String::from).collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| name != "pgwake" && name != "(*)");
+    names
+}
+
+#[test]
+fn the_library_alone_needs_little() {
+    assert_eq!(dependencies(""), ["libc", "log", "mio", "pq_sys"]);
+    assert_eq!(dependencies("bundled"), ["libc", "log", "mio", "openssl_sys", "pq_src", "pq_sys"]);
 }
