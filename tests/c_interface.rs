@@ -125,7 +125,7 @@ fn a_panic_becomes_a_status_in_the_packed_archive() {
     let archive = format!("{}/target/lib-test/libpgwake.a", c::ROOT);
     let libraries = c::run(Command::new("pkg-config").args(["--libs", "libpq"]));
     let mut more: Vec<&str> = vec![&archive];
-    more.extend(libraries.split_whitespace().chain(["-lgcc_s", "-lm"]));
+    more.extend(libraries.split_whitespace().chain(["-lm"]));
     let program = c::build_driver(&tree, "panic", directory.path(), &more);
     let mut command = c::limited(Under::Nothing, &program);
     let output = command.env("RUST_BACKTRACE", "1").args([&server().conninfo(), &fresh_channel()]).output();
@@ -188,7 +188,7 @@ fn every_function_works_when_all_is_sanitized() {
     };
     let (directory, tree) = (c::directory(), PathBuf::from(format!("{}/ffi", c::ROOT)));
     let archive = archive.into_string().unwrap();
-    let more = ["-fsanitize=address", &archive, "-lssl", "-lcrypto", "-lgcc_s", "-lm", "-ldl", "-lrt"];
+    let more = ["-fsanitize=address", &archive, "-lssl", "-lcrypto", "-lm", "-ldl", "-lrt"];
     let program = c::build_driver(&tree, "every_function", directory.path(), &more);
     every_function_works(&mut c::limited(Under::Nothing, &program));
     let program = c::build_driver(&tree, "bad_input", directory.path(), &more);
