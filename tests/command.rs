@@ -91,6 +91,18 @@ fn own_is_known_and_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
+fn a_full_disk_is_named_by_the_file_that_does_not_fit() {
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    for arguments in [&["version"][..], &["install", "--dry-run"], &["-d", &dsn, "listen", &channel]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = pgwake(arguments).stdout(full).output().unwrap();
+        let sentence = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{sentence}");
+        assert!(sentence.contains("standard output, /dev/full: No space left"), "{sentence}");
+    }
+}
+
+#[test]
 fn notify_sends_an_argument_or_stdin_or_its_lines() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     let mut listen = Running::start(&["-d", &dsn, "-f", "json", "listen", &channel, "--count", "10005"]);

@@ -48,6 +48,11 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            // All other files of ours say their names themselves.
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                let file = std::fs::read_link("/proc/self/fd/1").unwrap_or_default();
+                Failure::Running(format!("standard output, {}: {error}", file.display()))
+            }
             _ => Failure::Running(error.to_string()),
         }
     }
@@ -58,7 +63,7 @@ pub(crate) fn main() -> ExitCode {
     start_log(arguments.verbose);
     let dsn = arguments.dsn.as_deref().unwrap_or_default();
     let done = match &arguments.command {
-        Subcommand::Demo => demo::run(arguments.format),
+        Subcommand::Demo(demo) => demo::run(arguments.format, demo),
         Subcommand::Install(arguments) => install::install(dsn, arguments),
         Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
