@@ -55,7 +55,7 @@ pub(crate) enum Format {
 pub(crate) enum Subcommand {
     /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean
     /// up
-    Demo,
+    Demo(Demo),
     /// Print notifications as they come
     Listen(Listen),
     /// Send notifications
@@ -81,6 +81,14 @@ pub(crate) enum Subcommand {
     Bench(Bench),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Show nothing, but leave the private PostgreSQL up until Ctrl-C, with the table orders in it, and print
+    /// a conninfo for -d
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 /// When a command that streams is to end.
