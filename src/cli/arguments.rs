@@ -138,6 +138,11 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: u16,
 
+    /// How long runs of CMD may go on when the time is over or a signal asks for the end. Then they get
+    /// SIGTERM, and SIGKILL after as long again. Events that wait for a run are dropped and counted
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(crate) grace: Duration,
+
     /// Make sure first that notifications arrive at all: behind a pooler in transaction mode they do not
     #[arg(long)]
     pub(crate) self_test: bool,

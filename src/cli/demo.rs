@@ -12,13 +12,6 @@ use pgwake::{Event, EventLoop};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Tells the user something; when stderr is closed, nobody.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
-}
-
 /// The payload tells when the trigger ran, so that the latency of each event can be told.
 const TABLE_WITH_TRIGGER: &str = "
 CREATE TABLE orders (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text, pieces int);

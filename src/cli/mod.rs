@@ -2,6 +2,14 @@
 //!
 //! Exit status: 0 done, 1 failed while running, 2 wrong usage. A failure is one sentence on stderr.
 
+/// Tells the user something; when stderr is closed, nobody.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod arguments;
 mod bench;
 mod demo;
