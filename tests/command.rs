@@ -8,7 +8,7 @@ use common::command::{Running, complaint, pgwake, run};
 use common::{PASSWORD, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 
 #[test]
@@ -264,21 +264,4 @@ fn the_demo_shows_events_and_leaves_nothing_behind() {
     assert_eq!(events.len(), 1 + operations.len());
     assert!(stderr.contains("median"), "{stderr}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "something was left behind");
-}
-
-#[test]
-fn version_and_help_say_what_is_there() {
-    let output = run(&["version"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        text.contains(env!("CARGO_PKG_VERSION")) && text.contains("libpq") && text.contains("OpenSSL"),
-        "{text}"
-    );
-    let mut help = String::new();
-    let mut child = pgwake(&["listen", "--help"]).spawn().unwrap();
-    child.stdout.take().unwrap().read_to_string(&mut help).unwrap();
-    assert!(child.wait().unwrap().success());
-    for option in ["--count", "--for", "--skip-own", "--spin", "--heartbeat"] {
-        assert!(help.contains(option), "{option}");
-    }
 }

@@ -5,6 +5,9 @@ use clap::{Args, Parser, ValueEnum};
 use pgwake::{ChangeOp, ChangePayload, Transport};
 use std::time::Duration;
 
+/// Above the options that each command has.
+const OF_ALL: &str = "Options of every command";
+
 /// Wakes you up when PostgreSQL has something to tell.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,10 +19,11 @@ use std::time::Duration;
     arg_required_else_help = false,
     after_help = "\
 Start here:
-  pgwake demo                      see it work, on a throw-away server of its own
-  pgwake -d dbname=app listen jobs  hear notifications
-  pgwake -d dbname=app notify jobs 'hello'
-  pgwake -d dbname=app watch orders see each change of a table
+  pgwake demo                               see it work, on a throw-away server of its own
+  pgwake demo --keep                        get that server, to try things on
+  pgwake -d dbname=app listen jobs          hear notifications
+  pgwake -d dbname=app notify jobs 'hello'  send one
+  pgwake -d dbname=app watch orders         see each change of a table
 
 Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
 Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
@@ -28,15 +32,15 @@ Exit status: 0 done (also by Ctrl-C), 1 failed while running, 2 wrong usage."
 pub(crate) struct Arguments {
     /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on
     /// this machine can read it: keep passwords in ~/.pgpass
-    #[arg(short, long, global = true, value_name = "CONNINFO")]
+    #[arg(short, long, global = true, value_name = "CONNINFO", help_heading = OF_ALL)]
     pub(crate) dsn: Option<String>,
 
-    /// How events are written
-    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    /// How events are written: one line each for people, or one JSON object a line for programs
+    #[arg(short, long, global = true, value_enum, default_value = "text", help_heading = OF_ALL)]
     pub(crate) format: Format,
 
     /// Log more to stderr: -v info, -vv debug, -vvv trace (or RUST_LOG)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OF_ALL)]
     pub(crate) verbose: u8,
 
     #[command(subcommand)]
@@ -45,22 +49,19 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line an event, for people
     Text,
-    /// One JSON object a line, for programs
     Json,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
-    /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean
-    /// up
+    /// See it at work on a private throw-away PostgreSQL: a table changes, events come, and how fast
     Demo(Demo),
     /// Print notifications as they come
     Listen(Listen),
     /// Send notifications
     Notify(Notify),
-    /// Put the schema pgwake into the database: what watches tables and DDL. Runs again to upgrade
+    /// Put the schema pgwake, which watches tables and DDL, into the database, or make it anew
     Install(Install),
     /// Take the schema pgwake out of the database again, with all its triggers
     Uninstall(Uninstall),
@@ -70,13 +71,11 @@ pub(crate) enum Subcommand {
     Unwatch(Unwatch),
     /// Print DDL commands as they are committed
     Ddl(Ddl),
-    /// Say what would go wrong here: with the server, with what stands before it, with what is watched. Exit
-    /// status 1 if anything would
+    /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
     Check,
     /// Show the server, its notification queue, what is watched, and who lags
     Status(Status),
-    /// Measure notifications of this server, beside a bare C loop: latency, throughput, scale; what watching
-    /// costs its writers; and compare two reports
+    /// Measure notifications of a server, beside a bare C loop, and what watching costs its writers
     #[command(subcommand)]
     Bench(Bench),
     /// Print the versions of pgwake, libpq and OpenSSL
@@ -180,8 +179,8 @@ pub(crate) struct Uninstall {
 }
 
 /// Above those options of `watch` that a table keeps.
-const OF_A_WATCH: &str = "How a table is watched (if it is already, what is given must be so, and what is \
-    not given follows it)";
+const OF_A_WATCH: &str =
+    "How a table is watched (one that is already must agree, and what is left out follows it)";
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
@@ -247,7 +246,7 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) nested: bool,
 
-    /// Also the beginning of each command, as an event of its own
+    /// Also the beginning of each command, as an event of its own; equal ones of a transaction are one
     #[arg(long)]
     pub(crate) before: bool,
 
@@ -293,7 +292,11 @@ fn payload(text: &str) -> Result<ChangePayload, String> {
 }
 
 fn transport(text: &str) -> Result<Transport, String> {
-    word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
+    // This version reads no log: the name is known, and refused with the reason.
+    match text == Transport::Wal.as_str() {
+        true => Ok(Transport::Wal),
+        false => word(text, &[Transport::Outbox, Transport::Notify], Transport::as_str),
+    }
 }
 
 /// `250ms`, `5s`, `2m`, `1h`.

@@ -23,6 +23,8 @@ mod server;
 mod status;
 mod stop;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 
