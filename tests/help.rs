@@ -1,4 +1,5 @@
-//! What the command says of itself: its version and its help. None of it is coloured, on a terminal neither.
+//! What the command says of itself: its version, its help, and what makes a shell complete its words. None of
+//! it is coloured, on a terminal neither.
 #![cfg(feature = "command")]
 
 mod common;
@@ -57,5 +58,51 @@ fn nothing_is_coloured_on_a_terminal() {
         let output = terminal.env("TERM", "xterm-256color").env_remove("NO_COLOR").output().unwrap();
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(seen.contains("pgwake") && !seen.contains('\u{1b}'), "{arguments}: {seen:?}");
+    }
+}
+
+/// What a shell is to read, in a file.
+fn completions(shell: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), stdout(&["completions", shell])).unwrap();
+    file
+}
+
+/// What bash proposes behind these words, by the function that the script has registered.
+fn bash_completes(line: &[&str]) -> Vec<String> {
+    const COMPLETE: &str = r#"
+        source "$0"
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        function=$(complete -p pgwake | sed 's/.* -F \([^ ]*\) .*/\1/')
+        "$function" pgwake "${!#}" "${COMP_WORDS[$#-2]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let script = completions("bash");
+    let mut bash = Command::new("bash");
+    let output = bash.args(["--norc", "-c", COMPLETE]).arg(script.path()).args(line).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(String::from).collect()
+}
+
+#[test]
+fn bash_completes_commands_options_and_their_values() {
+    if !has("bash") {
+        return say_loudly("SKIPPED: completions in bash, which is not installed");
+    }
+    assert_eq!(bash_completes(&["pgwake", "li"]), ["listen"]);
+    assert_eq!(bash_completes(&["pgwake", "bench", "co"]), ["compare"]);
+    assert_eq!(bash_completes(&["pgwake", "demo", "--ke"]), ["--keep"]);
+    assert_eq!(bash_completes(&["pgwake", "watch", "--format", ""]), ["text", "json"]);
+}
+
+#[test]
+fn each_shell_reads_its_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = completions(shell);
+        if !has(shell) {
+            say_loudly(&format!("SKIPPED: whether {shell} reads its completions: it is not installed"));
+            continue;
+        }
+        let read = Command::new(shell).arg("-n").arg(script.path()).output().unwrap();
+        assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bench::Bench;
 use clap::{Args, Parser, ValueEnum};
+use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, Transport};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub(crate) enum Subcommand {
     /// Measure notifications of a server, beside a bare C loop, and what watching costs its writers
     #[command(subcommand)]
     Bench(Bench),
+    /// Print what makes a shell complete these words, for ~/.bashrc: source <(pgwake completions bash)
+    Completions(Completions),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
 }
@@ -88,6 +91,11 @@ pub(crate) struct Demo {
     /// a conninfo for -d
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    pub(crate) shell: Shell,
 }
 
 /// When a command that streams is to end.

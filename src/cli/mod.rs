@@ -12,6 +12,7 @@ macro_rules! say {
 
 mod arguments;
 mod bench;
+mod completions;
 mod demo;
 mod install;
 mod jobs;
@@ -84,6 +85,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),
+        Subcommand::Completions(completions) => completions::run(completions),
         Subcommand::Version => version::run(),
     };
     match done {
