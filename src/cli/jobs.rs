@@ -6,6 +6,7 @@
 //! which the latter mean that something was missed.
 
 use super::Failure;
+use super::service;
 use super::stream::End;
 use pgwake::{Event, EventLoop};
 use rustix::process::{Pid, Signal, kill_process};
@@ -134,6 +135,8 @@ impl Jobs {
             .env("PGWAKE_EVENT", job.event)
             .env("PGWAKE_CHANNEL", OsString::from_vec(job.channel.clone()))
             .env("PGWAKE_PID", job.pid.to_string())
+            // It is told of us alone.
+            .env_remove(service::VARIABLE)
             .stdin(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::Running(format!("{} cannot be started: {error}", self.command[0])))?;

@@ -21,6 +21,7 @@ mod notify;
 mod output;
 mod query;
 mod server;
+mod service;
 mod status;
 mod stop;
 mod stream;

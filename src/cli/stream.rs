@@ -3,6 +3,7 @@
 
 use super::arguments::{Format, Until};
 use super::output::Output;
+use super::service;
 use super::stop::Stop;
 use super::{Failure, not_connected};
 use pgwake::{Event, EventLoop};
@@ -45,6 +46,7 @@ pub(crate) struct Stream {
     pub(crate) end: End,
     left: u64,
     is_connected: bool,
+    is_ready: bool,
 }
 
 impl Stream {
@@ -57,12 +59,19 @@ impl Stream {
             },
             left: until.count.unwrap_or(u64::MAX),
             is_connected: false,
+            is_ready: false,
         })
     }
 
-    /// Takes what comes, to the end. A batch is written when the loop has nothing more at hand; only then may
-    /// it sleep.
+    /// Takes what comes, to the end.
     pub(crate) fn run(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
+        let done = self.take_all(events, taker);
+        service::tell("STOPPING=1");
+        done
+    }
+
+    /// A batch is written when the loop has nothing more at hand; only then may it sleep.
+    fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
         let (mut is_batch_open, mut rest) = (false, None);
         while self.left > 0 && !self.end.has_come() {
             let wait = [self.end.remaining(), rest].into_iter().flatten().min();
@@ -73,7 +82,14 @@ impl Stream {
                 continue;
             };
             match event {
-                Event::Listening(_) => self.is_connected = true,
+                Event::Listening(listening) => {
+                    self.is_connected = true;
+                    // With no channels it is only connected.
+                    if !self.is_ready && !listening.channels.is_empty() {
+                        self.is_ready = true;
+                        service::tell("READY=1");
+                    }
+                }
                 Event::Disconnected(lost) if !self.is_connected => {
                     return Err(not_connected(lost.message, lost.sqlstate));
                 }

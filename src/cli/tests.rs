@@ -1,8 +1,8 @@
 //! The grammar against what is written about it: the manual page has each command and each option, and no
-//! others.
+//! others; and the example of a unit starts a command that there is.
 
-use super::arguments::Arguments;
-use clap::{Command, CommandFactory};
+use super::arguments::{Arguments, Subcommand};
+use clap::{Command, CommandFactory, Parser};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MANUAL: &str = include_str!("../../ffi/man/pgwake.1");
@@ -57,4 +57,18 @@ fn the_manual_page_has_each_command_and_option_and_no_other() {
             assert_eq!(manual[name], *options, "the manual page's options of `{name}`, and the grammar's");
         }
     }
+}
+
+#[test]
+fn the_example_of_a_unit_starts_a_command_that_there_is() {
+    let unit = include_str!("../../ffi/systemd/pgwake-listen@.service");
+    let started = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let started = started.replace("%I", "jobs").replace("$COMMAND", "work --quietly");
+    let Subcommand::Listen(listen) = Arguments::parse_from(started.split(' ')).command else {
+        panic!("{started}")
+    };
+    assert_eq!(
+        (listen.channels, listen.exec),
+        (vec!["jobs".into()], vec!["work".into(), "--quietly".into()])
+    );
 }
