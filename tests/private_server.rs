@@ -5,7 +5,8 @@
 mod common;
 
 use common::command::{Running, pgwake};
-use common::{say_loudly, signal};
+use common::{PATIENCE, say_loudly, signal};
+use pgwake::pq::{Connection, Conninfo};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -181,14 +182,50 @@ fn a_kept_server_is_there_until_it_is_asked_to_end() {
     }
 }
 
+/// Ends the one server there, as a machine without memory would.
+fn kill_server(tmpdir: &Path) {
+    let data = fs::read_dir(tmpdir).unwrap().next().unwrap().unwrap().path().join("data");
+    let pid = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    signal(pid.lines().next().unwrap().parse().unwrap(), Signal::KILL);
+}
+
+const KILLED: &str = "pgwake: the private server has ended: it was killed by signal 9";
+
 #[test]
 fn a_kept_server_that_ends_is_noticed() {
     let directory = open_directory("ends");
     let (mut kept, _, _) = keep(directory.path());
-    let data = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path().join("data");
-    let pid = fs::read_to_string(data.join("postmaster.pid")).unwrap();
-    signal(pid.lines().next().unwrap().parse().unwrap(), Signal::KILL);
-    assert_eq!(kept.stderr_line(), "pgwake: the private server has ended: it was killed by signal 9");
+    kill_server(directory.path());
+    assert_eq!(kept.stderr_line(), KILLED);
     assert_eq!(kept.status(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn a_bench_whose_server_ends_says_so() {
+    let directory = open_directory("bench");
+    let mut bench = pgwake(&["bench", "latency", "--private", "--count", "1000000"]);
+    let mut bench = Running::of(bench.env("TMPDIR", directory.path()));
+    let started = std::time::Instant::now();
+    // It measures when somebody listens.
+    let is_listening = || {
+        let server = fs::read_dir(directory.path()).unwrap().next()?.unwrap().path();
+        let conninfo = format!("host={} user=postgres dbname=postgres", server.display());
+        let mut sql = common::Sql(Connection::connect(&Conninfo::parse(&conninfo).unwrap()).ok()?);
+        let asked =
+            sql.try_run("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'");
+        asked.ok().flatten()
+    };
+    while is_listening().is_none() {
+        assert!(started.elapsed() < PATIENCE, "nothing is measured");
+    }
+    kill_server(directory.path());
+    let mut sentence = bench.stderr_line();
+    // Before it stands how far it was.
+    while !sentence.starts_with("pgwake: ") && !sentence.is_empty() {
+        sentence = bench.stderr_line();
+    }
+    assert_eq!(sentence, KILLED);
+    assert_eq!(bench.status(), 1);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "something was left behind");
 }

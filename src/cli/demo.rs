@@ -42,10 +42,7 @@ pub(crate) fn run(format: Format, arguments: &Demo) -> Result<(), Failure> {
     let mut server =
         PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
     let done = if arguments.keep { keep(&mut server) } else { show(&server.conninfo(), format) };
-    done.map_err(|failure| match failure {
-        Failure::Running(sentence) => Failure::Running(server.explain(&sentence)),
-        other => other,
-    })
+    done.map_err(|failure| failure.explained_by(&mut server))
 }
 
 /// Leaves the server up until somebody says stop.

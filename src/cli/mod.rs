@@ -47,6 +47,16 @@ pub(crate) enum Failure {
     OutputClosed,
 }
 
+impl Failure {
+    /// What was done on a private server fails because of that server first of all.
+    fn explained_by(self, server: &mut server::PrivateServer) -> Self {
+        match self {
+            Failure::Running(sentence) => Failure::Running(server.explain(&sentence)),
+            other => other,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error.kind {

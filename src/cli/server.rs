@@ -188,7 +188,7 @@ impl PrivateServer {
     }
 
     /// Why work on it failed, for its user: that it has ended, if it has, and what can be done.
-    #[allow(dead_code, reason = "for the demo")]
+    #[allow(dead_code, reason = "for the command")]
     pub(crate) fn explain(&mut self, sentence: &str) -> String {
         let until = Instant::now() + FAREWELL_MAX;
         loop {
