@@ -165,6 +165,7 @@ fn a_mistake_is_one_sentence_and_status_2_and_nothing_is_sent() {
         ),
         (vec!["-d", "postgresql://u:hunter2@[bad/db", "listen", "c"], "malformed"),
         (vec!["-d", "host=x password=hunter2 junk", "notify", "c"], "malformed"),
+        (vec!["-d", &dsn, "demo"], "leave -d out"),
     ] {
         let (sentence, status) = complaint(&arguments);
         assert_eq!((status, sentence.lines().count()), (2, 1), "{sentence}");

@@ -36,7 +36,10 @@ const STORY: [&str; 5] = [
 const MEASURED: usize = 1000;
 const PACE: Duration = Duration::from_millis(1);
 
-pub(crate) fn run(format: Format, arguments: &Demo) -> Result<(), Failure> {
+pub(crate) fn run(dsn: &str, format: Format, arguments: &Demo) -> Result<(), Failure> {
+    if !dsn.is_empty() {
+        return Err(Failure::Usage("the demo has a server of its own: leave -d out".into()));
+    }
     let programs = find_programs()?;
     say!("starting a private PostgreSQL from {} …", programs.display());
     let mut server =

@@ -85,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
     start_log(arguments.verbose);
     let dsn = arguments.dsn.as_deref().unwrap_or_default();
     let done = match &arguments.command {
-        Subcommand::Demo(demo) => demo::run(arguments.format, demo),
+        Subcommand::Demo(demo) => demo::run(dsn, arguments.format, demo),
         Subcommand::Install(arguments) => install::install(dsn, arguments),
         Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
