@@ -4,6 +4,7 @@ use super::bench::Bench;
 use clap::{Args, Parser, ValueEnum};
 use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, Transport};
+use std::convert::Infallible;
 use std::time::Duration;
 
 /// Above the options that each command has.
@@ -31,9 +32,11 @@ Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
 Exit status: 0 done (also by Ctrl-C), 1 failed while running, 2 wrong usage."
 )]
 pub(crate) struct Arguments {
-    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on
-    /// this machine can read it: keep passwords in ~/.pgpass
-    #[arg(short, long, global = true, value_name = "CONNINFO", help_heading = OF_ALL)]
+    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app, or the name
+    /// of a database. Everybody on this machine can read it: keep passwords in ~/.pgpass
+    #[arg(
+        short, long, global = true, value_name = "CONNINFO", value_parser = conninfo, help_heading = OF_ALL
+    )]
     pub(crate) dsn: Option<String>,
 
     /// How events are written: one line each for people, or one JSON object a line for programs
@@ -278,6 +281,16 @@ pub(crate) struct Status {
     pub(crate) watch: bool,
 }
 
+/// What is neither keywords nor a URI is the name of a database (`recognized_connection_string`,
+/// fe-connect.c).
+fn conninfo(text: &str) -> Result<String, Infallible> {
+    let is_uri = ["postgresql://", "postgres://"].iter().any(|scheme| text.starts_with(scheme));
+    if text.is_empty() || is_uri || text.contains('=') {
+        return Ok(text.into());
+    }
+    Ok(format!("dbname='{}'", text.replace('\\', "\\\\").replace('\'', "\\'")))
+}
+
 /// The word, if it is one of these.
 fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
     let known_names = || known.iter().map(&name).collect::<Vec<_>>().join(", ");
@@ -324,6 +337,19 @@ mod tests {
     fn the_grammar_is_sound() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_word_alone_is_the_name_of_a_database() {
+        for (text, meant) in [
+            ("mydb", "dbname='mydb'"),
+            ("it's a \\", "dbname='it\\'s a \\\\'"),
+            ("host=db", "host=db"),
+            ("postgres://db/app", "postgres://db/app"),
+            ("", ""),
+        ] {
+            assert_eq!(conninfo(text).unwrap(), meant);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Commands out, answers in, in order and without waiting: each batch is one transaction between two
 //! synchronisation points, so an error in one leaves the others alone (manual, "Pipeline Mode").
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::pq::{Connection, Format, QueryResult, ResultStatus};
 use std::collections::VecDeque;
 use std::ffi::CStr;
@@ -35,6 +35,8 @@ pub(super) struct Pipeline {
     unanswered: VecDeque<Asker>,
     /// The first error of the batch whose results are coming in.
     failure: Option<Error>,
+    /// The last one, if the server said it.
+    last_words: Option<Error>,
     /// Its rows.
     rows: Rows,
 }
@@ -48,10 +50,16 @@ impl Pipeline {
         *self = Pipeline::default();
     }
 
-    /// The error of the batch whose results were coming in when the connection ended, as the end of the
-    /// connection.
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
+    /// What the server said before the connection ended, in answer to a command.
+    pub(super) fn take_last_words(&mut self) -> Option<Error> {
+        self.last_words.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
+    }
+
+    fn failed(&mut self, error: Error) {
+        if error.sqlstate != Some(SqlState::CONNECTION_LOST) {
+            self.last_words = Some(error.clone());
+        }
+        self.failure.get_or_insert(error);
     }
 
     /// Sends a batch. What the socket does not take stays in libpq's buffer until the next flush.
@@ -94,10 +102,11 @@ impl Pipeline {
             };
             ended = false;
             match result.status() {
-                ResultStatus::Failed if self.failure.is_none() => self.failure = Some(result.error()),
+                ResultStatus::Failed => self.failed(result.error()),
                 ResultStatus::Rows => self.rows = Some(result),
                 ResultStatus::PipelineSync => {
                     let (asker, rows) = (self.unanswered.pop_front()?, self.rows.take());
+                    self.last_words = None;
                     return Some((asker, self.failure.take().map_or(Ok(rows), Err)));
                 }
                 _ => {}

@@ -21,10 +21,11 @@ use std::time::{Duration, Instant};
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 pub(super) enum Batch {
-    /// The client's encoding is set.
-    Encoding,
+    /// Something that holds for the connection is set.
+    Setting,
     Subscription(Subscription),
-    /// Empty; its answer says that all LISTENs of a new connection are answered.
+    /// The last of a new connection's preparation: its answer says that all LISTENs are answered, and who the
+    /// server's process is.
     Prepared,
     Notify(Channel),
     SelfTest(Step),
@@ -36,8 +37,8 @@ pub(super) enum Batch {
 pub(crate) struct ChannelSource {
     id: SessionId,
     pub(super) session: Session,
-    db: String,
-    backend_pid: i32,
+    pub(super) db: String,
+    pub(super) backend_pid: i32,
     pub(super) skip_own: bool,
     /// Every notification goes to the caller as it comes: there are no readers, nothing is read ahead, and
     /// our own are told, too.
@@ -50,6 +51,8 @@ pub(crate) struct ChannelSource {
     pub(super) wanted: BTreeSet<Channel>,
     /// The LISTENs for all that was wanted are sent; what is wanted later needs its own.
     pub(super) is_prepared: bool,
+    /// No time-out of the role or the database ends the connection there is.
+    pub(super) is_lasting: bool,
     pub(super) changes: VecDeque<Subscription>,
     /// The server has confirmed these, and they have not been told.
     pub(super) listened: BTreeSet<Channel>,
@@ -58,8 +61,8 @@ pub(crate) struct ChannelSource {
     pub(super) unanswered: VecDeque<Batch>,
     pub(super) held: Held,
     sent: u64,
-    was_listening: bool,
-    outage: Option<Outage>,
+    pub(super) was_listening: bool,
+    pub(super) outage: Option<Outage>,
     pub(super) reports: VecDeque<Report>,
     /// Readers of what the schema `pgwake` tells.
     pub(super) outbox: Option<Box<Outbox>>,
@@ -91,6 +94,7 @@ impl ChannelSource {
             has_failed: false,
             wanted: BTreeSet::new(),
             is_prepared: false,
+            is_lasting: false,
             changes: VecDeque::new(),
             listened: BTreeSet::new(),
             unsent: VecDeque::new(),
@@ -304,36 +308,6 @@ impl ChannelSource {
         std::mem::take(&mut self.wants_turn)
     }
 
-    /// Says on a new connection what has to be said before anything else: the encoding, and every LISTEN.
-    #[cold]
-    fn prepare(&mut self) {
-        let Some(connection) = self.session.connection() else { return };
-        self.db = connection.database();
-        self.backend_pid = connection.backend_pid();
-        // A payload that cannot be converted to the client's encoding would make the server end this session,
-        // and anybody may send one. With the server's own encoding nothing is converted.
-        let encoding = connection.parameter(c"server_encoding");
-        let is_encoding_right = encoding == connection.parameter(c"client_encoding");
-        self.changes.clear();
-        self.unanswered.clear();
-        if !is_encoding_right {
-            self.send(Some(format!("SET client_encoding TO '{encoding}'").into_bytes()), Batch::Encoding);
-        }
-        if !self.begin_self_test() {
-            self.prepare_channels();
-        }
-    }
-
-    /// Every LISTEN, at once.
-    #[cold]
-    pub(super) fn prepare_channels(&mut self) {
-        for channel in self.wanted.clone() {
-            self.send_change(Subscription { listen: true, channel });
-        }
-        self.send(None, Batch::Prepared);
-        self.is_prepared = true;
-    }
-
     pub(super) fn send(&mut self, sql: Option<Vec<u8>>, meaning: Batch) {
         self.session.send(sql.iter().map(|sql| Command::Run { sql, parameters: &[] }));
         self.unanswered.push_back(meaning);
@@ -344,7 +318,10 @@ impl ChannelSource {
         match (self.unanswered.pop_front(), answer) {
             (Some(Batch::Outbox(request)), answer) => self.watch_answered(request, answer, now),
             (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer, now),
-            (batch, answer) => self.confirmed(batch, answer.map(drop), now),
+            // A server that refused a LISTEN is not listened to, whatever else it answers.
+            (Some(Batch::Prepared), Ok(_)) if self.session.is_ending() => {}
+            (Some(Batch::Prepared), Ok(rows)) => self.prepared(rows, now),
+            (batch, answer) => self.confirmed(batch, answer.map(drop)),
         }
         let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
         if self.is_listening && !has_more_changes && !self.listened.is_empty() {
@@ -358,13 +335,10 @@ impl ChannelSource {
     }
 
     /// What the server said to a batch without rows.
-    fn confirmed(&mut self, batch: Option<Batch>, answer: Result<()>, now: Instant) {
+    fn confirmed(&mut self, batch: Option<Batch>, answer: Result<()>) {
         match (batch, answer) {
-            (Some(Batch::Encoding), Ok(())) | (None, _) => {}
-            // A server that refused a LISTEN is not listened to, whatever else it answers.
-            (Some(Batch::Prepared), Ok(())) if self.session.is_ending() => {}
-            (Some(Batch::Prepared), Ok(())) => self.prepared(now),
-            (Some(Batch::Encoding | Batch::Prepared), Err(error)) => self.session.fail(error),
+            (Some(Batch::Setting | Batch::Prepared), Ok(())) | (None, _) => {}
+            (Some(Batch::Setting | Batch::Prepared), Err(error)) => self.session.fail(error),
             (Some(Batch::Subscription(Subscription { listen, channel })), Ok(())) => {
                 if listen {
                     self.listened.insert(channel);
@@ -378,26 +352,13 @@ impl ChannelSource {
         }
     }
 
-    fn prepared(&mut self, now: Instant) {
-        self.session.settled(now);
-        self.is_listening = true;
-        let channels = self.take_listened();
-        match self.outage.take() {
-            Some(outage) => self.reports.push_back(Report::Gap { channels, outage }),
-            None => self.report_listening(channels),
-        }
-        self.was_listening = true;
-        self.begin_watch(now);
-        self.begin_ddl(now);
-    }
-
     /// What the server has confirmed, as far as it is still wanted.
-    fn take_listened(&mut self) -> Vec<Channel> {
+    pub(super) fn take_listened(&mut self) -> Vec<Channel> {
         let listened = std::mem::take(&mut self.listened).into_iter();
         listened.filter(|channel| self.wanted.contains(channel)).collect()
     }
 
-    fn report_listening(&mut self, channels: Vec<Channel>) {
+    pub(super) fn report_listening(&mut self, channels: Vec<Channel>) {
         let Some(connection) = self.session.connection() else { return };
         let version = connection.parameter(c"server_version");
         self.reports.push_back(Report::Listening {
@@ -419,7 +380,7 @@ impl ChannelSource {
 
     #[cold]
     fn lost(&mut self, Loss { error, retry_in, at }: Loss) {
-        (self.is_listening, self.is_prepared) = (false, false);
+        (self.is_listening, self.is_prepared, self.is_lasting) = (false, false, false);
         self.listened.clear();
         self.interrupt_self_test();
         self.fetches = 0;

@@ -109,6 +109,7 @@ impl ChannelSource {
     pub(super) fn begin_ddl(&mut self, now: Instant) {
         if let Some(reader) = self.ddl.as_deref_mut().filter(|_| self.is_listening) {
             reader.ask_at = Some(now);
+            self.make_lasting();
         }
     }
 

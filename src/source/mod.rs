@@ -5,6 +5,7 @@ pub(crate) mod channels;
 pub(crate) mod ddl;
 mod outbox;
 mod overflow;
+mod prepare;
 mod readers;
 mod refusals;
 mod requests;

@@ -77,6 +77,7 @@ impl ChannelSource {
 
     #[cold]
     pub(super) fn send_change(&mut self, change: Subscription) {
+        self.make_lasting();
         self.send(Some(listen_sql(change.listen, &change.channel)), Batch::Subscription(change));
     }
 

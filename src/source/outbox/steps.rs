@@ -30,6 +30,7 @@ impl ChannelSource {
         let is_converted = self.is_converted();
         let Some(outbox) = self.outbox.as_deref_mut().filter(|_| self.is_listening) else { return };
         outbox.connected(now, is_converted);
+        self.make_lasting();
         self.ask(Request::Settings, sql::SETTINGS, &[]);
     }
 
