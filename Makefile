@@ -1,11 +1,14 @@
-# make          builds target/release/pgwake
+# make          builds the command, target/release/pgwake, and the C library, in target/lib
+# make install  copies what is built, and builds nothing: PREFIX= (/usr/local), BINDIR=, LIBDIR=, INCLUDEDIR=, DATADIR=,
+#               MANDIR=, also in lower case, and DESTDIR=; make uninstall takes it away
+# make deb      a Debian package, by cargo-deb
+# make test-debian   a new user's steps and that package, in an empty Debian
 # make demo     shows it at work on a throw-away PostgreSQL of its own
 # make test     everything that must hold, as CI runs it
 # make sanitize the same tests under AddressSanitizer
 # make regress PGSRC=DIRECTORY   PostgreSQL's own regression files, from its sources, with the DDL triggers on
 # make bench    pgwake beside a bare C loop over the same libpq
-# make lib      the C library, in target/lib
-# make install  command, C library, header, manual pages: PREFIX= (/usr/local), DESTDIR=; make uninstall takes them away
+# make lib      the C library alone
 # Each installs what it needs and is missing, or names it.
 
 CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
@@ -17,23 +20,45 @@ ONLY_LIB = --lib --release --no-default-features --crate-type staticlib
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Counts changes that a program built before would not survive.
 SO = libpgwake.so.0
-PREFIX = /usr/local
-DEST = $(DESTDIR)$(PREFIX)
 
-.PHONY: all demo test check regress sanitize sanitize-c bench peers lib lib-test install uninstall setup setup-test
+prefix = /usr/local
+PREFIX = $(prefix)
+bindir = $(PREFIX)/bin
+BINDIR = $(bindir)
+libdir = $(PREFIX)/lib
+LIBDIR = $(libdir)
+includedir = $(PREFIX)/include
+INCLUDEDIR = $(includedir)
+datadir = $(PREFIX)/share
+DATADIR = $(datadir)
+mandir = $(DATADIR)/man
+MANDIR = $(mandir)
+BASHDIR = $(DATADIR)/bash-completion/completions
+ZSHDIR = $(DATADIR)/zsh/site-functions
+FISHDIR = $(DATADIR)/fish/vendor_completions.d
+
+.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
+  setup-demo setup-deb setup-test
 .NOTPARALLEL:
 
-all: setup
+all: lib
 	$(CARGO) build --release
+	@rm -rf target/completions
+	@if target/release/pgwake completions bash >/dev/null 2>&1; then mkdir -p target/completions && \
+	  for shell in bash zsh fish; do \
+	    target/release/pgwake completions $$shell >target/completions/$$shell || exit; done; fi
 
-demo: setup
+demo: setup-demo
 	@$(CARGO) build --release
 	@target/release/pgwake demo
 
-test: setup-test check peers
+test: setup-test check peers all
 	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
 	PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test --features capi
 	PGWAKE_PEERS=target/peers $(CARGO) test $(SYSTEM_LIBPQ)
+
+test-debian:
+	tests/empty_debian.sh
 
 check: setup-test
 	$(CARGO) fmt --check
@@ -48,7 +73,7 @@ lib: setup
 	@mkdir -p target/lib
 	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib/libpgwake.a
 	cc -shared -o target/lib/$(SO) -Wl,-soname,$(SO) -Wl,--version-script=ffi/libpgwake.map -Wl,-z,nodelete,-z,now \
-	  -Wl,--whole-archive target/lib/libpgwake.a -Wl,--no-whole-archive -lssl -lcrypto -lgcc_s -lm
+	  -Wl,--whole-archive target/lib/libpgwake.a -Wl,--no-whole-archive -lssl -lcrypto -lm
 
 # What is not shipped: on the system's libpq, and with a function that panics.
 lib-test: setup-test
@@ -56,23 +81,59 @@ lib-test: setup-test
 	$(CARGO) rustc $(ONLY_LIB) --features capi-test
 	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib-test/libpgwake.a pgwake_test_panic
 
-install: all lib
-	install -d $(DEST)/bin $(DEST)/lib/pkgconfig $(DEST)/include/pgwake $(DEST)/share/man/man1 $(DEST)/share/man/man3
-	install target/release/pgwake $(DEST)/bin
-	install -m 644 target/lib/libpgwake.a $(DEST)/lib
-	install target/lib/$(SO) $(DEST)/lib
-	ln -sf $(SO) $(DEST)/lib/libpgwake.so
-	install -m 644 ffi/include/pgwake.h $(DEST)/include
-	install -m 644 ffi/adapters/*.h $(DEST)/include/pgwake
-	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' ffi/pgwake.pc.in >$(DEST)/lib/pkgconfig/pgwake.pc
-	install -m 644 ffi/man/pgwake.1 $(DEST)/share/man/man1
-	install -m 644 ffi/man/pgwake.3 $(DEST)/share/man/man3
+# For root, too, who has no Rust, and to whom no file here should belong.
+install:
+	@for file in target/release/pgwake target/lib/libpgwake.a target/lib/$(SO); do [ -f $$file ] || \
+	  { echo "pgwake: $$file is not built: run \`make\` first, as yourself, then this again" >&2; exit 1; }; done
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR)/pgwake $(MANDIR)/man1 $(MANDIR)/man3)
+	install -s target/release/pgwake $(DESTDIR)$(BINDIR)
+	install -m 644 target/lib/libpgwake.a $(DESTDIR)$(LIBDIR)
+	install target/lib/$(SO) $(DESTDIR)$(LIBDIR)
+	ln -sf $(SO) $(DESTDIR)$(LIBDIR)/libpgwake.so
+	install -m 644 ffi/include/pgwake.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 ffi/adapters/*.h $(DESTDIR)$(INCLUDEDIR)/pgwake
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBDIR@|$(call below_prefix,$(LIBDIR))|' \
+	  -e 's|@INCLUDEDIR@|$(call below_prefix,$(INCLUDEDIR))|' ffi/pgwake.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/pgwake.pc
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/pgwake.pc
+	install -m 644 ffi/man/pgwake.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 ffi/man/pgwake.3 $(DESTDIR)$(MANDIR)/man3
+	@if [ -d target/completions ]; then set -x; \
+	  install -D -m 644 target/completions/bash $(DESTDIR)$(BASHDIR)/pgwake && \
+	  install -D -m 644 target/completions/zsh $(DESTDIR)$(ZSHDIR)/_pgwake && \
+	  install -D -m 644 target/completions/fish $(DESTDIR)$(FISHDIR)/pgwake.fish; fi
+	@$(REMEMBER)
 
+# pkg-config can put another prefix in.
+below_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+
+# The running system finds a shared library by a list that only root can make anew.
+REMEMBER = PATH="$$PATH:/sbin:/usr/sbin"; [ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || \
+  ! ldconfig -NXv 2>/dev/null | grep -q '^$(LIBDIR):' || ldconfig
+
+# Directories that may be there without us. What lies above PREFIX is the user's.
+KEPT = $(if $(DESTDIR),, $(patsubst %/,%,$(dir $(PREFIX))) /opt /usr $(foreach usual,/usr /usr/local, \
+  $(addprefix $(usual)/,bin include lib share share/man)))
+
+# Goes up from each directory as long as it is empty and not kept.
 uninstall:
-	rm -f $(DEST)/bin/pgwake $(DEST)/lib/libpgwake.a $(DEST)/lib/libpgwake.so $(DEST)/lib/$(SO) \
-	  $(DEST)/lib/pkgconfig/pgwake.pc $(DEST)/include/pgwake.h \
-	  $(DEST)/share/man/man1/pgwake.1 $(DEST)/share/man/man3/pgwake.3
-	rm -rf $(DEST)/include/pgwake
+	rm -f $(addprefix $(DESTDIR),$(BINDIR)/pgwake $(addprefix $(LIBDIR)/,libpgwake.a libpgwake.so $(SO) pkgconfig/pgwake.pc) \
+	  $(INCLUDEDIR)/pgwake.h $(MANDIR)/man1/pgwake.1 $(MANDIR)/man3/pgwake.3 \
+	  $(BASHDIR)/pgwake $(ZSHDIR)/_pgwake $(FISHDIR)/pgwake.fish)
+	rm -rf $(DESTDIR)$(INCLUDEDIR)/pgwake
+	@for directory in $(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR) $(MANDIR)/man1 $(MANDIR)/man3 $(BASHDIR) $(ZSHDIR) \
+	  $(FISHDIR); do \
+	  while case '$(KEPT) ' in *" $$directory "*) false ;; *) rmdir $(DESTDIR)$$directory 2>/dev/null ;; esac; do \
+	    directory=$${directory%/*}; done; done
+	@$(REMEMBER)
+
+# The tree of a Debian system, which cargo-deb puts into a package.
+deb: setup-deb all
+	@command -v cargo-deb >/dev/null || [ -x $$HOME/.cargo/bin/cargo-deb ] || \
+	  { echo 'pgwake: cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
+	rm -rf target/package
+	$(MAKE) --no-print-directory install DESTDIR=target/package PREFIX=/usr \
+	  LIBDIR=/usr/lib/$$(cc -print-multiarch) ZSHDIR=/usr/share/zsh/vendor-completions
+	$(CARGO) deb --no-build
 
 # The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
 peers: setup-test lib-test
@@ -83,7 +144,7 @@ peers: setup-test lib-test
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
 	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \
-	  $$(pkg-config --libs libpq) -lgcc_s -lm
+	  $$(pkg-config --libs libpq) -lm
 
 regress: setup-test
 	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test regress
@@ -108,6 +169,12 @@ bench: peers
 
 setup:
 	@./setup.sh
+
+setup-demo:
+	@./setup.sh --demo
+
+setup-deb:
+	@./setup.sh --deb
 
 setup-test:
 	@./setup.sh --test

@@ -1,7 +1,8 @@
 #!/bin/sh
-# setup.sh [--test]: sees to it that pgwake can be built and its demo run; with --test, also its tests.
-# Installs what is missing when it may (root or passwordless sudo, Debian or Ubuntu), and names it in one line when it
-# may not. Does nothing, and needs no rights, when nothing is missing.
+# setup.sh [--demo | --test | --deb]: sees to it that pgwake can be built; with --demo, that its demo runs, too, with
+# --test its tests, and with --deb, that a Debian package can be made, but for cargo-deb.
+# Installs what is missing when it may (root or passwordless sudo, Debian or Ubuntu), and names it in one line when
+# it may not. Does nothing, and needs no rights, when nothing is missing.
 set -eu
 
 PATH=$PATH:$HOME/.cargo/bin
@@ -20,18 +21,28 @@ has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
 command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
 command -v pkg-config >/dev/null || need 'pkg-config' 'pkg-config'
 has_library openssl || need 'the headers of OpenSSL' 'libssl-dev'
-has_server || need 'a PostgreSQL server' 'postgresql'
+case "${1:-}" in
+--demo | --test) has_server || need 'a PostgreSQL server' 'postgresql' ;;
+# Without it cargo-deb makes a package that depends on nothing.
+--deb) command -v dpkg-shlibdeps >/dev/null || need 'dpkg-shlibdeps' 'dpkg-dev' ;;
+esac
 if [ "${1:-}" = --test ]; then
     has_library libpq || need 'the headers of libpq' 'libpq-dev'
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
     echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || need 'the headers of libev' 'libev-dev'
     command -v c++ >/dev/null || need 'a C++ compiler' 'g++'
     command -v make >/dev/null || need 'make' 'make'
+    command -v cmake >/dev/null || need 'CMake' 'cmake'
+    command -v meson >/dev/null || need 'Meson' 'meson'
     command -v valgrind >/dev/null || need 'valgrind' 'valgrind'
     command -v python3 >/dev/null || need 'Python' 'python3'
+    command -v jq >/dev/null || need 'jq' 'jq'
 fi
-if ! command -v cargo >/dev/null; then
-    echo 'pgwake: Rust is missing: install it with rustup, then call this again' >&2
+needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/Cargo.toml")
+found=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
+if [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -n 1)" != "$needed" ]; then
+    echo "pgwake: Rust $needed or later is needed, ${found:-none} was found: install it with rustup," \
+        'then call this again' >&2
     exit 1
 fi
 [ -n "$missing" ] || exit 0
@@ -42,7 +53,7 @@ if [ "$(id -u)" != 0 ]; then
     sudo -n true 2>/dev/null || as_root=no
 fi
 if [ "$as_root" = no ] || ! command -v apt-get >/dev/null; then
-    echo "pgwake: missing: $missing; on Debian or Ubuntu: apt-get install$packages" >&2
+    echo "pgwake: missing: $missing; on Debian or Ubuntu: sudo apt-get install$packages" >&2
     exit 1
 fi
 

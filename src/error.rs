@@ -111,6 +111,9 @@ impl SqlState {
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
 
+    /// `28P01`: the password is wrong, or there is none.
+    pub const INVALID_PASSWORD: SqlState = SqlState(*b"28P01");
+
     /// `0A000`: what we need cannot be had from this server, or from the pooler before it.
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
 
@@ -148,10 +151,11 @@ impl SqlState {
     }
 
     /// Whether trying to connect again is useless until somebody changes something: wrong password, no
-    /// access, a certificate that is not accepted, no such database, a standby that cannot LISTEN, a pooler
-    /// that delivers nothing.
+    /// access, a certificate that is not accepted, no such database, a setting that the server does not take,
+    /// a standby that cannot LISTEN, a pooler that delivers nothing.
     pub fn is_permanent(&self) -> bool {
         matches!(&self.0, b"28P01" | b"28000" | b"3D000" | b"42501" | b"25006" | b"0A000")
+            || self.is_about_the_command()
     }
 }
 

@@ -56,6 +56,9 @@
 //!
 //! # Features
 //!
+//! The default ones are those of the command. A program that needs no more than the loop takes
+//! `default-features = false, features = ["bundled"]`.
+//!
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
@@ -93,7 +96,8 @@ pub use options::{ChangePayload, DdlOptions, EventLoopOptions, Overflow, Session
 pub use reactor::Waker;
 pub use text::Text;
 
-/// The README's example compiles.
+/// The programs of the README and of the page about the crate compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/crate.md")]
+struct Pages;

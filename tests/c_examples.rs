@@ -13,28 +13,35 @@ use std::process::Command;
 
 const BURST: usize = 300;
 
-/// Builds an example, or says that it was skipped.
+/// Builds an example as it says at its top, but with warnings denied; or says that it was skipped.
 fn build(tree: &Path, name: &str, into: &Path) -> Option<String> {
-    let binary = into.join(name);
+    let binary = into.join(name).display().to_string();
     let (compiler, source) = match name {
         "cplusplus" => ("c++", "cplusplus.cpp".to_string()),
         _ => ("cc", format!("{name}.c")),
     };
-    let (probe, library) = match name {
-        "libuv" => ("#include <uv.h>", Some("-luv")),
-        "libev" => ("#include <ev.h>", Some("-lev")),
-        _ => ("", None),
+    let probe = match name {
+        "libuv" => "#include <uv.h>",
+        "libev" => "#include <ev.h>",
+        _ => "",
     };
     let probe = format!("echo '{probe}' | cc -E - >/dev/null 2>&1");
     if !c::has(compiler) || !Command::new("sh").args(["-c", &probe]).status().unwrap().success() {
         common::say_loudly(&format!("SKIPPED: the example {name} lacks a library; see `./setup.sh --test`"));
         return None;
     }
-    let mut command = Command::new(compiler);
-    command.args(["-g", "-O1", "-Wall", "-Wextra", "-pedantic", "-Werror", "-I"]).arg(tree.join("include"));
-    command.arg(format!("{}/ffi/examples/{source}", c::ROOT)).arg(c::archive(tree)).args(c::ARCHIVE_NEEDS);
-    c::run(command.args(library).arg("-o").arg(&binary));
-    Some(binary.display().to_string())
+    let examples = Path::new(c::ROOT).join("ffi/examples");
+    let text = std::fs::read_to_string(examples.join(&source)).unwrap();
+    let typed = text.lines().take(8).find_map(|line| line.split_once(&format!("    {compiler} {source} ")));
+    let (_, rest) = typed.unwrap_or_else(|| panic!("{source} does not say how it is built"));
+    let rest = rest.strip_suffix(&format!("-o {name}")).unwrap();
+    let strict = "-g -O1 -Wall -Wextra -pedantic -Werror";
+    let place = tree.join("lib").display().to_string();
+    let line = format!("{compiler} {strict} {source} {rest} -o '{binary}' '-Wl,-rpath,{place}'");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line]).current_dir(examples);
+    c::run(shell.env("PKG_CONFIG_PATH", tree.join("lib/pkgconfig")));
+    Some(binary)
 }
 
 /// Starts a program with CONNINFO CHANNEL COUNT, waits until it listens, sends the burst, reads it back.
@@ -160,14 +167,16 @@ fn watch_has_no_error_under_valgrind() {
     watch_works(Under::Valgrind);
 }
 
+fn python(tree: &Path, name: &str) -> Command {
+    let mut command = c::limited(Under::Nothing, "python3");
+    command.arg("-B").arg(format!("{}/ffi/examples/{name}.py", c::ROOT));
+    command.env("PGWAKE_LIBRARY", tree.join("lib/libpgwake.so.0"));
+    command
+}
+
 fn python_works(name: &str) {
     let Some(tree) = c::installed().filter(|_| c::has("python3")) else { return };
-    on_two_transports(&mut || {
-        let mut command = c::limited(Under::Nothing, "python3");
-        command.arg("-B").arg(format!("{}/ffi/examples/{name}.py", c::ROOT));
-        command.env("PGWAKE_LIBRARY", tree.join("lib/libpgwake.so.0"));
-        command
-    });
+    on_two_transports(&mut || python(&tree, name));
 }
 
 #[test]
@@ -180,16 +189,42 @@ fn python_with_asyncio_takes_a_burst_whole() {
     python_works("ctypes_asyncio");
 }
 
+/// Each example, ready to be started.
+fn every_example(tree: &Path, into: &Path) -> Vec<(&'static str, Command)> {
+    let compiled = ["plain", "watch", "epoll", "libuv", "libev", "cplusplus"].into_iter();
+    let compiled =
+        compiled.filter_map(|name| Some((name, c::limited(Under::Nothing, build(tree, name, into)?))));
+    let scripts = ["ctypes_plain", "ctypes_asyncio"].into_iter().filter(|_| c::has("python3"));
+    compiled.chain(scripts.map(|name| (name, python(tree, name)))).collect()
+}
+
 /// An example that cannot work says why in one line and ends with 1.
 #[test]
 fn an_example_that_cannot_listen_says_why() {
     let Some(tree) = c::installed() else { return };
     let directory = c::directory();
-    for name in ["plain", "watch", "epoll", "libuv", "libev", "cplusplus"] {
-        let Some(program) = build(&tree, name, directory.path()) else { continue };
-        let output = c::limited(Under::Nothing, program).args(["nonsense", "a", "1"]).output().unwrap();
+    for (name, mut example) in every_example(&tree, directory.path()) {
+        let output = example.args(["nonsense", "a", "1"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{name}: {text}");
-        assert!(text.contains("nonsense") || text.contains("connection string"), "{name}: {text}");
+        let last = text.lines().last().unwrap_or_default();
+        // Python says where it was.
+        let lines_max = if name.starts_with("ctypes") { usize::MAX } else { 1 };
+        assert!(output.status.code() == Some(1) && text.lines().count() <= lines_max, "{name}: {text}");
+        assert!(last.contains("nonsense") || last.contains("connection string"), "{name}: {text}");
+    }
+}
+
+/// So does one whose session fails later, in the loop.
+#[test]
+fn an_example_whose_session_fails_says_why() {
+    let Some(tree) = c::installed() else { return };
+    let directory = c::directory();
+    let conninfo = format!("{} dbname=nowhere", server().conninfo());
+    for (name, mut example) in every_example(&tree, directory.path()) {
+        let output = example.args([&conninfo, "a", "1"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = text.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{name}: {text}");
+        assert!(last.contains("nowhere"), "{name}: {text}");
     }
 }

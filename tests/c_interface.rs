@@ -7,7 +7,7 @@ mod common;
 
 use c::{Running, Under};
 use common::outbox::database;
-use common::{Sql, fresh_channel, server, transports};
+use common::{fresh_channel, server, transports};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -125,7 +125,7 @@ fn a_panic_becomes_a_status_in_the_packed_archive() {
     let archive = format!("{}/target/lib-test/libpgwake.a", c::ROOT);
     let libraries = c::run(Command::new("pkg-config").args(["--libs", "libpq"]));
     let mut more: Vec<&str> = vec![&archive];
-    more.extend(libraries.split_whitespace().chain(["-lgcc_s", "-lm"]));
+    more.extend(libraries.split_whitespace().chain(["-lm"]));
     let program = c::build_driver(&tree, "panic", directory.path(), &more);
     let mut command = c::limited(Under::Nothing, &program);
     let output = command.env("RUST_BACKTRACE", "1").args([&server().conninfo(), &fresh_channel()]).output();
@@ -188,7 +188,7 @@ fn every_function_works_when_all_is_sanitized() {
     };
     let (directory, tree) = (c::directory(), PathBuf::from(format!("{}/ffi", c::ROOT)));
     let archive = archive.into_string().unwrap();
-    let more = ["-fsanitize=address", &archive, "-lssl", "-lcrypto", "-lgcc_s", "-lm", "-ldl", "-lrt"];
+    let more = ["-fsanitize=address", &archive, "-lssl", "-lcrypto", "-lm", "-ldl", "-lrt"];
     let program = c::build_driver(&tree, "every_function", directory.path(), &more);
     every_function_works(&mut c::limited(Under::Nothing, &program));
     let program = c::build_driver(&tree, "bad_input", directory.path(), &more);
@@ -273,67 +273,8 @@ fn the_headers_example_is_the_readmes_program() {
     let example = example.lines().skip_while(|line| !line.contains("#include <pgwake.h>"));
     let example = example.take_while(|line| line.starts_with(" *  ") || *line == " *");
     let example: String = example.map(|line| format!("{}\n", line.get(7..).unwrap_or_default())).collect();
-    assert_eq!(example.trim_end(), readme_block("## The C library", "c").trim_end());
+    assert_eq!(example.trim_end(), readme_block("### C\n", "c").trim_end());
     assert!(example.lines().count() <= 25);
-}
-
-/// In an empty directory that is the user's home, with nothing but what the README says.
-#[test]
-fn the_readmes_program_works_as_it_is_typed() {
-    if c::installed().is_none() {
-        return;
-    }
-    let home = c::directory();
-    let keep = |name: &str, default: &str| {
-        let old = std::env::var_os("HOME").unwrap_or_default();
-        std::env::var_os(name).unwrap_or_else(|| Path::new(&old).join(default).into())
-    };
-    let readme = fs::read_to_string(format!("{}/README.md", c::ROOT)).unwrap();
-    let section = readme.split_once("## The C library").unwrap().1;
-    let typed = |start: &str| section.lines().find(|line| line.starts_with(start)).unwrap().to_string();
-    let shell = |directory: &Path, line: &str| {
-        let mut shell = c::limited(Under::Nothing, "sh");
-        shell.args(["-c", line]).current_dir(directory).env("HOME", home.path());
-        shell.env("CARGO_HOME", keep("CARGO_HOME", ".cargo"));
-        shell.env("RUSTUP_HOME", keep("RUSTUP_HOME", ".rustup"));
-        shell.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
-        shell
-    };
-    c::run(&mut shell(Path::new(c::ROOT), &typed("make install")));
-    let project = home.path().join("project");
-    fs::create_dir(&project).unwrap();
-    fs::write(project.join("app.c"), readme_block("## The C library", "c")).unwrap();
-    c::run(&mut shell(&project, &typed("cc app.c")));
-
-    let conninfo = server().conninfo();
-    let mut sql = Sql::connect(&conninfo);
-    let mut app = Running::start(shell(&project, "exec ./app \"$CONNINFO\"").env("CONNINFO", &conninfo));
-    // Idle: it is committed.
-    let listening =
-        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"orders\"' AND state = 'idle'";
-    while sql.value(listening) == "0" {}
-    sql.notify("orders", "hello");
-    assert_eq!(app.line().as_deref(), Some("orders: hello"));
-    // `timeout` passes this on.
-    common::signal(app.child.id() as i32, rustix::process::Signal::TERM);
-    assert!(!app.child.wait().unwrap().success());
-
-    // The other ways to link it, and nothing is left behind.
-    let pc = home.path().join("x/lib/pkgconfig");
-    let link = "cc app.c $(pkg-config --cflags --libs $STATIC pgwake) -o app && ./app nonsense; [ $? = 1 ]";
-    for (which, linked) in [("", ""), ("--static", "")] {
-        let mut command = shell(&project, link);
-        command
-            .env("PKG_CONFIG_PATH", &pc)
-            .env("STATIC", which)
-            .env("LD_LIBRARY_PATH", home.path().join("x/lib"));
-        assert_eq!(c::run(&mut command), linked);
-        fs::remove_file(home.path().join("x/lib/libpgwake.so")).ok();
-    }
-    c::run(&mut shell(Path::new(c::ROOT), "make uninstall PREFIX=$HOME/x"));
-    let left =
-        c::run(Command::new("find").arg(home.path().join("x")).args(["-type", "f", "-o", "-type", "l"]));
-    assert_eq!(left, "", "left behind by make uninstall");
 }
 
 #[test]

@@ -5,10 +5,10 @@
 mod common;
 
 use common::command::{Running, complaint, pgwake, run};
-use common::{PASSWORD, PATIENCE, Sql, fresh_channel, server, signal};
+use common::{PASSWORD, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 
 #[test]
@@ -91,6 +91,18 @@ fn own_is_known_and_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
+fn a_full_disk_is_named_by_the_file_that_does_not_fit() {
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    for arguments in [&["version"][..], &["install", "--dry-run"], &["-d", &dsn, "listen", &channel]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = pgwake(arguments).stdout(full).output().unwrap();
+        let sentence = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{sentence}");
+        assert!(sentence.contains("standard output, /dev/full: No space left"), "{sentence}");
+    }
+}
+
+#[test]
 fn notify_sends_an_argument_or_stdin_or_its_lines() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     let mut listen = Running::start(&["-d", &dsn, "-f", "json", "listen", &channel, "--count", "10005"]);
@@ -119,6 +131,25 @@ fn notify_sends_an_argument_or_stdin_or_its_lines() {
 }
 
 #[test]
+fn what_a_signal_drops_of_the_lines_that_were_read_is_told() {
+    // It takes a connection, and answers nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dsn = format!("host=127.0.0.1 port={}", silent.local_addr().unwrap().port());
+    let mut child = pgwake(&["-d", &dsn, "notify", "c", "--lines"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than is queued, and less than is read ahead of that; but for what is in the pipe, all is read.
+    let (line, lines, in_pipe) = ("x".repeat(7999) + "\n", 4000, 16);
+    stdin.write_all(line.repeat(lines).as_bytes()).unwrap();
+    signal(child.id() as i32, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{sentence}");
+    let numbers = sentence.split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<usize>>();
+    let [0, queued, dropped] = numbers[..] else { panic!("{sentence}") };
+    assert!((lines - in_pipe..=lines).contains(&(queued + dropped)), "{sentence}");
+}
+
+#[test]
 fn a_mistake_is_one_sentence_and_status_2_and_nothing_is_sent() {
     let dsn = server().conninfo();
     let (long_name, long_payload) = ("x".repeat(64), "p".repeat(8000));
@@ -134,6 +165,7 @@ fn a_mistake_is_one_sentence_and_status_2_and_nothing_is_sent() {
         ),
         (vec!["-d", "postgresql://u:hunter2@[bad/db", "listen", "c"], "malformed"),
         (vec!["-d", "host=x password=hunter2 junk", "notify", "c"], "malformed"),
+        (vec!["-d", &dsn, "demo"], "leave -d out"),
     ] {
         let (sentence, status) = complaint(&arguments);
         assert_eq!((status, sentence.lines().count()), (2, 1), "{sentence}");
@@ -233,82 +265,4 @@ fn the_demo_shows_events_and_leaves_nothing_behind() {
     assert_eq!(events.len(), 1 + operations.len());
     assert!(stderr.contains("median"), "{stderr}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "something was left behind");
-}
-
-#[test]
-fn version_and_help_say_what_is_there() {
-    let output = run(&["version"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        text.contains(env!("CARGO_PKG_VERSION")) && text.contains("libpq") && text.contains("OpenSSL"),
-        "{text}"
-    );
-    let mut help = String::new();
-    let mut child = pgwake(&["listen", "--help"]).spawn().unwrap();
-    child.stdout.take().unwrap().read_to_string(&mut help).unwrap();
-    assert!(child.wait().unwrap().success());
-    for option in ["--count", "--for", "--skip-own", "--spin", "--heartbeat"] {
-        assert!(help.contains(option), "{option}");
-    }
-}
-
-#[test]
-fn exec_runs_a_command_for_each_event_in_order_and_several_channels_at_once() {
-    let (dsn, slow, quick) = (server().conninfo(), fresh_channel(), fresh_channel());
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let (gate, told) = (file("gate"), file("told"));
-    // A run for the slow channel waits for the gate; a shell is only ever started because the test asks for
-    // one.
-    let script = format!(
-        "if [ \"$PGWAKE_CHANNEL\" = {slow} ]; then while ! [ -e {gate} ]; do sleep 0.01; done; fi
-         echo \"$PGWAKE_EVENT $PGWAKE_CHANNEL $PGWAKE_PID $(cat)\" >>{told}"
-    );
-    let listen =
-        ["-d", &dsn, "listen", &slow, &quick, "--count", "6", "--jobs", "2", "--exec", "sh", "-c", &script];
-    let running = Running::start(&listen);
-    let mut sql = Sql::connect(&dsn);
-    // In --exec mode nothing is printed, so the server says when it listens.
-    let last_listen = [&slow, &quick].into_iter().max().unwrap();
-    let is_there = format!("SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"{last_listen}\"'");
-    while sql.value(&is_there) == "0" {}
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    for i in 0..3 {
-        sql.notify(&slow, &format!("$(touch x) {i}"));
-    }
-    for i in 0..3 {
-        sql.notify(&quick, &i.to_string());
-    }
-    let read = || std::fs::read_to_string(&told).unwrap_or_default();
-    // The quick channel is served while the slow one waits.
-    let started = std::time::Instant::now();
-    while read().lines().count() < 3 {
-        assert!(started.elapsed() < PATIENCE, "only this was run: {}", read());
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    assert!(read().lines().all(|line| line.contains(&quick)), "{}", read());
-    std::fs::write(&gate, "").unwrap();
-    assert_eq!(running.status(), 0);
-    let pid = sql.pid();
-    let of = |channel: &str| -> Vec<String> {
-        read().lines().filter(|line| line.contains(channel)).map(String::from).collect()
-    };
-    let expected = |channel: &str, payload: &str| -> Vec<String> {
-        (0..3).map(|i| format!("notification {channel} {pid} {payload}{i}")).collect()
-    };
-    assert_eq!(of(&slow), expected(&slow, "$(touch x) "));
-    assert_eq!(of(&quick), expected(&quick, ""));
-}
-
-#[test]
-fn a_command_that_cannot_be_started_is_named() {
-    let (dsn, channel) = (server().conninfo(), fresh_channel());
-    let mut sql = Sql::connect(&dsn);
-    let mut child = pgwake(&["-d", &dsn, "listen", &channel, "--exec", "/no/such/program"]).spawn().unwrap();
-    while child.try_wait().unwrap().is_none() {
-        sql.notify(&channel, "x");
-    }
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("/no/such/program cannot be started"));
 }

@@ -3,8 +3,10 @@
 mod common;
 
 use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
-use pgwake::{Event, EventLoop};
+use pgwake::{ErrorKind, Event, EventLoop};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Instant;
 
 /// A host that takes connections and never says a word, and its port.
@@ -92,12 +94,49 @@ fn an_unknown_name_is_named_and_tried_again() {
 }
 
 #[test]
-fn lists_that_do_not_match_are_told_in_libpqs_words() {
+fn settings_that_libpq_refuses_are_refused_at_once_in_its_words() {
     let mut events = EventLoop::new().unwrap();
-    events.connect("host=127.0.0.1,127.0.0.2,127.0.0.3 port=1,2").unwrap();
-    match events.next(Some(PATIENCE)).unwrap() {
-        Some(Event::Disconnected(lost)) => assert!(lost.message.contains("port"), "{}", lost.message),
-        other => panic!("{other:?}"),
+    for (conninfo, word) in [
+        ("host=127.0.0.1,127.0.0.2,127.0.0.3 port=1,2", "port"),
+        ("sslmode=wrong", "sslmode"),
+        ("service=no_such_service", "no_such_service"),
+    ] {
+        let error = events.connect(conninfo).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error}");
+        assert!(error.message.contains(word), "{error}");
+    }
+}
+
+/// The manual, "Connection URIs", and "Parameter Key Words" on abstract sockets.
+#[test]
+fn every_server_that_libpq_reaches_is_reached() {
+    let (directory, port) = (server().directory().display().to_string(), server().port());
+    Sql::connect(&server().conninfo()).run("CREATE DATABASE \"a@b/c\"");
+    let address = SocketAddr::from_abstract_name(format!("pgwake/.s.PGSQL.{port}"));
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address.unwrap()).unwrap();
+    let upstream = format!("{directory}/.s.PGSQL.{port}");
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), UnixStream::connect(&upstream).unwrap());
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
+    });
+    let encoded = directory.replace('/', "%2F");
+    for (conninfo, db, host) in [
+        (format!("postgresql://postgres@127.0.0.1:{port}/a%40b%2Fc"), "a@b/c", "127.0.0.1"),
+        (format!("postgresql://postgres@{encoded}:{port}/postgres"), "postgres", &*directory),
+        (format!("postgresql:///postgres?host=%40pgwake&port={port}&user=postgres"), "postgres", "@pgwake"),
+        (format!("postgresql://postgres@%40pgwake:{port}/a%40b%2Fc"), "a@b/c", "@pgwake"),
+        (format!("host=@pgwake port={port} user=postgres dbname=postgres"), "postgres", "@pgwake"),
+    ] {
+        let mut events = EventLoop::new().unwrap();
+        events.connect(&conninfo).unwrap();
+        match events.next(Some(PATIENCE)).unwrap() {
+            Some(Event::Listening(listening)) => assert_eq!((listening.db, listening.host), (db, host)),
+            other => panic!("{conninfo}: {other:?}"),
+        }
     }
 }
 

@@ -65,6 +65,20 @@ fn each_command_is_one_event_with_all_that_it_touched() {
 }
 
 #[test]
+fn equal_commands_of_one_transaction_are_events_of_their_own() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE a (id int); SELECT pgwake.watch_ddl('ddl')");
+    let (mut events, _session) = listening(&conninfo, &["ddl"]);
+    let alter = "ALTER TABLE a ALTER id SET DEFAULT 1";
+    sql.run(&format!("BEGIN; {alter}; {alter}; {alter}; COMMIT"));
+    let mut seen = events_until_now(&mut sql, &mut events);
+    assert_eq!(seen.iter().map(short).collect::<Vec<_>>(), ["ALTER TABLE: target table public.a"; 3]);
+    // But for what keeps them apart, they are equal.
+    seen.iter_mut().for_each(|event| event["id"] = Value::Null);
+    assert!(seen[0] == seen[1] && seen[1] == seen[2], "{seen:?}");
+}
+
+#[test]
 fn tags_temporary_and_nested_ones_are_asked_for() {
     let (conninfo, mut sql) = database("");
     sql.run(

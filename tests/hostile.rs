@@ -111,6 +111,37 @@ fn a_server_that_asks_again_and_again_does_not_hold_up_the_loop() {
     assert_eq!(loss.join().unwrap().0, "08001");
 }
 
+/// A pooler says so when it gives up waiting for a server, and a server when it ends.
+#[test]
+fn what_the_server_says_last_is_told_when_it_hangs_up() {
+    let said = |severity: &str, code: &str| {
+        let fields = format!("S{severity}\0V{severity}\0C{code}\0Mbecause of {code}\0\0");
+        message(b'E', fields.as_bytes())
+    };
+    let parsed = message(b'1', b"");
+    for (answer, code) in [
+        (said("FATAL", "08P01"), "08P01"),
+        (said("FATAL", "53300"), "53300"),
+        ([parsed.clone(), said("FATAL", "25P03")].concat(), "25P03"),
+        ([said("ERROR", "25006"), said("FATAL", "57P01")].concat(), "57P01"),
+        (said("ERROR", "58000"), "58000"),
+        (parsed, "08006"),
+    ] {
+        // It has read the whole question: or the end would be a reset, and what was said could be lost.
+        let (sqlstate, message) = first_loss(&scripted(welcome(), move |client| {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"S\0\0\0\x04") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                asked.extend(byte);
+            }
+            client.write_all(&answer).unwrap();
+        }));
+        assert_eq!(sqlstate, code, "{message}");
+        assert!(code == "08006" || message == format!("because of {code}"), "{code}: {message}");
+    }
+}
+
 #[test]
 fn nonsense_and_an_early_end_are_errors_with_a_code() {
     for nonsense in

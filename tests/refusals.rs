@@ -75,6 +75,40 @@ fn a_session_that_failed_is_revived_by_connecting_again() {
 }
 
 #[test]
+fn a_role_that_does_not_exist_is_the_end_however_many_places_there_are() {
+    let (directory, port) = (server().directory().display(), server().port());
+    let gone = tempfile::tempdir().unwrap();
+    for hosts in [
+        format!("host={directory}"),
+        format!("host={directory},{directory}"),
+        format!("host={},{directory}", gone.path().display()),
+        "host=localhost".into(),
+        "host=127.0.0.1,127.0.0.1".into(),
+    ] {
+        let mut events = EventLoop::new().unwrap();
+        events.connect(&format!("{hosts} port={port} user=nobody_here dbname=postgres")).unwrap();
+        let message = assert_refused(&mut events, "28000");
+        assert!(message.ends_with("FATAL: role \"nobody_here\" does not exist"), "{hosts}: {message}");
+        assert_eq!(message.matches("failed:").count(), 1, "{hosts}: {message}");
+    }
+}
+
+#[test]
+fn a_password_that_is_missing_is_the_end_however_many_places_there_are() {
+    let (directory, port) = (server().directory().display(), server().port());
+    let gone = tempfile::tempdir().unwrap();
+    let conninfo = format!(
+        "host={},{directory} port={port} user=locked dbname=postgres passfile={}/none",
+        gone.path().display(),
+        gone.path().display()
+    );
+    let mut events = EventLoop::new().unwrap();
+    events.connect(&conninfo).unwrap();
+    let message = assert_refused(&mut events, "28P01");
+    assert!(message.contains("no password supplied"), "{message}");
+}
+
+#[test]
 fn a_certificate_of_another_name_is_the_end() {
     let certificate = server().directory().join("server.crt");
     let conninfo = format!(

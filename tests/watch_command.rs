@@ -122,10 +122,24 @@ fn unwatch_takes_the_triggers_off() {
     sql.run("INSERT INTO orders VALUES (1)");
     assert_eq!(watch.json()["op"], "insert");
     assert_eq!(watch.status(), 0);
-    assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0));
-    assert_eq!(sql.value(triggers), "0");
+    for told in ["orders is not watched any more", "orders was not watched"] {
+        let (sentence, status) = complaint(&["-d", &dsn, "unwatch", "orders"]);
+        assert_eq!((sentence.trim_end(), status), (told, 0));
+        assert_eq!(sql.value(triggers), "0");
+    }
     let (sentence, status) = complaint(&["-d", &dsn, "watch", "nowhere"]);
     assert!(status == 1 && sentence.contains("nowhere") && sentence.lines().count() == 1, "{sentence}");
+}
+
+#[test]
+fn what_was_done_is_told_where_nothing_else_is() {
+    let (dsn, _sql) = database();
+    for (command, told) in
+        [("install", "the schema pgwake is installed"), ("uninstall", "the schema pgwake is gone")]
+    {
+        let (sentence, status) = complaint(&["-d", &dsn, command]);
+        assert_eq!((sentence.trim_end(), status), (told, 0));
+    }
 }
 
 #[test]
@@ -219,6 +233,11 @@ fn status_shows_the_server_and_what_is_watched() {
     );
     let text = String::from_utf8(run(&["-d", &dsn, "status"]).stdout).unwrap();
     assert!(text.starts_with("server\n") && text.contains("table public.orders"), "{text}");
+    let mut timed = Running::start(&["-d", &dsn, "status", "--watch"]);
+    let at = timed.line();
+    assert!(at.starts_with("at 20") && at.ends_with("Z\n"), "{at}");
+    assert_eq!(timed.line(), "server\n");
+    signal(timed.child.id() as i32, Signal::TERM);
     let mut again = Running::start(&["-d", &dsn, "-f", "json", "status", "--watch"]);
     assert_eq!((&again.json()["event"], &again.json()["event"]), (&"status".into(), &"status".into()));
     signal(again.child.id() as i32, Signal::TERM);

@@ -1,4 +1,6 @@
 // pgwake in C++: cplusplus CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever.
+//
+//     c++ cplusplus.cpp $(pkg-config --cflags --libs pgwake) -o cplusplus
 #include <pgwake.h>
 
 #include <cstdlib>

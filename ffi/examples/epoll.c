@@ -1,8 +1,13 @@
-/* pgwake on an epoll of your own: epoll CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever. */
+/* pgwake on an epoll of your own: epoll CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever.
+ *
+ *     cc epoll.c $(pkg-config --cflags --libs pgwake) -o epoll
+ */
 #include <pgwake/epoll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+static int failed;
 
 static void on_event(void *user, const pgwake_event *event) {
     long *count = user;
@@ -14,7 +19,7 @@ static void on_event(void *user, const pgwake_event *event) {
     }
     if (event->type == PGWAKE_EVENT_FAILED) {
         fprintf(stderr, "%s\n", event->message);
-        *count = 0;
+        failed = 1;
     }
     fflush(stdout);
 }
@@ -31,7 +36,7 @@ int main(int argc, char **argv) {
     struct pgwake_epoll watch = {events, on_event, &count};
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (status == PGWAKE_OK && pgwake_epoll_attach(&watch, epoll) < 0) status = PGWAKE_E_SYSTEM;
-    while (status >= 0 && count != 0) {
+    while (status >= 0 && count != 0 && !failed) {
         int found = epoll_wait(epoll, ready, 8, -1);
         for (int i = 0; i < found && status >= 0; i++)
             if (ready[i].data.ptr == &watch) status = pgwake_epoll_take(&watch);
@@ -39,5 +44,5 @@ int main(int argc, char **argv) {
     if (status < 0) fprintf(stderr, "%s\n", pgwake_error(events));
     close(epoll);
     pgwake_close(events);
-    return status < 0;
+    return status < 0 || failed;
 }

@@ -1,9 +1,13 @@
-/* pgwake on libev: libev CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever. */
+/* pgwake on libev: libev CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever.
+ *
+ *     cc libev.c $(pkg-config --cflags --libs pgwake) -lev -o libev
+ */
 #include <pgwake/libev.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 static long count = -1;
+static int failed;
 
 static void on_event(void *user, const pgwake_event *event) {
     struct pgwake_ev *watch = user;
@@ -19,9 +23,9 @@ static void on_event(void *user, const pgwake_event *event) {
         fprintf(stderr, "%s\n", event->message);
     fflush(stdout);
     if (event && event->type == PGWAKE_EVENT_NOTIFICATION) count -= count > 0;
-    if (event && event->type == PGWAKE_EVENT_FAILED) count = 0;
+    failed = !event || event->type == PGWAKE_EVENT_FAILED;
     /* Without the watch nothing is left to wait for, and ev_run returns. */
-    if (count == 0) pgwake_ev_detach(watch, EV_DEFAULT);
+    if (count == 0 || failed) pgwake_ev_detach(watch, EV_DEFAULT);
 }
 
 int main(int argc, char **argv) {
@@ -39,5 +43,5 @@ int main(int argc, char **argv) {
     ev_run(EV_DEFAULT, 0);
     pgwake_close(events);
     ev_loop_destroy(EV_DEFAULT);
-    return 0;
+    return failed;
 }

@@ -1,9 +1,13 @@
-/* pgwake on libuv: libuv CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever. */
+/* pgwake on libuv: libuv CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever.
+ *
+ *     cc libuv.c $(pkg-config --cflags --libs pgwake libuv) -o libuv
+ */
 #include <pgwake/libuv.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 static long count = -1;
+static int failed;
 
 static void on_event(void *user, const pgwake_event *event) {
     struct pgwake_uv *watch = user;
@@ -19,9 +23,9 @@ static void on_event(void *user, const pgwake_event *event) {
         fprintf(stderr, "%s\n", event->message);
     fflush(stdout);
     if (event && event->type == PGWAKE_EVENT_NOTIFICATION) count -= count > 0;
-    if (event && event->type == PGWAKE_EVENT_FAILED) count = 0;
+    failed = !event || event->type == PGWAKE_EVENT_FAILED;
     /* Without the watch nothing is left to wait for, and uv_run returns. */
-    if (count == 0 && !uv_is_closing((uv_handle_t *)&watch->poll)) pgwake_uv_detach(watch, NULL);
+    if ((count == 0 || failed) && !uv_is_closing((uv_handle_t *)&watch->poll)) pgwake_uv_detach(watch, NULL);
 }
 
 int main(int argc, char **argv) {
@@ -38,5 +42,5 @@ int main(int argc, char **argv) {
     pgwake_uv_attach(&watch, uv_default_loop());
     uv_run(uv_default_loop(), UV_RUN_DEFAULT);
     pgwake_close(events);
-    return uv_loop_close(uv_default_loop()) != 0;
+    return uv_loop_close(uv_default_loop()) != 0 || failed;
 }

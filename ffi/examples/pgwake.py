@@ -1,4 +1,7 @@
-"""pgwake through ctypes: what the two examples beside it share. PGWAKE_LIBRARY names libpgwake.so elsewhere."""
+"""pgwake through ctypes: what the two examples beside it share. It needs no building.
+
+The linker finds libpgwake.so.0 where `make install` puts it; PGWAKE_LIBRARY names it elsewhere.
+"""
 
 import ctypes as c
 import os
@@ -13,9 +16,14 @@ class Event(c.Structure):
     _fields_ = [("struct_size", c.c_uint32), ("type", c.c_int32), ("session", c.c_int32), ("pid", c.c_int32),
                 ("channel_bytes", c.c_char_p), ("channel_len", c.c_size_t),
                 ("payload_bytes", c.c_char_p), ("payload_len", c.c_size_t),
-                ("folded", c.c_uint64), ("own", c.c_int32), ("backend_pid", c.c_int32)]
+                ("folded", c.c_uint64), ("own", c.c_int32), ("backend_pid", c.c_int32),
+                ("db", c.c_char_p), ("db_len", c.c_size_t), ("host", c.c_char_p), ("host_len", c.c_size_t),
+                ("server_version", c.c_char_p), ("server_version_len", c.c_size_t),
+                ("channels", c.POINTER(c.c_char_p)), ("channels_len", c.c_size_t),
+                ("message_bytes", c.c_char_p), ("message_len", c.c_size_t)]
     channel = property(lambda self: (self.channel_bytes or b"").decode())
     payload = property(lambda self: (self.payload_bytes or b"").decode())
+    message = property(lambda self: (self.message_bytes or b"").decode())
 
 
 _lib = c.CDLL(os.environ.get("PGWAKE_LIBRARY", "libpgwake.so.0"))

@@ -1,4 +1,7 @@
-/* pgwake alone: plain CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever. */
+/* pgwake alone: plain CONNINFO CHANNEL [COUNT] prints notifications, COUNT of them or for ever.
+ *
+ *     cc plain.c $(pkg-config --cflags --libs pgwake) -o plain
+ */
 #include <pgwake.h>
 #include <stdio.h>
 #include <stdlib.h>

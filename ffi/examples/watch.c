@@ -1,5 +1,8 @@
 /* Row changes: watch CONNINFO TABLE [COUNT] prints the changes of a table, COUNT of them or for ever. Each is
- * acknowledged when it is printed, so that the next run goes on behind it. The schema must be there: pgwake install. */
+ * acknowledged when it is printed, so that the next run goes on behind it. The schema must be there: pgwake install.
+ *
+ *     cc watch.c $(pkg-config --cflags --libs pgwake) -o watch
+ */
 #include <pgwake.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,6 +10,8 @@
  *         const pgwake_event *event = NULL;
  *         while (status >= 0 && (status = pgwake_next(events, -1, &event)) >= 0) {
  *             if (status == 0) continue;
+ *             if (event->type == PGWAKE_EVENT_LISTENING)
+ *                 printf("listening\n");
  *             if (event->type == PGWAKE_EVENT_NOTIFICATION)
  *                 printf("%s: %s\n", event->channel, event->payload);
  *             if (event->type == PGWAKE_EVENT_GAP)
@@ -72,9 +74,10 @@
  * for what that library does not have. A struct that the library fills begins with its own struct_size: a field lies
  * in it only if it lies within that size. Names and numbers of this header keep their meaning; later versions add.
  *
- * Linking. cc app.c libpgwake.a -lssl -lcrypto -lgcc_s -lm, or cc app.c $(pkg-config --cflags --libs pgwake). libpq
- * is inside, and of the archive only the functions below are visible: it stands beside any other libpq in one
- * program.
+ * Linking. cc app.c libpgwake.a -lssl -lcrypto -lm, or cc app.c $(pkg-config --cflags --libs pgwake); or all static:
+ * cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake). Where the compiler's own libraries are not taken
+ * (-nodefaultlibs, ld) name -lgcc_s, too, or -lgcc_eh if all is static. libpq is inside, and of the archive only the
+ * functions below are visible: it stands beside any other libpq in one program.
  */
 #ifndef PGWAKE_H
 #define PGWAKE_H

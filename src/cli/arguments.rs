@@ -2,8 +2,13 @@
 
 use super::bench::Bench;
 use clap::{Args, Parser, ValueEnum};
+use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, Transport};
+use std::convert::Infallible;
 use std::time::Duration;
+
+/// Above the options that each command has.
+const OF_ALL: &str = "Options of every command";
 
 /// Wakes you up when PostgreSQL has something to tell.
 #[derive(Debug, Parser)]
@@ -16,27 +21,30 @@ use std::time::Duration;
     arg_required_else_help = false,
     after_help = "\
 Start here:
-  pgwake demo                      see it work, on a throw-away server of its own
-  pgwake -d dbname=app listen jobs  hear notifications
-  pgwake -d dbname=app notify jobs 'hello'
-  pgwake -d dbname=app watch orders see each change of a table
+  pgwake demo                               see it work, on a throw-away server of its own
+  pgwake demo --keep                        get that server, to try things on
+  pgwake -d dbname=app listen jobs          hear notifications
+  pgwake -d dbname=app notify jobs 'hello'  send one
+  pgwake -d dbname=app watch orders         see each change of a table
 
 Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
 Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
 Exit status: 0 done (also by Ctrl-C), 1 failed while running, 2 wrong usage."
 )]
 pub(crate) struct Arguments {
-    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app. Everybody on
-    /// this machine can read it: keep passwords in ~/.pgpass
-    #[arg(short, long, global = true, value_name = "CONNINFO")]
+    /// What to connect to, as libpq takes it: "host=db dbname=app" or postgresql://user@db/app, or the name
+    /// of a database. Everybody on this machine can read it: keep passwords in ~/.pgpass
+    #[arg(
+        short, long, global = true, value_name = "CONNINFO", value_parser = conninfo, help_heading = OF_ALL
+    )]
     pub(crate) dsn: Option<String>,
 
-    /// How events are written
-    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    /// How events are written: one line each for people, or one JSON object a line for programs
+    #[arg(short, long, global = true, value_enum, default_value = "text", help_heading = OF_ALL)]
     pub(crate) format: Format,
 
     /// Log more to stderr: -v info, -vv debug, -vvv trace (or RUST_LOG)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = OF_ALL)]
     pub(crate) verbose: u8,
 
     #[command(subcommand)]
@@ -45,22 +53,19 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One line an event, for people
     Text,
-    /// One JSON object a line, for programs
     Json,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subcommand {
-    /// Start a private throw-away PostgreSQL, change a table in it, show the events and their latency, clean
-    /// up
-    Demo,
+    /// See it at work on a private throw-away PostgreSQL: a table changes, events come, and how fast
+    Demo(Demo),
     /// Print notifications as they come
     Listen(Listen),
     /// Send notifications
     Notify(Notify),
-    /// Put the schema pgwake into the database: what watches tables and DDL. Runs again to upgrade
+    /// Put the schema pgwake, which watches tables and DDL, into the database, or make it anew
     Install(Install),
     /// Take the schema pgwake out of the database again, with all its triggers
     Uninstall(Uninstall),
@@ -70,17 +75,30 @@ pub(crate) enum Subcommand {
     Unwatch(Unwatch),
     /// Print DDL commands as they are committed
     Ddl(Ddl),
-    /// Say what would go wrong here: with the server, with what stands before it, with what is watched. Exit
-    /// status 1 if anything would
+    /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
     Check,
     /// Show the server, its notification queue, what is watched, and who lags
     Status(Status),
-    /// Measure notifications of this server, beside a bare C loop: latency, throughput, scale; what watching
-    /// costs its writers; and compare two reports
+    /// Measure notifications of a server, beside a bare C loop, and what watching costs its writers
     #[command(subcommand)]
     Bench(Bench),
+    /// Print what makes a shell complete these words, for ~/.bashrc: source <(pgwake completions bash)
+    Completions(Completions),
     /// Print the versions of pgwake, libpq and OpenSSL
     Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Show nothing, but leave the private PostgreSQL up until Ctrl-C, with the table orders in it, and print
+    /// a conninfo for -d
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    pub(crate) shell: Shell,
 }
 
 /// When a command that streams is to end.
@@ -130,6 +148,11 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: u16,
 
+    /// How long runs of CMD may go on when the time is over or a signal asks for the end. Then they get
+    /// SIGTERM, and SIGKILL after as long again. Events that wait for a run are dropped and counted
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(crate) grace: Duration,
+
     /// Make sure first that notifications arrive at all: behind a pooler in transaction mode they do not
     #[arg(long)]
     pub(crate) self_test: bool,
@@ -167,8 +190,8 @@ pub(crate) struct Uninstall {
 }
 
 /// Above those options of `watch` that a table keeps.
-const OF_A_WATCH: &str = "How a table is watched (if it is already, what is given must be so, and what is \
-    not given follows it)";
+const OF_A_WATCH: &str =
+    "How a table is watched (one that is already must agree, and what is left out follows it)";
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
@@ -234,7 +257,7 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) nested: bool,
 
-    /// Also the beginning of each command, as an event of its own
+    /// Also the beginning of each command, as an event of its own; equal ones of a transaction are one
     #[arg(long)]
     pub(crate) before: bool,
 
@@ -256,6 +279,16 @@ pub(crate) struct Status {
     /// Show it again every 2 s
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+/// What is neither keywords nor a URI is the name of a database (`recognized_connection_string`,
+/// fe-connect.c).
+fn conninfo(text: &str) -> Result<String, Infallible> {
+    let is_uri = ["postgresql://", "postgres://"].iter().any(|scheme| text.starts_with(scheme));
+    if text.is_empty() || is_uri || text.contains('=') {
+        return Ok(text.into());
+    }
+    Ok(format!("dbname='{}'", text.replace('\\', "\\\\").replace('\'', "\\'")))
 }
 
 /// The word, if it is one of these.
@@ -280,7 +313,11 @@ fn payload(text: &str) -> Result<ChangePayload, String> {
 }
 
 fn transport(text: &str) -> Result<Transport, String> {
-    word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
+    // This version reads no log: the name is known, and refused with the reason.
+    match text == Transport::Wal.as_str() {
+        true => Ok(Transport::Wal),
+        false => word(text, &[Transport::Outbox, Transport::Notify], Transport::as_str),
+    }
 }
 
 /// `250ms`, `5s`, `2m`, `1h`.
@@ -300,6 +337,19 @@ mod tests {
     fn the_grammar_is_sound() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_word_alone_is_the_name_of_a_database() {
+        for (text, meant) in [
+            ("mydb", "dbname='mydb'"),
+            ("it's a \\", "dbname='it\\'s a \\\\'"),
+            ("host=db", "host=db"),
+            ("postgres://db/app", "postgres://db/app"),
+            ("", ""),
+        ] {
+            assert_eq!(conninfo(text).unwrap(), meant);
+        }
     }
 
     #[test]

@@ -1,22 +1,16 @@
 //! `pgwake demo`: the main job on a server of its own: a table changes, events come, their latency is shown.
+//! Or, with `--keep`, the server alone, for its user to try things on.
 
-use super::arguments::Format;
+use super::arguments::{Demo, Format};
 use super::output::Output;
 use super::server::{PrivateServer, ServerOptions, find_programs};
-use super::stop::Stop;
+use super::stop::{Stop, wake_on_children};
 use super::{Failure, not_connected, query};
 use pgwake::json::JsonValue;
 use pgwake::pq::{Connection, Conninfo};
 use pgwake::{Event, EventLoop};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Tells the user something; when stderr is closed, nobody.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
-}
 
 /// The payload tells when the trigger ran, so that the latency of each event can be told.
 const TABLE_WITH_TRIGGER: &str = "
@@ -42,17 +36,55 @@ const STORY: [&str; 5] = [
 const MEASURED: usize = 1000;
 const PACE: Duration = Duration::from_millis(1);
 
-pub(crate) fn run(format: Format) -> Result<(), Failure> {
+pub(crate) fn run(dsn: &str, format: Format, arguments: &Demo) -> Result<(), Failure> {
+    if !dsn.is_empty() {
+        return Err(Failure::Usage("the demo has a server of its own: leave -d out".into()));
+    }
     let programs = find_programs()?;
     say!("starting a private PostgreSQL from {} …", programs.display());
-    let server =
+    let mut server =
         PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
+    let done = if arguments.keep { keep(&mut server) } else { show(&server.conninfo(), format) };
+    done.map_err(|failure| failure.explained_by(&mut server))
+}
+
+/// Leaves the server up until somebody says stop.
+fn keep(server: &mut PrivateServer) -> Result<(), Failure> {
     let conninfo = server.conninfo();
-    let mut writer = Connection::connect(&Conninfo::parse(&conninfo)?)?;
+    query::script(&mut query::connect(&conninfo)?, TABLE_WITH_TRIGGER)?;
+    let mut events = EventLoop::new()?;
+    let stop = Stop::on_signals(events.waker())?;
+    wake_on_children(events.waker())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{conninfo}")?;
+    out.flush()?;
+    let typed = std::env::args().next().unwrap_or_else(|| "pgwake".into());
+    let (pgwake, quoted) = (quoted(&typed), quoted(&conninfo));
+    say!("it is up until Ctrl-C, with a table whose trigger notifies. In other terminals:");
+    say!("  {pgwake} -d {quoted} listen orders");
+    say!("  {pgwake} -d {quoted} watch orders");
+    say!("  psql {quoted} -c \"INSERT INTO orders (item, pieces) VALUES ('tea', 2)\"");
+    while !stop.is_asked_for() {
+        events.next(None)?;
+        if server.end()?.is_some() {
+            return Err(Failure::Running("it is gone".into()));
+        }
+    }
+    Ok(())
+}
+
+/// As one word of a shell's.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    if word.chars().all(is_plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+fn show(conninfo: &str, format: Format) -> Result<(), Failure> {
+    let mut writer = query::connect(conninfo)?;
     query::script(&mut writer, TABLE_WITH_TRIGGER)?;
 
     let mut events = EventLoop::new()?;
-    let session = events.connect(&conninfo)?;
+    let session = events.connect(conninfo)?;
     events.listen(session, "orders")?;
     let stop = Stop::on_signals(events.waker())?;
     let mut output = Output::new(format);
@@ -66,7 +98,7 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
             Some(event @ Event::Listening(_)) => {
                 output.write(&event)?;
                 output.flush()?;
-                let (conninfo, waker) = (conninfo.clone(), events.waker());
+                let (conninfo, waker) = (conninfo.to_string(), events.waker());
                 writing = Some(std::thread::spawn(move || {
                     let written = write(&conninfo);
                     // When it failed, nothing else would end the wait.
@@ -93,7 +125,8 @@ pub(crate) fn run(format: Format) -> Result<(), Failure> {
     }
     drop(events);
     show_latencies(&mut latencies_us);
-    say!("next: pgwake -d \"dbname=…\" listen CHANNEL     (pgwake --help)");
+    say!("next: pgwake demo --keep                       a server to try things on, until Ctrl-C");
+    say!("      pgwake -d \"dbname=…\" listen CHANNEL     on a server of yours (pgwake --help)");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ fn run(dsn: &str, dry_run: bool, script: &str, done: &str) -> Result<(), Failure
         return Ok(());
     }
     execute(&mut query::connect(dsn)?, script)?;
-    log::info!("{done}");
+    say!("{done}");
     Ok(())
 }
 

@@ -6,13 +6,16 @@
 //! which the latter mean that something was missed.
 
 use super::Failure;
-use pgwake::Event;
+use super::service;
+use super::stream::End;
+use pgwake::{Event, EventLoop};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many runs may wait. When it is more, reading pauses, and the server keeps the rest.
 const QUEUE_MAX: usize = 10_000;
@@ -33,15 +36,16 @@ pub(crate) struct Jobs {
     most: usize,
     running: Vec<(Vec<u8>, Child)>,
     queue: VecDeque<Job>,
+    end: End,
 }
 
 impl Jobs {
-    pub(crate) fn new(command: Vec<String>, most: usize) -> Self {
-        Jobs { command, most, running: Vec::new(), queue: VecDeque::new() }
+    pub(crate) fn new(command: Vec<String>, most: usize, end: End) -> Self {
+        Jobs { command, most, running: Vec::new(), queue: VecDeque::new(), end }
     }
 
-    /// Runs the command for an event, now or when there is room.
-    pub(crate) fn run_for(&mut self, event: &Event<'_>) -> Result<(), Failure> {
+    /// Runs the command for an event, now or when there is room; `false` if it is not run for such events.
+    pub(crate) fn run_for(&mut self, event: &Event<'_>) -> Result<bool, Failure> {
         let job = match event {
             Event::Notification(n) => {
                 let (channel, payload) = (n.channel.to_vec(), n.payload.to_vec());
@@ -51,15 +55,15 @@ impl Jobs {
                 let payload = g.message.as_bytes().to_vec();
                 Job { event: "gap", channel: Vec::new(), payload, pid: 0 }
             }
-            _ => return Ok(()),
+            _ => return Ok(false),
         };
         self.queue.push_back(job);
         self.go_on()?;
-        while self.queue.len() > QUEUE_MAX {
+        while self.queue.len() > QUEUE_MAX && !self.end.has_come() {
             std::thread::sleep(PAUSE);
             self.go_on()?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes leave of what has ended, and starts what there is room for.
@@ -85,14 +89,44 @@ impl Jobs {
         Ok(())
     }
 
-    /// Whether nothing runs and nothing waits.
-    pub(crate) fn is_done(&self) -> bool {
-        self.running.is_empty() && self.queue.is_empty()
+    /// Runs what still waits, as long as the end has not come. Then what waits is dropped, and what runs has
+    /// so much time to go on, and as much again after it was asked to end.
+    pub(crate) fn finish(mut self, events: &mut EventLoop, grace: Duration) -> Result<(), Failure> {
+        let mut signals = [Signal::TERM, Signal::KILL].into_iter();
+        let mut signal_at = None;
+        while !(self.running.is_empty() && self.queue.is_empty()) {
+            let now = Instant::now();
+            if signal_at.is_none() && self.end.has_come() {
+                self.drop_queue();
+                signal_at = Some(now + grace);
+                continue;
+            }
+            if signal_at.is_some_and(|at| at <= now) {
+                signals.next().iter().for_each(|signal| self.send(*signal));
+                signal_at = Some(now + grace.max(PAUSE));
+            }
+            let remaining = signal_at.map(|at| at - now).or(self.end.remaining());
+            // No event comes any more but the news that a run has ended.
+            events.next(remaining)?;
+            self.go_on()?;
+        }
+        Ok(())
     }
 
-    /// Forgets what waits: somebody asked for the end.
-    pub(crate) fn stop(&mut self) {
+    fn drop_queue(&mut self) {
+        let (dropped, command) = (self.queue.len(), &self.command[0]);
+        if dropped > 0 {
+            let events = if dropped == 1 { "event" } else { "events" };
+            say!("dropped {dropped} {events} that waited for a run of {command}");
+        }
         self.queue.clear();
+    }
+
+    fn send(&self, signal: Signal) {
+        for (_, child) in &self.running {
+            // It may have ended, which the next look will show.
+            let _ = kill_process(Pid::from_child(child), signal);
+        }
     }
 
     fn start(&mut self, job: Job) -> Result<(), Failure> {
@@ -101,6 +135,8 @@ impl Jobs {
             .env("PGWAKE_EVENT", job.event)
             .env("PGWAKE_CHANNEL", OsString::from_vec(job.channel.clone()))
             .env("PGWAKE_PID", job.pid.to_string())
+            // It is told of us alone.
+            .env_remove(service::VARIABLE)
             .stdin(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::Running(format!("{} cannot be started: {error}", self.command[0])))?;

@@ -3,11 +3,11 @@
 use super::Failure;
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
-use super::output::Output;
-use super::stop::{Stop, wake_on_children};
+use super::output::{Output, write_text};
+use super::stop::wake_on_children;
 use super::stream::{Stream, Take};
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
     let options = EventLoopOptions::new().spin(arguments.spin).spin_adaptive(arguments.spin_adaptive);
@@ -24,14 +24,15 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     }
     let mut stream = Stream::new(&events, format, &arguments.until)?;
     let exec = &arguments.exec;
-    let mut taker = Notifications((!exec.is_empty()).then(|| Jobs::new(exec.clone(), arguments.jobs.into())));
+    let jobs = || Jobs::new(exec.clone(), arguments.jobs.into(), stream.end.clone());
+    let mut taker = Notifications((!exec.is_empty()).then(jobs));
     if taker.0.is_some() {
         wake_on_children(events.waker())?;
     }
     stream.run(&mut events, &mut taker)?;
     events.disconnect(session)?;
     if let Some(jobs) = taker.0 {
-        finish(jobs, &mut events, &stream.stop)?;
+        jobs.finish(&mut events, arguments.grace)?;
     }
     Ok(())
 }
@@ -42,8 +43,14 @@ struct Notifications(Option<Jobs>);
 impl Take for Notifications {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
         match &mut self.0 {
-            Some(jobs) => jobs.run_for(event)?,
             None => output.write(event)?,
+            Some(jobs) => {
+                if !jobs.run_for(event)? {
+                    let mut line = String::new();
+                    write_text(&mut line, event, SystemTime::now());
+                    say!("{line}");
+                }
+            }
         }
         Ok(matches!(event, Event::Notification(_)))
     }
@@ -52,16 +59,4 @@ impl Take for Notifications {
         self.0.as_mut().map_or(Ok(()), Jobs::go_on)?;
         Ok(None)
     }
-}
-
-/// Runs what still waits. No event comes any more but the news that a run has ended.
-fn finish(mut jobs: Jobs, events: &mut EventLoop, stop: &Stop) -> Result<(), Failure> {
-    while !jobs.is_done() {
-        if stop.is_asked_for() {
-            jobs.stop();
-        }
-        events.next(None)?;
-        jobs.go_on()?;
-    }
-    Ok(())
 }

@@ -2,8 +2,17 @@
 //!
 //! Exit status: 0 done, 1 failed while running, 2 wrong usage. A failure is one sentence on stderr.
 
+/// Tells the user something; when stderr is closed, nobody.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod arguments;
 mod bench;
+mod completions;
 mod demo;
 mod install;
 mod jobs;
@@ -12,9 +21,12 @@ mod notify;
 mod output;
 mod query;
 mod server;
+mod service;
 mod status;
 mod stop;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 
@@ -35,6 +47,16 @@ pub(crate) enum Failure {
     OutputClosed,
 }
 
+impl Failure {
+    /// What was done on a private server fails because of that server first of all.
+    fn explained_by(self, server: &mut server::PrivateServer) -> Self {
+        match self {
+            Failure::Running(sentence) => Failure::Running(server.explain(&sentence)),
+            other => other,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error.kind {
@@ -48,6 +70,11 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            // All other files of ours say their names themselves.
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                let file = std::fs::read_link("/proc/self/fd/1").unwrap_or_default();
+                Failure::Running(format!("standard output, {}: {error}", file.display()))
+            }
             _ => Failure::Running(error.to_string()),
         }
     }
@@ -58,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
     start_log(arguments.verbose);
     let dsn = arguments.dsn.as_deref().unwrap_or_default();
     let done = match &arguments.command {
-        Subcommand::Demo => demo::run(arguments.format),
+        Subcommand::Demo(demo) => demo::run(dsn, arguments.format, demo),
         Subcommand::Install(arguments) => install::install(dsn, arguments),
         Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
@@ -69,6 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),
+        Subcommand::Completions(completions) => completions::run(completions),
         Subcommand::Version => version::run(),
     };
     match done {

@@ -81,11 +81,15 @@ impl Sender {
                 is_input_open = self.queue()?;
             }
         }
-        if self.sent < self.queued {
+        // What was read and is not queued yet.
+        let dropped = self.held.iter().count() + self.payloads.try_iter().count();
+        if dropped > 0 || self.sent < self.queued {
             let (sent, queued) = (self.sent, self.queued);
-            return Err(Failure::Running(format!(
-                "stopped: {sent} of {queued} notifications are known to be sent"
-            )));
+            let sentence = format!("stopped: {sent} of {queued} notifications are known to be sent");
+            return Err(Failure::Running(match dropped {
+                0 => sentence,
+                _ => format!("{sentence}, and {dropped} more lines that were read are dropped"),
+            }));
         }
         match refused {
             Some(message) => Err(Failure::Running(format!("the server refused a notification: {message}"))),

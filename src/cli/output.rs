@@ -27,8 +27,7 @@ impl Output {
             return Ok(json::write_line(&mut self.out, event, at)?);
         }
         self.line.clear();
-        let _ = write!(self.line, "{}  ", json::rfc3339(at));
-        describe(&mut self.line, event);
+        write_text(&mut self.line, event, at);
         self.line.push('\n');
         Ok(self.out.write_all(self.line.as_bytes())?)
     }
@@ -36,6 +35,12 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }
+}
+
+/// An event as it is shown to people, without the end of the line.
+pub(crate) fn write_text(line: &mut String, event: &Event<'_>, at: SystemTime) {
+    let _ = write!(line, "{}  ", json::rfc3339(at));
+    describe(line, event);
 }
 
 /// Writing to a `String` cannot fail, so the results of `write!` are of no interest here.

@@ -7,6 +7,7 @@ use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
 /// Connects for one's own queries, whose texts are UTF-8 in any database.
 pub(crate) fn connect(dsn: &str) -> Result<Connection, Failure> {
     let mut conninfo = Conninfo::parse(dsn)?;
+    conninfo.check()?;
     conninfo.set("client_encoding", "UTF8");
     Connection::connect(&conninfo).map_err(|error| not_connected(&error.message, error.sqlstate))
 }
@@ -37,7 +38,8 @@ fn taken(connection: &mut Connection) -> Result<Option<QueryResult>, Error> {
     let mut outcome = Ok(None);
     while let Some(result) = connection.result() {
         match result.status() {
-            ResultStatus::Failed => outcome = Err(result.error()),
+            // Behind the server's last words comes that it has hung up.
+            ResultStatus::Failed => outcome = outcome.and_then(|_| Err(result.error())),
             ResultStatus::Rows => outcome = outcome.map(|_| Some(result)),
             _ => {}
         }

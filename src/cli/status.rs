@@ -29,7 +29,12 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
         let mut out = std::io::stdout().lock();
         match format {
             Format::Json => writeln!(out, "{}", line("status", seen))?,
-            Format::Text => show(&mut out, &seen)?,
+            Format::Text => {
+                if arguments.watch {
+                    writeln!(out, "at {}", json::rfc3339(SystemTime::now()))?;
+                }
+                show(&mut out, &seen)?;
+            }
         }
         out.flush()?;
         if arguments.watch {

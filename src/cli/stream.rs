@@ -3,6 +3,7 @@
 
 use super::arguments::{Format, Until};
 use super::output::Output;
+use super::service;
 use super::stop::Stop;
 use super::{Failure, not_connected};
 use pgwake::{Event, EventLoop};
@@ -17,37 +18,63 @@ pub(crate) trait Take {
     fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
 }
 
+/// When a stream is to end, whatever has come by then.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    stop: Stop,
+    at: Option<Instant>,
+}
+
+impl End {
+    /// The time that is left, if it is limited; none when somebody asked for the end.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        if self.stop.is_asked_for() {
+            return Some(Duration::ZERO);
+        }
+        self.at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn has_come(&self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+}
+
 /// How far the stream has come.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) output: Output,
-    pub(crate) stop: Stop,
-    until: Option<Instant>,
+    pub(crate) end: End,
     left: u64,
     is_connected: bool,
+    is_ready: bool,
 }
 
 impl Stream {
     pub(crate) fn new(events: &EventLoop, format: Format, until: &Until) -> Result<Self, Failure> {
         Ok(Stream {
             output: Output::new(format),
-            stop: Stop::on_signals(events.waker())?,
-            until: until.duration.map(|duration| Instant::now() + duration),
+            end: End {
+                stop: Stop::on_signals(events.waker())?,
+                at: until.duration.map(|duration| Instant::now() + duration),
+            },
             left: until.count.unwrap_or(u64::MAX),
             is_connected: false,
+            is_ready: false,
         })
     }
 
-    /// Takes what comes, to the end. A batch is written when the loop has nothing more at hand; only then may
-    /// it sleep.
+    /// Takes what comes, to the end.
     pub(crate) fn run(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
+        let done = self.take_all(events, taker);
+        service::tell("STOPPING=1");
+        done
+    }
+
+    /// A batch is written when the loop has nothing more at hand; only then may it sleep.
+    fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
         let (mut is_batch_open, mut rest) = (false, None);
-        while self.left > 0 && !self.stop.is_asked_for() {
-            let remaining = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-            if remaining == Some(Duration::ZERO) {
-                break;
-            }
-            let wait = [remaining, rest].into_iter().flatten().min();
+        while self.left > 0 && !self.end.has_come() {
+            let wait = [self.end.remaining(), rest].into_iter().flatten().min();
             let Some(event) = events.next(if is_batch_open { Some(Duration::ZERO) } else { wait })? else {
                 self.output.flush()?;
                 rest = taker.rest(events)?;
@@ -55,7 +82,14 @@ impl Stream {
                 continue;
             };
             match event {
-                Event::Listening(_) => self.is_connected = true,
+                Event::Listening(listening) => {
+                    self.is_connected = true;
+                    // With no channels it is only connected.
+                    if !self.is_ready && !listening.channels.is_empty() {
+                        self.is_ready = true;
+                        service::tell("READY=1");
+                    }
+                }
                 Event::Disconnected(lost) if !self.is_connected => {
                     return Err(not_connected(lost.message, lost.sqlstate));
                 }

@@ -88,6 +88,7 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     let asked = query::rows(&mut connection, sql, &[])?;
     if asked.iter().any(|row| row[0] == channel) {
         query::rows(&mut connection, "SELECT pgwake.unwatch_ddl($1)", &[channel])?;
+        say!("these events are given up");
         return Ok(());
     }
     let others: Vec<String> =
@@ -98,8 +99,11 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
 
 pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
     for table in &arguments.tables {
-        query::run(dsn, "SELECT pgwake.unwatch_table($1::pg_catalog.regclass)", &[table])?;
-        log::info!("{table} is not watched any more");
+        let sql = "SELECT EXISTS (SELECT FROM pgwake.watched \
+            WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
+            pgwake.unwatch_table($1::pg_catalog.regclass)";
+        let was_watched = query::run(dsn, sql, &[table])?.iter().any(|row| row[0] == "t");
+        say!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
     }
     Ok(())
 }

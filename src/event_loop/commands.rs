@@ -23,7 +23,8 @@ impl EventLoop {
     /// the rest.
     ///
     /// Returns at once: what becomes of it is told by [`Event::Listening`](crate::Event::Listening) or
-    /// [`Event::Disconnected`](crate::Event::Disconnected). An error is one of the conninfo itself.
+    /// [`Event::Disconnected`](crate::Event::Disconnected). An error is one of the settings: of the conninfo
+    /// itself, or of the environment and the service file.
     pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
         self.connect_with(conninfo, SessionOptions::default())
     }
@@ -31,6 +32,7 @@ impl EventLoop {
     /// Adds a session that works as `options` say.
     pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
         let conninfo = Conninfo::parse(conninfo)?;
+        conninfo.check()?;
         let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
         let index = free.unwrap_or(self.slots.len());
         if index >> INDEX_BITS != 0 {

@@ -1,6 +1,7 @@
 //! One connection: made without blocking, read without blocking, closed on drop.
 #![allow(unsafe_code)]
 
+use super::connect_error::{connect_sqlstate, read_connect_error};
 use super::notice::{self, Notice, Notices};
 use super::{Conninfo, Notify, text};
 use crate::error::{Error, ErrorKind, Result, SqlState};
@@ -300,8 +301,23 @@ impl Connection {
             // libpq passes this over, in case another address does better (`PQconnectPoll`, fe-connect.c).
             message = "no socket could be made: too many files may be open (ulimit -n)".into();
         }
-        Error::new(ErrorKind::Connection, message)
-            .with_sqlstate(sqlstate.or_else(|| Some(connect_sqlstate(&text))))
+        let sqlstate = sqlstate.unwrap_or_else(|| match self.lacks_password() {
+            true => SqlState::INVALID_PASSWORD,
+            false => connect_sqlstate(&text),
+        });
+        Error::new(ErrorKind::Connection, message).with_sqlstate(Some(sqlstate))
+    }
+
+    /// Whether a connect that failed did so because of what the server said about us, and not because of what
+    /// libpq found.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.lacks_password() || read_connect_error(&self.message()).1.is_some()
+    }
+
+    /// The server asks for a password, and there is none (`PQconnectionNeedsPassword`).
+    fn lacks_password(&self) -> bool {
+        // SAFETY: the connection is alive.
+        unsafe { pq_sys::PQconnectionNeedsPassword(self.raw.as_ptr()) == 1 }
     }
 
     /// Why the connection was lost: what the server said, or else what libpq found.
@@ -369,51 +385,6 @@ pub(super) fn loss_sqlstate(message: &str) -> SqlState {
     }
 }
 
-/// The code for a connect that failed before the server could give one. A certificate that is not accepted
-/// stays so until somebody changes something (`fe-secure-openssl.c`, and OpenSSL's own words, which are never
-/// translated); a file that cannot be read may be on its way.
-fn connect_sqlstate(message: &str) -> SqlState {
-    // Each address that was tried has its line: all of them must say so.
-    let mut lines = message.lines().filter(|line| !line.trim().is_empty()).peekable();
-    let is_about_certificates =
-        lines.peek().is_some() && lines.all(|line| has_word(line, "certificate") && !has_word(line, "file"));
-    match is_about_certificates {
-        true => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        false => SqlState::CONNECTION_NOT_MADE,
-    }
-}
-
-/// What is quoted is a name, which may hold any word, and does not count.
-#[inline(never)]
-fn has_word(line: &str, word: &str) -> bool {
-    line.split('"').step_by(2).any(|part| part.split_ascii_whitespace().any(|w| w == word))
-}
-
-/// libpq's text about a failed connect, as one line and a SQLSTATE. With verbose errors the text reads
-/// `FATAL:  28P01: password authentication failed …`, and a line that ends in a source file's name follows.
-fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
-    let mut sqlstate = None;
-    let mut lines = Vec::new();
-    for line in text.lines().map(str::trim) {
-        let is_location = line.rsplit_once(".c:").is_some_and(|(_, n)| n.parse::<u32>().is_ok());
-        if line.is_empty() || is_location {
-            continue;
-        }
-        let found = line.split_once(":  ").and_then(|(before, rest)| {
-            let message = rest.get(5..)?.strip_prefix(": ")?;
-            Some((before, SqlState::new(rest.get(..5)?)?, message))
-        });
-        match found {
-            Some((before, code, message)) => {
-                sqlstate = Some(code);
-                lines.push(format!("{before}: {message}"));
-            }
-            None => lines.push(line.to_string()),
-        }
-    }
-    (lines.join(" "), sqlstate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,50 +397,5 @@ mod tests {
         for leaves in [(9, 600), (14, 99), (15, 19), (16, 15), (17, 11), (18, 5), (19, 0)] {
             assert!(!takes_all(leaves), "{leaves:?}");
         }
-    }
-
-    #[test]
-    fn a_connect_error_has_its_sqlstate_whatever_the_language() {
-        let text = "connection to server at \"::1\", port 5432 failed: FATAL:  28P01: \
-                    Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen\n\
-                    ORT:  auth_failed, auth.c:333\n";
-        let (message, sqlstate) = read_connect_error(text);
-        assert_eq!(sqlstate, SqlState::new("28P01"));
-        assert_eq!(
-            message,
-            "connection to server at \"::1\", port 5432 failed: FATAL: Passwort-Authentifizierung für \
-             Benutzer »u« fehlgeschlagen"
-        );
-    }
-
-    #[test]
-    fn a_certificate_that_is_not_accepted_has_a_code_of_its_own() {
-        for text in [
-            "connection to server at \"db\", port 1 failed: SSL error: certificate verify failed\n",
-            "server certificate for \"a\" does not match host name \"b\"\n",
-        ] {
-            assert_eq!(connect_sqlstate(text), SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "{text}");
-        }
-        let refused = "connection to server at \"my certificate host\", port 1 failed: Connection refused\n";
-        let one_of_two = format!(
-            "connection to server at \"a\", port 1 failed: SSL error: certificate verify failed\n{refused}"
-        );
-        let unreadable = "could not open certificate file \"/x\": Permission denied\n";
-        for text in [refused, &one_of_two, unreadable, ""] {
-            assert_eq!(connect_sqlstate(text), SqlState::CONNECTION_NOT_MADE, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_connect_error_of_libpq_itself_is_one_line() {
-        let text = "connection to server on socket \"/x/.s.PGSQL.5432\" failed: No such file or directory\n\
-                    \tIs the server running locally and accepting connections on that socket?\n";
-        let (message, sqlstate) = read_connect_error(text);
-        assert_eq!(sqlstate, None);
-        assert!(
-            message.ends_with(
-                "directory Is the server running locally and accepting connections on that socket?"
-            )
-        );
     }
 }

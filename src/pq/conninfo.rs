@@ -11,6 +11,9 @@ use std::fmt;
 /// itself depends on who built it, so both are tried where nothing names a host.
 const SOCKET_DIRECTORIES: &str = "/var/run/postgresql,/tmp";
 
+/// No setting takes this value.
+const SPOILT: &str = "pgwake-impossible";
+
 /// Keywords and values, as `PQconnectStartParams` takes them (manual, "Connection Strings").
 #[derive(Clone)]
 pub struct Conninfo {
@@ -42,8 +45,8 @@ impl Conninfo {
             pq_sys::PQconninfoFree(array);
             parsed
         };
-        if conninfo.contains("://") && parsed.holds_strays() {
-            return Err(malformed("a special character of the password is not written as %XX"));
+        if ["postgresql://", "postgres://"].iter().any(|scheme| conninfo.starts_with(scheme)) {
+            parsed.refuse_strays()?;
         }
         parsed.default_host();
         parsed.set_default("fallback_application_name", "pgwake");
@@ -71,14 +74,19 @@ impl Conninfo {
         parsed
     }
 
-    /// Whether a part of a URI holds what belongs to another: a password with a bare slash ends up in the
-    /// database's name, or in the port.
-    fn holds_strays(&self) -> bool {
-        let holds =
-            |keyword, stray: fn(char) -> bool| self.get(keyword).is_some_and(|value| value.contains(stray));
-        holds("dbname", |c| c == '@')
-            || holds("host", |c| c == '@')
-            || holds("port", |c| !c.is_ascii_digit() && c != ',')
+    /// A password with a bare slash or `@` ends up in the host's name and in the port, where libpq takes it
+    /// for now and refuses it when connecting, in words that show it.
+    fn refuse_strays(&self) -> Result<()> {
+        let list = |keyword| self.get(keyword).unwrap_or_default().split(',');
+        let is_host = |host: &str| !host.contains('@') || host.starts_with(['/', '@']);
+        if list("port").all(is_port) && list("host").all(is_host) {
+            return Ok(());
+        }
+        let has_stray = ["host", "dbname"].iter().any(|part| list(part).any(|part| part.contains('@')));
+        Err(malformed(match has_stray {
+            true => "a special character of the password is not written as %XX",
+            false => "the port is not a number from 1 to 65535",
+        }))
     }
 
     fn default_host(&mut self) {
@@ -96,21 +104,55 @@ impl Conninfo {
     }
 
     /// The same with all that the environment, the service file and libpq itself add; to be read, not to
-    /// connect with (`channel_binding` is spoilt).
+    /// connect with (`channel_binding` and the password are spoilt).
     pub fn with_defaults(&self) -> Self {
-        // libpq adds them only on its way to a connection: an impossible setting stops it there.
-        let mut probe = self.clone();
-        probe.set("channel_binding", "impossible");
-        let (keywords, values) = probe.as_arrays();
+        self.spoilt("channel_binding").0
+    }
+
+    /// Whether libpq takes the settings, those of the environment and of the service file among them. It
+    /// says so only on its way to a connection; this is no further on it than that.
+    pub fn check(&self) -> Result<()> {
+        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
+        let refused = |message: String| invalid(&message.lines().collect::<Vec<_>>().join(" "));
+        let (complete, message) = self.spoilt("channel_binding");
+        if !message.contains(SPOILT) {
+            return refused(message);
+        }
+        if !complete.get("port").unwrap_or_default().split(',').all(is_port) {
+            return invalid("the port is not a number from 1 to 65535 (port, PGPORT)");
+        }
+        // That is looked at last, just before a host's name would be looked up (`PQconnectPoll`,
+        // fe-connect.c).
+        let (_, message) = self.spoilt("port");
+        if !message.contains(SPOILT) {
+            return refused(message);
+        }
+        // libpq itself reads this one only where it waits.
+        match complete.get("connect_timeout").unwrap_or_default().trim() {
+            "" => Ok(()),
+            seconds if seconds.parse::<i32>().is_ok() => Ok(()),
+            _ => invalid("connect_timeout is not a whole number of seconds"),
+        }
+    }
+
+    /// libpq adds defaults only on its way to a connection: an impossible setting stops it there. What it has
+    /// by then, and what it says.
+    fn spoilt(&self, keyword: &str) -> (Self, String) {
+        let mut spoilt = self.clone();
+        spoilt.set(keyword, SPOILT);
+        // With a password at hand, the file of passwords is not read.
+        spoilt.set_default("password", SPOILT);
+        let (keywords, values) = spoilt.as_arrays();
         // SAFETY: two arrays of C strings of the same length that end with NULL and outlive the call; the
         // connection and the array it gives are libpq's and freed once.
         unsafe {
             let raw = pq_sys::PQconnectStartParams(keywords.as_ptr(), values.as_ptr(), 0);
             let array = pq_sys::PQconninfo(raw);
             let complete = if array.is_null() { self.clone() } else { Conninfo::from_array(array) };
+            let message = text(pq_sys::PQerrorMessage(raw));
             pq_sys::PQconninfoFree(array);
             pq_sys::PQfinish(raw);
-            complete
+            (complete, message)
         }
     }
 
@@ -178,6 +220,12 @@ impl fmt::Debug for Conninfo {
     }
 }
 
+/// Whether libpq takes it for a port, or for the default one.
+fn is_port(port: &str) -> bool {
+    let port = port.trim();
+    port.is_empty() || port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
 /// libpq quotes the part that it could not read, and that may be a password: only its words before that are
 /// shown.
 fn malformed(message: &str) -> Error {
@@ -201,6 +249,55 @@ mod tests {
             assert_eq!(conninfo.get("port"), Some("5433"));
             assert_eq!(conninfo.get("dbname"), Some("app"));
             assert_eq!(conninfo.get("user"), None);
+        }
+    }
+
+    #[test]
+    fn what_libpq_takes_is_taken() {
+        let parts = |uri: &str| {
+            let conninfo = Conninfo::parse(uri).unwrap();
+            ["user", "password", "host", "port", "dbname"].map(|part| conninfo.get(part).map(String::from))
+        };
+        let is = |uri: &str, expected: [&str; 5]| {
+            assert_eq!(parts(uri).map(Option::unwrap_or_default), expected, "{uri}");
+        };
+        is("postgresql://u@db/a%40b", ["u", "", "db", "", "a@b"]);
+        is("postgres://%40u:p%40%2Fw@db:5433/a", ["@u", "p@/w", "db", "5433", "a"]);
+        is("postgresql:///a@b", ["", "", SOCKET_DIRECTORIES, "", "a@b"]);
+        is("postgresql:///a?host=%40name&port=1", ["", "", "@name", "1", "a"]);
+        is("postgresql://%40name/a", ["", "", "@name", "", "a"]);
+        is("postgresql://%2Ftmp%2Fx%40y,h:2/a", ["", "", "/tmp/x@y,h", ",2", "a"]);
+        is("postgresql://[::1]:5,[fe80::1%25lo]/a", ["", "", "::1,fe80::1%lo", "5,", "a"]);
+        is("host=@name dbname=a@b user=x@y", ["x@y", "", "@name", "", "a@b"]);
+        is("dbname=postgres://x:y@z", ["", "", SOCKET_DIRECTORIES, "", "postgres://x:y@z"]);
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_no_password() {
+        let error = Conninfo::parse("postgresql://localhost:54x/app").unwrap_err();
+        assert!(error.message.contains("port is not a number"), "{error}");
+        assert!(!error.message.contains("password"), "{error}");
+    }
+
+    #[test]
+    fn settings_that_libpq_refuses_are_found_before_anything_is_connected() {
+        let check = |source: &str| Conninfo::parse(source).unwrap().check();
+        check("host=db sslmode=verify-full target_session_attrs=any password=x").unwrap();
+        for (wrong, word) in [
+            ("sslmode=wrong", "sslmode"),
+            ("channel_binding=wrong", "channel_binding"),
+            ("target_session_attrs=wrong", "target_session_attrs"),
+            ("service=no-such-service", "no-such-service"),
+            ("host=a,b,c port=1,2", "port"),
+            ("port=54x", "port"),
+            ("port=65536", "port"),
+            ("host=a,b port=1,0", "port"),
+            ("connect_timeout=soon", "connect_timeout"),
+            ("ssl_min_protocol_version=wrong", "ssl_min_protocol_version"),
+        ] {
+            let error = check(wrong).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument, "{wrong}");
+            assert!(error.message.contains(word), "{wrong}: {error}");
         }
     }
 

@@ -49,6 +49,7 @@
 //! ```
 
 mod bounded;
+mod connect_error;
 mod connection;
 mod conninfo;
 mod notice;

@@ -166,9 +166,10 @@ impl<Tag> Session<Tag> {
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
                 let mut error = connection.connect_error();
-                // Where there are several endpoints, another one may be right once it is back.
+                // What the server says about us is so wherever it was said. What libpq says about a server is
+                // not: where there are several endpoints, another one may be right once it is back.
                 let is_about_a_certificate =
-                    error.sqlstate == Some(SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+                    !connection.has_answered() && error.sqlstate.is_some_and(|s| s.is_permanent());
                 if is_about_a_certificate && self.endpoints > 1 {
                     error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
                 }

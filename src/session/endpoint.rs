@@ -22,7 +22,8 @@ impl Endpoint {
     /// The name to look up before connecting, if there is one.
     fn name(&self) -> Option<&str> {
         let is_socket = self.host.is_empty() || self.host.starts_with(['/', '@']);
-        let is_address = self.host.parse::<IpAddr>().is_ok();
+        // Behind a percent sign stands the interface of a link-local address.
+        let is_address = self.host.split('%').next().is_some_and(|host| host.parse::<IpAddr>().is_ok());
         (self.address.is_empty() && !is_socket && !is_address).then_some(&self.host)
     }
 
@@ -142,6 +143,7 @@ mod tests {
     fn a_given_address_is_not_looked_up() {
         assert!(route("host=db.example hostaddr=10.0.0.1 port=5432").names().is_empty());
         assert!(route("hostaddr=10.0.0.1,10.0.0.2").names().is_empty());
+        assert!(route("host=fe80::1%eth0,@socket,/tmp").names().is_empty());
         assert_eq!(Route::of(&Conninfo::parse("host=a,b,c port=1,2").unwrap()), None);
     }
 

@@ -361,7 +361,7 @@ impl<Tag> Session<Tag> {
             };
         }
         if self.ending.is_none() && connection.status() != Status::Ok {
-            self.ending = Some(self.requests.take_failure().unwrap_or_else(|| connection.loss()));
+            self.ending = Some(connection.loss());
         }
         if self.ending.is_some() && !std::mem::replace(&mut self.is_drained, true) {
             // Looking for answers may have brought notifications to light: they come before the loss, and
@@ -383,13 +383,13 @@ impl<Tag> Session<Tag> {
 
     #[cold]
     fn lose(&mut self, error: Error, now: Instant) -> Loss<Tag> {
-        // While an answer is awaited, the server's reason for ending comes as that answer.
-        let reason = self.requests.take_failure().filter(|e| e.sqlstate.is_some_and(|s| s.is_shutdown()));
-        // What it said before we found that it had hung up is read by now.
+        // Where libpq only knows that the connection is gone, the server may have said why: in answer to a
+        // command, or before we found that it had hung up.
+        let answer = self.requests.take_last_words();
         let notice = self.connection.take().and_then(|mut connection| connection.take_fatal_notice());
-        let notice = notice.filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
         let said = |n: Notice| Error::new(ErrorKind::Connection, n.message).with_sqlstate(n.sqlstate);
-        let error = reason.or(notice.map(said)).unwrap_or(error);
+        let said = answer.or(notice.map(said)).filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
+        let error = said.unwrap_or(error);
         (self.is_in_message, self.message_bytes) = (false, 0);
         let unanswered = self.requests.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);

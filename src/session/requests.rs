@@ -2,7 +2,7 @@
 //! answer. A request is one transaction between two synchronisation points, so an error in one leaves the
 //! others alone (manual, "Pipeline Mode").
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::pq::{Connection, Format, QueryResult, ResultStatus};
 use std::collections::VecDeque;
 use std::ffi::CStr;
@@ -31,13 +31,15 @@ pub(super) struct Requests<Tag> {
     unanswered: VecDeque<Option<Tag>>,
     /// The first error of the request whose results are coming in.
     failure: Option<Error>,
+    /// The last one, if the server said it.
+    last_words: Option<Error>,
     /// Its rows.
     rows: Rows,
 }
 
 impl<Tag> Default for Requests<Tag> {
     fn default() -> Self {
-        Requests { unanswered: VecDeque::new(), failure: None, rows: None }
+        Requests { unanswered: VecDeque::new(), failure: None, last_words: None, rows: None }
     }
 }
 
@@ -65,10 +67,16 @@ impl<Tag> Requests<Tag> {
         std::mem::take(self).unanswered.into_iter().flatten().collect()
     }
 
-    /// The error of the request whose results were coming in when the connection ended, as the end of the
-    /// connection.
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
+    /// What the server said before the connection ended, in answer to a command.
+    pub(super) fn take_last_words(&mut self) -> Option<Error> {
+        self.last_words.take().map(|error| Error { kind: ErrorKind::Connection, ..error })
+    }
+
+    fn failed(&mut self, error: Error) {
+        if error.sqlstate != Some(SqlState::CONNECTION_LOST) {
+            self.last_words = Some(error.clone());
+        }
+        self.failure.get_or_insert(error);
     }
 
     /// Sends a request. What the socket does not take stays in libpq's buffer until the next flush.
@@ -111,10 +119,11 @@ impl<Tag> Requests<Tag> {
             };
             ended = false;
             match result.status() {
-                ResultStatus::Failed if self.failure.is_none() => self.failure = Some(result.error()),
+                ResultStatus::Failed => self.failed(result.error()),
                 ResultStatus::Rows => self.rows = Some(result),
                 ResultStatus::PipelineSync => {
                     let (tag, rows) = (self.unanswered.pop_front()?, self.rows.take());
+                    self.last_words = None;
                     return Some((tag, self.failure.take().map_or(Ok(rows), Err)));
                 }
                 _ => {}

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What the README tells a user to link with the archive.
-pub(crate) const ARCHIVE_NEEDS: [&str; 4] = ["-lssl", "-lcrypto", "-lgcc_s", "-lm"];
+pub(crate) const ARCHIVE_NEEDS: [&str; 3] = ["-lssl", "-lcrypto", "-lm"];
 
 /// No program here takes that long, not even under valgrind.
 const SECONDS_MAX: &str = "120";

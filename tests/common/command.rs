@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 pub(crate) fn pgwake(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgwake"));
@@ -21,19 +21,33 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) lines: BufReader<ChildStdout>,
+    log: BufReader<ChildStderr>,
 }
 
 impl Running {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = pgwake(arguments).spawn().unwrap();
+        Self::of(&mut pgwake(arguments))
+    }
+
+    /// Of a command whose output goes into pipes.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        Running { child, lines }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Running { child, lines, log }
     }
 
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line
+    }
+
+    /// Without its end; empty at the end of stderr.
+    pub(crate) fn stderr_line(&mut self) -> String {
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
     }
 
     pub(crate) fn json(&mut self) -> Value {

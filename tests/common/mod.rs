@@ -74,6 +74,12 @@ pub(crate) fn start_server() -> PrivateServer {
     server
 }
 
+/// Where the programs of that server are, `psql` among them.
+pub(crate) fn server_programs() -> std::path::PathBuf {
+    let given = std::env::var_os("PGWAKE_TEST_BINDIR").map(Into::into);
+    given.unwrap_or_else(|| server::find_programs().unwrap_or_else(|error| panic!("{error}")))
+}
+
 /// Makes a server a hot standby, of nobody: it replays what there is, and can be promoted.
 pub(crate) fn make_standby(server: &mut PrivateServer) {
     let signal = server.directory().join("data/standby.signal");

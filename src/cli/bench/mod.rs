@@ -105,7 +105,7 @@ fn measure(
     }
     let files = ReportFiles::open(common)?;
     let mut lab = Lab::open(dsn, common, scenario)?;
-    let outcome = run(&mut lab);
+    let outcome = run(&mut lab).map_err(|failure| lab.target.explain(failure));
     if let Err(Failure::Running(reason)) = &outcome {
         lab.notes.push(format!("ended early: {reason}"));
     } else if lab.stop.is_asked_for() {

@@ -32,12 +32,18 @@ impl SlowCommit {
             )));
         }
         let directory = parent.join(format!("pgwake-slow-commit-{random:016x}"));
-        DirBuilder::new().mode(0o755).create(&directory)?;
+        let unusable = |error: std::io::Error| {
+            let place = parent.display();
+            Failure::Running(format!(
+                "nothing can be built in {place}: {error}; set TMPDIR to another directory"
+            ))
+        };
+        DirBuilder::new().mode(0o755).create(&directory).map_err(unusable)?;
         let built = SlowCommit { directory, delay };
         // The server may be another user.
         fs::set_permissions(&built.directory, Permissions::from_mode(0o755))?;
         let source = built.directory.join("slow_commit.c");
-        fs::write(&source, SOURCE)?;
+        fs::write(&source, SOURCE).map_err(unusable)?;
         let compiler = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-o"])
             .args([&built.library(), &source])

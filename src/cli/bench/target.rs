@@ -28,7 +28,7 @@ pub(super) struct Target {
     /// Ways that were asked for and do not lead there, with the reason.
     pub(super) unreachable: Vec<String>,
     pub(super) is_private: bool,
-    _private_server: Option<PrivateServer>,
+    private_server: Option<PrivateServer>,
 }
 
 /// Settings of a throw-away server: room for the largest step of `bench scale`.
@@ -73,26 +73,36 @@ const TLS_SETTINGS: [&str; 3] =
 impl Target {
     /// Connects by the conninfo, or starts a server, and finds the ways that were asked for.
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
-        let server = if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
+        let mut server =
+            if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
-        let control = own_session(&dsn).map_err(|failure| match failure {
-            Failure::Running(sentence) => {
+        let control = own_session(&dsn).map_err(|failure| match (failure, &mut server) {
+            (failure, Some(server)) => failure.explained_by(server),
+            (Failure::Running(sentence), None) => {
                 Failure::Running(format!("{sentence}; --private measures a throw-away server instead"))
             }
-            other => other,
+            (other, None) => other,
         })?;
         let mut target = Target {
             control,
             transports: Vec::new(),
             unreachable: Vec::new(),
             is_private: server.is_some(),
-            _private_server: server,
+            private_server: server,
         };
         if target.value("SELECT pg_is_in_recovery()")? == "t" {
             return Err(not_connected("the server is a standby", pgwake::SqlState::new("25006")));
         }
         target.find_transports(&dsn, &common.transport)?;
         Ok(target)
+    }
+
+    /// Why work on it failed.
+    pub(super) fn explain(&mut self, failure: Failure) -> Failure {
+        match &mut self.private_server {
+            Some(server) => failure.explained_by(server),
+            None => failure,
+        }
     }
 
     /// Runs one command; the first value of its answer, nothing for NULL.

@@ -4,11 +4,21 @@ use super::tag::Subscription;
 use crate::event::Channel;
 use std::collections::{BTreeSet, VecDeque};
 
+/// What the connection there is was prepared for. Once it is, the LISTENs for all that was wanted are sent, and
+/// what is wanted later needs its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Prepared {
+    #[default]
+    Not,
+    ToNotify,
+    /// No time-out of the role or the database ends it.
+    ToLast,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     wanted: BTreeSet<Channel>,
-    /// The LISTENs for all that was wanted are sent; what is wanted later needs its own.
-    is_prepared: bool,
+    prepared: Prepared,
     changes: VecDeque<Subscription>,
     /// The server has confirmed these, and they have not been reported.
     confirmed: BTreeSet<Channel>,
@@ -16,13 +26,13 @@ pub(super) struct Channels {
 
 impl Channels {
     pub(super) fn subscribe(&mut self, channel: Channel) {
-        if self.wanted.insert(channel.clone()) && self.is_prepared {
+        if self.wanted.insert(channel.clone()) && self.prepared != Prepared::Not {
             self.changes.push_back(Subscription { listen: true, channel });
         }
     }
 
     pub(super) fn unsubscribe(&mut self, channel: Channel) {
-        if self.wanted.remove(&channel) && self.is_prepared {
+        if self.wanted.remove(&channel) && self.prepared != Prepared::Not {
             self.changes.push_back(Subscription { listen: false, channel });
         }
     }
@@ -35,10 +45,24 @@ impl Channels {
         self.wanted.iter()
     }
 
-    /// All that is wanted, on a new connection.
-    pub(super) fn prepare(&mut self) -> Vec<Subscription> {
-        self.is_prepared = true;
+    /// All that is wanted, on a new connection, and whether it is to last.
+    pub(super) fn prepare(&mut self, has_readers: bool) -> (Vec<Subscription>, bool) {
+        let is_lasting = has_readers || !self.wanted.is_empty();
+        self.prepared = if is_lasting { Prepared::ToLast } else { Prepared::ToNotify };
         self.changes.clear();
+        (self.all(), is_lasting)
+    }
+
+    /// Whether a connection that was prepared only to notify is to last from now on.
+    pub(super) fn make_lasting(&mut self) -> bool {
+        let was_brief = self.prepared == Prepared::ToNotify;
+        if was_brief {
+            self.prepared = Prepared::ToLast;
+        }
+        was_brief
+    }
+
+    fn all(&self) -> Vec<Subscription> {
         self.wanted.iter().map(|channel| Subscription { listen: true, channel: channel.clone() }).collect()
     }
 
@@ -85,7 +109,7 @@ impl Channels {
 
     /// The connection is lost.
     pub(super) fn lost(&mut self) {
-        self.is_prepared = false;
+        self.prepared = Prepared::Not;
         self.confirmed.clear();
     }
 }
@@ -108,7 +132,7 @@ mod tests {
         channels.subscribe(named("b"));
         channels.subscribe(named("a"));
         assert!(!channels.has_changes());
-        assert_eq!(channels.prepare(), [change(true, "a"), change(true, "b")]);
+        assert_eq!(channels.prepare(false).0, [change(true, "a"), change(true, "b")]);
         channels.subscribe(named("a"));
         channels.subscribe(named("c"));
         channels.unsubscribe(named("b"));
@@ -116,14 +140,14 @@ mod tests {
         channels.lost();
         channels.unsubscribe(named("c"));
         assert!(!channels.has_changes());
-        assert_eq!(channels.prepare(), [change(true, "a")]);
+        assert_eq!(channels.prepare(false).0, [change(true, "a")]);
     }
 
     #[test]
     fn what_was_confirmed_is_reported_once_and_only_while_it_is_wanted() {
         let mut channels = Channels::default();
         channels.subscribe(named("a"));
-        channels.prepare();
+        channels.prepare(false);
         channels.confirm(named("a"));
         channels.confirm(named("b"));
         assert_eq!(channels.take_confirmed(), [named("a")]);
@@ -137,7 +161,7 @@ mod tests {
     fn a_refusal_takes_the_wish_back_unless_it_was_renewed() {
         let mut channels = Channels::default();
         channels.subscribe(named("a"));
-        channels.prepare();
+        channels.prepare(false);
         let newer = change(true, "a");
         channels.refused(&change(true, "a"), [&newer].into_iter());
         assert!(channels.is_wanted(&named("a")));
@@ -145,5 +169,16 @@ mod tests {
         assert!(!channels.is_wanted(&named("a")));
         channels.refused(&change(false, "a"), std::iter::empty());
         assert!(channels.is_wanted(&named("a")));
+    }
+
+    #[test]
+    fn a_connection_lasts_once_something_is_heard_over_it() {
+        let mut channels = Channels::default();
+        assert!(!channels.make_lasting(), "none is prepared");
+        assert_eq!(channels.prepare(false), (vec![], false));
+        assert!(channels.make_lasting() && !channels.make_lasting());
+        assert!(channels.prepare(true).1 && !channels.make_lasting());
+        channels.subscribe(named("a"));
+        assert!(channels.prepare(false).1);
     }
 }

@@ -142,7 +142,8 @@ impl Reader for DdlReader {
     type Request = DdlRequest;
 
     #[cold]
-    fn opened(&mut self, _: &mut Link, now: Instant) {
+    fn opened(&mut self, link: &mut Link, now: Instant) {
+        link.make_lasting();
         self.ask_at = Some(now);
     }
 

@@ -2,7 +2,7 @@
 //! knows no reader.
 
 use super::channels::Channels;
-use super::tag::Tag;
+use super::tag::{ListenRequest, Tag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
@@ -15,6 +15,19 @@ use std::time::Instant;
 
 /// By this channel the schema `pgwake` wakes its readers; those of DDL have others that begin with it.
 pub(super) const WAKE_CHANNEL: &str = "pgwake";
+
+/// A pooler makes up the PID that it gives with its welcome. Only the server knows the one that stands in
+/// notifications.
+const WHO: &str = "SELECT pg_catalog.pg_backend_pid()";
+
+/// What a role or a database may have set to end those who are idle, or take long. The first two are in every
+/// version.
+const TIMEOUTS: [&str; 4] = [
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+];
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -62,6 +75,18 @@ pub(super) trait Reader {
     fn deadline(&self) -> Option<Instant>;
 }
 
+/// Asks who the process is and, for a session that is to last, sets the time-outs off for it alone.
+pub(super) fn settings(is_lasting: bool) -> Vec<u8> {
+    let off = |name: &str| {
+        format!(
+            ", CASE WHEN pg_catalog.current_setting('{name}', true) IS NOT NULL \
+             THEN pg_catalog.set_config('{name}', '0', false) END"
+        )
+    };
+    let off: String = TIMEOUTS.iter().filter(|_| is_lasting).map(|name| off(name)).collect();
+    format!("{WHO}{off}").into_bytes()
+}
+
 impl Link {
     pub(super) fn new(id: SessionId, session: Session<Tag>, metrics: Metrics) -> Self {
         Link {
@@ -81,6 +106,15 @@ impl Link {
     /// Sends one command as a transaction of its own; `None`: none at all, only to have an answer.
     pub(super) fn send(&mut self, tag: Tag, sql: Option<&[u8]>, parameters: &[&[u8]]) {
         self.session.send(tag, sql.into_iter().map(|sql| Command::Run { sql, parameters }));
+    }
+
+    /// Before a session that was prepared only to notify begins to listen. One that never does leaves the
+    /// time-outs alone: behind a pooler in transaction mode, they would be those of others, too.
+    #[cold]
+    pub(super) fn make_lasting(&mut self) {
+        if self.channels.make_lasting() {
+            self.send(Tag::Listen(ListenRequest::Setting), Some(&settings(true)), &[]);
+        }
     }
 
     /// Whether an answer is awaited that comes before the next notification.

@@ -4,11 +4,11 @@
 //! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again
 //! and before the next notification.
 
-use super::link::Link;
+use super::link::{Link, settings};
 use super::tag::{ListenRequest, Subscription, Tag};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, PAYLOAD_BYTES_MAX};
-use crate::session::Loss;
+use crate::session::{Loss, Rows};
 use crate::source::report::{Outage, Report};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -55,17 +55,19 @@ impl Listen {
         let encoding = connection.parameter(c"server_encoding");
         if encoding != connection.parameter(c"client_encoding") {
             let sql = format!("SET client_encoding TO '{encoding}'");
-            link.send(Tag::Listen(ListenRequest::Encoding), Some(sql.as_bytes()), &[]);
+            link.send(Tag::Listen(ListenRequest::Setting), Some(sql.as_bytes()), &[]);
         }
     }
 
-    /// Every LISTEN, at once.
+    /// Every LISTEN, at once, and that no time-out is to end the connection. The server's answer says who its
+    /// process is.
     #[cold]
-    pub(super) fn prepare(&mut self, link: &mut Link) {
-        for change in link.channels.prepare() {
+    pub(super) fn prepare(&mut self, link: &mut Link, has_readers: bool) {
+        let (changes, is_lasting) = link.channels.prepare(has_readers);
+        for change in changes {
             subscribe(link, change);
         }
-        link.send(Tag::Listen(ListenRequest::Prepared), None, &[]);
+        link.send(Tag::Listen(ListenRequest::Prepared), Some(&settings(is_lasting)), &[]);
     }
 
     pub(super) fn notify(&mut self, link: &Link, channel: Channel, payload: &[u8]) -> Result<()> {
@@ -117,29 +119,31 @@ impl Listen {
         &mut self,
         link: &mut Link,
         request: ListenRequest,
-        answer: Result<()>,
+        answer: Result<Rows>,
         now: Instant,
     ) {
         match (request, answer) {
-            (ListenRequest::Encoding, Ok(())) => {}
+            (ListenRequest::Setting, Ok(_)) => {}
             // A server that refused a LISTEN is not listened to, whatever else it answers.
-            (ListenRequest::Prepared, Ok(())) if link.session.is_ending() => {}
-            (ListenRequest::Prepared, Ok(())) => self.prepared(link, now),
-            (ListenRequest::Encoding | ListenRequest::Prepared, Err(error)) => link.session.fail(error),
-            (ListenRequest::Subscription(Subscription { listen, channel }), Ok(())) => {
+            (ListenRequest::Prepared, Ok(_)) if link.session.is_ending() => {}
+            (ListenRequest::Prepared, Ok(rows)) => self.prepared(link, rows, now),
+            (ListenRequest::Setting | ListenRequest::Prepared, Err(error)) => link.session.fail(error),
+            (ListenRequest::Subscription(Subscription { listen, channel }), Ok(_)) => {
                 if listen {
                     link.channels.confirm(channel);
                 }
             }
             (ListenRequest::Subscription(change), Err(error)) => refused(link, change, error),
-            (ListenRequest::Notify(_), Ok(())) => self.sent += 1,
+            (ListenRequest::Notify(_), Ok(_)) => self.sent += 1,
             (ListenRequest::Notify(channel), Err(error)) => {
                 link.report_failure("notify", Some(channel), error);
             }
         }
     }
 
-    fn prepared(&mut self, link: &mut Link, now: Instant) {
+    fn prepared(&mut self, link: &mut Link, rows: Rows, now: Instant) {
+        let pid = rows.as_ref().and_then(|rows| rows.value(0, 0)?.try_into().ok());
+        link.backend_pid = pid.map_or(link.backend_pid, i32::from_be_bytes);
         link.session.settled(now);
         link.is_listening = true;
         let channels = link.channels.take_confirmed();
@@ -202,6 +206,7 @@ impl Listen {
 
 #[cold]
 fn subscribe(link: &mut Link, change: Subscription) {
+    link.make_lasting();
     let sql = listen_sql(change.listen, &change.channel);
     link.send(Tag::Listen(ListenRequest::Subscription(change)), Some(&sql), &[]);
 }

@@ -431,7 +431,7 @@ impl SqlSource {
             Progress::Opened => {
                 self.listen.connected(&mut self.link);
                 match self.self_test.is_over() {
-                    true => self.listen.prepare(&mut self.link),
+                    true => self.listen.prepare(&mut self.link, !self.readers.is_empty()),
                     false => self.self_test.connected(&mut self.link),
                 }
             }
@@ -455,14 +455,14 @@ impl SqlSource {
         match tag {
             Tag::Listen(request) => {
                 let was_listening = link.is_listening;
-                self.listen.answered(link, request, answer.map(drop), now);
+                self.listen.answered(link, request, answer, now);
                 if self.link.is_listening && !was_listening {
                     self.readers.opened(&mut self.link, now);
                 }
             }
             Tag::SelfTest(request) => {
                 if self.self_test.answered(link, request, answer.map(drop)) {
-                    self.listen.prepare(link);
+                    self.listen.prepare(link, !self.readers.is_empty());
                 }
             }
             Tag::Outbox(request) => {

@@ -20,10 +20,11 @@ pub(super) struct Subscription {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ListenRequest {
-    /// The client's encoding is set.
-    Encoding,
+    /// Something that holds for the connection is set.
+    Setting,
     Subscription(Subscription),
-    /// Empty; its answer says that all LISTENs of a new connection are answered.
+    /// The last of a new connection's preparation: its answer says that all LISTENs are answered, and who the
+    /// server's process is.
     Prepared,
     Notify(Channel),
 }

@@ -359,6 +359,7 @@ impl Reader for Outbox {
     fn opened(&mut self, link: &mut Link, now: Instant) {
         (self.state, self.open_at) = (State::Closed, Some(now));
         self.reading.connected();
+        link.make_lasting();
         link.send(Tag::Outbox(OutboxRequest::Settings), Some(statements::SETTINGS), &[]);
     }
 
