@@ -4,7 +4,7 @@
 use super::endpoint::Route;
 use super::input::{MESSAGE_BYTES_MAX, too_long};
 use super::{Addresses, Progress, Session, State, lost};
-use crate::error::SqlState;
+use crate::error::{Error, SqlState};
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
@@ -165,34 +165,36 @@ impl<Tag> Session<Tag> {
             Polling::Reading => self.wait_for = WaitFor::Reading,
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
-                let mut error = connection.connect_error();
-                // What the server says about us is so wherever it was said. What libpq says about a server is
-                // not: where there are several endpoints, another one may be right once it is back.
-                let is_about_a_certificate =
-                    !connection.has_answered() && error.sqlstate.is_some_and(|s| s.is_permanent());
-                if is_about_a_certificate && self.endpoints > 1 {
-                    error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
-                }
+                let error = of_one_endpoint(connection, self.endpoints);
                 return Progress::Lost(self.lose(error, now));
             }
-            Polling::Ready => {
-                self.wait_for = WaitFor::Reading;
-                let opened = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode());
-                if let Err(error) = opened {
-                    return Progress::Lost(self.lose(error, now));
-                }
-                self.state = State::Open;
-                // The end of the handshake may have come with the head of the next message.
-                (self.is_in_message, self.message_bytes) = (true, 0);
-                self.heard_at = now;
-                self.probed_at = None;
-                // The end of the handshake may have come with more.
-                self.may_hold_more = true;
-                return Progress::Opened;
-            }
+            Polling::Ready => return self.opened(now),
         }
         Progress::Idle
     }
+
+    fn opened(&mut self, now: Instant) -> Progress<Tag> {
+        let Some(connection) = &mut self.connection else { return Progress::Idle };
+        if let Err(error) = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode()) {
+            return Progress::Lost(self.lose(error, now));
+        }
+        (self.state, self.wait_for) = (State::Open, WaitFor::Reading);
+        (self.heard_at, self.probed_at) = (now, None);
+        // The end of the handshake may have come with the head of the next message, or with more.
+        (self.is_in_message, self.message_bytes, self.may_hold_more) = (true, 0, true);
+        Progress::Opened
+    }
+}
+
+/// Why an attempt failed. What the server says about us is so wherever it was said. What libpq says about a
+/// server is not: where there are several endpoints, another one may be right once it is back.
+fn of_one_endpoint(connection: &Connection, endpoints: usize) -> Error {
+    let mut error = connection.connect_error();
+    let is_about_a_server = !connection.has_answered() && error.sqlstate.is_some_and(|s| s.is_permanent());
+    if is_about_a_server && endpoints > 1 {
+        error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
+    }
+    error
 }
 
 #[cfg(test)]

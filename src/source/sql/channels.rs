@@ -4,8 +4,8 @@ use super::tag::Subscription;
 use crate::event::Channel;
 use std::collections::{BTreeSet, VecDeque};
 
-/// What the connection there is was prepared for. Once it is, the LISTENs for all that was wanted are sent, and
-/// what is wanted later needs its own.
+/// What the connection there is was prepared for. Once it is, the LISTENs for all that was wanted are sent,
+/// and what is wanted later needs its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Prepared {
     #[default]
