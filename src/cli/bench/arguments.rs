@@ -2,7 +2,6 @@
 
 use super::super::Failure;
 use super::super::arguments::{duration, share};
-use super::variants::{TABLE_ROWS, Variant};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -278,6 +277,22 @@ pub(crate) enum Dimension {
     Channels,
     /// Idle sessions beside a busy one in one loop
     Sessions,
+}
+
+/// Each table's, so that statements of up to this many rows hit different ones.
+pub(super) const TABLE_ROWS: u32 = 10_000;
+
+/// How a table is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
+    /// Not at all: what the others are compared with
+    None,
+    /// By the trigger that everybody writes first: pg_notify of each row as JSON
+    Naive,
+    /// By `pgwake watch`
+    Outbox,
+    /// By the transport of that name: one notification per row
+    Notify,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -26,16 +26,19 @@ pub(super) enum Contender {
 
 impl Contender {
     /// pgwake as it is by default.
-    pub(super) const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
+    const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
 
-    /// Its name in tables and reports.
-    pub(super) fn name(self) -> String {
-        match self {
+    pub(super) const BOTH: [Contender; 2] = [Contender::C, Contender::PGWAKE];
+
+    /// With its name in tables and reports.
+    pub(super) fn named(self) -> (String, Contender) {
+        let name = match self {
             Contender::C => C_LOOP.name.into(),
             Contender::PGWAKE => "pgwake".into(),
             Contender::Pgwake { spin, .. } if !spin.is_zero() => format!("pgwake, spin {spin:?}"),
             Contender::Pgwake { spin_adaptive, .. } => format!("pgwake, adaptive {spin_adaptive}"),
-        }
+        };
+        (name, self)
     }
 }
 

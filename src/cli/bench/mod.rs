@@ -26,6 +26,7 @@ mod slow_commit;
 mod table;
 mod target;
 mod throughput;
+mod unit;
 mod variants;
 mod writers;
 
@@ -37,6 +38,7 @@ use lab::Lab;
 use report_files::ReportFiles;
 use slow_commit::SlowCommit;
 use std::io::Write;
+use target::Scenario;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
     match &bench.checked()? {
@@ -53,21 +55,6 @@ pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failur
         Bench::Writers(arguments) => measure_writers(dsn, format, arguments),
         Bench::Compare(arguments) => compare::run(format, arguments),
         Bench::Listener => listener::run(),
-    }
-}
-
-/// What is measured, and what a server that is started for it needs.
-#[derive(Debug, Default)]
-struct Scenario {
-    name: &'static str,
-    /// Beside those that every private server has.
-    settings: Vec<String>,
-    environment: Vec<(String, String)>,
-}
-
-impl From<&'static str> for Scenario {
-    fn from(name: &'static str) -> Self {
-        Scenario { name, ..Scenario::default() }
     }
 }
 

@@ -2,7 +2,6 @@
 //! which asks for no distribution. Rounds go in, a verdict comes out.
 
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// With this probability and less, rounds of one and the same thing fall apart so clearly.
 const CHANCE_MAX: f64 = 0.01;
@@ -24,26 +23,28 @@ pub(super) enum Verdict {
     TooFewRounds,
 }
 
-/// The test. It keeps what is the same for all figures with as many rounds.
-#[derive(Debug, Default)]
-pub(super) struct Noise {
-    pairs_max: BTreeMap<(usize, usize), Option<f64>>,
+impl Verdict {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::WithinNoise => "within the noise",
+            Verdict::TooFewRounds => "too few rounds to tell",
+        }
+    }
 }
 
-impl Noise {
-    pub(super) fn verdict(&mut self, before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
-        // What is no number is neither the greater nor the lesser.
-        let known = |rounds: &[f64]| rounds.iter().copied().filter(|round| !round.is_nan()).collect();
-        let (before, after): (Vec<f64>, Vec<f64>) = (known(before), known(after));
-        let key = (before.len(), after.len());
-        let pairs_max = self.pairs_max.entry(key).or_insert_with(|| pairs_max(key.0, key.1));
-        let Some(pairs_max) = *pairs_max else { return Verdict::TooFewRounds };
-        let (pairs, greater) = (key.0 as f64 * key.1 as f64, pairs_greater(before, &after));
-        match () {
-            _ if greater.min(pairs - greater).floor() > pairs_max => Verdict::WithinNoise,
-            _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
-            _ => Verdict::Worse,
-        }
+pub(super) fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
+    // What is no number is neither the greater nor the lesser.
+    let known = |rounds: &[f64]| rounds.iter().copied().filter(|round| !round.is_nan()).collect();
+    let (before, after): (Vec<f64>, Vec<f64>) = (known(before), known(after));
+    let Some(pairs_max) = pairs_max(before.len(), after.len()) else { return Verdict::TooFewRounds };
+    let pairs = before.len() as f64 * after.len() as f64;
+    let greater = pairs_greater(before, &after);
+    match () {
+        _ if greater.min(pairs - greater).floor() > pairs_max => Verdict::WithinNoise,
+        _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
+        _ => Verdict::Worse,
     }
 }
 
@@ -99,10 +100,6 @@ fn counted(before: usize, after: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
-        Noise::default().verdict(before, after, more_is_better)
-    }
 
     #[test]
     fn a_difference_counts_when_the_rounds_fall_apart() {

@@ -5,12 +5,26 @@ use super::super::server::{
 };
 use super::super::stop::Stop;
 use super::super::{Failure, not_connected, query};
-use super::Scenario;
 use super::arguments::{Common, TransportName};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// What is measured, and what a server that is started for it needs.
+#[derive(Debug, Default)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    /// Beside those that every private server has.
+    pub(super) settings: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+impl From<&'static str> for Scenario {
+    fn from(name: &'static str) -> Self {
+        Scenario { name, ..Scenario::default() }
+    }
+}
 
 /// One way to the server.
 #[derive(Debug, Clone)]

@@ -2,32 +2,17 @@
 //! somebody's, and taken away from it without a trace.
 
 use super::super::{Failure, query};
+use super::arguments::{TABLE_ROWS, Variant};
+use super::report::NO_TRIGGER;
 use super::target::own_session;
-use clap::ValueEnum;
 use pgwake::Error;
 use pgwake::install;
 use pgwake::pq::Connection;
 
-/// Each table's, so that statements of up to this many rows hit different ones.
-pub(super) const TABLE_ROWS: u32 = 10_000;
-
-/// How a table is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Variant {
-    /// Not at all: what the others are compared with
-    None,
-    /// By the trigger that everybody writes first: pg_notify of each row as JSON
-    Naive,
-    /// By `pgwake watch`
-    Outbox,
-    /// By the transport of that name: one notification per row
-    Notify,
-}
-
 impl Variant {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Variant::None => super::report::NO_TRIGGER.name,
+            Variant::None => NO_TRIGGER.name,
             Variant::Naive => "naive",
             Variant::Outbox => "outbox",
             Variant::Notify => "notify",
