@@ -362,7 +362,7 @@ fn a_signal_ends_it_with_a_report_that_says_so() {
 
 #[test]
 fn a_pace_that_no_server_keeps_comes_to_an_end_and_is_told() {
-    let arguments = ["latency", "--rounds", "1", "--rate", "100000", "--count", "50000"];
+    let arguments = ["latency", "--rounds", "1", "--interval", "10us", "--count", "50000"];
     let table = run(&server().conninfo(), &arguments);
     assert!(table.contains("one per 10µs was more than the server takes"), "{table}");
     let arguments = ["throughput", "--rounds", "1", "--transactions", "one", "--payloads", "1"];
@@ -375,7 +375,7 @@ fn a_signal_is_heard_although_the_server_says_nothing() {
     // As above.
     let server = start_server();
     let mut sql = Sql::connect(&server.conninfo());
-    let arguments = ["latency", "--rounds", "1", "--rate", "10000", "--count", "200000"];
+    let arguments = ["latency", "--rounds", "1", "--interval", "100us", "--count", "200000"];
     let child = start("silent", &server.conninfo(), &arguments, &mut sql);
     let pid = sender_pid("silent", &mut sql).parse().unwrap();
     signal(pid, Signal::STOP);

@@ -10,8 +10,8 @@ use super::sender::{Pace, Sender};
 use std::time::Duration;
 
 pub(super) fn run(lab: &mut Lab, arguments: &Latency) -> Result<(), Failure> {
-    let pace =
-        Pace { interval: arguments.interval(), count: arguments.count(), payload_bytes: arguments.payload };
+    let (interval, count) = (arguments.interval, arguments.count as usize);
+    let pace = Pace { interval, count, payload_bytes: arguments.payload.into() };
     lab.add_parameters([
         ("interval_us", (pace.interval.as_nanos() as f64 / 1e3).into()),
         ("count", pace.count.into()),

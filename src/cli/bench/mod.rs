@@ -35,7 +35,6 @@ use super::arguments::Format;
 pub(crate) use arguments::Bench;
 use arguments::{Common, Writers};
 use lab::Lab;
-use report_files::ReportFiles;
 use slow_commit::SlowCommit;
 use std::io::Write;
 use target::Scenario;
@@ -90,7 +89,7 @@ fn measure(
     if common.private && !dsn.is_empty() {
         return Err(Failure::Usage("--private measures a server of its own: leave -d out".into()));
     }
-    let files = ReportFiles::open(common)?;
+    report_files::check(common)?;
     let mut lab = Lab::open(dsn, common, scenario)?;
     let outcome = run(&mut lab);
     if let Err(Failure::Running(reason)) = &outcome {
@@ -103,7 +102,7 @@ fn measure(
         let reason = "nothing was measured, for too little was sent: ask for more, with --count or --for";
         return outcome.and(Err(Failure::Usage(reason.into())));
     }
-    files.write(&report)?;
+    report_files::write(common, &report)?;
     let text = match format {
         Format::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
         Format::Text => table::of_report(&report),

@@ -59,7 +59,7 @@ fn floods(lab: &mut Lab, arguments: &Throughput) -> Vec<Case<Flood>> {
         floods.push(Case { series: series.into(), step: payload_bytes as u64, load });
     };
     for &transactions in &arguments.transactions {
-        for &payload_bytes in &arguments.payloads {
+        for payload_bytes in arguments.payloads.iter().map(|bytes| usize::from(*bytes)) {
             if transactions == Transactions::Many {
                 add(transactions, payload_bytes, asked);
                 continue;
