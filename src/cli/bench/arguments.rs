@@ -5,7 +5,6 @@ use super::super::arguments::{duration, share};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +78,11 @@ impl Bench {
     }
 }
 
+/// A word as it is typed.
+pub(super) fn name(word: impl ValueEnum) -> String {
+    word.to_possible_value().map_or(String::new(), |word| word.get_name().into())
+}
+
 /// Leaves each word where it stands first.
 fn once<T: PartialEq + Copy>(words: &mut Vec<T>) {
     let mut seen: Vec<T> = Vec::new();
@@ -131,16 +135,6 @@ pub(crate) enum TransportName {
     Tcp,
     /// TCP, encrypted
     Tls,
-}
-
-impl fmt::Display for TransportName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TransportName::Unix => "unix",
-            TransportName::Tcp => "tcp",
-            TransportName::Tls => "tls",
-        })
-    }
 }
 
 #[derive(Debug, Clone, Args)]

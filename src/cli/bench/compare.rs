@@ -108,7 +108,7 @@ fn compare<'a>(before: &'a Report, after: &'a Report) -> Comparison<'a> {
     let (of_before, of_after): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(before), of(after));
     for old in &before.measurements {
         match of_after.get(&old.subject) {
-            Some(new) => figures(&mut comparison, yardstick(&before.scenario).short, old, new),
+            Some(new) => figures(&mut comparison, yardstick(&before.scenario).name, old, new),
             None => comparison.left_over.push(only_in(Side::Before)(old)),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::super::Failure;
 use super::super::stop::Stop;
-use super::arguments::Common;
+use super::arguments::{self, Common};
 use super::clock;
 use super::environment::Environment;
 use super::listener::{Contender, Order};
@@ -19,9 +19,6 @@ use std::time::{Duration, SystemTime};
 
 /// Less is no sign of a server that is overrun.
 const LATE_MIN: Duration = Duration::from_millis(100);
-
-/// The width of a terminal that does not say it.
-const COLUMNS_USUAL: usize = 80;
 
 pub(super) struct Lab {
     pub(super) target: Target,
@@ -124,7 +121,7 @@ impl Lab {
                 {
                     let subject = Subject {
                         contender: name.clone(),
-                        transport: transport.name.to_string(),
+                        transport: arguments::name(transport.name),
                         series: case.series.clone(),
                         step: case.step,
                     };
@@ -205,13 +202,10 @@ struct Progress {
 impl Progress {
     fn tell(&self, text: &str) {
         let mut stderr = std::io::stderr();
-        // Who closes stderr does not want to know.
+        // Who closes stderr does not want to know. A line that is wrapped cannot be written over, so what is
+        // too long for the terminal is cut off.
         let _ = match self.is_terminal {
-            // A line that is wrapped cannot be written over, and some terminals wrap when it is full.
-            true => {
-                let line: String = text.chars().take(columns().saturating_sub(1)).collect();
-                write!(stderr, "\r\x1b[K{line}")
-            }
+            true => write!(stderr, "\r\x1b[K\x1b[?7l{text}\x1b[?7h"),
             false => writeln!(stderr, "{text}"),
         };
     }
@@ -227,11 +221,4 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// The width of the terminal, asked for each time, for it may change.
-fn columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr()).map(|size| size.ws_col.into());
-    let said = || std::env::var("COLUMNS").ok()?.parse().ok();
-    size.ok().filter(|columns| *columns > 0).or_else(said).unwrap_or(COLUMNS_USUAL)
 }

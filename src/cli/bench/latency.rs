@@ -37,7 +37,7 @@ pub(super) fn paced(
 ) -> Result<Option<(Listening, Heard, Found)>, Failure> {
     let hearers = if order.is_shared { order.sessions } else { 1 };
     let order = Order { takes_times: true, count_max: pace.count * hearers + 1, ..order };
-    let listening = Listening::start(&order, &lab.stop)?;
+    let mut listening = Listening::start(&order, &lab.stop)?;
     let mut sender = Sender::connect(&order.conninfo, &lab.channel, &lab.stop)?;
     let sent = sender.paced(pace)?;
     lab.note_pace(&sender, pace);

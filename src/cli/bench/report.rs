@@ -14,14 +14,12 @@ pub(super) const VERSION: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Yardstick {
     pub(super) name: &'static str,
-    /// Where there is little room.
-    pub(super) short: &'static str,
     /// Within a sentence.
     pub(super) phrase: &'static str,
 }
 
-pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", short: "C", phrase: "the C loop" };
-pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", short: "none", phrase: "no trigger" };
+pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", phrase: "the C loop" };
+pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", phrase: "no trigger" };
 
 /// What a scenario compares with.
 pub(super) fn yardstick(scenario: &str) -> &'static Yardstick {

@@ -2,7 +2,7 @@
 //! the server's limit.
 
 use super::super::Failure;
-use super::arguments::{Dimension, Scale};
+use super::arguments::{Dimension, Scale, name};
 use super::child::Heard;
 use super::lab::{Case, Found, Lab, Trial};
 use super::latency::paced;
@@ -41,23 +41,13 @@ pub(super) fn run(lab: &mut Lab, arguments: &Scale) -> Result<(), Failure> {
     })
 }
 
-impl Dimension {
-    fn name(self) -> &'static str {
-        match self {
-            Dimension::Listeners => "listeners",
-            Dimension::Channels => "channels",
-            Dimension::Sessions => "sessions",
-        }
-    }
-}
-
 /// All steps of all dimensions, as far as the server and this system let us go.
 fn steps(lab: &mut Lab, arguments: &Scale) -> Result<Vec<Case<Step>>, Failure> {
     let (sessions_max, limit) = sessions_max(lab)?;
     let (interval, count) = (arguments.interval, arguments.count as usize);
     let mut steps = Vec::new();
     for &dimension in &arguments.of {
-        let (name, is_channels) = (dimension.name(), dimension == Dimension::Channels);
+        let (name, is_channels) = (name(dimension), dimension == Dimension::Channels);
         let most = if is_channels { usize::MAX } else { sessions_max };
         let mut numbers: Vec<usize> =
             arguments.steps.iter().map(|number| (*number as usize).min(most)).collect();
@@ -76,7 +66,7 @@ fn steps(lab: &mut Lab, arguments: &Scale) -> Result<Vec<Case<Step>>, Failure> {
                 lab.note(format!("{number} {name}: {count} notifications, one per {interval:?}"));
             }
             let load = Step { dimension, number, pace };
-            steps.push(Case { series: name.into(), step: number as u64, load });
+            steps.push(Case { series: name.clone(), step: number as u64, load });
         }
     }
     Ok(steps)
@@ -108,7 +98,7 @@ fn measure(
         ..lab.order(trial, contender)
     };
     lab.target.wait_for_room(sessions, &lab.stop)?;
-    let Some((listening, heard, mut found)) = paced(lab, order, pace)? else { return Ok(None) };
+    let Some((mut listening, heard, mut found)) = paced(lab, order, pace)? else { return Ok(None) };
     let figures = &mut found.figures;
     let first = lab.first_of(trial).map_or(&*figures, |run| &run.figures);
     let to_first = |name| figures[name] / first[name];

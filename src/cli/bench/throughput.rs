@@ -36,7 +36,7 @@ pub(super) fn run(lab: &mut Lab, arguments: &Throughput) -> Result<(), Failure> 
     ]);
     lab.in_rounds(&floods, &Contender::BOTH.map(Contender::named), |lab, trial, flood, contender| {
         let order = Order { senders: flood.senders, ..lab.order(trial, *contender) };
-        let listening = Listening::start(&order, &lab.stop)?;
+        let mut listening = Listening::start(&order, &lab.stop)?;
         let sent = flood.send(&trial.conninfo, &lab.channel, &lab.stop)?;
         let heard = listening.heard(sent)?;
         let per_s = heard.count.saturating_sub(1) as f64 / heard.wall_s;

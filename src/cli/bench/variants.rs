@@ -2,23 +2,13 @@
 //! somebody's, and taken away from it without a trace.
 
 use super::super::{Failure, query};
-use super::arguments::{TABLE_ROWS, Variant};
-use super::report::NO_TRIGGER;
+use super::arguments::{TABLE_ROWS, Variant, name};
 use super::target::own_session;
 use pgwake::Error;
 use pgwake::install;
 use pgwake::pq::Connection;
 
 impl Variant {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Variant::None => NO_TRIGGER.name,
-            Variant::Naive => "naive",
-            Variant::Outbox => "outbox",
-            Variant::Notify => "notify",
-        }
-    }
-
     /// What puts its triggers on `$TABLE`.
     fn setup(self) -> &'static str {
         match self {
@@ -59,7 +49,7 @@ impl Variants {
     }
 
     pub(super) fn table(&self, variant: Variant) -> String {
-        format!("{}.{}_table", self.schema, variant.name())
+        format!("{}.{}_table", self.schema, name(variant))
     }
 
     /// Installs the schema pgwake where it is needed and missing, and makes the tables.

@@ -6,7 +6,7 @@
 
 use super::super::stop::{NAP, Stop};
 use super::super::{Failure, query};
-use super::arguments::{TABLE_ROWS, Writers};
+use super::arguments::{TABLE_ROWS, Writers, name};
 use super::lab::{Case, Found, Lab};
 use super::target::own_session;
 use super::variants::Variants;
@@ -124,7 +124,7 @@ fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Case<Load>>, Failure>
 }
 
 fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Case<Load>]) -> Result<(), Failure> {
-    let contenders: Vec<_> = variants.all.iter().map(|variant| (variant.name().into(), *variant)).collect();
+    let contenders: Vec<_> = variants.all.iter().map(|variant| (name(*variant), *variant)).collect();
     let mut round = 0;
     lab.in_rounds(loads, &contenders, |lab, trial, load, variant| {
         // What a round left behind burdens no variant of the next one.
