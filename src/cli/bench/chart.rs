@@ -148,7 +148,8 @@ fn path(x: &Drawn<'_>, y: &Drawn<'_>, line: &Line) -> String {
         // Writing to a `String` cannot fail.
         let _ = write!(path, "{:.1} {:.1} ", x.place(*across) * 1000.0, (1.0 - y.place(*up)) * 1000.0);
     }
-    path
+    // So that a lone point is a dot.
+    path + "h0"
 }
 
 impl<'a> Drawn<'a> {
