@@ -1,6 +1,7 @@
 // Runs in a page of `pgwake bench`, and says on the console what its readers would stumble over, then what it
 // has looked at.
-const say = (what) => console.log(what);
+const said = new Set();
+const say = (what) => said.has(what) || (said.add(what), console.log(what));
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const box = (element) => element.getBoundingClientRect();
 const isShown = (element) => element.getClientRects().length > 0;

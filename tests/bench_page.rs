@@ -103,8 +103,19 @@ fn reads_well(arguments: &[&str], charts: &[&str]) {
 
 #[test]
 fn the_page_of_latency() {
-    let arguments =
-        ["latency", "--count", "200", "--rounds", "2", "--spin", "50us", "--spin-adaptive", "0.1"];
+    let arguments = [
+        "latency",
+        "--interval",
+        "200us",
+        "--count",
+        "500",
+        "--rounds",
+        "2",
+        "--spin",
+        "50us",
+        "--spin-adaptive",
+        "0.1",
+    ];
     let charts = ["Distribution of latency", "Timeline"];
     reads_well(&[&arguments[..], &["--transport", "unix,tcp"]].concat(), &charts.repeat(2));
 }

@@ -80,10 +80,22 @@ pub(super) fn run(format: Format, arguments: &Compare) -> Result<(), Failure> {
         return Err(Failure::Usage(reason.into()));
     }
     let text = match format {
-        Format::Json => lines(&comparison).map_err(std::io::Error::from)?,
+        Format::Json => {
+            json_lines(&comparison.conditions)?
+                + &json_lines(&comparison.left_over)?
+                + &json_lines(&comparison.differences)?
+        }
         Format::Text => table(&before, &after, &comparison),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// One object a line.
+fn json_lines(objects: &[impl Serialize]) -> std::io::Result<String> {
+    Ok(objects
+        .iter()
+        .map(|object| Ok(serde_json::to_string(object)? + "\n"))
+        .collect::<serde_json::Result<_>>()?)
 }
 
 fn read(path: &Path) -> Result<Report, Failure> {
@@ -181,14 +193,6 @@ fn differences<'a>(
         difference(name, (a, &before.ratio_rounds), (b, &after.ratio_rounds))
     });
     [own].into_iter().chain(ratios)
-}
-
-/// One object a line: first what the reports do not have in common, then the figures.
-fn lines(comparison: &Comparison<'_>) -> serde_json::Result<String> {
-    let conditions = comparison.conditions.iter().map(serde_json::to_string);
-    let left_over = comparison.left_over.iter().map(serde_json::to_string);
-    let differences = comparison.differences.iter().map(serde_json::to_string);
-    conditions.chain(left_over).chain(differences).map(|line| line.map(|line| line + "\n")).collect()
 }
 
 /// What a file says may hold anything, and must not reach the terminal as it is.

@@ -1,7 +1,7 @@
 //! A report as one page that needs nothing else: the figures that matter, plots, a table, what it ran on.
 
 use super::chart::{Axis, Chart, Line, Scale};
-use super::report::{C_LOOP, Figure, KINDS, Kind, Measurement, Report, kinds_of, step_unit, yardstick};
+use super::report::{self, C_LOOP, Figure, KINDS, Kind, Measurement, Report, kinds_of, step_unit, yardstick};
 use super::unit::Unit;
 use maud::{Markup, html};
 
@@ -190,7 +190,8 @@ fn timeline(report: &Report, group: Group<'_>) -> Chart {
     for measurement in group {
         // Between the runs of a program lie those of the others: no line there.
         let slices = &measurement.timeline;
-        let pause = slices.windows(2).map(|pair| pair[1][0] - pair[0][0]).fold(f64::MAX, f64::min) * 4.0;
+        let gaps: Vec<f64> = slices.windows(2).map(|pair| pair[1][0] - pair[0][0]).collect();
+        let pause = report::median(&gaps).unwrap_or_default() * 4.0;
         for (i, run) in slices.chunk_by(|a, b| b[0] - a[0] <= pause).enumerate() {
             let points = |of: usize| run.iter().map(|slice| [slice[0], slice[of]]).collect();
             let mut median = line(report, measurement, points(1));
@@ -321,44 +322,13 @@ fn environment(report: &Report) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::super::arguments::Variant;
-    use super::super::environment::Environment;
-    use super::super::report::Subject;
     use super::*;
     use clap::ValueEnum;
 
-    fn measurement(contender: &str, series: &str, step: u64) -> Measurement {
-        let figure = Figure { median: 1000.0 + step as f64, rounds: vec![1000.0], ..Figure::default() };
-        Measurement {
-            subject: Subject {
-                contender: contender.into(),
-                transport: "unix".into(),
-                series: series.into(),
-                step,
-            },
-            figures: [("per_s".to_string(), figure)].into(),
-            distribution: Vec::new(),
-            timeline: Vec::new(),
-        }
-    }
-
-    fn report(scenario: &str, measurements: Vec<Measurement>) -> Report {
-        Report {
-            pgwake_bench: 1,
-            scenario: scenario.into(),
-            complete: true,
-            started_at: String::new(),
-            seconds: 1.0,
-            parameters: [].into(),
-            environment: Environment::default(),
-            notes: Vec::new(),
-            measurements,
-        }
-    }
-
     #[test]
     fn a_line_goes_from_left_to_right_whatever_was_measured_first() {
-        let steps = [7999, 64, 512].map(|step| measurement("pgwake", "one transaction", step));
-        let report = report("throughput", steps.into());
+        let kind = ("throughput", "one transaction");
+        let report = Report::sample(kind, &["pgwake"], &[7999, 64, 512], &["per_s"], 1e3);
         let chart = &charts(&report, &report.measurements)[0];
         let across: Vec<f64> = chart.lines[0].points.iter().map(|point| point[0]).collect();
         assert_eq!(across, [0.0, 1.0, 2.0]);
@@ -366,10 +336,21 @@ mod tests {
 
     #[test]
     fn the_greatest_number_of_clients_stands_for_the_whole() {
-        let steps = [32, 1, 8].map(|step| measurement("none", "rows 1", step));
-        let headline = |report: &Report| headline(report, headlines(report)[0]).1;
-        assert_eq!(headline(&report("writers", steps.into())), "32 clients, rows 1");
-        assert_eq!(headline(&report("writers", vec![measurement("none", "rows 1", 1)])), "1 client, rows 1");
+        for (steps, remark) in [(&[32, 1, 8][..], "32 clients, rows 1"), (&[1], "1 client, rows 1")] {
+            let report = Report::sample(("writers", "rows 1"), &["none"], steps, &["per_s"], 1e3);
+            assert!(headline(&report, headlines(&report)[0]).1.starts_with(remark));
+        }
+    }
+
+    #[test]
+    fn a_run_is_one_line_of_the_timeline_though_its_pace_wavers() {
+        let mut report = Report::sample(("latency", ""), &["pgwake"], &[0], &["p50_us"], 1e3);
+        let at_s = [0.0, 0.01, 0.0101, 0.02, 0.03, 1.0, 1.01, 1.02, 1.021, 1.03];
+        report.measurements[0].timeline = at_s.map(|at_s| [at_s, 50.0, 90.0]).into();
+        let lines = timeline(&report, &report.measurements).lines;
+        let lengths: Vec<_> =
+            lines.iter().filter(|line| !line.is_faint).map(|line| line.points.len()).collect();
+        assert_eq!(lengths, [5, 5]);
     }
 
     #[test]

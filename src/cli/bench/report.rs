@@ -289,6 +289,43 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
 }
 
 #[cfg(test)]
+impl Report {
+    /// What nobody measured: each contender at each step with this value of all these figures.
+    pub(super) fn sample(
+        (scenario, series): (&str, &str),
+        contenders: &[&str],
+        steps: &[u64],
+        figures: &[&str],
+        value: f64,
+    ) -> Self {
+        let figure = Figure { median: value, rounds: vec![value], ratio: Some(value), ..Figure::default() };
+        let measurement = |contender: &str, step| Measurement {
+            subject: Subject {
+                contender: contender.into(),
+                transport: "unix".into(),
+                series: series.into(),
+                step,
+            },
+            figures: figures.iter().map(|name| (name.to_string(), figure.clone())).collect(),
+            distribution: Vec::new(),
+            timeline: Vec::new(),
+        };
+        let of_step = |step: &u64| contenders.iter().map(|name| measurement(name, *step)).collect::<Vec<_>>();
+        Report {
+            pgwake_bench: VERSION,
+            scenario: scenario.into(),
+            complete: true,
+            started_at: String::new(),
+            seconds: 1.0,
+            parameters: BTreeMap::new(),
+            environment: Environment::default(),
+            notes: Vec::new(),
+            measurements: steps.iter().flat_map(of_step).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

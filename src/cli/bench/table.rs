@@ -91,46 +91,24 @@ pub(super) fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::environment::Environment;
-    use super::super::report::{Figure, KINDS, Subject};
+    use super::super::report::KINDS;
     use super::*;
 
     #[test]
     fn whatever_is_measured_fits_the_width() {
-        let measurement = |contender: &str, series: &str, value: f64| Measurement {
-            subject: Subject {
-                contender: contender.into(),
-                transport: "unix".into(),
-                series: series.into(),
-                step: 10_000,
-            },
-            figures: KINDS
-                .map(|kind| {
-                    let figure = Figure { median: value, ratio: Some(value), ..Figure::default() };
-                    (kind.name.to_string(), figure)
-                })
-                .into(),
-            distribution: Vec::new(),
-            timeline: Vec::new(),
-        };
+        let figures = KINDS.map(|kind| kind.name);
         for (scenario, contender, series) in
             [("latency", "pgwake, adaptive 0.0125", ""), ("scale", "pgwake", "listeners")]
         {
-            let report = Report {
-                pgwake_bench: 1,
-                scenario: scenario.into(),
-                complete: true,
-                started_at: String::new(),
-                seconds: 1.0,
-                parameters: [].into(),
-                environment: Environment { kernel: "6.1 ".repeat(40), ..Environment::default() },
-                notes: vec!["what was left out and why ".repeat(9)],
-                measurements: [1234.5, 123_456.7].map(|value| measurement(contender, series, value)).into(),
-            };
-            let text = of_report(&report);
-            let widest = text.lines().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(COLUMNS_MAX.into()), "{text}");
-            assert!(text.contains(contender) && text.contains(series), "{text}");
+            for value in [1234.5, 123_456.7] {
+                let mut report = Report::sample((scenario, series), &[contender], &[10_000], &figures, value);
+                report.environment.kernel = "6.1 ".repeat(40);
+                report.notes.push("what was left out and why ".repeat(9));
+                let text = of_report(&report);
+                let widest = text.lines().map(|line| line.chars().count()).max();
+                assert!(widest <= Some(COLUMNS_MAX.into()), "{text}");
+                assert!(text.contains(contender) && text.contains(series), "{text}");
+            }
         }
     }
 }
