@@ -29,13 +29,20 @@ impl SlowCommit {
                 "nothing in {place} can be preloaded into a server: set TMPDIR to a simpler path"
             )));
         }
-        let directory = tempfile::Builder::new().prefix("pgwake-slow-commit-").tempdir_in(parent)?;
+        let unusable = |error: std::io::Error| {
+            let place = parent.display();
+            Failure::Running(format!(
+                "nothing can be built in {place}: {error}; set TMPDIR to another directory"
+            ))
+        };
+        let directory = tempfile::Builder::new().prefix("pgwake-slow-commit-").tempdir_in(&parent);
+        let directory = directory.map_err(unusable)?;
         // The server may be another user.
         let all_may_read = || Permissions::from_mode(0o755);
         fs::set_permissions(&directory, all_may_read())?;
         let built = SlowCommit { directory, delay };
         let source = built.directory.path().join("slow_commit.c");
-        fs::write(&source, SOURCE)?;
+        fs::write(&source, SOURCE).map_err(unusable)?;
         let compiler = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-o"])
             .args([&built.library(), &source])
