@@ -15,6 +15,7 @@ mod server;
 mod status;
 mod stop;
 mod stream;
+mod values;
 mod version;
 mod watch;
 

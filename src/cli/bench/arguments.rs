@@ -1,7 +1,7 @@
 //! What may be typed after `pgwake bench`.
 
 use super::super::Failure;
-use super::super::arguments::{duration, share};
+use super::super::values::{duration, share};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};

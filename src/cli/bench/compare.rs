@@ -2,8 +2,8 @@
 //! than rounds of one report differ among themselves.
 
 use super::super::Failure;
-use super::super::arguments::Format;
 use super::super::output::printable;
+use super::super::values::Format;
 use super::arguments::Compare;
 use super::noise::{Verdict, verdict};
 use super::report::{Figure, KINDS, Kind, Measurement, Report, Subject, VERSION, yardstick};

@@ -31,7 +31,7 @@ mod variants;
 mod writers;
 
 use super::Failure;
-use super::arguments::Format;
+use super::values::Format;
 pub(crate) use arguments::Bench;
 use arguments::{Common, Writers};
 use lab::Lab;
