@@ -27,6 +27,7 @@ mod stop;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod values;
 mod version;
 mod watch;
 
