@@ -1,5 +1,6 @@
 //! `pgwake watch`, `unwatch` and `ddl`: row changes and DDL as lines.
 
+use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::stream::{Stream, Take};
@@ -97,8 +98,11 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
 }
 
 pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let sql = "SELECT pgwake.unwatch_table($1::pg_catalog.regclass)";
     for table in &arguments.tables {
-        query::run(dsn, "SELECT pgwake.unwatch_table($1::pg_catalog.regclass)", &[table])?;
+        query::rows(&mut connection, sql, &[table])
+            .map_err(|e| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate)))?;
         log::info!("{table} is not watched any more");
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! What a new connection is told before anything else, in one round trip: the encoding, every LISTEN, and that
-//! no time-out is to end it. The server's answer says who its process is.
+//! What a new connection is told before anything else, in one round trip: the encoding, every LISTEN, and
+//! that no time-out is to end it. The server's answer says who its process is.
 
 use super::Report;
 use super::channels::{Batch, ChannelSource};
