@@ -11,7 +11,7 @@ use common::{
     PASSWORD, PATIENCE, PrivateServer, ServerOptions, Sql, make_standby, say_loudly, server, start_server,
 };
 use pgwake::pq::{Connection, Conninfo};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::process::Output;
 use std::sync::OnceLock;
@@ -297,9 +297,18 @@ fn listening_and_notifying() {
             ("the channel's name is empty", run(&conninfo, &["listen", ""])),
             ("the channel's name is too long", run(&conninfo, &["listen", &"x".repeat(64)])),
             ("the payload is too long", run(&conninfo, &["notify", "jobs", &"x".repeat(8000)])),
+            ("the payload holds a NUL byte", piped(&conninfo, b"a\0b")),
             ("no notification arrives (`--self-test`)", run(&pooler, &tested)),
         ],
     );
+}
+
+/// What is on its stdin is to be notified.
+fn piped(conninfo: &str, payload: &[u8]) -> Output {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(payload).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    pgwake(&["-d", conninfo, "notify", "jobs", "-"]).stdin(file).output().unwrap()
 }
 
 /// A database with the schema in it, owned by the superuser, and a role that may do what everybody may.
@@ -358,14 +367,22 @@ fn watching() {
     assert!(reader.line().contains("listening"));
     let in_use = with(&["--name", "reader"]);
     reader.child.kill().unwrap();
+    let role = sql.value("SELECT 'plain_' || current_database()");
+    let refused = run(&plain, &["watch", "t"]);
+    sql.run(&format!("GRANT USAGE ON SCHEMA pgwake TO {role}; GRANT SELECT ON t TO {role}"));
+    sql.run(&format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgwake TO {role}"));
+    sql.run("ALTER TABLE t ENABLE ROW LEVEL SECURITY");
+    let hidden = run(&plain, &["watch", "t"]);
     let situations = vec![
+        ("row-level security hides rows from the role", hidden),
+        ("no superuser has made the event triggers", ddl_without_superuser()),
         ("the table does not exist", watch("nowhere")),
         ("the schema of the table does not exist", watch("nowhere.t")),
         ("the table's name is malformed", watch("a b")),
         ("it is a view", watch("v")),
         ("it is a materialized view", watch("m")),
         ("it is a table of the system", watch("pg_class")),
-        ("the role has no right to the table", run(&plain, &["watch", "t"])),
+        ("the role has no right to the table", refused),
         ("it is watched in another way", with(&["--payload", "key"])),
         ("a column does not exist", run(&conninfo, &["watch", "unwatched", "--columns", "w"])),
         ("it is not watched (`--no-install`)", run(&conninfo, &["watch", "unwatched", "--no-install"])),
@@ -379,6 +396,15 @@ fn watching() {
         ("`ddl --remove` of what nobody asked for", run(&conninfo, &["ddl", "--remove"])),
     ];
     hold("Watching", situations);
+}
+
+/// In a database whose owner is no superuser, and has installed the schema.
+fn ddl_without_superuser() -> Output {
+    let mut sql = Sql::connect(&server().conninfo());
+    sql.run("CREATE ROLE owner_of_all LOGIN");
+    sql.run("CREATE DATABASE owned OWNER owner_of_all");
+    let owned = "user=owner_of_all dbname=owned";
+    run(&server().conninfo().replace("user=postgres dbname=postgres", owned), &["ddl"])
 }
 
 #[test]

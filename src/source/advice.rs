@@ -19,6 +19,8 @@ const NAME: &str =
     "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \"Orders\"";
 
 pub(super) const WATCHING: &[Row] = &[
+    // The schema itself says what to do.
+    ("42501", "row-level security", ""),
     (
         "42501",
         "",
@@ -44,7 +46,9 @@ pub(super) fn advised(error: Error, table: &[Row]) -> Error {
     let code = error.sqlstate.as_ref().map_or("", SqlState::as_str);
     let fits = |row: &&Row| row.0 == code && error.message.contains(row.1);
     match MISSING.iter().chain(table).find(fits) {
-        Some((_, _, advice)) => Error { message: format!("{}; {advice}", error.message), ..error },
-        None => error,
+        Some((_, _, advice)) if !advice.is_empty() => {
+            Error { message: format!("{}; {advice}", error.message), ..error }
+        }
+        _ => error,
     }
 }
