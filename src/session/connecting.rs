@@ -4,7 +4,7 @@
 use super::input::{MESSAGE_BYTES_MAX, too_long};
 use super::route::Route;
 use super::{Addresses, Progress, Session, State, lost};
-use crate::error::SqlState;
+use crate::error::{Error, SqlState};
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
@@ -18,8 +18,7 @@ impl Session {
     /// Finds out where to connect to, and starts to, or looks the names up first.
     pub(super) fn start_attempt(&mut self, now: Instant) {
         self.attempt = self.conninfo.with_defaults();
-        let seconds = self.attempt.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
-        self.connect_timeout = seconds.map_or(CONNECT_TIMEOUT_DEFAULT, |s| bounded(Duration::from_secs(s)));
+        self.connect_timeout = self.attempt.connect_timeout().map_or(CONNECT_TIMEOUT_DEFAULT, bounded);
         self.silent = 0;
         // Lists that do not match are for libpq to complain about.
         self.route = Route::of(&self.attempt).unwrap_or_default();
@@ -165,14 +164,7 @@ impl Session {
             Polling::Reading => self.wait_for = WaitFor::Reading,
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
-                let mut error = connection.connect_error();
-                // What the server says about us is so wherever it was said. What libpq says about a server is
-                // not: where there are several places, another one may be right once it is back.
-                let is_about_a_certificate =
-                    !connection.has_answered() && error.sqlstate.is_some_and(|s| s.is_permanent());
-                if is_about_a_certificate && self.places > 1 {
-                    error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
-                }
+                let error = refusal(connection, self.places);
                 return Progress::Lost(self.lose(error, now));
             }
             Polling::Ready => {
@@ -193,6 +185,17 @@ impl Session {
         }
         Progress::Idle
     }
+}
+
+/// Why the attempt failed. What the server says about us is so wherever it was said. What libpq says about a
+/// server is not: where there are several places, another one may be right once it is back.
+fn refusal(connection: &Connection, places: usize) -> Error {
+    let mut error = connection.connect_error();
+    let is_permanent = error.sqlstate.is_some_and(|sqlstate| sqlstate.is_permanent());
+    if is_permanent && places > 1 && !connection.has_answered() {
+        error.sqlstate = Some(SqlState::CONNECTION_NOT_MADE);
+    }
+    error
 }
 
 #[cfg(test)]

@@ -21,12 +21,9 @@ use std::time::{Duration, Instant};
 /// What was sent as one transaction, so that its failure harms nothing else.
 #[derive(Debug)]
 pub(super) enum Batch {
-    /// Something that holds for the connection is set.
+    /// Something that holds for the connection is set; with rows, they say who the server's process is.
     Setting,
     Subscription(Subscription),
-    /// The last of a new connection's preparation: its answer says that all LISTENs are answered, and who the
-    /// server's process is.
-    Prepared,
     Notify(Channel),
     SelfTest(Step),
     Outbox(outbox::Request),
@@ -318,10 +315,13 @@ impl ChannelSource {
         match (self.unanswered.pop_front(), answer) {
             (Some(Batch::Outbox(request)), answer) => self.watch_answered(request, answer, now),
             (Some(Batch::Ddl(step)), answer) => self.ddl_answered(step, answer, now),
-            // A server that refused a LISTEN is not listened to, whatever else it answers.
-            (Some(Batch::Prepared), Ok(_)) if self.session.is_ending() => {}
-            (Some(Batch::Prepared), Ok(rows)) => self.prepared(rows, now),
+            (Some(Batch::Setting), Ok(rows)) => self.learn_pid(rows),
             (batch, answer) => self.confirmed(batch, answer.map(drop)),
+        }
+        // A server that refused a LISTEN is not listened to, whatever else it answers.
+        let is_prepared = self.is_prepared && self.unanswered.is_empty() && !self.session.is_ending();
+        if is_prepared && !self.is_listening {
+            self.prepared(now);
         }
         let has_more_changes = matches!(self.unanswered.front(), Some(Batch::Subscription(_)));
         if self.is_listening && !has_more_changes && !self.listened.is_empty() {
@@ -337,8 +337,8 @@ impl ChannelSource {
     /// What the server said to a batch without rows.
     fn confirmed(&mut self, batch: Option<Batch>, answer: Result<()>) {
         match (batch, answer) {
-            (Some(Batch::Setting | Batch::Prepared), Ok(())) | (None, _) => {}
-            (Some(Batch::Setting | Batch::Prepared), Err(error)) => self.session.fail(error),
+            (Some(Batch::Setting), Ok(())) | (None, _) => {}
+            (Some(Batch::Setting), Err(error)) => self.session.fail(error),
             (Some(Batch::Subscription(Subscription { listen, channel })), Ok(())) => {
                 if listen {
                     self.listened.insert(channel);

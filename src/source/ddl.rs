@@ -2,6 +2,7 @@
 //! asked for.
 
 use super::Report;
+use super::advice::{OF_DDL, advised};
 use super::channels::{Batch, ChannelSource};
 use super::outbox::{CONVERT, FETCH, WATCHED_PAYLOAD, array, encoding, in_utf8};
 use super::outbox::{LOOK_INTERVAL, LOOK_INTERVAL_MIN};
@@ -176,7 +177,7 @@ impl ChannelSource {
                 let notify = reader.converting.take();
                 self.tell_ddl(notify.as_ref().map_or(&[], Notify::payload));
             }
-            (Step::Fetch, Err(error)) => self.report_ddl_trouble(advised(error)),
+            (Step::Fetch, Err(error)) => self.report_ddl_trouble(advised(error, OF_DDL)),
         }
     }
 
@@ -196,7 +197,7 @@ impl ChannelSource {
         let is_news = reader.refusals.is_news(step, &error);
         (reader.is_asking, reader.ask_at) = (false, Some(now + reader.refusals.next_delay(now)));
         if is_news {
-            self.report_ddl_trouble(advised(error));
+            self.report_ddl_trouble(advised(error, OF_DDL));
         }
         if step == Step::Watch && !passes {
             self.ddl = None;
@@ -272,19 +273,4 @@ impl ChannelSource {
 
 fn lasting(message: &str, sqlstate: SqlState) -> Error {
     Error::new(ErrorKind::Server, message).with_sqlstate(Some(sqlstate))
-}
-
-/// What to do about it.
-fn advised(error: Error) -> Error {
-    let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42883" | "42P01") => "run `pgwake install` in this database first",
-        Some("42501") => {
-            "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, \
-             and EXECUTE on watch_ddl, mode, follow_login, wake_readers, notify, \
-             may_be_prepared, ddl_lock and fetch"
-        }
-        Some("55000") => "let a superuser run `pgwake install`",
-        _ => return error,
-    };
-    Error { message: format!("{}; {advice}", error.message), ..error }
 }

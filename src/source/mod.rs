@@ -1,6 +1,7 @@
 //! What a session emits: each source drives one session and turns what comes over it into reports and
 //! notifications.
 
+mod advice;
 pub(crate) mod channels;
 pub(crate) mod ddl;
 mod outbox;

@@ -1,5 +1,5 @@
-//! What a new connection is told before anything else, in one round trip: the encoding, every LISTEN, and that
-//! no time-out is to end it. The server's answer says who its process is.
+//! What a new connection is told before anything else, in one round trip: the encoding, every LISTEN, and
+//! that no time-out is to end it. The server's answer says who its process is.
 
 use super::Report;
 use super::channels::{Batch, ChannelSource};
@@ -52,14 +52,14 @@ impl ChannelSource {
         }
     }
 
-    /// Every LISTEN, at once.
+    /// The rest, at once. The LISTENs come last: by them the server shows who listens.
     #[cold]
     pub(super) fn prepare_channels(&mut self) {
+        self.is_lasting = !self.wanted.is_empty() || self.outbox.is_some() || self.ddl.is_some();
+        self.send(Some(settings(self.is_lasting)), Batch::Setting);
         for channel in self.wanted.clone() {
             self.send_change(Subscription { listen: true, channel });
         }
-        self.is_lasting = !self.wanted.is_empty() || self.outbox.is_some() || self.ddl.is_some();
-        self.send(Some(settings(self.is_lasting)), Batch::Prepared);
         self.is_prepared = true;
     }
 
@@ -72,10 +72,14 @@ impl ChannelSource {
         }
     }
 
-    /// All channels listen on a new connection.
-    pub(super) fn prepared(&mut self, rows: Rows, now: Instant) {
+    /// The server has said who its process is.
+    pub(super) fn learn_pid(&mut self, rows: Rows) {
         let pid = rows.as_ref().and_then(|rows| rows.value(0, 0)?.try_into().ok());
         self.backend_pid = pid.map_or(self.backend_pid, i32::from_be_bytes);
+    }
+
+    /// All that was asked of a new connection is answered.
+    pub(super) fn prepared(&mut self, now: Instant) {
         self.session.settled(now);
         self.is_listening = true;
         let channels = self.take_listened();

@@ -1,6 +1,7 @@
 //! Tables that differ in nothing but their triggers, in a schema of their own: made on a server that may be
 //! somebody's, and taken away from it without a trace.
 
+use super::super::advice::When;
 use super::super::{Failure, query};
 use super::arguments::{TABLE_ROWS, Variant, name};
 use super::target::own_session;
@@ -58,7 +59,7 @@ impl Variants {
         self.remove_earlier(&mut connection)?;
         if self.needs_pgwake() && !has_pgwake(&mut connection)? {
             self.has_installed = true;
-            super::super::install::execute(&mut connection, &install::install())?;
+            super::super::install::execute(&mut connection, &install::install(), When::Installing)?;
         }
         let mut script = format!("CREATE SCHEMA {};", self.schema);
         for variant in &self.all {

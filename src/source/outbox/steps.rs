@@ -8,6 +8,7 @@ use crate::event::Transport;
 use crate::options::{ChangePayload, WatchOptions};
 use crate::session::{Command, Rows};
 use crate::source::Report;
+use crate::source::advice::{WATCHING, advised};
 use crate::source::channels::{Batch, ChannelSource};
 use std::time::Instant;
 
@@ -255,7 +256,7 @@ impl ChannelSource {
         for error in std::mem::take(&mut outbox.refused) {
             may_pass &= error.sqlstate.is_some_and(|code| code.may_pass());
             if outbox.refusals.is_news(Request::Ensure, &error) {
-                self.reports.push_back(trouble(advised(error)));
+                self.reports.push_back(trouble(advised(error, WATCHING)));
             }
         }
         if may_pass {
@@ -288,29 +289,13 @@ impl ChannelSource {
             }
             Request::Look | Request::Open | Request::Read => outbox.begin_again(now),
             Request::Acknowledge => outbox.acknowledgements.refused(now),
-            Request::Fetch => return self.reports.push_back(trouble(advised(error))),
+            Request::Fetch => return self.reports.push_back(trouble(advised(error, WATCHING))),
             // It is delivered as well as may be.
             Request::Convert => return outbox.notified.extend(outbox.converting.take()),
             Request::Settings | Request::Ensure | Request::Rotate => {}
         }
         if outbox.refusals.is_news(request, &error) {
-            self.reports.push_back(trouble(advised(error)));
+            self.reports.push_back(trouble(advised(error, WATCHING)));
         }
     }
-}
-
-/// What to do about it.
-fn advised(error: Error) -> Error {
-    let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42883" | "42P01") => "run `pgwake install` in this database first",
-        Some("42501") => {
-            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and \
-             EXECUTE on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate \
-             and fetch"
-        }
-        Some("55P03") => "something holds the table: this goes on when that is done",
-        Some("55006") => "this one goes on when that one ends",
-        _ => return error,
-    };
-    Error { message: format!("{}; {advice}", error.message), ..error }
 }
