@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::bench::{bench, complaints};
 use common::{PATIENCE, Sql, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -23,22 +24,18 @@ fn pgwake(arguments: &[&str]) -> Command {
     command
 }
 
-fn bench(dsn: &str, arguments: &[&str]) -> Command {
-    pgwake(&[&["-d", dsn, "bench"], arguments].concat())
-}
-
 /// Runs it to its end, which must be a good one. Gives its report.
 fn report(command: &mut Command) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("a.json");
     let output = command.arg("--json").arg(&json).output().unwrap();
-    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
+    assert_eq!((output.status.code(), &*complaints(&output)), (Some(0), ""));
     serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
 }
 
 /// The one sentence on stderr of what failed.
 fn complaint(output: Output) -> String {
-    let sentence = String::from_utf8(output.stderr).unwrap();
+    let sentence = complaints(&output);
     assert!(output.status.code() == Some(1) && sentence.lines().count() == 1, "{sentence}");
     sentence
 }

@@ -2,41 +2,10 @@
 
 mod common;
 
+use common::relay::swallower;
 use common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, next, server};
 use pgwake::{EventLoop, SessionOptions};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-
-/// Between us and the server stands one who passes on everything but notifications, as a pooler in
-/// transaction mode does. Its port.
-fn swallower(port: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let own_port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-            std::thread::spawn(move || pass_on_messages(server, &mut client));
-        }
-    });
-    own_port
-}
-
-/// Messages have a type, a length, and content; notifications are of type A (manual, "Message Formats").
-fn pass_on_messages(mut server: TcpStream, client: &mut TcpStream) -> std::io::Result<()> {
-    loop {
-        let mut head = [0; 5];
-        server.read_exact(&mut head)?;
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize - 4;
-        let mut content = vec![0; length];
-        server.read_exact(&mut content)?;
-        if head[0] != b'A' {
-            client.write_all(&[&head[..], &content].concat())?;
-        }
-    }
-}
 
 fn connect(port: u16, channel: &str) -> EventLoop {
     let conninfo = format!(

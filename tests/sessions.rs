@@ -4,9 +4,9 @@
 mod common;
 
 use common::outbox::database;
+use common::relay::relay;
 use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, say_loudly, server};
 use pgwake::{Event, EventLoop, SessionOptions, WatchOptions};
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -15,44 +15,14 @@ use std::time::{Duration, Instant};
 /// The PID that the relay makes up.
 const MADE_UP: i32 = 1_188_859_644;
 
-/// Between us and the server stands one who makes up the key data, as a pooler in session mode does. Its
-/// port.
-fn session_pooler(port: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let own_port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, mut server) =
-                (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from_client, &mut to_server);
-                to_server.shutdown(std::net::Shutdown::Both)
-            });
-            std::thread::spawn(move || {
-                make_up_key_data(&mut server, &mut client)?;
-                std::io::copy(&mut server, &mut client)
-            });
-        }
-    });
-    own_port
-}
-
-/// Messages have a type, a length, and content; key data is of type K (manual, "Message Formats").
-fn make_up_key_data(server: &mut TcpStream, client: &mut TcpStream) -> std::io::Result<()> {
-    loop {
-        let mut head = [0; 5];
-        server.read_exact(&mut head)?;
-        let mut content = vec![0; u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize - 4];
-        server.read_exact(&mut content)?;
-        if head[0] == b'K' {
+/// A pooler in session mode. Its port.
+fn session_pooler() -> u16 {
+    relay(server().port(), |kind, content| {
+        if kind == b'K' {
             content[..4].copy_from_slice(&MADE_UP.to_be_bytes());
         }
-        client.write_all(&[&head[..], &content].concat())?;
-        if head[0] == b'K' {
-            return Ok(());
-        }
-    }
+        true
+    })
 }
 
 /// What a session hears of its own notification and of another's, and the PID that it reports.
@@ -97,7 +67,7 @@ fn assert_knows_its_own(conninfo: &str) {
 fn a_session_behind_a_pooler_knows_its_own_notifications() {
     let tcp = "host=127.0.0.1 user=postgres dbname=postgres sslmode=disable gssencmode=disable port";
     assert_knows_its_own(&format!("{tcp}={}", server().port()));
-    let pooler = session_pooler(server().port());
+    let pooler = session_pooler();
     assert_knows_its_own(&format!("{tcp}={pooler}"));
     // Also one that began to listen later.
     let (mut events, session) = listening(&format!("{tcp}={pooler}"), &[]);
@@ -173,21 +143,8 @@ fn role(name: &str) -> (String, Sql) {
     (server().conninfo().replace("user=postgres", &format!("user={name}")), sql)
 }
 
-/// The time-outs for idle sessions are younger than the oldest server that is supported.
-fn has_idle_session_timeout() -> bool {
-    let mut sql = Sql::connect(&server().conninfo());
-    let is_there = sql.value("SHOW server_version_num").parse::<u32>().unwrap() >= 140_000;
-    if !is_there {
-        say_loudly("SKIPPED: idle_session_timeout: PostgreSQL 14 or later has it");
-    }
-    is_there
-}
-
 #[test]
 fn no_time_out_of_the_role_ends_a_listener() {
-    if !has_idle_session_timeout() {
-        return;
-    }
     // When it listens from the beginning, and when it begins to later.
     for (name, listens_at_once) in [("hurried", true), ("hurried_later", false)] {
         let (conninfo, mut sql) = role(name);
@@ -213,9 +170,6 @@ fn no_time_out_of_the_role_ends_a_listener() {
 
 #[test]
 fn a_session_that_only_notifies_leaves_the_time_outs_alone() {
-    if !has_idle_session_timeout() {
-        return;
-    }
     let (conninfo, _) = role("sender");
     let (mut events, _session) = listening(&conninfo, &[]);
     assert_eq!(next(&mut events), Seen::Disconnected("57P05".into()));

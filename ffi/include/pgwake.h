@@ -370,8 +370,8 @@ int pgwake_wake(const pgwake *handle);
  *
  * `conninfo` is what libpq takes: "host=… dbname=app" or "postgresql://…"; the environment (PGHOST, PGSERVICE,
  * ~/.pgpass …) fills in the rest, also for "". `options` may be NULL. It returns at once: PGWAKE_EVENT_LISTENING
- * tells of success, PGWAKE_EVENT_DISCONNECTED of each attempt that was none. PGWAKE_E_INVALID: the conninfo itself is
- * wrong. */
+ * tells of success, PGWAKE_EVENT_DISCONNECTED of each attempt that was none. PGWAKE_E_INVALID: the settings are
+ * wrong, those of the environment and of the service file among them. */
 int pgwake_connect(pgwake *handle, const char *conninfo, const pgwake_session_options *options);
 
 /* pgwake_disconnect: ends a session and closes its connection. What it had queued is dropped, no event of it comes

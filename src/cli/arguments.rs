@@ -1,7 +1,8 @@
 //! What may be typed: the grammar of the command line, and its help.
 
 use super::bench::Bench;
-use clap::{Args, Parser, ValueEnum};
+pub(crate) use super::values::{Format, duration, share};
+use clap::{Args, Parser};
 use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, Transport};
 use std::convert::Infallible;
@@ -49,12 +50,6 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub(crate) command: Subcommand,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -298,11 +293,6 @@ fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> 
     found.ok_or_else(|| format!("take one of {}", known_names()))
 }
 
-pub(crate) fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "take a number from 0 to 1".into())
-}
-
 fn op(text: &str) -> Result<ChangeOp, String> {
     word(text, &ChangeOp::ALL, ChangeOp::as_str)
 }
@@ -318,15 +308,6 @@ fn transport(text: &str) -> Result<Transport, String> {
         true => Ok(Transport::Wal),
         false => word(text, &[Transport::Outbox, Transport::Notify], Transport::as_str),
     }
-}
-
-/// `250ms`, `5s`, `2m`, `1h`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let hint = "write it as 250ms, 5s, 2m or 1h";
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| hint.to_string())?;
-    let duration = Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))?;
-    let days = duration.as_secs() / 86_400;
-    if days > 3650 { Err(format!("{days} days are too long: leave the option out")) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -349,16 +330,6 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(conninfo(text).unwrap(), meant);
-        }
-    }
-
-    #[test]
-    fn durations_have_a_unit() {
-        for (text, ms) in [("250ms", 250), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
-            assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
-        }
-        for bad in ["", "5", "s", "-5s", "1 fortnight"] {
-            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! schema, whether it is there.
 
 use super::Failure;
+use super::advice::{When, with_advice};
 use super::arguments::{Install, Uninstall};
 use super::query;
 use pgwake::pq::Connection;
@@ -9,32 +10,27 @@ use pgwake::{Error, SqlState, install};
 use std::io::Write;
 
 pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
-    run(dsn, arguments.dry_run, &install::install(), "the schema pgwake is installed")
+    run(dsn, arguments.dry_run, &install::install(), When::Installing, "the schema pgwake is installed")
 }
 
 pub(crate) fn uninstall(dsn: &str, arguments: &Uninstall) -> Result<(), Failure> {
-    run(dsn, arguments.dry_run, &install::uninstall(), "the schema pgwake is gone")
+    run(dsn, arguments.dry_run, &install::uninstall(), When::Uninstalling, "the schema pgwake is gone")
 }
 
-fn run(dsn: &str, dry_run: bool, script: &str, done: &str) -> Result<(), Failure> {
+fn run(dsn: &str, dry_run: bool, script: &str, when: When, done: &str) -> Result<(), Failure> {
     if dry_run {
         std::io::stdout().write_all(script.as_bytes())?;
         return Ok(());
     }
-    execute(&mut query::connect(dsn)?, script)?;
+    execute(&mut query::connect(dsn)?, script, when)?;
     say!("{done}");
     Ok(())
 }
 
 /// An open transaction goes with the connection: it is all or nothing.
-pub(crate) fn execute(connection: &mut Connection, script: &str) -> Result<(), Failure> {
-    query::script(connection, script).map_err(|error| match code(&error) {
-        Some("42501") => {
-            Failure::Running(format!("{error}; a role that may CREATE in this database can do it"))
-        }
-        Some("2BP01") => Failure::Running(format!("{error}; something else uses it: drop that first")),
-        _ => error.into(),
-    })
+pub(crate) fn execute(connection: &mut Connection, script: &str, when: When) -> Result<(), Failure> {
+    let failed = |error: Error| Failure::Running(with_advice(when, &error.message, error.sqlstate));
+    query::script(connection, script).map_err(failed)
 }
 
 /// Installs the schema where it is missing or of an older version.
@@ -54,7 +50,7 @@ pub(crate) fn ensure(dsn: &str) -> Result<(), Failure> {
         )));
     }
     if version < install::VERSION {
-        execute(&mut connection, &install::install())?;
+        execute(&mut connection, &install::install(), When::Installing)?;
         log::info!("the schema pgwake is installed");
     }
     Ok(())

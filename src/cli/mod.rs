@@ -10,6 +10,7 @@ macro_rules! say {
     }};
 }
 
+mod advice;
 mod arguments;
 mod bench;
 mod completions;
@@ -27,9 +28,11 @@ mod stop;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod values;
 mod version;
 mod watch;
 
+use advice::{When, with_advice};
 use arguments::{Arguments, Subcommand};
 use clap::Parser;
 use pgwake::{Error, ErrorKind};
@@ -60,7 +63,9 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error.kind {
-            ErrorKind::InvalidArgument => Failure::Usage(error.to_string()),
+            ErrorKind::InvalidArgument => {
+                Failure::Usage(with_advice(When::Connecting, &error.message, error.sqlstate))
+            }
             _ => Failure::Running(error.to_string()),
         }
     }
@@ -125,17 +130,5 @@ fn start_log(verbose: u8) {
 /// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error
 /// in the conninfo should not be retried for ever. Afterwards the session goes on by itself.
 pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {
-    let advice = match sqlstate.as_ref().map(pgwake::SqlState::as_str) {
-        Some("28P01") => "check the user and the password (~/.pgpass or PGPASSWORD)",
-        Some("28000") => "the server's pg_hba.conf does not let this user in from here",
-        Some("3D000") => "check the name of the database",
-        Some("25006") => {
-            "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"
-        }
-        Some("0A000") => "to listen all the same, leave --self-test out",
-        Some("53300") => "raise the limit that it names, or max_connections, or close some",
-        _ => "check host and port (-d, PGHOST, PGPORT), and that the server runs",
-    };
-    let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
-    Failure::Running(format!("{message}{code}; {advice}"))
+    Failure::Running(with_advice(When::Connecting, message, sqlstate))
 }

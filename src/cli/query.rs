@@ -4,17 +4,18 @@ use super::{Failure, not_connected};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
 
+/// How many seconds a host may be silent when nothing says it, as for a session.
+const CONNECT_TIMEOUT_S: &str = "10";
+
 /// Connects for one's own queries, whose texts are UTF-8 in any database.
 pub(crate) fn connect(dsn: &str) -> Result<Connection, Failure> {
     let mut conninfo = Conninfo::parse(dsn)?;
     conninfo.check()?;
     conninfo.set("client_encoding", "UTF8");
+    if conninfo.with_defaults().get("connect_timeout").is_none_or(str::is_empty) {
+        conninfo.set("connect_timeout", CONNECT_TIMEOUT_S);
+    }
     Connection::connect(&conninfo).map_err(|error| not_connected(&error.message, error.sqlstate))
-}
-
-/// Runs one command on a connection of its own.
-pub(crate) fn run(dsn: &str, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<String>>, Failure> {
-    Ok(rows(&mut connect(dsn)?, sql, parameters)?)
 }
 
 /// Runs one command; its rows, NULL as nothing.

@@ -1,5 +1,6 @@
 //! `pgwake status` and `check`: how things stand, and what would go wrong.
 
+use super::advice::{When, with_advice};
 use super::arguments::{Format, Status};
 use super::output::printable;
 use super::stop::Stop;
@@ -8,7 +9,7 @@ use pgwake::json::{self, JsonValue};
 use pgwake::pq::Connection;
 use pgwake::{Error, Event, EventLoop, SessionOptions, SqlState};
 use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -54,10 +55,18 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
         Ok(rows) => findings.extend(rows),
         Err(error) => {
             let problem = missing(&error)?;
-            findings.push(["info", "schema pgwake", &problem, "pgwake install"].map(String::from).into());
+            // What may not be looked at may be broken.
+            let (severity, remedy) = match error.sqlstate.as_ref().map(SqlState::as_str) {
+                Some("42501") => ("error", CHECK_RIGHTS),
+                _ => ("info", "pgwake install"),
+            };
+            findings.push([severity, "schema pgwake", &problem, remedy].map(String::from).into());
         }
     }
-    findings.extend(self_test(dsn)?);
+    let is_standby = findings.iter().any(|finding| finding.get(1).is_some_and(|object| object == "server"));
+    if !is_standby {
+        findings.extend(self_test(dsn, &mut connection)?);
+    }
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         let [severity, object, problem, remedy] = finding.as_slice() else { continue };
@@ -103,29 +112,41 @@ UNION ALL SELECT 'warning', 'notification queue',
 UNION ALL SELECT 'info', 'wal_level', 'it is not logical: nothing can be read by logical replication',
   'ALTER SYSTEM SET wal_level = logical, then restart' WHERE current_setting('wal_level') <> 'logical'";
 
-/// Whether a notification arrives at all: a pooler in transaction mode takes LISTEN and delivers nothing.
-fn self_test(dsn: &str) -> Result<Option<Vec<String>>, Failure> {
+/// What lets a role look.
+const CHECK_RIGHTS: &str =
+    "GRANT USAGE ON SCHEMA pgwake TO it; GRANT EXECUTE ON FUNCTION pgwake.check() TO it; or ask its owner";
+
+/// Whether a notification of one connection arrives at another: a pooler in transaction mode takes LISTEN and
+/// delivers nothing.
+fn self_test(dsn: &str, connection: &mut Connection) -> Result<Option<Vec<String>>, Failure> {
     let mut events = EventLoop::new()?;
-    let options = SessionOptions::new().self_test(true).heartbeat(PATIENCE);
-    let session = events.connect_with(dsn, options)?;
-    events.listen(session, "pgwake")?;
-    loop {
-        match events.next(Some(4 * PATIENCE))? {
-            Some(Event::Listening(_)) => return Ok(None),
-            Some(Event::Failed(failed)) => {
-                let standby = failed.sqlstate.is_some_and(|code| code.as_str() == "25006");
-                // That was said already.
-                let told = ["error", "LISTEN", failed.message, "connect to the server itself"];
-                return Ok((!standby).then(|| told.map(String::from).into()));
+    let session = events.connect_with(dsn, SessionOptions::new().heartbeat(PATIENCE))?;
+    let channel = format!("pgwake check {}", std::process::id());
+    events.listen(session, &channel)?;
+    let (mut until, mut is_listening) = (Instant::now() + 4 * PATIENCE, false);
+    let finding = |told: [&str; 4]| Ok(Some(told.map(String::from).into()));
+    while let Some(event) = events.next(Some(until.saturating_duration_since(Instant::now())))? {
+        match event {
+            Event::Listening(_) => {
+                (until, is_listening) = (Instant::now() + PATIENCE, true);
+                query::rows(connection, "SELECT pg_notify($1, '')", &[&channel])?;
             }
-            Some(_) => {}
-            None => {
-                let told = ["error", "LISTEN", "no answer in time", "see whether the server is overloaded"];
-                return Ok(Some(told.map(String::from).into()));
+            Event::Notification(_) => return Ok(None),
+            Event::Disconnected(lost) => {
+                let told = with_advice(When::Connecting, lost.message, lost.sqlstate);
+                return finding(["error", "LISTEN", &told, "see that this role may have two sessions"]);
             }
+            _ => {}
         }
     }
+    match is_listening {
+        true => finding(["error", "LISTEN", SWALLOWED, "connect to the server itself"]),
+        false => finding(["error", "LISTEN", "no answer in time", "see whether the server is overloaded"]),
+    }
 }
+
+const SWALLOWED: &str = "LISTEN was taken, but a notification sent over another connection did not arrive: a \
+    pooler in transaction mode stands between";
 
 fn object(connection: &mut Connection, sql: &str) -> Result<JsonValue, Error> {
     let rows = query::rows(connection, sql, &[])?;

@@ -1,5 +1,6 @@
 //! `pgwake watch`, `unwatch` and `ddl`: row changes and DDL as lines.
 
+use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::stream::{Stream, Take};
@@ -98,11 +99,14 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
 }
 
 pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    let sql = "SELECT EXISTS (SELECT FROM pgwake.watched \
+        WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
+        pgwake.unwatch_table($1::pg_catalog.regclass)";
     for table in &arguments.tables {
-        let sql = "SELECT EXISTS (SELECT FROM pgwake.watched \
-            WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
-            pgwake.unwatch_table($1::pg_catalog.regclass)";
-        let was_watched = query::run(dsn, sql, &[table])?.iter().any(|row| row[0] == "t");
+        let rows = query::rows(&mut connection, sql, &[table])
+            .map_err(|e| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate)))?;
+        let was_watched = rows.iter().any(|row| row[0] == "t");
         say!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
     }
     Ok(())

@@ -73,7 +73,8 @@ impl EventLoop {
 
     /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
     /// to lower case, any bytes but NUL. [`Event::Listening`](crate::Event::Listening) tells when the server
-    /// has confirmed it.
+    /// has confirmed it. Time-outs of the role or the database that would end an idle session are off for
+    /// this one from then on.
     pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;

@@ -90,9 +90,13 @@ impl Connection {
         }
     }
 
-    /// Connects and waits until that is done, as a tool or a test may.
+    /// Connects and waits until that is done, as a tool or a test may; no longer than `connect_timeout` says
+    /// for all hosts together.
     pub fn connect(conninfo: &Conninfo) -> Result<Self> {
-        Self::connect_until(conninfo, None)
+        let Some(timeout) = conninfo.with_defaults().connect_timeout() else {
+            return Self::connect_until(conninfo, None);
+        };
+        Self::connect_until(conninfo, Instant::now().checked_add(timeout))
     }
 
     /// The same, but no longer than that.

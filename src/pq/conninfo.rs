@@ -6,6 +6,7 @@ use super::text;
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::{CString, c_char};
 use std::fmt;
+use std::time::Duration;
 
 /// The usual directories of a server's socket: Debian's, and PostgreSQL's own. Which of them a libpq tries by
 /// itself depends on who built it, so both are tried where nothing names a host.
@@ -107,6 +108,13 @@ impl Conninfo {
     /// connect with (`channel_binding` and the password are spoilt).
     pub fn with_defaults(&self) -> Self {
         self.spoilt("channel_binding").0
+    }
+
+    /// How long a host may be silent, where that is set and not for ever. libpq counts only in its blocking
+    /// calls, which are not used here.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        let seconds = self.get("connect_timeout")?.trim().parse().ok().filter(|seconds| *seconds > 0)?;
+        Some(Duration::from_secs(seconds))
     }
 
     /// Whether libpq takes the settings, those of the environment and of the service file among them. It

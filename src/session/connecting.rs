@@ -18,8 +18,7 @@ impl<Tag> Session<Tag> {
     /// Finds out where to connect to, and starts to, or looks the names up first.
     pub(super) fn start_attempt(&mut self, now: Instant) {
         self.attempt = self.conninfo.with_defaults();
-        let seconds = self.attempt.get("connect_timeout").and_then(|t| t.parse().ok()).filter(|t| *t > 0);
-        self.connect_timeout = seconds.map_or(CONNECT_TIMEOUT_DEFAULT, |s| bounded(Duration::from_secs(s)));
+        self.connect_timeout = self.attempt.connect_timeout().map_or(CONNECT_TIMEOUT_DEFAULT, bounded);
         self.silent = 0;
         // Lists that do not match are for libpq to complain about.
         self.route = Route::of(&self.attempt).unwrap_or_default();

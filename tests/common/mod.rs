@@ -6,16 +6,19 @@
 pub(crate) mod bench;
 #[cfg(feature = "command")]
 pub(crate) mod command;
+#[cfg(feature = "command")]
+pub(crate) mod error_table;
 pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod relay;
 #[path = "../../src/cli/server.rs"]
 mod server;
 
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};
 pub(crate) use server::PrivateServer;
-use server::ServerOptions;
+pub(crate) use server::ServerOptions;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::OnceLock;

@@ -1,12 +1,10 @@
 //! What may be typed after `pgwake bench`.
 
 use super::super::Failure;
-use super::super::arguments::{duration, share};
-use super::variants::{TABLE_ROWS, Variant};
+use super::super::values::{duration, share};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,30 +24,22 @@ pub(crate) enum Bench {
     Listener,
 }
 
-/// No run of paced notifications has more: each leaves its time in memory, and the listener's goes to us.
-const COUNT_MAX: usize = 10_000_000;
+/// With more no difference is seen that these do not show, and the comparison takes its time.
+pub(super) const ROUNDS_MAX: u8 = 20;
 
 impl Bench {
     /// The same without what would be measured twice, and compared with the wrong run of its round.
     /// Refused is what cannot be measured.
     pub(crate) fn checked(&self) -> Result<Self, Failure> {
         let mut bench = self.clone();
+        bench.common().into_iter().for_each(|common| once(&mut common.transport));
         match &mut bench {
             Bench::Latency(latency) => {
-                once(&mut latency.common.transport);
                 // Nought is pgwake as it always is, which is measured anyway.
                 latency.spin = latency.spin.filter(|spin| !spin.is_zero());
                 latency.spin_adaptive = latency.spin_adaptive.filter(|share| *share > 0.0);
-                if latency.count() > COUNT_MAX {
-                    let count = latency.count();
-                    return Err(Failure::Usage(format!(
-                        "--for makes {count} notifications of a run, and {COUNT_MAX} is the most: shorten \
-                         it, or raise --interval"
-                    )));
-                }
             }
             Bench::Throughput(throughput) => {
-                once(&mut throughput.common.transport);
                 once(&mut throughput.transactions);
                 sorted(&mut throughput.payloads);
                 let has_one = throughput.transactions.contains(&Transactions::One);
@@ -64,12 +54,10 @@ impl Bench {
                 }
             }
             Bench::Scale(scale) => {
-                once(&mut scale.common.transport);
                 once(&mut scale.of);
                 sorted(&mut scale.steps);
             }
             Bench::Writers(writers) => {
-                once(&mut writers.common.transport);
                 once(&mut writers.only);
                 sorted(&mut writers.clients);
                 sorted(&mut writers.rows);
@@ -78,6 +66,21 @@ impl Bench {
         }
         Ok(bench)
     }
+
+    fn common(&mut self) -> Option<&mut Common> {
+        match self {
+            Bench::Latency(latency) => Some(&mut latency.common),
+            Bench::Throughput(throughput) => Some(&mut throughput.common),
+            Bench::Scale(scale) => Some(&mut scale.common),
+            Bench::Writers(writers) => Some(&mut writers.common),
+            Bench::Compare(_) | Bench::Listener => None,
+        }
+    }
+}
+
+/// A word as it is typed.
+pub(super) fn name(word: impl ValueEnum) -> String {
+    word.to_possible_value().map_or(String::new(), |word| word.get_name().into())
 }
 
 /// Leaves each word where it stands first.
@@ -98,9 +101,12 @@ fn sorted<T: Ord>(numbers: &mut Vec<T>) {
 /// What every measurement takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Runs of each program, in alternation: what counts are the ratios within a round
-    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) rounds: u16,
+    /// Runs of each program, in alternation, 1 to 20: what counts are the ratios within a round
+    #[arg(
+        long, value_name = "N", default_value = "5",
+        value_parser = clap::value_parser!(u8).range(1..=i64::from(ROUNDS_MAX))
+    )]
+    pub(crate) rounds: u8,
 
     /// Ways to the server, where it can be reached by them: unix,tcp,tls. Without it, the way that -d says.
     /// With --private, tls needs the program openssl
@@ -131,16 +137,6 @@ pub(crate) enum TransportName {
     Tls,
 }
 
-impl fmt::Display for TransportName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TransportName::Unix => "unix",
-            TransportName::Tcp => "tcp",
-            TransportName::Tls => "tls",
-        })
-    }
-}
-
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Latency {
     #[command(flatten)]
@@ -150,13 +146,6 @@ pub(crate) struct Latency {
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1ms")]
     pub(crate) interval: Duration,
 
-    /// The same as notifications per second, 1 to 100000
-    #[arg(
-        long, value_name = "N", conflicts_with = "interval",
-        value_parser = clap::value_parser!(u32).range(1..=100_000)
-    )]
-    pub(crate) rate: Option<u32>,
-
     /// Notifications in each run
     #[arg(
         long, value_name = "N", default_value = "2000",
@@ -164,14 +153,12 @@ pub(crate) struct Latency {
     )]
     pub(crate) count: u32,
 
-    /// How long each run is to take, instead of a count: it fixes the count, as the time by the interval, and
-    /// a server that cannot keep up takes longer
-    #[arg(long = "for", value_name = "DURATION", value_parser = some_time, conflicts_with = "count")]
-    pub(crate) duration: Option<Duration>,
-
     /// Bytes of each payload, the time in it included: 20 to 7999
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload_with_time)]
-    pub(crate) payload: usize,
+    #[arg(
+        long, value_name = "BYTES", default_value = "64",
+        value_parser = clap::value_parser!(u16).range(TIME_BYTES..=PAYLOAD_BYTES_MAX as i64)
+    )]
+    pub(crate) payload: u16,
 
     /// Also measure pgwake polling for so long after each event before it sleeps
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -183,18 +170,6 @@ pub(crate) struct Latency {
     pub(crate) spin_adaptive: Option<f64>,
 }
 
-impl Latency {
-    pub(crate) fn interval(&self) -> Duration {
-        self.rate.map_or(self.interval, |rate| Duration::from_secs(1) / rate)
-    }
-
-    /// Notifications in each run.
-    pub(crate) fn count(&self) -> usize {
-        let within = |duration: Duration| (duration.as_nanos() / self.interval().as_nanos().max(1)) as usize;
-        self.duration.map_or(self.count as usize, within).max(1)
-    }
-}
-
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Throughput {
     #[command(flatten)]
@@ -203,9 +178,9 @@ pub(crate) struct Throughput {
     /// Sizes of payloads in bytes, each 0 to 7999
     #[arg(
         long, value_name = "BYTES,…", value_delimiter = ',', default_value = "0,64,512,4096,7999",
-        value_parser = payload
+        value_parser = clap::value_parser!(u16).range(..=PAYLOAD_BYTES_MAX as i64)
     )]
-    pub(crate) payloads: Vec<usize>,
+    pub(crate) payloads: Vec<u16>,
 
     /// All notifications of a run in one transaction, or each in one of its own
     #[arg(long, value_name = "WHICH", value_delimiter = ',', value_enum, default_value = "one,many")]
@@ -280,6 +255,22 @@ pub(crate) enum Dimension {
     Sessions,
 }
 
+/// Each table's, so that statements of up to this many rows hit different ones.
+pub(super) const TABLE_ROWS: u32 = 10_000;
+
+/// How a table is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Variant {
+    /// Not at all: what the others are compared with
+    None,
+    /// By the trigger that everybody writes first: pg_notify of each row as JSON
+    Naive,
+    /// By `pgwake watch`
+    Outbox,
+    /// By the transport of that name: one notification per row
+    Notify,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Writers {
     #[command(flatten)]
@@ -335,18 +326,7 @@ pub(crate) struct Compare {
 }
 
 /// The time in a payload takes that many bytes, with the blank behind it.
-const TIME_BYTES: usize = 20;
-
-fn payload(text: &str) -> Result<usize, String> {
-    let bytes = text.parse().ok().filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX);
-    bytes.ok_or_else(|| format!("a payload has 0 to {PAYLOAD_BYTES_MAX} bytes"))
-}
-
-fn payload_with_time(text: &str) -> Result<usize, String> {
-    let bytes = payload(text).ok().filter(|bytes| *bytes >= TIME_BYTES);
-    bytes
-        .ok_or_else(|| format!("a payload with the time in it has {TIME_BYTES} to {PAYLOAD_BYTES_MAX} bytes"))
-}
+const TIME_BYTES: i64 = 20;
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
@@ -413,23 +393,12 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_bounded_as_a_count_is() {
-        assert!(checked("latency --for 100s --interval 10us").is_ok());
-        for endless in ["latency --for 10h --interval 10us", "latency --for 101s --rate 100000"] {
-            let Err(Failure::Usage(sentence)) = checked(endless) else { panic!("{endless} is taken") };
-            assert!(sentence.contains("10000000 is the most"), "{sentence}");
-        }
-    }
-
-    #[test]
     fn what_has_no_figures_is_refused() {
         for futile in ["throughput --payloads 0 --transactions one", "throughput --count 1"] {
             assert!(matches!(checked(futile), Err(Failure::Usage(_))), "{futile}");
         }
         assert!(checked("throughput --count 1 --senders 2").is_ok());
-        for scenario in ["latency", "throughput"] {
-            let typed = ["pgwake", "bench", scenario, "--for", "0s"];
-            assert!(Arguments::try_parse_from(typed).is_err(), "{scenario}");
-        }
+        let typed = ["pgwake", "bench", "throughput", "--for", "0s"];
+        assert!(Arguments::try_parse_from(typed).is_err());
     }
 }

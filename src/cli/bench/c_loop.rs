@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::{Error, Result};
 
 /// The C file has the same.
 #[repr(C)]
@@ -54,7 +55,7 @@ impl CLoop {
     }
 
     /// Adds a connection, which executes `listen` unless that is empty.
-    pub(super) fn add(&mut self, conninfo: &str, listen: &str) -> Result<(), String> {
+    pub(super) fn add(&mut self, conninfo: &str, listen: &str) -> Result<()> {
         let (conninfo, listen) = (c_string(conninfo)?, c_string(listen)?);
         // SAFETY: a struct as the C file has it, and two C strings that outlive the call.
         let done = unsafe { c_loop_add(&mut self.raw, conninfo.as_ptr(), listen.as_ptr()) };
@@ -62,14 +63,14 @@ impl CLoop {
     }
 
     /// Runs until it has counted what it was made for.
-    pub(super) fn run(&mut self) -> Result<(), String> {
+    pub(super) fn run(&mut self) -> Result<()> {
         // SAFETY: a struct as the C file has it; `times` has as many entries as its `count_max` says.
         let done = unsafe { c_loop_run(&mut self.raw) };
         if done == 0 { Ok(()) } else { Err(self.error()) }
     }
 
     /// Waits until the only connection is lost, and listens again. Gives the nanoseconds in between.
-    pub(super) fn listen_again(&mut self, listen: &str) -> Result<i64, String> {
+    pub(super) fn listen_again(&mut self, listen: &str) -> Result<i64> {
         let listen = c_string(listen)?;
         // SAFETY: a struct as the C file has it, with a connection, and a C string that outlives the call.
         let took_ns = unsafe { c_loop_listen_again(&mut self.raw, listen.as_ptr()) };
@@ -91,13 +92,13 @@ impl CLoop {
         &self.times[..self.times.len().min(self.raw.taken as usize)]
     }
 
-    fn error(&self) -> String {
+    fn error(&self) -> Error {
         // SAFETY: the C file ends the text with NUL within the array.
         let text = unsafe { CStr::from_ptr(self.raw.error.as_ptr()) };
-        text.to_string_lossy().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+        Error::other(text.to_string_lossy().lines().map(str::trim).collect::<Vec<_>>().join(" "))
     }
 }
 
-fn c_string(text: &str) -> Result<CString, String> {
-    CString::new(text).map_err(|_| "a NUL byte has no place in a conninfo or a command".to_string())
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::other("a NUL byte has no place in a conninfo or a command"))
 }

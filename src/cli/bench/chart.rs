@@ -1,22 +1,22 @@
 //! Lines in a plane as SVG, drawn with the classes of `page.html`: no script, legible without colour, and
 //! with a description for those who cannot see it.
+//!
+//! All places are percentages, and lines keep their width: a chart is as wide as its page has room for, and
+//! its words are as large on a phone as on a screen. That, and colours that follow the reader's choice of
+//! light and dark, is why the SVG is our own: libraries for plots fix sizes and colours when they draw.
 
+use super::unit::Unit;
+use maud::{Markup, html};
 use std::fmt::Write;
-
-const WIDTH: f64 = 960.0;
-/// Where two stand side by side.
-const WIDTH_HALF: f64 = 480.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 66.0;
-const RIGHT: f64 = 18.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 46.0;
 
 /// A logarithmic axis spans that much at least: smaller differences are to look small.
 const DECADES_MIN: f64 = 1.0;
 
 /// A linear axis has about so many.
 const LINEAR_TICKS: f64 = 5.0;
+
+/// The share of a narrow chart that a letter of a number takes, and a gap between two numbers.
+const LETTER: f64 = 0.026;
 
 /// How places on an axis are found.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,16 +27,6 @@ pub(super) enum Scale {
     Percentile,
     /// These numbers, equally far apart; a point names its place among them.
     Steps(Vec<u64>),
-}
-
-/// What numbers on an axis are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
-    Plain,
-    Microseconds,
-    Nanoseconds,
-    Percent,
-    Seconds,
 }
 
 #[derive(Debug, Clone)]
@@ -65,8 +55,6 @@ pub(super) struct Chart {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) lines: Vec<Line>,
-    /// It stands beside another.
-    pub(super) is_half: bool,
 }
 
 /// An axis with its bounds, as the scale has them.
@@ -76,109 +64,92 @@ struct Drawn<'a> {
     to: f64,
 }
 
-/// Both axes, and where they end.
-struct Plane<'a> {
-    x: Drawn<'a>,
-    y: Drawn<'a>,
-    right: f64,
+/// A place on an axis, from 0 to 1, with its number.
+struct Tick {
+    place: f64,
+    label: String,
+    /// Without it there is more room for those beside it.
+    is_spare: bool,
 }
 
 impl Chart {
     /// The chart with its title and its legend; nothing when there is nothing to be drawn.
-    pub(super) fn to_html(&self) -> String {
-        let lines: Vec<&Line> = self.lines.iter().filter(|line| !line.points.is_empty()).collect();
-        let points = || lines.iter().flat_map(|line| &line.points);
-        let Some(x) = Drawn::around(&self.x, points().map(|point| point[0])) else { return String::new() };
-        let Some(y) = Drawn::around(&self.y, points().map(|point| point[1])) else { return String::new() };
-        let (title, caption) = (escape(&self.title), escape(&self.caption));
-        let width = if self.is_half { WIDTH_HALF } else { WIDTH };
-        let plane = Plane { x, y, right: width - RIGHT };
-        let mut html =
-            format!("<figure>\n<figcaption><h3>{title}</h3><p>{caption}</p>\n<ul class=\"legend\">");
-        for line in lines.iter().filter(|line| !line.is_faint && !line.name.is_empty()) {
-            let (style, name) = (line.style, escape(&line.name));
-            let _ = write!(
-                html,
-                "<li><svg viewBox=\"0 0 44 10\" aria-hidden=\"true\">\
-                 <path class=\"line s{style}\" d=\"M1 5H43\"/></svg>{name}</li>"
-            );
-        }
-        let _ = writeln!(
-            html,
-            "</ul></figcaption>\n<svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{title}. {caption}\">"
-        );
-        plane.frame(&mut html);
+    pub(super) fn to_html(&self) -> Markup {
         // What is in the background comes first.
-        for line in
-            lines.iter().filter(|line| line.is_faint).chain(lines.iter().filter(|line| !line.is_faint))
-        {
-            plane.draw(&mut html, line);
+        let mut lines: Vec<&Line> = self.lines.iter().filter(|line| !line.points.is_empty()).collect();
+        lines.sort_by_key(|line| !line.is_faint);
+        let points = || lines.iter().flat_map(|line| &line.points);
+        let Some(x) = Drawn::around(&self.x, points().map(|point| point[0])) else { return html! {} };
+        let Some(y) = Drawn::around(&self.y, points().map(|point| point[1])) else { return html! {} };
+        html! {
+            figure {
+                figcaption {
+                    h3 { (self.title) }
+                    p { (self.caption) }
+                    ul.legend {
+                        @for line in lines.iter().filter(|line| !line.is_faint && !line.name.is_empty()) {
+                            li {
+                                svg viewBox="0 0 44 10" aria-hidden="true" {
+                                    path class={ "line s" (line.style) } d="M1 5H43" {}
+                                }
+                                (line.name)
+                            }
+                        }
+                    }
+                }
+                svg.plot role="img" aria-label={ (self.title) ". " (self.caption) } {
+                    (frame(&x, &y))
+                    svg.lines viewBox="0 0 1000 1000" preserveAspectRatio="none" {
+                        @for line in &lines {
+                            @let faint = if line.is_faint { " faint" } else { "" };
+                            path class={ "line s" (line.style) (faint) } d=(path(&x, &y, line)) {}
+                        }
+                    }
+                    @for line in lines.iter().filter(|line| line.has_marks) {
+                        @for [across, up] in &line.points {
+                            circle class={ "mark s" (line.style) } r="4" cx=(percent(x.place(*across)))
+                                cy=(percent(1.0 - y.place(*up))) {
+                                title { (line.name) ": " (self.y.unit.label(*up)) }
+                            }
+                        }
+                    }
+                }
+            }
         }
-        html.push_str("</svg>\n</figure>\n");
-        html
     }
 }
 
-impl Plane<'_> {
-    /// The grid, the numbers and the titles of both axes.
-    fn frame(&self, html: &mut String) {
-        let (x, y, right, bottom) = (&self.x, &self.y, self.right, HEIGHT - BOTTOM);
-        for (place, label) in y.ticks() {
-            let at = bottom - place * (bottom - TOP);
-            let _ = writeln!(
-                html,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                LEFT - 8.0,
-                at + 4.0
-            );
+/// The grid, the numbers and the titles of both axes.
+fn frame(x: &Drawn<'_>, y: &Drawn<'_>) -> Markup {
+    html! {
+        text x="-58" y="-18" { (y.axis.title) }
+        @for tick in y.ticks() {
+            @let at = percent(1.0 - tick.place);
+            line.rule x1="0" x2="100%" y1=(at) y2=(at) {}
+            text x="-8" y=(at) dy="4" text-anchor="end" { (tick.label) }
         }
-        for (place, label) in x.ticks() {
-            let at = LEFT + place * (right - LEFT);
-            let _ = writeln!(
-                html,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/>\
-             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-                bottom + 17.0
-            );
+        @for tick in x.ticks() {
+            @let at = percent(tick.place);
+            line.rule x1=(at) x2=(at) y1="0" y2="100%" {}
+            text.spare[tick.is_spare] x=(at) y="100%" dy="18" text-anchor="middle" { (tick.label) }
         }
-        let _ = writeln!(
-            html,
-            "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-         <text transform=\"translate(12 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            (LEFT + right) / 2.0,
-            HEIGHT - 8.0,
-            escape(&x.axis.title),
-            (TOP + bottom) / 2.0,
-            escape(&y.axis.title)
-        );
+        line.axis x1="0" x2="100%" y1="100%" y2="100%" {}
+        text x="50%" y="100%" dy="38" text-anchor="middle" { (x.axis.title) }
     }
+}
 
-    fn draw(&self, html: &mut String, line: &Line) {
-        let (x, y) = (&self.x, &self.y);
-        let at = |point: &[f64; 2]| {
-            let across = LEFT + x.place(point[0]) * (self.right - LEFT);
-            (across, HEIGHT - BOTTOM - y.place(point[1]) * (HEIGHT - BOTTOM - TOP))
-        };
-        let mut path = String::new();
-        for (i, point) in line.points.iter().enumerate() {
-            let (across, down) = at(point);
-            let _ = write!(path, "{}{across:.1} {down:.1}", if i == 0 { "M" } else { "L" });
-        }
-        let (style, faint) = (line.style, if line.is_faint { " faint" } else { "" });
-        let _ = writeln!(html, "<path class=\"line s{style}{faint}\" d=\"{path}\"/>");
-        for point in line.points.iter().filter(|_| line.has_marks) {
-            let (across, down) = at(point);
-            let label = format!("{}: {}", escape(&line.name), y.axis.unit.label(point[1]));
-            let _ = writeln!(
-                html,
-                "<circle class=\"mark s{style}\" cx=\"{across:.1}\" cy=\"{down:.1}\" r=\"4\">\
-             <title>{label}</title></circle>"
-            );
-        }
+fn percent(place: f64) -> String {
+    format!("{:.2}%", place * 100.0)
+}
+
+fn path(x: &Drawn<'_>, y: &Drawn<'_>, line: &Line) -> String {
+    let mut path = String::from("M");
+    for [across, up] in &line.points {
+        // Writing to a `String` cannot fail.
+        let _ = write!(path, "{:.1} {:.1} ", x.place(*across) * 1000.0, (1.0 - y.place(*up)) * 1000.0);
     }
+    // So that a lone point is a dot.
+    path + "h0"
 }
 
 impl<'a> Drawn<'a> {
@@ -208,25 +179,33 @@ impl<'a> Drawn<'a> {
         ((self.axis.scale.raw(value) - self.from) / (self.to - self.from)).clamp(0.0, 1.0)
     }
 
-    fn ticks(&self) -> Vec<(f64, String)> {
-        let label = |value: f64| (self.place(value), self.axis.unit.label(value));
-        match &self.axis.scale {
+    fn ticks(&self) -> Vec<Tick> {
+        let mut ticks = Vec::new();
+        let mut free_from = f64::MIN;
+        for (value, label) in self.numbers() {
+            let (place, half) = (self.place(value), LETTER / 2.0 * (label.chars().count() as f64 + 1.0));
+            let is_spare = place - half < free_from;
+            free_from = if is_spare { free_from } else { place + half };
+            ticks.push(Tick { place, label, is_spare });
+        }
+        ticks
+    }
+
+    /// The numbers that stand at the axis, from its start to its end.
+    fn numbers(&self) -> Vec<(f64, String)> {
+        let values: Vec<f64> = match &self.axis.scale {
             Scale::Steps(steps) => {
-                let places = steps.iter().enumerate();
-                places.map(|(i, step)| (self.place(i as f64), Unit::Plain.label(*step as f64))).collect()
+                let labels = steps.iter().map(|step| Unit::Plain.label(*step as f64));
+                return labels.enumerate().map(|(i, label)| (i as f64, label)).collect();
             }
             Scale::Percentile => {
                 let nines = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999];
-                let seen = nines.into_iter().filter(|percent| self.axis.scale.raw(*percent) <= self.to);
-                seen.map(label).collect()
+                nines.into_iter().filter(|percent| self.axis.scale.raw(*percent) <= self.to).collect()
             }
             Scale::Linear => {
                 let step = round_step((self.to - self.from) / LINEAR_TICKS);
-                (0..=LINEAR_TICKS as u8 + 1)
-                    .map(|i| f64::from(i) * step)
-                    .filter(|value| *value <= self.to * 1.0001)
-                    .map(label)
-                    .collect()
+                let values = (0..=LINEAR_TICKS as u8 + 1).map(|i| f64::from(i) * step);
+                values.filter(|value| *value <= self.to * 1.0001).collect()
             }
             Scale::Log => {
                 let digits: &[f64] = match self.to - self.from {
@@ -238,9 +217,10 @@ impl<'a> Drawn<'a> {
                 let values =
                     powers.flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
                 let (from, to) = (self.from - 1e-9, self.to + 1e-9);
-                values.filter(|value| (from..=to).contains(&value.log10())).map(label).collect()
+                values.filter(|value| (from..=to).contains(&value.log10())).collect()
             }
-        }
+        };
+        values.into_iter().map(|value| (value, self.axis.unit.label(value))).collect()
     }
 }
 
@@ -255,64 +235,15 @@ impl Scale {
     }
 }
 
-impl Unit {
-    /// A number as people read it.
-    pub(super) fn label(self, value: f64) -> String {
-        let scaled = |units: [(f64, &str); 4]| {
-            let (factor, unit) = units
-                .into_iter()
-                .find(|(factor, _)| value >= factor * 0.9995)
-                .unwrap_or((units[3].0, units[3].1));
-            let number = value / factor;
-            let decimals = match number {
-                ..9.995 if number.fract().abs() > 0.004 => 2,
-                ..99.95 if number.fract().abs() > 0.04 => 1,
-                _ => 0,
-            };
-            format!("{number:.decimals$}{unit}")
-        };
-        match self {
-            // Up to four digits are read at a glance.
-            Unit::Plain if value < 9_999.5 => scaled([(1.0, ""); 4]),
-            Unit::Plain => scaled([(1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, "")]),
-            Unit::Microseconds => scaled([(1e6, " s"), (1e3, " ms"), (1.0, " µs"), (1e-3, " ns")]),
-            Unit::Nanoseconds => scaled([(1e9, " s"), (1e6, " ms"), (1e3, " µs"), (1.0, " ns")]),
-            Unit::Seconds => format!("{} s", (value * 100.0).round() / 100.0),
-            Unit::Percent => format!("{value} %"),
-        }
-    }
-}
-
 /// 1, 2 or 5 and noughts, no less than that.
 fn round_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).find(|step| *step >= least).unwrap_or(10.0 * power)
 }
 
-/// Text where markup is expected.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_as_people_read_them() {
-        for (unit, value, label) in [
-            (Unit::Plain, 7999.0, "7999"),
-            (Unit::Plain, 10_000.0, "10 k"),
-            (Unit::Plain, 1_310_000.0, "1.31 M"),
-            (Unit::Microseconds, 0.5, "500 ns"),
-            (Unit::Microseconds, 173.2, "173 µs"),
-            (Unit::Microseconds, 2_400.0, "2.40 ms"),
-            (Unit::Nanoseconds, 14_000.0, "14 µs"),
-            (Unit::Percent, 99.9, "99.9 %"),
-        ] {
-            assert_eq!(unit.label(value), label);
-        }
-    }
 
     #[test]
     fn what_is_drawn_stays_within_its_frame_and_its_words_within_markup() {
@@ -330,15 +261,14 @@ mod tests {
             x: axis(Scale::Percentile),
             y: axis(Scale::Log),
             lines: vec![line],
-            is_half: false,
         };
-        let html = chart.to_html();
+        let html = chart.to_html().into_string();
         assert!(html.contains("&lt;script&gt;") && !html.contains("<script>"), "{html}");
         let places =
-            html.split(" cx=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok());
+            html.split(" cx=\"").skip(1).filter_map(|rest| rest.split('%').next()?.parse::<f64>().ok());
         let places: Vec<f64> = places.collect();
         assert_eq!(places.len(), 3);
-        assert!(places.iter().all(|across| (LEFT..=WIDTH - RIGHT).contains(across)), "{places:?}");
-        assert_eq!(Chart { lines: Vec::new(), ..chart }.to_html(), "");
+        assert!(places.iter().all(|across| (0.0..=100.0).contains(across)), "{places:?}");
+        assert_eq!(Chart { lines: Vec::new(), ..chart }.to_html().into_string(), "");
     }
 }

@@ -6,11 +6,11 @@ use super::super::{Failure, not_connected};
 use super::environment::server_cpu_ns;
 use super::listener::{Answer, Order};
 use pgwake::SqlState;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// No server that works takes that long to deliver what was committed, or to let a thousand sessions in.
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A listener that is at work.
 pub(super) struct Listening {
     child: Child,
-    answers: Receiver<std::io::Result<(Answer, Vec<[i64; 2]>)>>,
+    output: BufReader<ChildStdout>,
     stop: Stop,
     /// The server's process for its first session, and what CPU it had used when all began.
     pub(super) backend_pid: i32,
@@ -53,23 +53,13 @@ impl Listening {
             // Ctrl-C is for us to hear: the listener then ends by the end that we send.
             .process_group(0)
             .spawn()?;
-        let (sender, answers) = channel();
-        if let Some(output) = child.stdout.take() {
-            let mut output = BufReader::new(output);
-            std::thread::Builder::new().name("answers".into()).spawn(move || {
-                while let Some(answer) = read_answer(&mut output) {
-                    if sender.send(answer).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        }
+        let output = child.stdout.take().ok_or(ErrorKind::BrokenPipe).map_err(Error::from)?;
         let order = serde_json::to_string(order).map_err(std::io::Error::from)? + "\n";
         // It stays open: its end dismisses the listener.
         child.stdin.as_mut().map_or(Ok(()), |input| input.write_all(order.as_bytes()))?;
         let mut listening = Listening {
             child,
-            answers,
+            output: BufReader::new(output),
             stop: stop.clone(),
             backend_pid: 0,
             server_cpu_before_ns: None,
@@ -89,7 +79,7 @@ impl Listening {
 
     /// Waits for its report, once so many and the end have been sent. What was committed must have come: the
     /// server promises it.
-    pub(super) fn heard(&self, sent: usize) -> Result<Heard, Failure> {
+    pub(super) fn heard(&mut self, sent: usize) -> Result<Heard, Failure> {
         match self.answer("for what was sent (a pooler in between may swallow it)")? {
             (Answer::Done { count, first_ns, last_ns, cpu_ns, .. }, times) if count == sent as u64 => {
                 let after_ns = server_cpu_ns(self.backend_pid);
@@ -105,31 +95,16 @@ impl Listening {
     }
 
     /// Waits until the session that was ended listens again. Gives the seconds that this took.
-    pub(super) fn listens_again_s(&self) -> Result<f64, Failure> {
+    pub(super) fn listens_again_s(&mut self) -> Result<f64, Failure> {
         match self.answer("to listen again")? {
             (Answer::ListensAgain { took_ns }, _) => Ok(took_ns as f64 / 1e9),
             other => Err(unexpected(&other.0)),
         }
     }
 
-    fn answer(&self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
+    fn answer(&mut self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
         let (mut until, mut is_stopping) = (Instant::now() + PATIENCE, false);
-        loop {
-            match self.answers.recv_timeout(NAP) {
-                Ok(answer) => {
-                    return match answer? {
-                        (Answer::Failed { message, sqlstate }, _) => {
-                            Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
-                        }
-                        answer => Ok(answer),
-                    };
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let reason = "a listener's process ended: was it killed, or out of memory?";
-                    return Err(Failure::Running(reason.into()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+        while !self.has_output() {
             if !std::mem::replace(&mut is_stopping, self.stop.is_asked_for()) && is_stopping {
                 until = until.min(Instant::now() + GRACE);
             }
@@ -141,6 +116,23 @@ impl Listening {
                 return Err(Failure::Running(format!("a listener waited in vain {purpose}, {why}")));
             }
         }
+        match read_answer(&mut self.output) {
+            Ok((Answer::Failed { message, sqlstate }, _)) => {
+                Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(Failure::Running("a listener's process ended: was it killed, or out of memory?".into()))
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Whether it has said something, or ended, within a short while.
+    fn has_output(&self) -> bool {
+        let nap = Timespec { tv_sec: 0, tv_nsec: NAP.as_nanos() as i64 };
+        let output = || poll(&mut [PollFd::new(self.output.get_ref(), PollFlags::IN)], Some(&nap));
+        // A signal ends the wait early, and is looked for next.
+        !self.output.buffer().is_empty() || output().is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -166,27 +158,19 @@ fn unexpected(answer: &Answer) -> Failure {
     Failure::Running(format!("a listener answered out of turn: {answer:?}"))
 }
 
-/// `None` at the end of its output.
-fn read_answer(output: &mut BufReader<ChildStdout>) -> Option<std::io::Result<(Answer, Vec<[i64; 2]>)>> {
+fn read_answer(output: &mut BufReader<ChildStdout>) -> std::io::Result<(Answer, Vec<[i64; 2]>)> {
     let mut line = String::new();
-    match output.read_line(&mut line) {
-        Ok(0) => return None,
-        Ok(_) => {}
-        Err(error) => return Some(Err(error)),
+    if output.read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
     }
-    let answer = match serde_json::from_str(&line) {
-        Ok(answer) => answer,
-        Err(error) => return Some(Err(error.into())),
-    };
+    let answer = serde_json::from_str(&line)?;
     let count = match answer {
         Answer::Done { count, has_times: true, .. } => count as usize,
         _ => 0,
     };
     let mut bytes = vec![0; count * 16];
-    if let Err(error) = output.read_exact(&mut bytes) {
-        return Some(Err(error));
-    }
+    output.read_exact(&mut bytes)?;
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_ne_bytes);
     let times = bytes.chunks_exact(16).map(|pair| [number(&pair[..8]), number(&pair[8..])]);
-    Some(Ok((answer, times.collect())))
+    Ok((answer, times.collect()))
 }

@@ -2,16 +2,16 @@
 //! than rounds of one report differ among themselves.
 
 use super::super::Failure;
-use super::super::arguments::Format;
 use super::super::output::printable;
+use super::super::values::Format;
 use super::arguments::Compare;
-use super::noise::{Noise, Verdict};
-use super::report::{KINDS, Kind, Measurement, Report, VERSION, yardstick};
-use super::table::unit_of;
+use super::noise::{Verdict, verdict};
+use super::report::{Figure, KINDS, Kind, Measurement, Report, Subject, VERSION, yardstick};
+use super::table::{finished, grid, sentence};
+use comfy_table::CellAlignment;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -19,12 +19,12 @@ use std::path::Path;
 /// Far more than the largest measurement leaves; a device has no end.
 const REPORT_BYTES_MAX: u64 = 64 << 20;
 
-/// All that is to be said of two reports.
+/// What is to be said of two reports. As JSON each is a line.
 #[derive(Debug, Default)]
 struct Comparison<'a> {
     conditions: Vec<Condition>,
-    differences: Vec<Difference<'a>>,
     left_over: Vec<LeftOver<'a>>,
+    differences: Vec<Difference<'a>>,
 }
 
 /// What the two were measured with, where it is not the same.
@@ -38,10 +38,8 @@ struct Condition {
 /// What only one of the two has: a whole measurement, or a figure of one.
 #[derive(Debug, Serialize)]
 struct LeftOver<'a> {
-    contender: &'a str,
-    transport: &'a str,
-    series: &'a str,
-    step: u64,
+    #[serde(flatten)]
+    subject: &'a Subject,
     figure: Option<&'a str>,
     only_in: Side,
 }
@@ -56,10 +54,8 @@ enum Side {
 /// A figure of two reports.
 #[derive(Debug, Serialize)]
 struct Difference<'a> {
-    contender: &'a str,
-    transport: &'a str,
-    series: &'a str,
-    step: u64,
+    #[serde(flatten)]
+    subject: &'a Subject,
     figure: String,
     before: f64,
     after: f64,
@@ -84,10 +80,22 @@ pub(super) fn run(format: Format, arguments: &Compare) -> Result<(), Failure> {
         return Err(Failure::Usage(reason.into()));
     }
     let text = match format {
-        Format::Json => lines(&comparison).map_err(std::io::Error::from)?,
+        Format::Json => {
+            json_lines(&comparison.conditions)?
+                + &json_lines(&comparison.left_over)?
+                + &json_lines(&comparison.differences)?
+        }
         Format::Text => table(&before, &after, &comparison),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// One object a line.
+fn json_lines(objects: &[impl Serialize]) -> std::io::Result<String> {
+    Ok(objects
+        .iter()
+        .map(|object| Ok(serde_json::to_string(object)? + "\n"))
+        .collect::<serde_json::Result<_>>()?)
 }
 
 fn read(path: &Path) -> Result<Report, Failure> {
@@ -107,29 +115,18 @@ fn read(path: &Path) -> Result<Report, Failure> {
 
 fn compare<'a>(before: &'a Report, after: &'a Report) -> Comparison<'a> {
     let mut comparison = Comparison { conditions: conditions(before, after), ..Comparison::default() };
-    let mut noise = Noise::default();
-    let of_after: BTreeMap<_, _> = after.measurements.iter().map(|new| (place(new), new)).collect();
+    let only_in = |only_in| move |m: &'a Measurement| LeftOver { subject: &m.subject, figure: None, only_in };
+    let of = |report: &'a Report| report.measurements.iter().map(|m| (&m.subject, m)).collect();
+    let (of_before, of_after): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(before), of(after));
     for old in &before.measurements {
-        match of_after.get(&place(old)) {
-            Some(new) => figures(&mut comparison, &mut noise, &before.scenario, old, new),
-            None => comparison.left_over.push(left_over(old, None, Side::Before)),
+        match of_after.get(&old.subject) {
+            Some(new) => figures(&mut comparison, yardstick(&before.scenario).name, old, new),
+            None => comparison.left_over.push(only_in(Side::Before)(old)),
         }
     }
-    let of_before: BTreeMap<_, _> = before.measurements.iter().map(|old| (place(old), ())).collect();
-    let is_new = |new: &&Measurement| !of_before.contains_key(&place(new));
-    let added = after.measurements.iter().filter(is_new);
-    comparison.left_over.extend(added.map(|new| left_over(new, None, Side::After)));
+    let added = after.measurements.iter().filter(|new| !of_before.contains_key(&new.subject));
+    comparison.left_over.extend(added.map(only_in(Side::After)));
     comparison
-}
-
-/// What must be the same for a measurement to be the same.
-fn place(of: &Measurement) -> (&str, &str, &str, u64) {
-    (&of.contender, &of.transport, &of.series, of.step)
-}
-
-fn left_over<'a>(of: &'a Measurement, figure: Option<&'a str>, only_in: Side) -> LeftOver<'a> {
-    let (contender, transport, series, step) = place(of);
-    LeftOver { contender, transport, series, step, figure, only_in }
 }
 
 /// The parameters, the server's settings and the machine, where they differ. More rounds only tell more.
@@ -145,7 +142,7 @@ fn conditions(before: &Report, after: &Report) -> Vec<Condition> {
         all
     };
     let (mut before, mut after) = (of(before), of(after));
-    let names: std::collections::BTreeSet<String> = before.keys().chain(after.keys()).cloned().collect();
+    let names: BTreeSet<String> = before.keys().chain(after.keys()).cloned().collect();
     let both = names.into_iter().map(|condition| Condition {
         before: before.remove(&condition).unwrap_or_default(),
         after: after.remove(&condition).unwrap_or_default(),
@@ -155,65 +152,47 @@ fn conditions(before: &Report, after: &Report) -> Vec<Condition> {
 }
 
 /// Compares all figures of a measurement.
-fn figures<'a>(
-    comparison: &mut Comparison<'a>,
-    noise: &mut Noise,
-    scenario: &str,
-    old: &'a Measurement,
-    new: &'a Measurement,
-) {
+fn figures<'a>(comparison: &mut Comparison<'a>, yardstick: &str, old: &'a Measurement, new: &'a Measurement) {
+    let subject = &old.subject;
     for kind in KINDS.iter().filter(|kind| kind.name != "notifications") {
-        let (a, b) = match (old.figures.get(kind.name), new.figures.get(kind.name)) {
-            (Some(a), Some(b)) => (a, b),
-            (Some(_), None) => {
-                comparison.left_over.push(left_over(old, Some(kind.name), Side::Before));
+        let only_in = match (old.figures.get(kind.name), new.figures.get(kind.name)) {
+            (Some(before), Some(after)) => {
+                comparison.differences.extend(differences(subject, kind, yardstick, before, after));
                 continue;
             }
-            (None, Some(_)) => {
-                comparison.left_over.push(left_over(new, Some(kind.name), Side::After));
-                continue;
-            }
+            (Some(_), None) => Side::Before,
+            (None, Some(_)) => Side::After,
             (None, None) => continue,
         };
-        let (before, after) = ((a.median, &a.rounds[..]), (b.median, &b.rounds[..]));
-        comparison.differences.push(difference(noise, old, kind, kind.name.into(), before, after));
-        // Two days of one machine differ; the ratios to the yardstick of the same round hardly do.
-        if let Some((x, y)) = a.ratio.zip(b.ratio) {
-            let name = format!("{}, ratio to {}", kind.name, yardstick(scenario).short);
-            let (before, after) = ((x, &a.ratio_rounds[..]), (y, &b.ratio_rounds[..]));
-            comparison.differences.push(difference(noise, old, kind, name, before, after));
-        }
+        comparison.left_over.push(LeftOver { subject, figure: Some(kind.name), only_in });
     }
 }
 
-fn difference<'a>(
-    noise: &mut Noise,
-    of: &'a Measurement,
+/// That of a figure, and that of its ratios: two days of one machine differ; the ratios to the yardstick of
+/// the same round hardly do.
+fn differences<'a>(
+    subject: &'a Subject,
     kind: &Kind,
-    figure: String,
-    before: (f64, &[f64]),
-    after: (f64, &[f64]),
-) -> Difference<'a> {
-    Difference {
-        contender: &of.contender,
-        transport: &of.transport,
-        series: &of.series,
-        step: of.step,
-        figure,
-        before: before.0,
-        after: after.0,
-        ratio: (before.0 != 0.0).then(|| after.0 / before.0),
-        verdict: noise.verdict(before.1, after.1, kind.more_is_better),
-    }
-}
-
-/// One object a line: first what the reports do not have in common, then the figures.
-fn lines(comparison: &Comparison<'_>) -> serde_json::Result<String> {
-    let conditions = comparison.conditions.iter().map(serde_json::to_string);
-    let left_over = comparison.left_over.iter().map(serde_json::to_string);
-    let differences = comparison.differences.iter().map(serde_json::to_string);
-    let lines = conditions.chain(left_over).chain(differences);
-    lines.map(|line| line.map(|line| line + "\n")).collect()
+    yardstick: &str,
+    before: &Figure,
+    after: &Figure,
+) -> impl Iterator<Item = Difference<'a>> {
+    let difference =
+        |figure, (before, of_before): (f64, &[f64]), (after, of_after): (f64, &[f64])| Difference {
+            subject,
+            figure,
+            before,
+            after,
+            ratio: (before != 0.0).then(|| after / before),
+            verdict: verdict(of_before, of_after, kind.more_is_better),
+        };
+    let name = kind.name.to_string();
+    let own = difference(name, (before.median, &before.rounds), (after.median, &after.rounds));
+    let ratios = before.ratio.zip(after.ratio).map(|(a, b)| {
+        let name = format!("{}, ratio to {yardstick}", kind.name);
+        difference(name, (a, &before.ratio_rounds), (b, &after.ratio_rounds))
+    });
+    [own].into_iter().chain(ratios)
 }
 
 /// What a file says may hold anything, and must not reach the terminal as it is.
@@ -224,60 +203,48 @@ fn clean(text: &str) -> String {
 }
 
 fn table(before: &Report, after: &Report, comparison: &Comparison<'_>) -> String {
-    let mut table = String::new();
+    let mut text = String::new();
     for (name, report) in [("A", before), ("B", after)] {
-        let (environment, complete) =
-            (&report.environment, if report.complete { "" } else { ", not complete" });
-        let line = format!(
+        let environment = &report.environment;
+        let complete = if report.complete { "" } else { ", not complete" };
+        text += &sentence(&clean(&format!(
             "{name}: {} of {}, PostgreSQL {}, libpq {}, pgwake {}{complete}",
             report.scenario, report.started_at, environment.server, environment.libpq, environment.pgwake
-        );
-        let _ = writeln!(table, "{}", clean(&line));
+        )));
     }
     if !comparison.conditions.is_empty() {
-        table.push_str("\nThey were not measured alike, so a difference need not be one of pgwake:\n");
+        text += "\nThey were not measured alike, so a difference need not be one of pgwake:\n";
     }
     for Condition { condition, before, after } in &comparison.conditions {
-        let _ = writeln!(table, "  {}", clean(&format!("{condition}: {before} in A, {after} in B")));
+        text += &sentence(&clean(&format!("{condition}: {before} in A, {after} in B")));
     }
-    let is_like = |a: &Difference<'_>, b: &Difference<'_>| {
-        (a.contender, a.transport, a.series, a.step) == (b.contender, b.transport, b.series, b.step)
-    };
-    for group in comparison.differences.chunk_by(is_like) {
-        let first = &group[0];
-        let heading = heading(&before.scenario, (first.contender, first.transport, first.series, first.step));
-        let _ = writeln!(table, "\n{heading}\n{:34}{:>14}{:>14}{:>8}", "", "A", "B", "B/A");
-        group.iter().for_each(|difference| row(&mut table, difference));
+    for group in comparison.differences.chunk_by(|a, b| a.subject == b.subject) {
+        let mut table = grid(["figure", "A", "B", "B/A", "verdict"].into_iter());
+        for difference in group {
+            let number = |number: f64| format!("{number:.2}");
+            table.add_row([
+                difference.figure.clone(),
+                number(difference.before),
+                number(difference.after),
+                difference.ratio.map_or(String::new(), number),
+                difference.verdict.words().into(),
+            ]);
+        }
+        for column in [0, 4] {
+            let column = table.column_mut(column).into_iter();
+            column.for_each(|column| column.set_cell_alignment(CellAlignment::Left));
+        }
+        text += &format!("\n{}{}", sentence(&heading(before, group[0].subject)), finished(&table));
     }
     for (i, only) in comparison.left_over.iter().enumerate() {
         let side = if only.only_in == Side::Before { "A" } else { "B" };
         let what = only.figure.map_or(String::new(), |figure| format!(": {figure}"));
-        let place = heading(&before.scenario, (only.contender, only.transport, only.series, only.step));
-        let _ = writeln!(table, "{}only in {side}: {place}{what}", if i == 0 { "\n" } else { "" });
+        text += if i == 0 { "\n" } else { "" };
+        text += &sentence(&format!("only in {side}: {}{what}", heading(before, only.subject)));
     }
-    table
+    text
 }
 
-fn heading(scenario: &str, (contender, transport, series, step): (&str, &str, &str, u64)) -> String {
-    let step = match unit_of(scenario, series) {
-        "" => String::new(),
-        unit if unit == series => format!(", {step} {unit}"),
-        unit => format!(", {series}, {step} {unit}"),
-    };
-    clean(&format!("{contender} over {transport}{step}"))
-}
-
-fn row(table: &mut String, difference: &Difference<'_>) {
-    let ratio = difference.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-    let verdict = match difference.verdict {
-        Verdict::Better => "better",
-        Verdict::Worse => "worse",
-        Verdict::WithinNoise => "within the noise",
-        Verdict::TooFewRounds => "too few rounds to tell",
-    };
-    let _ = writeln!(
-        table,
-        "{:34}{:>14.2}{:>14.2}{ratio:>8}  {verdict}",
-        difference.figure, difference.before, difference.after
-    );
+fn heading(report: &Report, subject: &Subject) -> String {
+    clean(&subject.words(&report.scenario))
 }

@@ -3,14 +3,15 @@
 
 use super::super::Failure;
 use super::super::stop::Stop;
-use super::Scenario;
-use super::arguments::Common;
+use super::arguments::{self, Common};
 use super::clock;
 use super::environment::Environment;
-use super::report::{self, Report, Run};
+use super::listener::{Contender, Order};
+use super::report::{self, Latencies, Report, Run, Subject};
 use super::sender::{Pace, Sender};
-use super::target::Target;
+use super::target::{Scenario, Target};
 use pgwake::json::rfc3339;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IsTerminal, Write};
@@ -19,18 +20,15 @@ use std::time::{Duration, SystemTime};
 /// Less is no sign of a server that is overrun.
 const LATE_MIN: Duration = Duration::from_millis(100);
 
-/// The width of a terminal that does not say it.
-const COLUMNS_USUAL: usize = 80;
-
 pub(super) struct Lab {
     pub(super) target: Target,
     pub(super) stop: Stop,
-    pub(super) rounds: usize,
     /// A channel that nobody else listens on.
     pub(super) channel: String,
     pub(super) started_ns: i64,
     pub(super) notes: Vec<String>,
-    pub(super) parameters: BTreeMap<String, serde_json::Value>,
+    rounds: usize,
+    parameters: BTreeMap<String, Value>,
     scenario: &'static str,
     started_at: SystemTime,
     environment: Environment,
@@ -38,9 +36,30 @@ pub(super) struct Lab {
     progress: Progress,
 }
 
+/// What each contender is measured in.
+#[derive(Debug, Clone)]
+pub(super) struct Case<C> {
+    pub(super) series: String,
+    pub(super) step: u64,
+    pub(super) load: C,
+}
+
+/// One run that is to be made now.
+pub(super) struct Trial {
+    pub(super) round: usize,
+    pub(super) conninfo: String,
+    pub(super) subject: Subject,
+}
+
+/// What a run has found.
+pub(super) struct Found {
+    pub(super) figures: BTreeMap<&'static str, f64>,
+    pub(super) latencies: Option<Latencies>,
+}
+
 impl Lab {
     pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
-        let progress = Progress { is_shown: std::io::stderr().is_terminal() };
+        let progress = Progress { is_terminal: std::io::stderr().is_terminal() };
         if common.private {
             progress.tell("starting a private PostgreSQL …");
         }
@@ -71,49 +90,95 @@ impl Lab {
         })
     }
 
-    /// The contenders in the order of a round: each second round runs backwards, so that what changes while
-    /// the machine warms up falls on all alike.
-    pub(super) fn order<T>(contenders: &[T], round: usize) -> Vec<&T> {
-        let mut order: Vec<_> = contenders.iter().collect();
-        if !round.is_multiple_of(2) {
-            order.reverse();
-        }
-        order
+    pub(super) fn add_parameters<const N: usize>(&mut self, parameters: [(&str, Value); N]) {
+        self.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
     }
 
-    /// Tells what comes next, and whether it is to come at all.
-    pub(super) fn goes_on(&self, round: usize, what: &str) -> bool {
-        self.progress.tell(&format!("{}  round {} of {}  {what}", self.scenario, round + 1, self.rounds));
-        !self.stop.is_asked_for()
+    /// Adds a note, unless it is there.
+    pub(super) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Measures each case with each contender, over each way, round after round, until all is done or a
+    /// signal comes. Each second round runs backwards, so that what changes while the machine warms up falls
+    /// on all contenders alike.
+    pub(super) fn in_rounds<C, K>(
+        &mut self,
+        cases: &[Case<C>],
+        contenders: &[(String, K)],
+        mut measure: impl FnMut(&mut Lab, &Trial, &C, &K) -> Result<Option<Found>, Failure>,
+    ) -> Result<(), Failure> {
+        for round in 0..self.rounds {
+            for transport in self.target.transports.clone() {
+                let mut order: Vec<_> = contenders.iter().collect();
+                if !round.is_multiple_of(2) {
+                    order.reverse();
+                }
+                for (case, (name, contender)) in
+                    cases.iter().flat_map(|case| order.iter().map(move |contender| (case, *contender)))
+                {
+                    let subject = Subject {
+                        contender: name.clone(),
+                        transport: arguments::name(transport.name),
+                        series: case.series.clone(),
+                        step: case.step,
+                    };
+                    let what = subject.words(self.scenario);
+                    self.progress.tell(&format!(
+                        "{}: round {} of {}, {what}",
+                        self.scenario,
+                        round + 1,
+                        self.rounds
+                    ));
+                    if self.stop.is_asked_for() {
+                        return Ok(());
+                    }
+                    let trial = Trial { round, conninfo: transport.conninfo.clone(), subject };
+                    if let Some(found) = measure(self, &trial, &case.load, contender)? {
+                        self.keep(trial, found);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a listener does at least in a run.
+    pub(super) fn order(&self, trial: &Trial, contender: Contender) -> Order {
+        let (conninfo, channel) = (trial.conninfo.clone(), self.channel.clone());
+        Order { contender, conninfo, channel, ..Order::default() }
+    }
+
+    /// The same contender's run of this series that came first in this round.
+    pub(super) fn first_of(&self, trial: &Trial) -> Option<&Run> {
+        self.runs.iter().find(|run| {
+            let like = Subject { step: run.subject.step, ..trial.subject.clone() };
+            run.round == trial.round && run.subject == like
+        })
     }
 
     /// Says so when the server took a good part of a run longer than it was given.
     pub(super) fn note_pace(&mut self, sender: &Sender, pace: Pace) {
         if sender.late > pace.interval * pace.count as u32 / 10 && sender.late > LATE_MIN {
-            let note = format!(
+            self.note(format!(
                 "one per {:?} was more than the server takes: latencies grow as a run lasts",
                 pace.interval
-            );
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
-            }
+            ));
         }
     }
 
     /// Keeps a run. One that was stopped in its middle counts only where there is no other.
-    pub(super) fn keep(&mut self, run: Run) {
-        let is_like = |other: &Run| {
-            (&other.contender, &other.transport, &other.series, other.step)
-                == (&run.contender, &run.transport, &run.series, run.step)
-        };
-        if !self.stop.is_asked_for() || !self.runs.iter().any(is_like) {
-            self.runs.push(run);
+    fn keep(&mut self, Trial { round, subject, .. }: Trial, Found { figures, latencies }: Found) {
+        if !self.stop.is_asked_for() || !self.runs.iter().any(|other| other.subject == subject) {
+            self.runs.push(Run { subject, round, figures, latencies });
         }
     }
 
     /// The report about all runs so far.
     pub(super) fn report(&self, complete: bool) -> Report {
-        self.progress.tell("");
+        self.progress.clear();
         Report {
             pgwake_bench: report::VERSION,
             scenario: self.scenario.into(),
@@ -128,31 +193,32 @@ impl Lab {
     }
 }
 
-/// The line on a terminal that is written over again and again. Whatever happens, it does not stay.
+/// What is done now, on stderr: on a terminal one line that is written over again and again, and whatever
+/// happens, does not stay; elsewhere a line for each.
 struct Progress {
-    /// Stderr is a terminal.
-    is_shown: bool,
+    is_terminal: bool,
 }
 
 impl Progress {
     fn tell(&self, text: &str) {
-        if self.is_shown {
-            // A line that is wrapped cannot be written over, and some terminals wrap when it is full.
-            let line: String = text.chars().take(columns().saturating_sub(1)).collect();
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+        let mut stderr = std::io::stderr();
+        // Who closes stderr does not want to know. A line that is wrapped cannot be written over, so what is
+        // too long for the terminal is cut off.
+        let _ = match self.is_terminal {
+            true => write!(stderr, "\r\x1b[K\x1b[?7l{text}\x1b[?7h"),
+            false => writeln!(stderr, "{text}"),
+        };
+    }
+
+    fn clear(&self) {
+        if self.is_terminal {
+            self.tell("");
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.tell("");
+        self.clear();
     }
-}
-
-/// The width of the terminal, asked for each time, for it may change.
-fn columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr()).map(|size| size.ws_col.into());
-    let said = || std::env::var("COLUMNS").ok()?.parse().ok();
-    size.ok().filter(|columns| *columns > 0).or_else(said).unwrap_or(COLUMNS_USUAL)
 }

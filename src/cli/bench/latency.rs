@@ -2,72 +2,48 @@
 
 use super::super::Failure;
 use super::arguments::Latency;
-use super::child::Listening;
-use super::lab::Lab;
+use super::child::{Heard, Listening};
+use super::lab::{Case, Found, Lab};
 use super::listener::{Contender, Order};
-use super::report::{Latencies, Run};
+use super::report::Latencies;
 use super::sender::{Pace, Sender};
-use super::target::Transport;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) fn run(lab: &mut Lab, arguments: &Latency) -> Result<(), Failure> {
-    let pace =
-        Pace { interval: arguments.interval(), count: arguments.count(), payload_bytes: arguments.payload };
-    let parameters = [
+    let (interval, count) = (arguments.interval, arguments.count as usize);
+    let pace = Pace { interval, count, payload_bytes: arguments.payload.into() };
+    lab.add_parameters([
         ("interval_us", (pace.interval.as_nanos() as f64 / 1e3).into()),
         ("count", pace.count.into()),
         ("payload_bytes", pace.payload_bytes.into()),
-    ];
-    lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    let mut contenders = vec![Contender::C, Contender::PGWAKE];
-    contenders.extend(arguments.spin.map(|spin| Contender::Pgwake { spin, spin_adaptive: 0.0 }));
+    ]);
+    let spinning = arguments.spin.map(|spin| Contender::Pgwake { spin, spin_adaptive: 0.0 });
     let adaptive = |spin_adaptive| Contender::Pgwake { spin: Duration::ZERO, spin_adaptive };
-    contenders.extend(arguments.spin_adaptive.map(adaptive));
-    for round in 0..lab.rounds {
-        for transport in lab.target.transports.clone() {
-            for contender in Lab::order(&contenders, round) {
-                if !lab.goes_on(round, &format!("{}  {}", transport.name, contender.name())) {
-                    return Ok(());
-                }
-                measure(lab, round, &transport, *contender, pace)?;
-            }
-        }
-    }
-    Ok(())
+    let adaptive = arguments.spin_adaptive.map(adaptive);
+    let contenders = Contender::BOTH.into_iter().chain(spinning).chain(adaptive);
+    let contenders: Vec<_> = contenders.map(Contender::named).collect();
+    let case = Case { series: String::new(), step: 0, load: pace };
+    lab.in_rounds(&[case], &contenders, |lab, trial, pace, contender| {
+        Ok(paced(lab, lab.order(trial, *contender), *pace)?.map(|(_, _, found)| found))
+    })
 }
 
-fn measure(
+/// Lets a listener hear notifications at this pace, and takes the time of each. `None` when nothing came
+/// before a signal did.
+pub(super) fn paced(
     lab: &mut Lab,
-    round: usize,
-    transport: &Transport,
-    contender: Contender,
+    order: Order,
     pace: Pace,
-) -> Result<(), Failure> {
-    let order = Order {
-        contender,
-        conninfo: transport.conninfo.clone(),
-        channel: lab.channel.clone(),
-        count_max: pace.count + 1,
-        takes_times: true,
-        ..Order::default()
-    };
-    let listening = Listening::start(&order, &lab.stop)?;
-    let mut sender = Sender::connect(&transport.conninfo, &lab.channel, &lab.stop)?;
+) -> Result<Option<(Listening, Heard, Found)>, Failure> {
+    let hearers = if order.is_shared { order.sessions } else { 1 };
+    let order = Order { takes_times: true, count_max: pace.count * hearers + 1, ..order };
+    let mut listening = Listening::start(&order, &lab.stop)?;
+    let mut sender = Sender::connect(&order.conninfo, &lab.channel, &lab.stop)?;
     let sent = sender.paced(pace)?;
     lab.note_pace(&sender, pace);
-    let heard = listening.heard(sent)?;
-    let Some(latencies) = Latencies::of(&heard.times, lab.started_ns) else { return Ok(()) };
-    let mut figures = BTreeMap::from(latencies.figures());
-    figures.extend(heard.costs());
-    lab.keep(Run {
-        contender: contender.name(),
-        transport: transport.name.to_string(),
-        series: String::new(),
-        step: 0,
-        round,
-        figures,
-        latencies: Some(latencies),
-    });
-    Ok(())
+    let heard = listening.heard(sent * hearers)?;
+    let Some(latencies) = Latencies::of(&heard.times, lab.started_ns) else { return Ok(None) };
+    let mut figures = heard.costs();
+    figures.extend(latencies.figures());
+    Ok(Some((listening, heard, Found { figures, latencies: Some(latencies) })))
 }

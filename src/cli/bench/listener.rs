@@ -6,7 +6,7 @@ use super::super::Failure;
 use super::c_loop::CLoop;
 use super::clock;
 use super::report::C_LOOP;
-use pgwake::{Event, EventLoop, EventLoopOptions, SessionId};
+use pgwake::{Error, Event, EventLoop, EventLoopOptions, Result, SessionId};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -26,16 +26,19 @@ pub(super) enum Contender {
 
 impl Contender {
     /// pgwake as it is by default.
-    pub(super) const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
+    const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
 
-    /// Its name in tables and reports.
-    pub(super) fn name(self) -> String {
-        match self {
+    pub(super) const BOTH: [Contender; 2] = [Contender::C, Contender::PGWAKE];
+
+    /// With its name in tables and reports.
+    pub(super) fn named(self) -> (String, Contender) {
+        let name = match self {
             Contender::C => C_LOOP.name.into(),
             Contender::PGWAKE => "pgwake".into(),
             Contender::Pgwake { spin, .. } if !spin.is_zero() => format!("pgwake, spin {spin:?}"),
             Contender::Pgwake { spin_adaptive, .. } => format!("pgwake, adaptive {spin_adaptive}"),
-        }
+        };
+        (name, self)
     }
 }
 
@@ -122,7 +125,7 @@ impl Order {
 }
 
 /// The hidden subcommand.
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run() -> std::result::Result<(), Failure> {
     // Whatever ends the process that measures, this one ends with it.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
     let mut order = String::new();
@@ -138,54 +141,54 @@ pub(crate) fn run() -> Result<(), Failure> {
             run_pgwake(&order, EventLoopOptions::new().spin(spin).spin_adaptive(spin_adaptive))
         }
     };
-    if let Err((message, sqlstate)) = outcome {
-        answer(&Answer::Failed { message, sqlstate })?;
+    match outcome {
+        // It keeps the sessions until it is dismissed: their processes in the server may yet be looked at.
+        Ok(()) => drop(std::io::stdin().read_to_end(&mut Vec::new())),
+        Err(Error { message, sqlstate, .. }) => {
+            answer(&Answer::Failed { message, sqlstate: sqlstate.map(|code| code.to_string()) })?;
+        }
     }
     Ok(())
 }
 
-/// Why a listener cannot go on, with a SQLSTATE where there is one.
-type Reason = (String, Option<String>);
-
-fn run_c(order: &Order) -> Result<(), Reason> {
-    let plain = |message| (message, None);
+fn run_c(order: &Order) -> Result<()> {
     let mut c_loop = CLoop::new(order.count_max, order.ends(), order.takes_times);
     let (began_ns, mut first_bytes) = (clock::now_ns(), 0.0);
     for session in 0..order.sessions {
-        c_loop.add(&order.conninfo, &order.listen_commands(session)).map_err(plain)?;
+        c_loop.add(&order.conninfo, &order.listen_commands(session))?;
         if session == 0 {
             first_bytes = memory_bytes();
         }
     }
     let ready = ready(order, c_loop.backend_pid(), first_bytes, began_ns);
-    answer(&ready).map_err(broken)?;
-    c_loop.run().map_err(plain)?;
+    answer(&ready)?;
+    c_loop.run()?;
     let (count, first_ns, last_ns, cpu_ns) = c_loop.counted();
     let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
-    answer(&done).and_then(|()| write_times(c_loop.times())).map_err(broken)?;
+    answer(&done).and_then(|()| write_times(c_loop.times()))?;
     if order.listens_again {
-        let took_ns = c_loop.listen_again(&order.listen_commands(0)).map_err(plain)?;
-        answer(&Answer::ListensAgain { took_ns }).map_err(broken)?;
+        let took_ns = c_loop.listen_again(&order.listen_commands(0))?;
+        answer(&Answer::ListensAgain { took_ns })?;
     }
-    wait_for_dismissal().map_err(broken)
+    Ok(())
 }
 
-fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<(), Reason> {
-    let mut events = EventLoop::with_options(options).map_err(refused)?;
+fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
+    let mut events = EventLoop::with_options(options)?;
     let mut times: Vec<[i64; 2]> = vec![[1, 1]; if order.takes_times { order.count_max } else { 0 }];
     times.clear();
     let began_ns = clock::now_ns();
     let backend_pid = add(&mut events, order, 0..1)?;
     let first_bytes = memory_bytes();
     add(&mut events, order, 1..order.sessions)?;
-    answer(&ready(order, backend_pid, first_bytes, began_ns)).map_err(broken)?;
+    answer(&ready(order, backend_pid, first_bytes, began_ns))?;
 
     let cpu_before_ns = clock::cpu_ns();
     let (mut count, mut ends_left, mut first_ns, mut last_ns) = (0, order.ends(), 0, 0);
     while count < order.count_max && ends_left > 0 {
-        match events.next(None) {
-            Ok(Some(Event::Notification(n))) if n.payload.first() == Some(&b'!') => ends_left -= 1,
-            Ok(Some(Event::Notification(n))) => {
+        match events.next(None)? {
+            Some(Event::Notification(n)) if n.payload.first() == Some(&b'!') => ends_left -= 1,
+            Some(Event::Notification(n)) => {
                 last_ns = clock::now_ns();
                 if count == 0 {
                     first_ns = last_ns;
@@ -195,33 +198,32 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<(), Reason> {
                 }
                 count += 1;
             }
-            Ok(other) => is_no_loss(other)?,
-            Err(error) => return Err(refused(error)),
+            other => is_no_loss(other)?,
         }
     }
     let cpu_ns = clock::cpu_ns() - cpu_before_ns;
     let count = count as u64;
     let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
-    answer(&done).and_then(|()| write_times(&times)).map_err(broken)?;
+    answer(&done).and_then(|()| write_times(&times))?;
     if order.listens_again {
         let took_ns = listen_again(&mut events)?;
-        answer(&Answer::ListensAgain { took_ns }).map_err(broken)?;
+        answer(&Answer::ListensAgain { took_ns })?;
     }
-    wait_for_dismissal().map_err(broken)
+    Ok(())
 }
 
 /// Adds sessions, and waits until they listen. Gives the PID of the server's process for the first.
-fn add(events: &mut EventLoop, order: &Order, sessions: std::ops::Range<usize>) -> Result<i32, Reason> {
+fn add(events: &mut EventLoop, order: &Order, sessions: std::ops::Range<usize>) -> Result<i32> {
     let (mut first, mut backend_pid, mut missing) = (None::<SessionId>, 0, sessions.len());
     for session in sessions {
-        let id = events.connect(&order.conninfo).map_err(refused)?;
+        let id = events.connect(&order.conninfo)?;
         first.get_or_insert(id);
         for channel in order.channels(session) {
-            events.listen(id, channel).map_err(refused)?;
+            events.listen(id, channel)?;
         }
     }
     while missing > 0 {
-        match events.next(None).map_err(refused)? {
+        match events.next(None)? {
             Some(Event::Listening(listening)) => {
                 missing -= 1;
                 if Some(listening.session) == first {
@@ -235,10 +237,10 @@ fn add(events: &mut EventLoop, order: &Order, sessions: std::ops::Range<usize>) 
 }
 
 /// The nanoseconds from the loss of a session until it listens again.
-fn listen_again(events: &mut EventLoop) -> Result<i64, Reason> {
+fn listen_again(events: &mut EventLoop) -> Result<i64> {
     let mut lost_ns = 0;
     loop {
-        match events.next(None).map_err(refused)? {
+        match events.next(None)? {
             Some(Event::Disconnected(_)) if lost_ns == 0 => lost_ns = clock::now_ns(),
             Some(Event::Gap(_)) => return Ok(clock::now_ns() - lost_ns),
             other => is_no_loss(other)?,
@@ -247,15 +249,16 @@ fn listen_again(events: &mut EventLoop) -> Result<i64, Reason> {
 }
 
 /// A measurement in which a session is lost is none.
-fn is_no_loss(event: Option<Event<'_>>) -> Result<(), Reason> {
-    match event {
-        Some(Event::Disconnected(lost)) => Err((lost.message.into(), lost.sqlstate.map(|s| s.to_string()))),
-        Some(Event::Failed(failed)) => Err((failed.message.into(), failed.sqlstate.map(|s| s.to_string()))),
-        Some(Event::CommandFailed(failed)) => {
-            Err((failed.message.into(), failed.sqlstate.map(|s| s.to_string())))
-        }
-        _ => Ok(()),
-    }
+fn is_no_loss(event: Option<Event<'_>>) -> Result<()> {
+    let (message, sqlstate) = match event {
+        Some(Event::Disconnected(lost)) => (lost.message, lost.sqlstate),
+        Some(Event::Failed(failed)) => (failed.message, failed.sqlstate),
+        Some(Event::CommandFailed(failed)) => (failed.message, failed.sqlstate),
+        _ => return Ok(()),
+    };
+    let mut error = Error::from(std::io::Error::other(message));
+    error.sqlstate = sqlstate;
+    Err(error)
 }
 
 fn ready(order: &Order, backend_pid: i32, first_bytes: f64, began_ns: i64) -> Answer {
@@ -264,24 +267,11 @@ fn ready(order: &Order, backend_pid: i32, first_bytes: f64, began_ns: i64) -> An
     Answer::Ready { backend_pid, memory_bytes_each, connect_s: (clock::now_ns() - began_ns) as f64 / 1e9 }
 }
 
-fn refused(error: pgwake::Error) -> Reason {
-    (error.message, error.sqlstate.map(|s| s.to_string()))
-}
-
-fn broken(error: std::io::Error) -> Reason {
-    (error.to_string(), None)
-}
-
 fn answer(answer: &Answer) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, answer)?;
     out.write_all(b"\n")?;
     out.flush()
-}
-
-/// Keeps the sessions, whose processes in the server may yet be looked at.
-fn wait_for_dismissal() -> std::io::Result<()> {
-    std::io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
 fn write_times(times: &[[i64; 2]]) -> std::io::Result<()> {

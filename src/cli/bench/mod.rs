@@ -26,48 +26,29 @@ mod slow_commit;
 mod table;
 mod target;
 mod throughput;
+mod unit;
 mod variants;
 mod writers;
 
 use super::Failure;
-use super::arguments::Format;
+use super::values::Format;
 pub(crate) use arguments::Bench;
 use arguments::{Common, Writers};
 use lab::Lab;
-use report_files::ReportFiles;
 use slow_commit::SlowCommit;
 use std::io::Write;
+use target::Scenario;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
     match &bench.checked()? {
-        Bench::Latency(arguments) => {
-            measure(dsn, format, &arguments.common, &"latency".into(), |lab| latency::run(lab, arguments))
+        Bench::Latency(a) => measure(dsn, format, &a.common, "latency".into(), |lab| latency::run(lab, a)),
+        Bench::Throughput(a) => {
+            measure(dsn, format, &a.common, "throughput".into(), |lab| throughput::run(lab, a))
         }
-        Bench::Throughput(arguments) => {
-            let scenario = "throughput".into();
-            measure(dsn, format, &arguments.common, &scenario, |lab| throughput::run(lab, arguments))
-        }
-        Bench::Scale(arguments) => {
-            measure(dsn, format, &arguments.common, &"scale".into(), |lab| scale::run(lab, arguments))
-        }
-        Bench::Writers(arguments) => measure_writers(dsn, format, arguments),
-        Bench::Compare(arguments) => compare::run(format, arguments),
+        Bench::Scale(a) => measure(dsn, format, &a.common, "scale".into(), |lab| scale::run(lab, a)),
+        Bench::Writers(a) => measure_writers(dsn, format, a),
+        Bench::Compare(a) => compare::run(format, a),
         Bench::Listener => listener::run(),
-    }
-}
-
-/// What is measured, and what a server that is started for it needs.
-#[derive(Debug, Default)]
-struct Scenario {
-    name: &'static str,
-    /// Beside those that every private server has.
-    settings: Vec<String>,
-    environment: Vec<(String, String)>,
-}
-
-impl From<&'static str> for Scenario {
-    fn from(name: &'static str) -> Self {
-        Scenario { name, ..Scenario::default() }
     }
 }
 
@@ -88,7 +69,7 @@ fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(),
         scenario.settings.extend(slow_commit::SETTINGS.map(String::from));
         scenario.environment = slow_commit.environment();
     }
-    measure(dsn, format, &arguments.common, &scenario, |lab| writers::run(lab, arguments))
+    measure(dsn, format, &arguments.common, scenario, |lab| writers::run(lab, arguments))
 }
 
 /// Runs a scenario and writes its report, also when it could not be finished: then with what there is, marked
@@ -97,14 +78,14 @@ fn measure(
     dsn: &str,
     format: Format,
     common: &Common,
-    scenario: &Scenario,
+    scenario: Scenario,
     run: impl FnOnce(&mut Lab) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if common.private && !dsn.is_empty() {
         return Err(Failure::Usage("--private measures a server of its own: leave -d out".into()));
     }
-    let files = ReportFiles::open(common)?;
-    let mut lab = Lab::open(dsn, common, scenario)?;
+    report_files::check(common)?;
+    let mut lab = Lab::open(dsn, common, &scenario)?;
     let outcome = run(&mut lab).map_err(|failure| lab.target.explain(failure));
     if let Err(Failure::Running(reason)) = &outcome {
         lab.notes.push(format!("ended early: {reason}"));
@@ -116,7 +97,7 @@ fn measure(
         let reason = "nothing was measured, for too little was sent: ask for more, with --count or --for";
         return outcome.and(Err(Failure::Usage(reason.into())));
     }
-    files.write(&report)?;
+    report_files::write(common, &report)?;
     let text = match format {
         Format::Json => serde_json::to_string(&report).map_err(std::io::Error::from)? + "\n",
         Format::Text => table::of_report(&report),

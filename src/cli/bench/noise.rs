@@ -1,18 +1,11 @@
 //! Whether two rows of rounds differ by more than chance explains: the two-sided test of Mann and Whitney,
 //! which asks for no distribution. Rounds go in, a verdict comes out.
 
+use super::arguments::ROUNDS_MAX;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// With this probability and less, rounds of one and the same thing fall apart so clearly.
 const CHANCE_MAX: f64 = 0.01;
-
-/// The normal distribution is beyond so many standard deviations, on both sides, with that probability.
-const DEVIATIONS_MIN: f64 = 2.5758;
-
-/// Up to so many pairs of rounds are counted out; with more, as with 20 rounds each, the normal distribution
-/// is as good, and costs nothing.
-const PAIRS_COUNTED_MAX: usize = 400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,55 +17,42 @@ pub(super) enum Verdict {
     TooFewRounds,
 }
 
-/// The test. It keeps what is the same for all figures with as many rounds.
-#[derive(Debug, Default)]
-pub(super) struct Noise {
-    pairs_max: BTreeMap<(usize, usize), Option<f64>>,
-}
-
-impl Noise {
-    pub(super) fn verdict(&mut self, before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
-        // What is no number is neither the greater nor the lesser.
-        let known = |rounds: &[f64]| rounds.iter().copied().filter(|round| !round.is_nan()).collect();
-        let (before, after): (Vec<f64>, Vec<f64>) = (known(before), known(after));
-        let key = (before.len(), after.len());
-        let pairs_max = self.pairs_max.entry(key).or_insert_with(|| pairs_max(key.0, key.1));
-        let Some(pairs_max) = *pairs_max else { return Verdict::TooFewRounds };
-        let (pairs, greater) = (key.0 as f64 * key.1 as f64, pairs_greater(before, &after));
-        match () {
-            _ if greater.min(pairs - greater).floor() > pairs_max => Verdict::WithinNoise,
-            _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
-            _ => Verdict::Worse,
+impl Verdict {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::WithinNoise => "within the noise",
+            Verdict::TooFewRounds => "too few rounds to tell",
         }
     }
 }
 
-/// In how many pairs of a round before and one after the later is the greater; half of a tie counts.
-fn pairs_greater(mut before: Vec<f64>, after: &[f64]) -> f64 {
-    before.sort_by(f64::total_cmp);
-    let below = |round: &f64| {
-        let lesser = before.partition_point(|other| other < round);
-        let no_greater = before.partition_point(|other| other <= round);
-        (lesser + no_greater) as f64 / 2.0
+pub(super) fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
+    // What is no number is neither the greater nor the lesser.
+    let known = |rounds: &[f64]| -> Vec<f64> {
+        rounds.iter().copied().filter(|round| !round.is_nan()).take(ROUNDS_MAX.into()).collect()
     };
-    after.iter().map(below).sum()
+    let (before, after) = (known(before), known(after));
+    let Some(pairs_max) = pairs_max(before.len(), after.len()) else { return Verdict::TooFewRounds };
+    let pairs = before.len() as f64 * after.len() as f64;
+    let greater = pairs_greater(&before, &after);
+    match () {
+        _ if greater.min(pairs - greater).floor() > pairs_max => Verdict::WithinNoise,
+        _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
+        _ => Verdict::Worse,
+    }
+}
+
+/// In how many pairs of a round before and one after the later is the greater; half of a tie counts.
+fn pairs_greater(before: &[f64], after: &[f64]) -> f64 {
+    let pairs = after.iter().flat_map(|after| before.iter().map(move |before| (before, after)));
+    pairs.map(|(before, after)| f64::from(i8::from(after > before) + i8::from(after >= before)) / 2.0).sum()
 }
 
 /// How many pairs may be the other way round when chance does not explain that so few are; `None` when it
-/// always does.
+/// always does. Counted from all orders that there are.
 fn pairs_max(before: usize, after: usize) -> Option<f64> {
-    let pairs = before.saturating_mul(after);
-    if pairs <= PAIRS_COUNTED_MAX {
-        return counted(before, after);
-    }
-    let (pairs, rounds) = (pairs as f64, before as f64 + after as f64);
-    let deviation = (pairs * (rounds + 1.0) / 12.0).sqrt();
-    // Half a pair, because pairs are whole.
-    Some((pairs / 2.0 - DEVIATIONS_MIN * deviation - 0.5).floor()).filter(|most| *most >= 0.0)
-}
-
-/// The same, from all orders that there are.
-fn counted(before: usize, after: usize) -> Option<f64> {
     // ways[i][u]: orders of i rounds before among those after so far in which u pairs are the other way
     // round.
     let most = before * after;
@@ -100,10 +80,6 @@ fn counted(before: usize, after: usize) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Verdict {
-        Noise::default().verdict(before, after, more_is_better)
-    }
-
     #[test]
     fn a_difference_counts_when_the_rounds_fall_apart() {
         let (low, high) = ([1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]);
@@ -124,16 +100,6 @@ mod tests {
         {
             assert_eq!(pairs_max(rounds.0, rounds.1), limit, "{rounds:?}");
         }
-        // Counted out and approximated, it is the same but for a pair or two.
-        let approximated = pairs_max(20, 21).unwrap();
-        assert!((approximated - counted(20, 21).unwrap()).abs() <= 2.0, "{approximated}");
-    }
-
-    #[test]
-    fn many_rounds_are_told_apart_as_well_as_few() {
-        let rounds = |from: f64| (0..65_535).map(|i| from + f64::from(i % 100)).collect::<Vec<_>>();
-        assert_eq!(verdict(&rounds(0.0), &rounds(50.0), false), Verdict::Worse);
-        assert_eq!(verdict(&rounds(0.0), &rounds(0.0), false), Verdict::WithinNoise);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A report as one page that needs nothing else: the figures that matter, plots, a table, what it ran on.
 
-use super::chart::{Axis, Chart, Line, Scale, Unit, escape};
-use super::report::{C_LOOP, KINDS, Kind, Measurement, Report, yardstick};
-use super::table::{shown, unit};
-use std::fmt::Write;
+use super::chart::{Axis, Chart, Line, Scale};
+use super::report::{self, C_LOOP, Figure, KINDS, Kind, Measurement, Report, kinds_of, step_unit, yardstick};
+use super::unit::Unit;
+use maud::{Markup, html};
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -16,74 +16,72 @@ type Group<'a> = &'a [Measurement];
 /// The whole page.
 pub(super) fn of_report(report: &Report) -> String {
     let title = format!("pgwake bench {}", report.scenario);
-    let mut body = head(report, &title);
-    if !report.complete || !report.notes.is_empty() {
-        let state = if report.complete { "Notes" } else { "Not complete" };
-        let notes: String = report.notes.iter().map(|note| format!("<p>{}</p>\n", escape(note))).collect();
-        let class = if report.complete { "" } else { " class=\"warning\"" };
-        let _ = writeln!(body, "<section{class}>\n<h2>{state}</h2>\n{notes}</section>");
-    }
-    for group in groups(report) {
-        let drawn: String = charts(report, group).iter().map(Chart::to_html).collect();
-        let class = if group[0].series.is_empty() { "" } else { " class=\"pair\"" };
-        let title = escape(&place(group));
-        let _ = writeln!(body, "<section>\n<h2>{title}</h2>\n<div{class}>\n{drawn}</div>\n</section>");
-    }
-    groups(report).for_each(|group| table(&mut body, report, group));
-    environment(&mut body, report);
-    TEMPLATE.replace("{title}", &escape(&title)).replace("{body}", body.trim_end())
+    let body = html! {
+        (head(report, &title))
+        @if !report.complete || !report.notes.is_empty() {
+            section.warning[!report.complete] {
+                h2 { (if report.complete { "Notes" } else { "Not complete" }) }
+                @for note in &report.notes { p { (note) } }
+            }
+        }
+        @for group in report.groups() {
+            section {
+                h2 { (heading(group)) }
+                div.grid[!group[0].subject.series.is_empty()] {
+                    @for chart in charts(report, group) { (chart.to_html()) }
+                }
+            }
+        }
+        @for group in report.groups() { (table(report, group)) }
+        (environment(report))
+    };
+    TEMPLATE.replace("{title}", &html! { (title) }.into_string()).replace("{body}", &body.into_string())
 }
 
-fn groups(report: &Report) -> impl Iterator<Item = Group<'_>> {
-    report.measurements.chunk_by(|a, b| (&a.transport, &a.series) == (&b.transport, &b.series))
-}
-
-fn head(report: &Report, title: &str) -> String {
+fn head(report: &Report, title: &str) -> Markup {
     let environment = &report.environment;
-    let server = escape(&format!("PostgreSQL {}, libpq {}", environment.server, environment.libpq));
-    let date = escape(report.started_at.split('T').next().unwrap_or_default());
-    let rounds =
-        report.parameters.get("rounds").map_or(String::new(), |rounds| format!(", rounds: {rounds}"));
-    let mut html = format!("<h1>{}</h1>\n<p class=\"quiet\">{server}, {date}{rounds}</p>\n", escape(title));
-    html.push_str("<ul class=\"tiles\">\n");
-    for measurement in headlines(report) {
-        let (value, remark) = headline(report, measurement);
-        let _ = writeln!(
-            html,
-            "<li class=\"s{}\"><span>{}</span><b>{}</b><span>{}</span></li>",
-            style(report, &measurement.contender),
-            escape(&measurement.contender),
-            escape(&value),
-            escape(&remark)
-        );
+    html! {
+        h1 { (title) }
+        p.quiet {
+            "PostgreSQL " (environment.server) ", libpq " (environment.libpq)
+            ", " (report.started_at.split('T').next().unwrap_or_default())
+            @if let Some(rounds) = report.parameters.get("rounds") { ", rounds: " (rounds) }
+        }
+        ul.tiles {
+            @for measurement in headlines(report) {
+                @let (value, remark) = headline(report, measurement);
+                li class={ "s" (style(report, measurement)) } {
+                    span { (measurement.subject.contender) }
+                    b { (value) }
+                    span { (remark) }
+                }
+            }
+        }
     }
-    html.push_str("</ul>\n");
-    html
 }
 
 /// The measurements that stand for the whole: of each program the first, or the fastest, or that of the
 /// greatest step of each series.
 fn headlines(report: &Report) -> Vec<&Measurement> {
     let Some(first) = report.measurements.first() else { return Vec::new() };
-    let all = || report.measurements.iter().filter(|m| m.transport == first.transport);
+    let all = || report.measurements.iter().filter(|m| m.subject.transport == first.subject.transport);
     let rate = |m: &&Measurement| median(m, "per_s").unwrap_or_default();
     match report.scenario.as_str() {
         "latency" => all().collect(),
         "throughput" => {
-            let names = programs(report).into_iter();
-            let fastest =
-                |name: &str| all().filter(|m| m.contender == name).max_by(|a, b| rate(a).total_cmp(&rate(b)));
-            names.filter_map(fastest).collect()
+            let of = |name| all().filter(move |m| m.subject.contender == name);
+            let fastest = |name| of(name).max_by(|a, b| rate(a).total_cmp(&rate(b)));
+            programs(report).into_iter().filter_map(fastest).collect()
         }
         "writers" => {
-            let of_first = || all().filter(|m| m.series == first.series);
-            let most = of_first().map(|m| m.step).max();
-            of_first().filter(|m| Some(m.step) == most).collect()
+            let of_first = || all().filter(|m| m.subject.series == first.subject.series);
+            let most = of_first().map(|m| m.subject.step).max();
+            of_first().filter(|m| Some(m.subject.step) == most).collect()
         }
         _ => {
-            let of = groups(report).filter(|group| group[0].transport == first.transport);
-            let ours = |m: &&Measurement| m.contender != C_LOOP.name;
-            of.filter_map(|group| group.iter().filter(ours).max_by_key(|m| m.step)).collect()
+            let of = report.groups().filter(|group| group[0].subject.transport == first.subject.transport);
+            let ours = |m: &&Measurement| m.subject.contender != C_LOOP.name;
+            of.filter_map(|group| group.iter().filter(ours).max_by_key(|m| m.subject.step)).collect()
         }
     }
 }
@@ -95,20 +93,16 @@ fn headline(report: &Report, m: &Measurement) -> (String, String) {
         let ratio = m.figures.get(name).and_then(|figure| figure.ratio);
         ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × {}", yardstick(&report.scenario).phrase))
     };
-    let unit = unit(report, m);
-    let unit = if m.step == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
-    let step = format!("{} {unit}", Unit::Plain.label(m.step as f64));
+    let (step, unit) = (m.subject.step, step_unit(&report.scenario, &m.subject.series));
+    let unit = if step == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
+    let step = format!("{} {unit}", Unit::Plain.label(step as f64));
     match report.scenario.as_str() {
         "latency" => (us("p50_us"), format!("median; 99 % within {}{}", us("p99_us"), ratio("p50_us"))),
-        "throughput" => {
-            let rate = median(m, "per_s").unwrap_or_default();
-            (format!("{} / s", Unit::Plain.label(rate)), format!("{step}, {}{}", m.series, ratio("per_s")))
+        "scale" => (us("p50_us"), format!("median with {step}{}", ratio("p50_us"))),
+        _ => {
+            let rate = Unit::Plain.label(median(m, "per_s").unwrap_or_default());
+            (format!("{rate} / s"), format!("{step}, {}{}", m.subject.series, ratio("per_s")))
         }
-        "writers" => {
-            let rate = median(m, "per_s").unwrap_or_default();
-            (format!("{} / s", Unit::Plain.label(rate)), format!("{step}, {}{}", m.series, ratio("per_s")))
-        }
-        _ => (us("p50_us"), format!("median with {step}{}", ratio("p50_us"))),
     }
 }
 
@@ -120,64 +114,54 @@ fn median(measurement: &Measurement, name: &str) -> Option<f64> {
 fn programs(report: &Report) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for measurement in &report.measurements {
-        if !names.contains(&measurement.contender.as_str()) {
-            names.push(&measurement.contender);
+        if !names.contains(&measurement.subject.contender.as_str()) {
+            names.push(&measurement.subject.contender);
         }
     }
     names
 }
 
-fn style(report: &Report, contender: &str) -> usize {
-    programs(report).iter().position(|name| *name == contender).unwrap_or_default() % STYLES
+fn style(report: &Report, measurement: &Measurement) -> usize {
+    let own = |name: &&str| *name == measurement.subject.contender;
+    programs(report).iter().position(own).unwrap_or_default() % STYLES
 }
 
 /// The way of a group, and its series.
-fn place(group: Group<'_>) -> String {
-    let transport = match group[0].transport.as_str() {
+fn heading(group: Group<'_>) -> String {
+    let transport = match group[0].subject.transport.as_str() {
         "unix" => "over a unix socket",
         "tcp" => "over TCP",
         "tls" => "over TLS",
         other => other,
     };
-    match group[0].series.as_str() {
-        "" => capitalised(transport),
-        series => capitalised(&format!("{series}, {transport}")),
-    }
-}
-
-fn capitalised(text: &str) -> String {
+    let text = match group[0].subject.series.as_str() {
+        "" => transport.to_string(),
+        series => format!("{series}, {transport}"),
+    };
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn charts(report: &Report, group: Group<'_>) -> Vec<Chart> {
-    let by_step = |title, figure, y, unit, scale| by_step(report, group, title, figure, (y, unit, scale));
+    let by_step = |title, figure, y, scale| by_step(report, group, title, figure, (y, scale));
     match report.scenario.as_str() {
         "latency" => vec![distribution(report, group), timeline(report, group)],
         "throughput" => vec![
-            by_step("Throughput by payload", "per_s", "notifications per second", Unit::Plain, Scale::Log),
-            by_step("CPU by payload", "cpu_ns_each", "CPU per notification", Unit::Nanoseconds, Scale::Log),
+            by_step("Throughput by payload", "per_s", "notifications per second", Scale::Log),
+            by_step("CPU by payload", "cpu_ns_each", "CPU per notification", Scale::Log),
         ],
-        "writers" => {
-            vec![by_step("Writes by clients", "per_s", "statements per second", Unit::Plain, Scale::Log)]
-        }
+        "writers" => vec![by_step("Writes by clients", "per_s", "statements per second", Scale::Log)],
         _ => vec![
-            by_step("Latency", "p50_us", "median latency", Unit::Microseconds, Scale::Log),
-            by_step("Cost", "cpu_ns_each", "CPU per notification", Unit::Nanoseconds, Scale::Linear),
-            by_step("Memory", "memory_kb_each", "KB per session", Unit::Plain, Scale::Linear),
-            by_step(
-                "After a reconnect",
-                "listen_again_ms",
-                "ms until it listens again",
-                Unit::Plain,
-                Scale::Log,
-            ),
+            by_step("Latency", "p50_us", "median latency", Scale::Log),
+            by_step("Cost", "cpu_ns_each", "CPU per notification", Scale::Linear),
+            by_step("Memory", "memory_kb_each", "per session", Scale::Linear),
+            by_step("After a reconnect", "listen_again_ms", "time until it listens again", Scale::Log),
         ],
     }
 }
 
 fn line(report: &Report, measurement: &Measurement, points: Vec<[f64; 2]>) -> Line {
-    let (style, name) = (style(report, &measurement.contender), measurement.contender.clone());
+    let (style, name) = (style(report, measurement), measurement.subject.contender.clone());
     Line { style, name, points, has_marks: false, is_faint: false }
 }
 
@@ -192,13 +176,12 @@ fn distribution(report: &Report, group: Group<'_>) -> Chart {
     Chart {
         title: "Distribution of latency".into(),
         caption:
-            "How long a notification took from when it was due until the program had it: the share that was \
-                  as fast or faster. Lower is better; the right end shows the rare slow ones."
+            "How long a notification took from when it was due until the program had it: the share that \
+                  was as fast or faster. Lower is better; the right end shows the rare slow ones."
                 .into(),
         x: Axis { title: "share of notifications".into(), scale: Scale::Percentile, unit: Unit::Percent },
         y: Axis { title: "latency".into(), scale: Scale::Log, unit: Unit::Microseconds },
         lines: lines.collect(),
-        is_half: false,
     }
 }
 
@@ -207,172 +190,145 @@ fn timeline(report: &Report, group: Group<'_>) -> Chart {
     for measurement in group {
         // Between the runs of a program lie those of the others: no line there.
         let slices = &measurement.timeline;
-        let pause = slices.windows(2).map(|pair| pair[1][0] - pair[0][0]).fold(f64::MAX, f64::min) * 4.0;
+        let gaps: Vec<f64> = slices.windows(2).map(|pair| pair[1][0] - pair[0][0]).collect();
+        let pause = report::median(&gaps).unwrap_or_default() * 4.0;
         for (i, run) in slices.chunk_by(|a, b| b[0] - a[0] <= pause).enumerate() {
-            let median = Line {
-                name: if i == 0 { measurement.contender.clone() } else { String::new() },
-                ..line(report, measurement, run.iter().map(|slice| [slice[0], slice[1]]).collect())
-            };
-            let longest = run.iter().map(|slice| [slice[0], slice[2]]).collect();
-            lines.push(Line { is_faint: true, ..line(report, measurement, longest) });
+            let points = |of: usize| run.iter().map(|slice| [slice[0], slice[of]]).collect();
+            let mut median = line(report, measurement, points(1));
+            if i > 0 {
+                median.name.clear();
+            }
             lines.push(median);
+            lines.push(Line { is_faint: true, ..line(report, measurement, points(2)) });
         }
     }
     Chart {
         title: "Timeline".into(),
-        caption:
-            "The median of each slice of a run, and behind it, thin, the longest. The programs take turns."
-                .into(),
+        caption: "The median of each slice of a run, and behind it, thin, the longest. The programs take \
+                  turns."
+            .into(),
         x: Axis { title: "seconds since the start".into(), scale: Scale::Linear, unit: Unit::Seconds },
         y: Axis { title: "latency".into(), scale: Scale::Log, unit: Unit::Microseconds },
         lines,
-        is_half: false,
     }
 }
 
 /// One figure by step, a line for each program.
-fn by_step(
-    report: &Report,
-    group: Group<'_>,
-    title: &str,
-    figure: &str,
-    (y, unit_of_y, scale): (&str, Unit, Scale),
-) -> Chart {
+fn by_step(report: &Report, group: Group<'_>, title: &str, figure: &str, (y, scale): (&str, Scale)) -> Chart {
+    let kind = KINDS.iter().find(|kind| kind.name == figure);
     let has_it =
         |m: &&Measurement| median(m, figure).is_some_and(|median| scale != Scale::Log || median > 0.0);
-    let mut steps: Vec<u64> = group.iter().filter(has_it).map(|measurement| measurement.step).collect();
-    steps.sort_unstable();
+    let mut measured: Vec<&Measurement> = group.iter().filter(has_it).collect();
+    measured.sort_by_key(|measurement| measurement.subject.step);
+    let mut steps: Vec<u64> = measured.iter().map(|measurement| measurement.subject.step).collect();
     steps.dedup();
     let mut lines: Vec<Line> = Vec::new();
-    for measurement in group.iter().filter(has_it) {
-        let place = steps.iter().position(|step| *step == measurement.step).unwrap_or_default();
-        let point = [place as f64, median(measurement, figure).unwrap_or_default()];
-        match lines.iter_mut().find(|line| line.name == measurement.contender) {
+    for measurement in measured {
+        let step = steps.iter().position(|step| *step == measurement.subject.step).unwrap_or_default();
+        let point = [step as f64, median(measurement, figure).unwrap_or_default()];
+        match lines.iter_mut().find(|line| line.name == measurement.subject.contender) {
             Some(line) => line.points.push(point),
             None => lines.push(Line { has_marks: true, ..line(report, measurement, vec![point]) }),
         }
     }
-    lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a[0].total_cmp(&b[0])));
-    let better = KINDS.iter().find(|kind| kind.name == figure).is_some_and(|kind| kind.more_is_better);
+    lines.sort_by_key(|line| line.style);
+    let better = if kind.is_some_and(|kind| kind.more_is_better) { "higher" } else { "lower" };
+    let unit = step_unit(&report.scenario, &group[0].subject.series);
     Chart {
         title: title.into(),
-        caption: format!("Medians over the rounds; {} is better.", if better { "higher" } else { "lower" }),
-        x: Axis { title: unit(report, &group[0]).into(), scale: Scale::Steps(steps), unit: Unit::Plain },
-        y: Axis { title: y.into(), scale, unit: unit_of_y },
+        caption: format!("Medians over the rounds; {better} is better."),
+        x: Axis { title: unit.into(), scale: Scale::Steps(steps), unit: Unit::Plain },
+        y: Axis { title: y.into(), scale, unit: kind.map_or(Unit::Plain, |kind| kind.unit) },
         lines,
-        is_half: true,
     }
 }
 
-fn table(html: &mut String, report: &Report, group: Group<'_>) {
-    let has_steps = !group[0].series.is_empty();
-    let is_there = |kind: &&Kind| group.iter().any(|measurement| measurement.figures.contains_key(kind.name));
-    let is_shown = |kind: &&Kind| shown(&report.scenario).contains(&kind.name) && is_there(kind);
-    let kinds: Vec<&Kind> = KINDS.iter().filter(is_shown).collect();
-    let title = escape(&format!("Figures: {}", place(group)));
-    let _ = writeln!(
-        html,
-        "<section>\n<h2>{title}</h2>\n<p class=\"quiet\">Medians over the rounds; below, the median of \
-         the ratios to {} in the same round.</p>\n<div class=\"scroll\">\n<table>\n<thead><tr>",
-        yardstick(&report.scenario).phrase
-    );
-    if has_steps {
-        let _ = write!(html, "<th scope=\"col\">{}</th>", escape(unit(report, &group[0])));
-    }
-    html.push_str("<th scope=\"col\" class=\"name\">program</th>");
-    kinds.iter().for_each(|kind| html.push_str(&format!("<th scope=\"col\">{}</th>", escape(kind.heading))));
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for place in group.chunk_by(|a, b| a.step == b.step) {
-        for (i, measurement) in place.iter().enumerate() {
-            html.push_str(if i == 0 { "<tr>" } else { "<tr class=\"further\">" });
-            if has_steps {
-                let step = if i == 0 { measurement.step.to_string() } else { String::new() };
-                let _ = write!(html, "<td>{step}</td>");
+fn table(report: &Report, group: Group<'_>) -> Markup {
+    let scenario = &report.scenario;
+    let (series, kinds) = (&group[0].subject.series, kinds_of(scenario, group));
+    html! {
+        section {
+            h2 { "Figures: " (heading(group)) }
+            p.quiet {
+                "Medians over the rounds; below, the median of the ratios to " (yardstick(scenario).phrase)
+                " in the same round."
             }
-            let _ = write!(html, "<th scope=\"row\" class=\"name\">{}</th>", escape(&measurement.contender));
-            kinds.iter().for_each(|kind| cell(html, kind, measurement));
-            html.push_str("</tr>\n");
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            @if !series.is_empty() { th scope="col" { (step_unit(scenario, series)) } }
+                            th.name scope="col" { "program" }
+                            @for kind in &kinds { th scope="col" { (kind.heading) } }
+                        }
+                    }
+                    tbody {
+                        @for step in group.chunk_by(|a, b| a.subject.step == b.subject.step) {
+                            @for (i, measurement) in step.iter().enumerate() {
+                                tr.further[i > 0] {
+                                    @if !series.is_empty() { td { @if i == 0 { (step[0].subject.step) } } }
+                                    th.name scope="row" { (measurement.subject.contender) }
+                                    @for kind in &kinds { (cell(kind, measurement.figures.get(kind.name))) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
-    html.push_str("</tbody>\n</table>\n</div>\n</section>\n");
 }
 
-fn cell(html: &mut String, kind: &Kind, measurement: &Measurement) {
-    let Some(figure) = measurement.figures.get(kind.name) else {
-        return html.push_str("<td></td>");
-    };
-    let _ = write!(html, "<td>{:.*}", kind.decimals, figure.median);
-    if let Some(ratio) = figure.ratio {
-        let _ = write!(html, "<small>× {ratio:.2}</small>");
+fn cell(kind: &Kind, figure: Option<&Figure>) -> Markup {
+    html! {
+        td {
+            @if let Some(figure) = figure {
+                (kind.unit.label(figure.median))
+                @if let Some(ratio) = figure.ratio { small { "× " (format!("{ratio:.2}")) } }
+            }
+        }
     }
-    html.push_str("</td>");
 }
 
-fn environment(html: &mut String, report: &Report) {
+fn environment(report: &Report) -> Markup {
     let environment = &report.environment;
-    let settings: Vec<String> =
-        environment.server_settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    let parameters: Vec<String> =
-        report.parameters.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let settings = environment.server_settings.iter().map(|(name, value)| format!("{name} = {value}"));
+    let parameters = report.parameters.iter().map(|(name, value)| format!("{name} = {value}"));
     let kind = if environment.is_private_server { " (started for this, now gone)" } else { "" };
     let rows = [
         ("PostgreSQL", format!("{}{kind}", environment.server)),
-        ("its settings", settings.join(", ")),
+        ("its settings", settings.collect::<Vec<_>>().join(", ")),
         ("libpq", environment.libpq.clone()),
         ("TLS", environment.tls.clone().unwrap_or_default()),
         ("pgwake", environment.pgwake.clone()),
         ("kernel", environment.kernel.clone()),
         ("processor", format!("{} × {}", environment.cpus, environment.cpu)),
         ("date", format!("{}, {:.0} s", report.started_at, report.seconds)),
-        ("parameters", parameters.join(", ")),
+        ("parameters", parameters.collect::<Vec<_>>().join(", ")),
     ];
-    html.push_str("<section>\n<h2>What it ran on</h2>\n<dl>\n");
-    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(html, "<dt>{name}</dt><dd>{}</dd>", escape(value));
+    html! {
+        section {
+            h2 { "What it ran on" }
+            dl {
+                @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+                    dt { (name) } dd { (value) }
+                }
+                dt { "command" } dd { code { (environment.command_line) } }
+            }
+        }
     }
-    let command = escape(&environment.command_line);
-    let _ = writeln!(html, "<dt>command</dt><dd><code>{command}</code></dd>\n</dl>\n</section>");
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::environment::Environment;
-    use super::super::report::Figure;
-    use super::super::variants::Variant;
+    use super::super::arguments::Variant;
     use super::*;
     use clap::ValueEnum;
 
-    fn measurement(contender: &str, series: &str, step: u64) -> Measurement {
-        let figure = Figure { median: 1000.0 + step as f64, rounds: vec![1000.0], ..Figure::default() };
-        Measurement {
-            contender: contender.into(),
-            transport: "unix".into(),
-            series: series.into(),
-            step,
-            figures: [("per_s".to_string(), figure)].into(),
-            distribution: Vec::new(),
-            timeline: Vec::new(),
-        }
-    }
-
-    fn report(scenario: &str, measurements: Vec<Measurement>) -> Report {
-        Report {
-            pgwake_bench: 1,
-            scenario: scenario.into(),
-            complete: true,
-            started_at: String::new(),
-            seconds: 1.0,
-            parameters: [].into(),
-            environment: Environment::default(),
-            notes: Vec::new(),
-            measurements,
-        }
-    }
-
     #[test]
     fn a_line_goes_from_left_to_right_whatever_was_measured_first() {
-        let steps = [7999, 64, 512].map(|step| measurement("pgwake", "one transaction", step));
-        let report = report("throughput", steps.into());
+        let kind = ("throughput", "one transaction");
+        let report = Report::sample(kind, &["pgwake"], &[7999, 64, 512], &["per_s"], 1e3);
         let chart = &charts(&report, &report.measurements)[0];
         let across: Vec<f64> = chart.lines[0].points.iter().map(|point| point[0]).collect();
         assert_eq!(across, [0.0, 1.0, 2.0]);
@@ -380,21 +336,31 @@ mod tests {
 
     #[test]
     fn the_greatest_number_of_clients_stands_for_the_whole() {
-        let steps = [32, 1, 8].map(|step| measurement("none", "rows 1", step));
-        let headline = |report: &Report| headline(report, headlines(report)[0]).1;
-        assert_eq!(headline(&report("writers", steps.into())), "32 clients, rows 1");
-        assert_eq!(headline(&report("writers", vec![measurement("none", "rows 1", 1)])), "1 client, rows 1");
+        for (steps, remark) in [(&[32, 1, 8][..], "32 clients, rows 1"), (&[1], "1 client, rows 1")] {
+            let report = Report::sample(("writers", "rows 1"), &["none"], steps, &["per_s"], 1e3);
+            assert!(headline(&report, headlines(&report)[0]).1.starts_with(remark));
+        }
+    }
+
+    #[test]
+    fn a_run_is_one_line_of_the_timeline_though_its_pace_wavers() {
+        let mut report = Report::sample(("latency", ""), &["pgwake"], &[0], &["p50_us"], 1e3);
+        let at_s = [0.0, 0.01, 0.0101, 0.02, 0.03, 1.0, 1.01, 1.02, 1.021, 1.03];
+        report.measurements[0].timeline = at_s.map(|at_s| [at_s, 50.0, 90.0]).into();
+        let lines = timeline(&report, &report.measurements).lines;
+        let lengths: Vec<_> =
+            lines.iter().filter(|line| !line.is_faint).map(|line| line.points.len()).collect();
+        assert_eq!(lengths, [5, 5]);
     }
 
     #[test]
     fn every_writer_has_a_colour_and_a_dash_of_its_own() {
-        let of = |style: usize, what: &str| {
-            let rule =
-                TEMPLATE.split(&format!("{what}s{style}")).nth(1).and_then(|rest| rest.split('}').next());
-            rule.unwrap_or_else(|| panic!("no style {style}")).to_string()
+        let rule = |start: String| {
+            let rule = TEMPLATE.split(&start).nth(1).and_then(|rest| rest.split('}').next());
+            rule.unwrap_or_else(|| panic!("no rule {start}")).to_string()
         };
-        let dashes: Vec<String> = (0..STYLES).map(|style| of(style, "svg .").replace(".line", "")).collect();
-        let colours: Vec<String> = (0..STYLES).map(|style| of(style, ".").to_string()).collect();
+        let dashes: Vec<_> = (0..STYLES).map(|style| rule(format!(".s{style}.line {{"))).collect();
+        let colours: Vec<_> = (0..STYLES).map(|style| rule(format!(".s{style} {{"))).collect();
         let is_alone =
             |all: &[String]| all.iter().all(|one| all.iter().filter(|other| *other == one).count() == 1);
         assert!(Variant::value_variants().len() <= STYLES);

@@ -2,6 +2,7 @@
 //! ratios and distributions come out. `benches/README.md` describes it as JSON.
 
 use super::environment::Environment;
+use super::unit::Unit;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,14 +14,12 @@ pub(super) const VERSION: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Yardstick {
     pub(super) name: &'static str,
-    /// Where there is little room.
-    pub(super) short: &'static str,
     /// Within a sentence.
     pub(super) phrase: &'static str,
 }
 
-pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", short: "C", phrase: "the C loop" };
-pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", short: "none", phrase: "no trigger" };
+pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", phrase: "the C loop" };
+pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", phrase: "no trigger" };
 
 /// What a scenario compares with.
 pub(super) fn yardstick(scenario: &str) -> &'static Yardstick {
@@ -45,15 +44,35 @@ pub(super) struct Report {
     pub(super) measurements: Vec<Measurement>,
 }
 
-/// All rounds of one program, over one way, at one step.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Measurement {
+/// What is measured: one program, over one way, at one step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Subject {
     pub(super) contender: String,
     pub(super) transport: String,
     /// What the steps belong to, such as `sessions`; empty where there are none.
     pub(super) series: String,
     /// The place in the series: bytes of payload, number of sessions.
     pub(super) step: u64,
+}
+
+impl Subject {
+    /// For people.
+    pub(super) fn words(&self, scenario: &str) -> String {
+        let Subject { contender, transport, series, step } = self;
+        let step = match step_unit(scenario, series) {
+            "" => String::new(),
+            unit if unit == series => format!(", {step} {unit}"),
+            unit => format!(", {series}, {step} {unit}"),
+        };
+        format!("{contender} over {transport}{step}")
+    }
+}
+
+/// All rounds of one subject.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Measurement {
+    #[serde(flatten)]
+    pub(super) subject: Subject,
     /// By name, which ends in the unit.
     pub(super) figures: BTreeMap<String, Figure>,
     /// Percentile and microseconds, over all rounds.
@@ -73,45 +92,73 @@ pub(super) struct Figure {
     pub(super) ratio_rounds: Vec<f64>,
 }
 
+impl Report {
+    /// The measurements of each way and series.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &[Measurement]> {
+        let key = |m: &Measurement| (m.subject.transport.clone(), m.subject.series.clone());
+        self.measurements.chunk_by(move |a, b| key(a) == key(b))
+    }
+}
+
 /// How a figure is shown.
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) heading: &'static str,
-    pub(super) decimals: usize,
+    pub(super) unit: Unit,
     pub(super) more_is_better: bool,
 }
 
-const fn kind(name: &'static str, heading: &'static str, decimals: usize, more_is_better: bool) -> Kind {
-    Kind { name, heading, decimals, more_is_better }
+const fn more(name: &'static str, heading: &'static str) -> Kind {
+    Kind { name, heading, unit: Unit::Plain, more_is_better: true }
+}
+
+const fn less(name: &'static str, heading: &'static str, unit: Unit) -> Kind {
+    Kind { name, heading, unit, more_is_better: false }
 }
 
 /// The figures there are, in the order in which they are shown.
 pub(super) const KINDS: [Kind; 16] = [
-    kind("per_s", "per s", 0, true),
-    kind("mb_per_s", "MB/s", 1, true),
-    kind("p50_us", "p50 µs", 1, false),
-    kind("p90_us", "p90 µs", 1, false),
-    kind("p99_us", "p99 µs", 1, false),
-    kind("p999_us", "p99.9 µs", 1, false),
-    kind("max_us", "max µs", 1, false),
-    kind("cpu_ns_each", "CPU ns", 0, false),
-    kind("server_cpu_ns_each", "server ns", 0, false),
-    kind("last_p50_us", "last µs", 1, false),
-    kind("p50_to_first", "p50/first", 2, false),
-    kind("cpu_to_first", "CPU/first", 2, false),
-    kind("memory_kb_each", "KB each", 1, false),
-    kind("connect_ms", "connect ms", 1, false),
-    kind("listen_again_ms", "again ms", 1, false),
-    kind("notifications", "heard", 0, true),
+    more("per_s", "per s"),
+    more("mb_per_s", "MB/s"),
+    less("p50_us", "p50", Unit::Microseconds),
+    less("p90_us", "p90", Unit::Microseconds),
+    less("p99_us", "p99", Unit::Microseconds),
+    less("p999_us", "p99.9", Unit::Microseconds),
+    less("max_us", "max", Unit::Microseconds),
+    less("cpu_ns_each", "CPU", Unit::Nanoseconds),
+    less("server_cpu_ns_each", "server CPU", Unit::Nanoseconds),
+    less("last_p50_us", "last p50", Unit::Microseconds),
+    less("p50_to_first", "p50 to first", Unit::Plain),
+    less("cpu_to_first", "CPU to first", Unit::Plain),
+    less("memory_kb_each", "memory each", Unit::Kilobytes),
+    less("connect_ms", "connect", Unit::Milliseconds),
+    less("listen_again_ms", "listen again", Unit::Milliseconds),
+    more("notifications", "heard"),
 ];
 
-/// One run of one program.
+/// What is shown of a scenario where there are such figures; the JSON has more.
+pub(super) fn kinds_of(scenario: &str, group: &[Measurement]) -> Vec<&'static Kind> {
+    let left_out: &[&str] = match scenario {
+        "scale" => &["p90_us", "p999_us", "max_us", "notifications"],
+        _ => &["notifications"],
+    };
+    let is_there = |kind: &&Kind| group.iter().any(|measurement| measurement.figures.contains_key(kind.name));
+    KINDS.iter().filter(|kind| !left_out.contains(&kind.name)).filter(is_there).collect()
+}
+
+/// What the steps of a series count.
+pub(super) fn step_unit<'a>(scenario: &str, series: &'a str) -> &'a str {
+    match scenario {
+        "throughput" => "bytes",
+        "writers" => "clients",
+        _ => series,
+    }
+}
+
+/// One round of one subject.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
-    pub(super) contender: String,
-    pub(super) transport: String,
-    pub(super) series: String,
-    pub(super) step: u64,
+    pub(super) subject: Subject,
     pub(super) round: usize,
     pub(super) figures: BTreeMap<&'static str, f64>,
     pub(super) latencies: Option<Latencies>,
@@ -172,49 +219,39 @@ fn round_to(value: f64, decimals: i32) -> f64 {
     (value * factor).round() / factor
 }
 
-/// Sums the runs up, in the order in which their kinds first came.
+/// Sums the runs up, in the order in which their subjects first came.
 pub(super) fn summarise(runs: &[Run], yardstick: &Yardstick) -> Vec<Measurement> {
-    let mut measurements: Vec<Measurement> = Vec::new();
-    let is_of = |run: &Run, m: &Measurement| {
-        (run.contender.as_str(), run.transport.as_str(), run.series.as_str(), run.step)
-            == (&m.contender, &m.transport, &m.series, m.step)
-    };
+    let mut subjects: Vec<&Subject> = Vec::new();
     for run in runs {
-        if !measurements.iter().any(|measurement| is_of(run, measurement)) {
-            measurements.push(Measurement {
-                contender: run.contender.clone(),
-                transport: run.transport.clone(),
-                series: run.series.clone(),
-                step: run.step,
-                figures: BTreeMap::new(),
-                distribution: Vec::new(),
-                timeline: Vec::new(),
-            });
+        if !subjects.contains(&&run.subject) {
+            subjects.push(&run.subject);
         }
     }
-    for measurement in &mut measurements {
-        let own: Vec<&Run> = runs.iter().filter(|run| is_of(run, measurement)).collect();
-        measurement.figures = figures_of(&own, runs, yardstick);
-        measurement.distribution = distribution(&own);
+    let sum_up = |subject: &Subject| {
+        let own: Vec<&Run> = runs.iter().filter(|run| run.subject == *subject).collect();
         let timelines = own.iter().filter_map(|run| run.latencies.as_ref());
-        measurement.timeline = timelines.flat_map(|latencies| latencies.timeline.clone()).collect();
-    }
-    measurements
+        Measurement {
+            subject: subject.clone(),
+            figures: figures_of(&own, runs, yardstick),
+            distribution: distribution(&own),
+            timeline: timelines.flat_map(|latencies| latencies.timeline.clone()).collect(),
+        }
+    };
+    subjects.into_iter().map(sum_up).collect()
 }
 
 fn figures_of(own: &[&Run], all: &[Run], yardstick: &Yardstick) -> BTreeMap<String, Figure> {
     let mut figures: BTreeMap<String, Figure> = BTreeMap::new();
     for run in own {
-        let like = all.iter().find(|other| {
-            (other.round, &other.transport, &other.series, other.step)
-                == (run.round, &run.transport, &run.series, run.step)
-                && other.contender == yardstick.name
-        });
+        let beside = Subject { contender: yardstick.name.into(), ..run.subject.clone() };
+        let like = all.iter().find(|other| other.round == run.round && other.subject == beside);
         for (&name, &value) in &run.figures {
             let figure = figures.entry(name.into()).or_default();
             figure.rounds.push(round_to(value, 3));
             let beside = like.and_then(|like| like.figures.get(name));
-            if let Some(beside) = beside.filter(|beside| **beside > 0.0 && run.contender != yardstick.name) {
+            if let Some(beside) =
+                beside.filter(|beside| **beside > 0.0 && run.subject.contender != yardstick.name)
+            {
                 figure.ratio_rounds.push(round_to(value / beside, 4));
             }
         }
@@ -252,15 +289,54 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
 }
 
 #[cfg(test)]
+impl Report {
+    /// What nobody measured: each contender at each step with this value of all these figures.
+    pub(super) fn sample(
+        (scenario, series): (&str, &str),
+        contenders: &[&str],
+        steps: &[u64],
+        figures: &[&str],
+        value: f64,
+    ) -> Self {
+        let figure = Figure { median: value, rounds: vec![value], ratio: Some(value), ..Figure::default() };
+        let measurement = |contender: &str, step| Measurement {
+            subject: Subject {
+                contender: contender.into(),
+                transport: "unix".into(),
+                series: series.into(),
+                step,
+            },
+            figures: figures.iter().map(|name| (name.to_string(), figure.clone())).collect(),
+            distribution: Vec::new(),
+            timeline: Vec::new(),
+        };
+        let of_step = |step: &u64| contenders.iter().map(|name| measurement(name, *step)).collect::<Vec<_>>();
+        Report {
+            pgwake_bench: VERSION,
+            scenario: scenario.into(),
+            complete: true,
+            started_at: String::new(),
+            seconds: 1.0,
+            parameters: BTreeMap::new(),
+            environment: Environment::default(),
+            notes: Vec::new(),
+            measurements: steps.iter().flat_map(of_step).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn run(contender: &str, round: usize, p50_us: f64) -> Run {
         Run {
-            contender: contender.into(),
-            transport: "unix".into(),
-            series: String::new(),
-            step: 0,
+            subject: Subject {
+                contender: contender.into(),
+                transport: "unix".into(),
+                series: String::new(),
+                step: 0,
+            },
             round,
             figures: BTreeMap::from([("p50_us", p50_us)]),
             latencies: None,

@@ -5,109 +5,58 @@ use super::super::Failure;
 use super::arguments::Common;
 use super::page;
 use super::report::Report;
-use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File, Metadata};
+use std::io::Error;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub(super) struct ReportFiles<'a> {
-    json: Option<ReportFile<'a>>,
-    html: Option<ReportFile<'a>>,
+/// Refuses what cannot be written, and what would be written over: each report needs a file of its own.
+pub(super) fn check(common: &Common) -> Result<(), Failure> {
+    let mut made = Vec::new();
+    let outcome = try_each(common, &mut made);
+    // Whatever ends us meanwhile, no empty file is left.
+    made.iter().for_each(|path| drop(fs::remove_file(path)));
+    outcome
 }
 
-impl<'a> ReportFiles<'a> {
-    /// Refuses what would be written over: each report needs a file of its own.
-    pub(super) fn open(common: &'a Common) -> Result<Self, Failure> {
-        let json = common.json.as_deref().map(ReportFile::open).transpose()?;
-        let html = common.html.as_deref().map(ReportFile::open).transpose()?;
-        let printed = std::io::stdout().as_fd().try_clone_to_owned().ok();
-        let printed = printed.and_then(|stdout| identity(File::from(stdout).metadata()));
-        for (option, file) in [("--json", &json), ("--html", &html)] {
-            let place = file.as_ref().and_then(|file| identity(file.file.metadata()));
-            if place.is_some() && place == printed {
-                return Err(Failure::Usage(format!(
-                    "{option} names what stdout goes to, where the table is printed: name another file"
-                )));
-            }
+/// Adds the files that it has to make.
+fn try_each(common: &Common, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let stdout = stdout.and_then(|stdout| stdout.metadata()).as_ref().map(identity).ok();
+    let mut taken = vec![(stdout, "what stdout goes to, where the table is printed")];
+    for (option, path) in [("--json", &common.json), ("--html", &common.html)] {
+        let Some(path) = path else { continue };
+        let tried = match path.exists() {
+            // The end of a file that is a link is where it leads to.
+            false => File::create(path).and_then(|_| path.canonicalize()).map(|path| made.push(path)),
+            // A pipe would lose its reader.
+            true if path.is_file() => File::options().append(true).open(path).map(drop),
+            true => Ok(()),
+        };
+        let own = tried.and_then(|()| path.metadata()).map_err(|error| unwritable(path, &error))?;
+        let own = Some(identity(&own));
+        if let Some((_, what)) = taken.iter().find(|(other, _)| *other == own) {
+            return Err(Failure::Usage(format!("{option} names {what}: name another file")));
         }
-        let files = ReportFiles { json, html };
-        match (&files.json, &files.html) {
-            (Some(json), Some(html)) if identity(json.file.metadata()) == identity(html.file.metadata()) => {
-                Err(Failure::Usage("--json and --html name the same file: name two".into()))
-            }
-            _ => {
-                // Whatever ends us meanwhile, no empty file is left.
-                files.json.iter().chain(&files.html).for_each(ReportFile::remove_new);
-                Ok(files)
-            }
-        }
+        taken.push((own, "the same file as --json"));
     }
-
-    pub(super) fn write(self, report: &Report) -> Result<(), Failure> {
-        if let Some(file) = self.json {
-            file.write(&(serde_json::to_string_pretty(report).map_err(std::io::Error::from)? + "\n"))?;
-        }
-        if let Some(file) = self.html {
-            file.write(&page::of_report(report))?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// What two names of one file have in common.
-fn identity(metadata: std::io::Result<Metadata>) -> Option<(u64, u64)> {
-    metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()))
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
-struct ReportFile<'a> {
-    path: &'a Path,
-    file: File,
-    /// It was not there before.
-    is_new: bool,
+pub(super) fn write(common: &Common, report: &Report) -> Result<(), Failure> {
+    let put = |path: &PathBuf, text: String| fs::write(path, text).map_err(|error| unwritable(path, &error));
+    if let Some(path) = &common.json {
+        put(path, serde_json::to_string_pretty(report).map_err(Error::from)? + "\n")?;
+    }
+    common.html.as_ref().map_or(Ok(()), |path| put(path, page::of_report(report)))
 }
 
-impl<'a> ReportFile<'a> {
-    fn open(path: &'a Path) -> Result<Self, Failure> {
-        let (file, is_new) = match File::options().create_new(true).append(true).open(path) {
-            // A link to nowhere is there, and its file is not.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                (File::options().create(true).append(true).open(path), false)
-            }
-            other => (other, true),
-        };
-        Ok(ReportFile { path, file: file.map_err(|error| unwritable(path, &error))?, is_new })
-    }
-
-    /// Takes the file away that was not there before, unless somebody has put another in its place.
-    fn remove_new(&self) {
-        let is_empty = self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        let is_ours = || identity(self.path.symlink_metadata()) == identity(self.file.metadata());
-        if self.is_new && is_empty && is_ours() {
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
-
-    /// Writes over what was in it.
-    fn write(mut self, text: &str) -> Result<(), Failure> {
-        if self.is_new {
-            let again = File::options().create(true).append(true).open(self.path);
-            self.file = again.map_err(|error| unwritable(self.path, &error))?;
-        }
-        // A pipe has no length.
-        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let emptied = if is_file { self.file.set_len(0) } else { Ok(()) };
-        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
-        written.map_err(|error| unwritable(self.path, &error))
-    }
-}
-
-impl Drop for ReportFile<'_> {
-    fn drop(&mut self) {
-        self.remove_new();
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+fn unwritable(path: &Path, error: &Error) -> Failure {
     Failure::Running(format!("cannot write {}: {error}", path.display()))
 }

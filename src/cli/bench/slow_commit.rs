@@ -2,12 +2,12 @@
 //! `benches/slow_commit.c` when it is asked for, and gone with us.
 
 use super::super::Failure;
-use std::fs::{self, DirBuilder, Permissions};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use tempfile::TempDir;
 
 const SOURCE: &str = include_str!("../../../benches/slow_commit.c");
 
@@ -15,14 +15,12 @@ const SOURCE: &str = include_str!("../../../benches/slow_commit.c");
 pub(super) const SETTINGS: [&str; 2] = ["fsync = on", "wal_sync_method = fdatasync"];
 
 pub(super) struct SlowCommit {
-    directory: PathBuf,
+    directory: TempDir,
     delay: Duration,
 }
 
 impl SlowCommit {
     pub(super) fn build(delay: Duration) -> Result<Self, Failure> {
-        // The hash of nothing under fresh random keys is a random number.
-        let random = RandomState::new().build_hasher().finish();
         let parent = std::path::absolute(std::env::temp_dir())?;
         // LD_PRELOAD is a list, and knows no quotes (ld.so(8)).
         if parent.to_str().is_none_or(|path| path.contains(|c: char| c.is_whitespace() || ":$".contains(c))) {
@@ -31,18 +29,19 @@ impl SlowCommit {
                 "nothing in {place} can be preloaded into a server: set TMPDIR to a simpler path"
             )));
         }
-        let directory = parent.join(format!("pgwake-slow-commit-{random:016x}"));
         let unusable = |error: std::io::Error| {
             let place = parent.display();
             Failure::Running(format!(
                 "nothing can be built in {place}: {error}; set TMPDIR to another directory"
             ))
         };
-        DirBuilder::new().mode(0o755).create(&directory).map_err(unusable)?;
-        let built = SlowCommit { directory, delay };
+        let directory = tempfile::Builder::new().prefix("pgwake-slow-commit-").tempdir_in(&parent);
+        let directory = directory.map_err(unusable)?;
         // The server may be another user.
-        fs::set_permissions(&built.directory, Permissions::from_mode(0o755))?;
-        let source = built.directory.join("slow_commit.c");
+        let all_may_read = || Permissions::from_mode(0o755);
+        fs::set_permissions(&directory, all_may_read())?;
+        let built = SlowCommit { directory, delay };
+        let source = built.directory.path().join("slow_commit.c");
         fs::write(&source, SOURCE).map_err(unusable)?;
         let compiler = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-o"])
@@ -53,7 +52,7 @@ impl SlowCommit {
             let need = "--commit-delay needs a C compiler named cc: install one, or leave it out";
             return Err(Failure::Running(need.into()));
         }
-        fs::set_permissions(built.library(), Permissions::from_mode(0o755))?;
+        fs::set_permissions(built.library(), all_may_read())?;
         Ok(built)
     }
 
@@ -66,12 +65,6 @@ impl SlowCommit {
     }
 
     fn library(&self) -> PathBuf {
-        self.directory.join("slow_commit.so")
-    }
-}
-
-impl Drop for SlowCommit {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
+        self.directory.path().join("slow_commit.so")
     }
 }

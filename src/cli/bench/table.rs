@@ -1,120 +1,114 @@
-//! A report as a table on a terminal.
+//! A report as a table on a terminal, no wider than [`COLUMNS_MAX`].
 
-use super::report::{KINDS, Kind, Measurement, Report, yardstick};
-use std::fmt::Write;
+use super::report::{Measurement, Report, kinds_of, step_unit, yardstick};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-/// What is shown of each scenario, here and on the page; the JSON has more.
-pub(super) fn shown(scenario: &str) -> &'static [&'static str] {
-    match scenario {
-        "latency" => {
-            &["p50_us", "p90_us", "p99_us", "p999_us", "max_us", "cpu_ns_each", "server_cpu_ns_each"]
-        }
-        "writers" => &["per_s"],
-        "throughput" => &["per_s", "mb_per_s", "cpu_ns_each", "server_cpu_ns_each"],
-        _ => &[
-            "p50_us",
-            "p99_us",
-            "last_p50_us",
-            "p50_to_first",
-            "cpu_ns_each",
-            "cpu_to_first",
-            "server_cpu_ns_each",
-            "memory_kb_each",
-            "connect_ms",
-            "listen_again_ms",
-        ],
+/// What fits beside another window, into a pull request, and onto paper.
+const COLUMNS_MAX: u16 = 100;
+
+pub(super) fn of_report(report: &Report) -> String {
+    let environment = &report.environment;
+    let mut text = sentence(&format!(
+        "{}: PostgreSQL {}, libpq {}, Linux {}",
+        report.scenario, environment.server, environment.libpq, environment.kernel
+    ));
+    if report.measurements.iter().any(|m| m.figures.values().any(|figure| figure.ratio.is_some())) {
+        let phrase = yardstick(&report.scenario).phrase;
+        text += &format!("×: ratio to {phrase} in the same round, the median over the rounds\n");
     }
+    for group in report.groups() {
+        let subject = &group[0].subject;
+        let series = if subject.series.is_empty() { "" } else { &format!(", {}", subject.series) };
+        text += &format!("\nover {}{series}\n{}", subject.transport, rows(report, group));
+    }
+    report.notes.iter().for_each(|note| text += &format!("\n{}", sentence(note)));
+    text
 }
 
-/// Of these a ratio to the yardstick says something.
-const COMPARED: [&str; 7] =
-    ["per_s", "p50_us", "p90_us", "p99_us", "cpu_ns_each", "memory_kb_each", "listen_again_ms"];
-
-/// Writing to a `String` cannot fail, so the results of `write!` are of no interest here.
-pub(super) fn of_report(report: &Report) -> String {
-    let mut table = String::new();
-    let environment = &report.environment;
-    let (server, libpq, kernel) = (&environment.server, &environment.libpq, &environment.kernel);
-    let _ = writeln!(table, "{}: PostgreSQL {server}, libpq {libpq}, Linux {kernel}", report.scenario);
-    let is_shown = |kind: &&Kind| shown(&report.scenario).contains(&kind.name) && has(report, kind.name);
-    let kinds: Vec<&Kind> = KINDS.iter().filter(is_shown).collect();
-    let names = report.measurements.iter().map(|measurement| measurement.contender.chars().count());
-    let width = names.max().unwrap_or_default();
-    let ratio_heading = format!("   ratio to {}:", yardstick(&report.scenario).short);
-    for group in report.measurements.chunk_by(|a, b| (&a.transport, &a.series) == (&b.transport, &b.series)) {
-        let unit = if group[0].series.is_empty() { "" } else { unit(report, &group[0]) };
-        let _ = write!(table, "\n{}\n{unit:>9}  {:width$}", heading(&group[0]), "");
-        kinds.iter().for_each(|kind| table.push_str(&format!("{:>11}", kind.heading)));
-        table.push_str(&ratio_heading);
-        compared(&kinds).for_each(|kind| table.push_str(&format!("{:>8}", short(kind))));
-        table.push('\n');
-        for place in group.chunk_by(|a, b| a.step == b.step) {
-            let mut step = if unit.is_empty() { String::new() } else { place[0].step.to_string() };
-            for measurement in place {
-                let _ = write!(table, "{step:>9}  {:width$}", measurement.contender);
-                step.clear();
-                line(&mut table, measurement, &kinds, ratio_heading.len());
+fn rows(report: &Report, group: &[Measurement]) -> String {
+    let (scenario, series) = (&report.scenario, &group[0].subject.series);
+    let (kinds, has_no_steps) = (kinds_of(scenario, group), usize::from(series.is_empty()));
+    let names = [step_unit(scenario, series), ""];
+    let mut table = grid(names.into_iter().chain(kinds.iter().map(|kind| kind.heading)).skip(has_no_steps));
+    for step in group.chunk_by(|a, b| a.subject.step == b.subject.step) {
+        for (i, measurement) in step.iter().enumerate() {
+            let step = if i == 0 { measurement.subject.step.to_string() } else { String::new() };
+            let mut cells = vec![step, measurement.subject.contender.clone()];
+            for kind in &kinds {
+                let Some(figure) = measurement.figures.get(kind.name) else {
+                    cells.push(String::new());
+                    continue;
+                };
+                let ratio = figure.ratio.map_or(String::new(), |ratio| format!("× {ratio:.2}"));
+                let figure = kind.unit.label(figure.median);
+                // A lone figure has room beside it.
+                match kinds.len() {
+                    1 => cells.extend([figure, ratio]),
+                    _ => cells.push(format!("{figure}\n{ratio}").trim_end().into()),
+                }
             }
+            table.add_row(cells.into_iter().skip(has_no_steps));
         }
     }
-    for note in &report.notes {
-        let _ = writeln!(table, "\n{note}");
+    // No number that is a step is to be broken for want of room, nor what it counts.
+    for (column, alignment) in
+        [CellAlignment::Right, CellAlignment::Left].into_iter().skip(has_no_steps).enumerate()
+    {
+        let column = table.column_mut(column).into_iter();
+        column.for_each(|column| {
+            column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(alignment);
+        });
+    }
+    finished(&table)
+}
+
+/// Columns of numbers under these words.
+pub(super) fn grid<'a>(header: impl Iterator<Item = &'a str>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(COLUMNS_MAX).set_header(header.map(Cell::new));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2)).set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn compared<'a>(kinds: &'a [&Kind]) -> impl Iterator<Item = &'a Kind> {
-    kinds.iter().copied().filter(|kind| COMPARED.contains(&kind.name))
+/// Its lines, without blanks at their ends.
+pub(super) fn finished(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_string() + "\n").collect()
 }
 
-fn line(table: &mut String, measurement: &Measurement, kinds: &[&Kind], gap: usize) {
-    let mut cells = String::new();
-    for kind in kinds {
-        let figure = measurement.figures.get(kind.name);
-        let _ = write!(
-            cells,
-            "{:>11}",
-            figure.map_or(String::new(), |f| format!("{:.*}", kind.decimals, f.median))
-        );
+/// A sentence on as many lines as it needs.
+pub(super) fn sentence(text: &str) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(COLUMNS_MAX).add_row([text]);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 0));
     }
-    cells.push_str(&" ".repeat(gap));
-    for kind in compared(kinds) {
-        let ratio = measurement.figures.get(kind.name).and_then(|figure| figure.ratio);
-        let _ = write!(cells, "{:>8}", ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")));
-    }
-    let _ = writeln!(table, "{}", cells.trim_end());
+    finished(&table)
 }
 
-fn has(report: &Report, name: &str) -> bool {
-    report.measurements.iter().any(|measurement| measurement.figures.contains_key(name))
-}
+#[cfg(test)]
+mod tests {
+    use super::super::report::KINDS;
+    use super::*;
 
-/// The way and the series.
-fn heading(measurement: &Measurement) -> String {
-    match measurement.series.as_str() {
-        "" => format!("over {}", measurement.transport),
-        series => format!("over {}, {series}", measurement.transport),
-    }
-}
-
-/// What the steps count.
-pub(super) fn unit<'a>(report: &'a Report, measurement: &'a Measurement) -> &'a str {
-    unit_of(&report.scenario, &measurement.series)
-}
-
-/// The same of a series by its name.
-pub(super) fn unit_of<'a>(scenario: &str, series: &'a str) -> &'a str {
-    match scenario {
-        "throughput" => "bytes",
-        "writers" => "clients",
-        _ => series,
-    }
-}
-
-/// A heading without its unit.
-fn short(kind: &Kind) -> &str {
-    match kind.name {
-        "per_s" => "rate",
-        _ => kind.heading.split(' ').next().unwrap_or_default(),
+    #[test]
+    fn whatever_is_measured_fits_the_width() {
+        let figures = KINDS.map(|kind| kind.name);
+        for (scenario, contender, series) in
+            [("latency", "pgwake, adaptive 0.0125", ""), ("scale", "pgwake", "listeners")]
+        {
+            for value in [1234.5, 123_456.7] {
+                let mut report = Report::sample((scenario, series), &[contender], &[10_000], &figures, value);
+                report.environment.kernel = "6.1 ".repeat(40);
+                report.notes.push("what was left out and why ".repeat(9));
+                let text = of_report(&report);
+                let widest = text.lines().map(|line| line.chars().count()).max();
+                assert!(widest <= Some(COLUMNS_MAX.into()), "{text}");
+                assert!(text.contains(contender) && text.contains(series), "{text}");
+            }
+        }
     }
 }

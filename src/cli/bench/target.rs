@@ -5,12 +5,26 @@ use super::super::server::{
 };
 use super::super::stop::Stop;
 use super::super::{Failure, not_connected, query};
-use super::Scenario;
-use super::arguments::{Common, TransportName};
+use super::arguments::{self, Common, TransportName};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// What is measured, and what a server that is started for it needs.
+#[derive(Debug, Default)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    /// Beside those that every private server has.
+    pub(super) settings: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+impl From<&'static str> for Scenario {
+    fn from(name: &'static str) -> Self {
+        Scenario { name, ..Scenario::default() }
+    }
+}
 
 /// One way to the server.
 #[derive(Debug, Clone)]
@@ -175,7 +189,7 @@ impl Target {
             };
             match self.first_that_leads_here(name, &ways) {
                 Ok(conninfo) => self.transports.push(Transport { name, conninfo }),
-                Err(reason) => self.unreachable.push(format!("{name}: {reason}")),
+                Err(reason) => self.unreachable.push(format!("{}: {reason}", arguments::name(name))),
             }
         }
         match (self.transports.is_empty(), self.unreachable.first()) {
@@ -198,7 +212,9 @@ impl Target {
                 Ok((way_of(&connection), other))
             });
             match told {
-                Ok((taken, _)) if taken != name => reason = format!("the way there turned out to be {taken}"),
+                Ok((taken, _)) if taken != name => {
+                    reason = format!("the way there turned out to be {}", arguments::name(taken))
+                }
                 Ok((_, other)) if other == own => return Ok(way.clone()),
                 Ok(_) => reason = "another server answers there".into(),
                 Err(error) => reason = error.to_string(),

@@ -6,11 +6,9 @@ use super::super::stop::Stop;
 use super::arguments::{Throughput, Transactions};
 use super::child::Listening;
 use super::clock;
-use super::lab::Lab;
+use super::lab::{Case, Found, Lab};
 use super::listener::{Contender, Order};
-use super::report::Run;
 use super::sender::Sender;
-use super::target::Transport;
 use pgwake::{Error, SqlState};
 use std::time::Duration;
 
@@ -31,65 +29,63 @@ struct Flood {
 
 pub(super) fn run(lab: &mut Lab, arguments: &Throughput) -> Result<(), Failure> {
     let floods = floods(lab, arguments);
-    let parameters = [
+    lab.add_parameters([
         ("senders", arguments.senders.into()),
         ("count", arguments.count.into()),
         ("duration_s", arguments.duration.as_secs_f64().into()),
-    ];
-    lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
-    let contenders = [Contender::C, Contender::PGWAKE];
-    for round in 0..lab.rounds {
-        for transport in lab.target.transports.clone() {
-            for flood in &floods {
-                for contender in Lab::order(&contenders, round) {
-                    let what =
-                        format!("{}, {} bytes, {}", flood.series(), flood.payload_bytes, contender.name());
-                    if !lab.goes_on(round, &format!("{}  {what}", transport.name)) {
-                        return Ok(());
-                    }
-                    measure(lab, round, &transport, *contender, *flood)?;
-                }
-            }
-        }
-    }
-    Ok(())
+    ]);
+    lab.in_rounds(&floods, &Contender::BOTH.map(Contender::named), |lab, trial, flood, contender| {
+        let order = Order { senders: flood.senders, ..lab.order(trial, *contender) };
+        let mut listening = Listening::start(&order, &lab.stop)?;
+        let sent = flood.send(&trial.conninfo, &lab.channel, &lab.stop)?;
+        let heard = listening.heard(sent)?;
+        let per_s = heard.count.saturating_sub(1) as f64 / heard.wall_s;
+        let mut figures = heard.costs();
+        figures.extend([("per_s", per_s), ("mb_per_s", per_s * flood.payload_bytes as f64 / 1e6)]);
+        Ok((heard.count > 1).then_some(Found { figures, latencies: None }))
+    })
 }
 
 /// Everything that was asked for and can be.
-fn floods(lab: &mut Lab, arguments: &Throughput) -> Vec<Flood> {
+fn floods(lab: &mut Lab, arguments: &Throughput) -> Vec<Case<Flood>> {
+    let (asked, senders) = (arguments.count as usize, usize::from(arguments.senders));
     let mut floods = Vec::new();
+    let mut add = |transactions, payload_bytes: usize, count| {
+        let series = match transactions {
+            Transactions::One => "one transaction",
+            Transactions::Many => "many transactions",
+        };
+        let load = Flood { payload_bytes, transactions, count, duration: arguments.duration, senders };
+        floods.push(Case { series: series.into(), step: payload_bytes as u64, load });
+    };
     for &transactions in &arguments.transactions {
-        for &payload_bytes in &arguments.payloads {
-            // Within a transaction equal notifications fold, so each payload must be another number.
-            let numbers = 10usize.checked_pow(payload_bytes as u32).map_or(usize::MAX, |numbers| numbers - 1);
-            let count =
-                (arguments.count as usize).min(TRANSACTION_BYTES_MAX / payload_bytes.max(1)).min(numbers);
-            if transactions == Transactions::One && count == 0 {
-                lab.notes.push(
-                    "left out: empty payloads in one transaction, which the server folds into one".into(),
-                );
+        for payload_bytes in arguments.payloads.iter().map(|bytes| usize::from(*bytes)) {
+            if transactions == Transactions::Many {
+                add(transactions, payload_bytes, asked);
                 continue;
             }
-            if transactions == Transactions::One && count < arguments.count as usize {
-                let why = if count == numbers { "for equal ones fold into one" } else { "64 MB at most" };
-                let note = format!("one transaction, {payload_bytes} bytes: {count} notifications, {why}");
-                lab.notes.push(note);
+            // Within a transaction equal notifications fold, so each payload must be another number.
+            let numbers = 10usize.checked_pow(payload_bytes as u32).map_or(usize::MAX, |numbers| numbers - 1);
+            let count = asked.min(TRANSACTION_BYTES_MAX / payload_bytes.max(1)).min(numbers);
+            let why = if count == numbers { "for equal ones fold into one" } else { "64 MB at most" };
+            match count {
+                0 => lab.note(
+                    "left out: empty payloads in one transaction, which the server folds into one".into(),
+                ),
+                count if count < asked => {
+                    lab.note(format!("one transaction, {payload_bytes} bytes: {count} notifications, {why}"))
+                }
+                _ => {}
             }
-            let (duration, senders) = (arguments.duration, usize::from(arguments.senders));
-            floods.push(Flood { payload_bytes, transactions, count, duration, senders });
+            if count > 0 {
+                add(transactions, payload_bytes, count);
+            }
         }
     }
     floods
 }
 
 impl Flood {
-    fn series(&self) -> &'static str {
-        match self.transactions {
-            Transactions::One => "one transaction",
-            Transactions::Many => "many transactions",
-        }
-    }
-
     /// Sends it, with all senders at once. Gives the number of notifications.
     fn send(&self, conninfo: &str, channel: &str, stop: &Stop) -> Result<usize, Failure> {
         let connect = |_| Sender::connect(conninfo, channel, stop);
@@ -115,39 +111,4 @@ fn refused(error: Error) -> Failure {
         )),
         _ => error.into(),
     }
-}
-
-fn measure(
-    lab: &mut Lab,
-    round: usize,
-    transport: &Transport,
-    contender: Contender,
-    flood: Flood,
-) -> Result<(), Failure> {
-    let order = Order {
-        contender,
-        conninfo: transport.conninfo.clone(),
-        channel: lab.channel.clone(),
-        senders: flood.senders,
-        ..Order::default()
-    };
-    let listening = Listening::start(&order, &lab.stop)?;
-    let sent = flood.send(&transport.conninfo, &lab.channel, &lab.stop)?;
-    let heard = listening.heard(sent)?;
-    if heard.count < 2 {
-        return Ok(());
-    }
-    let per_s = (heard.count - 1) as f64 / heard.wall_s;
-    let mut figures = heard.costs();
-    figures.extend([("per_s", per_s), ("mb_per_s", per_s * flood.payload_bytes as f64 / 1e6)]);
-    lab.keep(Run {
-        contender: contender.name(),
-        transport: transport.name.to_string(),
-        series: flood.series().into(),
-        step: flood.payload_bytes as u64,
-        round,
-        figures,
-        latencies: None,
-    });
-    Ok(())
 }

@@ -1,39 +1,15 @@
 //! Tables that differ in nothing but their triggers, in a schema of their own: made on a server that may be
 //! somebody's, and taken away from it without a trace.
 
+use super::super::advice::When;
 use super::super::{Failure, query};
+use super::arguments::{TABLE_ROWS, Variant, name};
 use super::target::own_session;
-use clap::ValueEnum;
 use pgwake::Error;
 use pgwake::install;
 use pgwake::pq::Connection;
 
-/// Each table's, so that statements of up to this many rows hit different ones.
-pub(super) const TABLE_ROWS: u32 = 10_000;
-
-/// How a table is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Variant {
-    /// Not at all: what the others are compared with
-    None,
-    /// By the trigger that everybody writes first: pg_notify of each row as JSON
-    Naive,
-    /// By `pgwake watch`
-    Outbox,
-    /// By the transport of that name: one notification per row
-    Notify,
-}
-
 impl Variant {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Variant::None => super::report::NO_TRIGGER.name,
-            Variant::Naive => "naive",
-            Variant::Outbox => "outbox",
-            Variant::Notify => "notify",
-        }
-    }
-
     /// What puts its triggers on `$TABLE`.
     fn setup(self) -> &'static str {
         match self {
@@ -74,7 +50,7 @@ impl Variants {
     }
 
     pub(super) fn table(&self, variant: Variant) -> String {
-        format!("{}.{}_table", self.schema, variant.name())
+        format!("{}.{}_table", self.schema, name(variant))
     }
 
     /// Installs the schema pgwake where it is needed and missing, and makes the tables.
@@ -83,7 +59,7 @@ impl Variants {
         self.remove_earlier(&mut connection)?;
         if self.needs_pgwake() && !has_pgwake(&mut connection)? {
             self.has_installed = true;
-            super::super::install::execute(&mut connection, &install::install())?;
+            super::super::install::execute(&mut connection, &install::install(), When::Installing)?;
         }
         let mut script = format!("CREATE SCHEMA {};", self.schema);
         for variant in &self.all {

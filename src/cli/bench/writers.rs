@@ -6,11 +6,10 @@
 
 use super::super::stop::{NAP, Stop};
 use super::super::{Failure, query};
-use super::arguments::Writers;
-use super::lab::Lab;
-use super::report::Run;
+use super::arguments::{TABLE_ROWS, Writers, name};
+use super::lab::{Case, Found, Lab};
 use super::target::own_session;
-use super::variants::{TABLE_ROWS, Variants};
+use super::variants::Variants;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,11 +73,10 @@ fn lock(lab: &mut Lab) -> Result<(), Failure> {
 
 fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let loads = loads(lab, arguments)?;
-    let parameters = [
+    lab.add_parameters([
         ("duration_s", arguments.seconds.into()),
         ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
-    ];
-    lab.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
+    ]);
     let conninfo = lab.target.transports[0].conninfo.clone();
     let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
     // Whatever comes in between, what was made is taken away.
@@ -99,19 +97,23 @@ fn both(outcome: Result<(), Failure>, removed: Result<(), Failure>) -> Result<()
 }
 
 /// What was asked for, as far as the server has room for the clients.
-fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Load>, Failure> {
+fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Case<Load>>, Failure> {
     let (clients_max, limit) = lab.target.room()?;
     let time = Duration::from_secs_f64(arguments.seconds);
     let mut loads = Vec::new();
     for &rows in &arguments.rows {
-        let clients = arguments.clients.iter().map(|clients| usize::from(*clients));
-        let fits = clients.filter(|clients| *clients <= clients_max);
-        loads.extend(fits.map(|clients| Load { clients, rows, time }));
-    }
-    for clients in arguments.clients.iter().filter(|clients| usize::from(**clients) > clients_max) {
-        lab.notes.push(format!(
-            "left out: {clients} clients, for the server has room for {clients_max} ({limit})"
-        ));
+        for clients in arguments.clients.iter().map(|clients| usize::from(*clients)) {
+            match clients <= clients_max {
+                true => loads.push(Case {
+                    series: format!("rows {rows}"),
+                    step: clients as u64,
+                    load: Load { clients, rows, time },
+                }),
+                false => lab.note(format!(
+                    "left out: {clients} clients, for the server has room for {clients_max} ({limit})"
+                )),
+            }
+        }
     }
     match loads.is_empty() {
         true => Err(Failure::Running(format!(
@@ -121,33 +123,18 @@ fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Load>, Failure> {
     }
 }
 
-fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Load]) -> Result<(), Failure> {
-    for round in 0..lab.rounds {
-        for transport in lab.target.transports.clone() {
-            for load in loads {
-                for variant in Lab::order(&variants.all, round) {
-                    let what = format!("{} clients, {} rows, {}", load.clients, load.rows, variant.name());
-                    if !lab.goes_on(round, &format!("{}  {what}", transport.name)) {
-                        return Ok(());
-                    }
-                    lab.target.wait_for_room(load.clients, &lab.stop)?;
-                    let per_s = rate(&transport.conninfo, &variants.table(*variant), *load, &lab.stop)?;
-                    lab.keep(Run {
-                        contender: variant.name().into(),
-                        transport: transport.name.to_string(),
-                        series: format!("rows {}", load.rows),
-                        step: load.clients as u64,
-                        round,
-                        figures: BTreeMap::from([("per_s", per_s)]),
-                        latencies: None,
-                    });
-                }
-            }
-        }
+fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Case<Load>]) -> Result<(), Failure> {
+    let contenders: Vec<_> = variants.all.iter().map(|variant| (name(*variant), *variant)).collect();
+    let mut round = 0;
+    lab.in_rounds(loads, &contenders, |lab, trial, load, variant| {
         // What a round left behind burdens no variant of the next one.
-        variants.vacuum()?;
-    }
-    Ok(())
+        if std::mem::replace(&mut round, trial.round) != trial.round {
+            variants.vacuum()?;
+        }
+        lab.target.wait_for_room(load.clients, &lab.stop)?;
+        let per_s = rate(&trial.conninfo, &variants.table(*variant), *load, &lab.stop)?;
+        Ok(Some(Found { figures: BTreeMap::from([("per_s", per_s)]), latencies: None }))
+    })
 }
 
 /// Statements a second of all clients together.

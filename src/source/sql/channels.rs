@@ -26,13 +26,13 @@ pub(super) struct Channels {
 
 impl Channels {
     pub(super) fn subscribe(&mut self, channel: Channel) {
-        if self.wanted.insert(channel.clone()) && self.prepared != Prepared::Not {
+        if self.wanted.insert(channel.clone()) && self.is_prepared() {
             self.changes.push_back(Subscription { listen: true, channel });
         }
     }
 
     pub(super) fn unsubscribe(&mut self, channel: Channel) {
-        if self.wanted.remove(&channel) && self.prepared != Prepared::Not {
+        if self.wanted.remove(&channel) && self.is_prepared() {
             self.changes.push_back(Subscription { listen: false, channel });
         }
     }
@@ -51,6 +51,10 @@ impl Channels {
         self.prepared = if is_lasting { Prepared::ToLast } else { Prepared::ToNotify };
         self.changes.clear();
         (self.all(), is_lasting)
+    }
+
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared != Prepared::Not
     }
 
     /// Whether a connection that was prepared only to notify is to last from now on.

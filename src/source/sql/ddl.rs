@@ -1,6 +1,7 @@
 //! DDL over a session: the schema `pgwake` notifies of each command on a channel that stands for what was
 //! asked for.
 
+use super::advice::{OF_DDL, advised};
 use super::link::{Link, Reader};
 use super::refusals::Refusals;
 use super::statements::{
@@ -97,7 +98,7 @@ impl DdlReader {
         let is_news = self.refusals.is_news(request, &error);
         (self.is_asking, self.ask_at) = (false, Some(now + self.refusals.next_delay(now)));
         if is_news {
-            report_trouble(link, advised(error));
+            report_trouble(link, advised(error, OF_DDL));
         }
         if request == DdlRequest::Watch && !passes {
             return ControlFlow::Break(());
@@ -215,7 +216,7 @@ impl Reader for DdlReader {
                     self.deliver(link, notify.payload());
                 }
             }
-            (DdlRequest::Fetch, Err(error)) => report_trouble(link, advised(error)),
+            (DdlRequest::Fetch, Err(error)) => report_trouble(link, advised(error, OF_DDL)),
         }
         ControlFlow::Continue(())
     }
@@ -252,19 +253,4 @@ fn report_trouble(link: &mut Link, error: Error) {
 
 fn lasting(message: &str, sqlstate: SqlState) -> Error {
     Error::new(ErrorKind::Server, message).with_sqlstate(Some(sqlstate))
-}
-
-/// What to do about it.
-fn advised(error: Error) -> Error {
-    let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42883" | "42P01") => "run `pgwake install` in this database first",
-        Some("42501") => {
-            "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, \
-             and EXECUTE on watch_ddl, mode, follow_login, wake_readers, notify, \
-             may_be_prepared, ddl_lock and fetch"
-        }
-        Some("55000") => "let a superuser run `pgwake install`",
-        _ => return error,
-    };
-    Error { message: format!("{}; {advice}", error.message), ..error }
 }

@@ -59,15 +59,15 @@ impl Listen {
         }
     }
 
-    /// Every LISTEN, at once, and that no time-out is to end the connection. The server's answer says who its
-    /// process is.
+    /// The rest, at once: that no time-out is to end the connection, and every LISTEN. These come last: by
+    /// them the server shows who listens.
     #[cold]
     pub(super) fn prepare(&mut self, link: &mut Link, has_readers: bool) {
         let (changes, is_lasting) = link.channels.prepare(has_readers);
+        link.send(Tag::Listen(ListenRequest::Setting), Some(&settings(is_lasting)), &[]);
         for change in changes {
             subscribe(link, change);
         }
-        link.send(Tag::Listen(ListenRequest::Prepared), Some(&settings(is_lasting)), &[]);
     }
 
     pub(super) fn notify(&mut self, link: &Link, channel: Channel, payload: &[u8]) -> Result<()> {
@@ -123,11 +123,8 @@ impl Listen {
         now: Instant,
     ) {
         match (request, answer) {
-            (ListenRequest::Setting, Ok(_)) => {}
-            // A server that refused a LISTEN is not listened to, whatever else it answers.
-            (ListenRequest::Prepared, Ok(_)) if link.session.is_ending() => {}
-            (ListenRequest::Prepared, Ok(rows)) => self.prepared(link, rows, now),
-            (ListenRequest::Setting | ListenRequest::Prepared, Err(error)) => link.session.fail(error),
+            (ListenRequest::Setting, Ok(rows)) => learn_pid(link, rows),
+            (ListenRequest::Setting, Err(error)) => link.session.fail(error),
             (ListenRequest::Subscription(Subscription { listen, channel }), Ok(_)) => {
                 if listen {
                     link.channels.confirm(channel);
@@ -139,11 +136,15 @@ impl Listen {
                 link.report_failure("notify", Some(channel), error);
             }
         }
+        // A server that refused a LISTEN is not listened to, whatever else it answers.
+        let is_answered = link.session.unanswered().next().is_none() && !link.session.is_ending();
+        if link.channels.is_prepared() && is_answered && !link.is_listening {
+            self.prepared(link, now);
+        }
     }
 
-    fn prepared(&mut self, link: &mut Link, rows: Rows, now: Instant) {
-        let pid = rows.as_ref().and_then(|rows| rows.value(0, 0)?.try_into().ok());
-        link.backend_pid = pid.map_or(link.backend_pid, i32::from_be_bytes);
+    /// All that was asked of a new connection is answered.
+    fn prepared(&mut self, link: &mut Link, now: Instant) {
         link.session.settled(now);
         link.is_listening = true;
         let channels = link.channels.take_confirmed();
@@ -202,6 +203,12 @@ impl Listen {
         };
         link.reports.push_back(Report::Disconnected { error, retry_in });
     }
+}
+
+/// The server has said who its process is.
+fn learn_pid(link: &mut Link, rows: Rows) {
+    let pid = rows.as_ref().and_then(|rows| rows.value(0, 0)?.try_into().ok());
+    link.backend_pid = pid.map_or(link.backend_pid, i32::from_be_bytes);
 }
 
 #[cold]

@@ -1,6 +1,7 @@
 //! A session that runs SQL: it listens and notifies for the caller, and readers read over it. What comes in
 //! is given to whom it is for, and what comes out is put into one order: reports, notifications, changes.
 
+mod advice;
 mod channels;
 mod ddl;
 mod link;
@@ -111,7 +112,6 @@ impl SqlSource {
         }
     }
 
-    #[inline]
     pub(super) fn take_interest(&mut self) -> Option<(&Connection, WaitFor)> {
         self.link.session.take_interest()
     }

@@ -20,12 +20,9 @@ pub(super) struct Subscription {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ListenRequest {
-    /// Something that holds for the connection is set.
+    /// Something that holds for the connection is set; with rows, they say who the server's process is.
     Setting,
     Subscription(Subscription),
-    /// The last of a new connection's preparation: its answer says that all LISTENs are answered, and who the
-    /// server's process is.
-    Prepared,
     Notify(Channel),
 }
 

@@ -12,6 +12,7 @@ mod statements;
 mod tables;
 mod watching;
 
+use super::advice::{WATCHING, advised};
 use super::link::{Link, Reader, WAKE_CHANNEL};
 use super::refusals::Refusals;
 use super::statements::{CONVERT, FETCH, WATCHED_PAYLOAD, encoding};
@@ -309,7 +310,7 @@ impl Outbox {
         for error in refused {
             may_pass &= error.sqlstate.is_some_and(|code| code.may_pass());
             if self.refusals.is_news(OutboxRequest::Ensure, &error) {
-                link.reports.push_back(trouble(advised(error)));
+                link.reports.push_back(trouble(advised(error, WATCHING)));
             }
         }
         if !may_pass {
@@ -341,13 +342,13 @@ impl Outbox {
             }
             OutboxRequest::Look | OutboxRequest::Open | OutboxRequest::Read => self.begin_again(now),
             OutboxRequest::Acknowledge => self.acknowledgements.refused(now),
-            OutboxRequest::Fetch => return link.reports.push_back(trouble(advised(error))),
+            OutboxRequest::Fetch => return link.reports.push_back(trouble(advised(error, WATCHING))),
             // It is delivered as well as may be.
             OutboxRequest::Convert => return self.notified.extend(self.converting.take()),
             OutboxRequest::Settings | OutboxRequest::Ensure | OutboxRequest::Rotate => {}
         }
         if self.refusals.is_news(request, &error) {
-            link.reports.push_back(trouble(advised(error)));
+            link.reports.push_back(trouble(advised(error, WATCHING)));
         }
     }
 }
@@ -460,20 +461,4 @@ fn trouble(error: Error) -> Report {
 fn unexpected() -> Error {
     let message = "the schema pgwake of this database answers in a way that is unknown here";
     Error::new(ErrorKind::Server, message).with_sqlstate(Some(SqlState::PROTOCOL_VIOLATION))
-}
-
-/// What to do about it.
-fn advised(error: Error) -> Error {
-    let advice = match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42883" | "42P01") => "run `pgwake install` in this database first",
-        Some("42501") => {
-            "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and \
-             EXECUTE on watch_of, ensure_watched, open_consumer, read, acknowledge, rotate \
-             and fetch"
-        }
-        Some("55P03") => "something holds the table: this goes on when that is done",
-        Some("55006") => "this one goes on when that one ends",
-        _ => return error,
-    };
-    Error { message: format!("{}; {advice}", error.message), ..error }
 }

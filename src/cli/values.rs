@@ -1,0 +1,39 @@
+//! What options of several subcommands take, from the words that are typed. It knows no subcommand.
+
+use clap::ValueEnum;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "take a number from 0 to 1".into())
+}
+
+/// `250ms`, `5s`, `2m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "write it as 250ms, 5s, 2m or 1h";
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| hint.to_string())?;
+    let duration = Duration::try_from(parsed).map_err(|_| format!("a duration is not negative: {hint}"))?;
+    let days = duration.as_secs() / 86_400;
+    if days > 3650 { Err(format!("{days} days are too long: leave the option out")) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, ms) in [("250ms", 250), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+        for bad in ["", "5", "s", "-5s", "1 fortnight"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

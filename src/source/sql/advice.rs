@@ -1,0 +1,54 @@
+//! What to do about an answer that refuses a reader: one table, the first row that fits counts.
+
+use crate::error::{Error, SqlState};
+
+/// An error's code, words of its message, and what to do.
+type Row = (&'static str, &'static str, &'static str);
+
+/// What is missing is ours, or it is the caller's.
+const MISSING: &[Row] = &[
+    ("3F000", "pgwake", INSTALL),
+    ("42883", "pgwake", INSTALL),
+    ("42P01", "pgwake", INSTALL),
+    ("3F000", "", NAME),
+    ("42P01", "", NAME),
+    ("42602", "", NAME),
+];
+const INSTALL: &str = "run `pgwake install` in this database first";
+const NAME: &str =
+    "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \"Orders\"";
+
+pub(super) const WATCHING: &[Row] = &[
+    // The schema itself says what to do.
+    ("42501", "row-level security", ""),
+    (
+        "42501",
+        "",
+        "let its owner watch it, and grant this role SELECT on it, USAGE on the schema pgwake and EXECUTE on \
+         watch_of, ensure_watched, open_consumer, read, acknowledge, rotate and fetch",
+    ),
+    ("55P03", "", "something holds the table: this goes on when that is done"),
+    ("55006", "", "this one goes on when that one ends"),
+];
+
+pub(super) const OF_DDL: &[Row] = &[
+    (
+        "42501",
+        "",
+        "grant this role USAGE on the schema pgwake, SELECT, INSERT and UPDATE on its table ddl_watch, and \
+         EXECUTE on watch_ddl, mode, follow_login, wake_readers, notify, may_be_prepared, ddl_lock and fetch",
+    ),
+    ("55000", "", "let a superuser run `pgwake install`"),
+];
+
+/// The error, with what to do behind it.
+pub(super) fn advised(error: Error, table: &[Row]) -> Error {
+    let code = error.sqlstate.as_ref().map_or("", SqlState::as_str);
+    let fits = |row: &&Row| row.0 == code && error.message.contains(row.1);
+    match MISSING.iter().chain(table).find(fits) {
+        Some((_, _, advice)) if !advice.is_empty() => {
+            Error { message: format!("{}; {advice}", error.message), ..error }
+        }
+        _ => error,
+    }
+}
