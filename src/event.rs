@@ -3,11 +3,13 @@
 
 mod change;
 mod ddl;
+mod fields;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::text::Text;
 pub use change::{Acknowledged, Change, ChangeOp, Transport};
 pub use ddl::{Ddl, DdlPhase, DdlTarget};
+pub use fields::{Fields, Value};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -116,6 +118,16 @@ pub struct Listening<'a> {
     pub host: &'a str,
 }
 
+impl Listening<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("channels", Value::Channels(self.channels), "{}");
+        fields.in_text(Value::Text(self.db), "  in {}");
+        fields.field("host", Value::Text(self.host), " on {}");
+        fields.field("server_version", Value::Text(self.server_version), ", PostgreSQL {}");
+        fields.field("backend_pid", Value::Number(self.backend_pid.unsigned_abs().into()), ", backend {}");
+    }
+}
+
 /// A notification, as the server sent it. Only the loop makes one, from a [`Notify`](crate::pq::Notify).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -146,6 +158,15 @@ impl<'a> Notification<'a> {
     /// The channel's name as text, when it is UTF-8.
     pub fn channel_str(&self) -> Option<&'a str> {
         self.channel.to_str()
+    }
+
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("channel", Value::Bytes(&self.channel), "{}");
+        fields.field("payload", Value::Bytes(&self.payload), "");
+        fields.field("pid", Value::Number(self.pid.unsigned_abs().into()), "  pid {}");
+        fields.field("own", Value::Flag(self.own), " (own)");
+        fields.if_not_zero("folded", self.folded, "  (and {} before)");
+        fields.in_text(Value::Bytes(&self.payload), "  {}");
     }
 }
 
@@ -199,6 +220,18 @@ pub struct Gap<'a> {
     pub dropped: u64,
 }
 
+impl Gap<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("channels", Value::Channels(self.channels), "{}");
+        fields.field("reason", Value::Text(self.reason.as_str()), "");
+        fields.field("sqlstate", Value::code(&self.sqlstate), "");
+        fields.field("lost_at", Value::Time(self.lost_at), "  what was notified since {} is lost");
+        fields.field("message", Value::Text(self.message), ": {}");
+        fields.field("attempts", Value::Number(self.attempts.into()), "");
+        fields.if_not_zero("dropped", self.dropped, "");
+    }
+}
+
 /// A connection was lost or could not be made.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -215,6 +248,15 @@ pub struct Disconnected<'a> {
     pub retry_in: Duration,
 }
 
+impl Disconnected<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("sqlstate", Value::code(&self.sqlstate), "");
+        fields.field("message", Value::Text(self.message), "{}");
+        let retry_in_ms = Value::Number(self.retry_in.as_millis() as u64);
+        fields.field("retry_in_ms", retry_in_ms, "; next attempt in {} ms");
+    }
+}
+
 /// A session gave up after the same permanent error twice, such as a wrong password.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -227,6 +269,14 @@ pub struct Failed<'a> {
     pub sqlstate: Option<SqlState>,
     /// What happened, in one line.
     pub message: &'a str,
+}
+
+impl Failed<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("sqlstate", Value::code(&self.sqlstate), "");
+        fields.field("message", Value::Text(self.message), "{}");
+        fields.field("retry_in_ms", Value::Null, "");
+    }
 }
 
 /// A command of ours did not succeed. The session goes on.
@@ -252,6 +302,15 @@ pub struct CommandFailed<'a> {
     pub message: &'a str,
 }
 
+impl CommandFailed<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("command", Value::Text(self.command), "");
+        fields.if_any("channel", self.channel.map(|channel| Value::Bytes(channel.as_bytes())), "{}  ");
+        fields.field("sqlstate", Value::code(&self.sqlstate), "");
+        fields.field("message", Value::Text(self.message), "{}");
+    }
+}
+
 /// All notifications queued so far are committed, and the queue is empty.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -262,6 +321,12 @@ pub struct Sent<'a> {
     pub db: &'a str,
     /// How many were committed since the last `Sent`.
     pub count: u64,
+}
+
+impl Sent<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("count", Value::Number(self.count), "{}");
+    }
 }
 
 #[cfg(test)]

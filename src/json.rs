@@ -4,8 +4,7 @@
 //! A line is safe to print: control characters, those that change the direction of text, and the separators
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
-use crate::error::SqlState;
-use crate::event::{Change, Channel, CommandFailed, Ddl, DdlTarget, Event, Gap, Notification};
+use crate::event::{Change, Channel, DdlTarget, Event, Fields, Notification, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Deserialize;
@@ -76,125 +75,50 @@ struct Line<'a> {
 impl Serialize for Line<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        match self.event {
-            Event::Notification(n) => {
-                head(&mut map, "notification", self.at, n.db)?;
-                bytes(&mut map, "channel", "channel_base64", &n.channel)?;
-                bytes(&mut map, "payload", "payload_base64", &n.payload)?;
-                map.serialize_entry("pid", &n.pid)?;
-                map.serialize_entry("own", &n.own)?;
-                if n.folded > 0 {
-                    map.serialize_entry("folded", &n.folded)?;
-                }
-            }
-            Event::Listening(l) => {
-                head(&mut map, "listening", self.at, l.db)?;
-                map.serialize_entry("channels", &names(l.channels))?;
-                map.serialize_entry("backend_pid", &l.backend_pid)?;
-                map.serialize_entry("server_version", l.server_version)?;
-                map.serialize_entry("host", l.host)?;
-            }
-            Event::Gap(g) => {
-                head(&mut map, "gap", self.at, g.db)?;
-                gap(&mut map, g)?;
-            }
-            Event::Disconnected(d) => {
-                head(&mut map, "disconnected", self.at, d.db)?;
-                problem(&mut map, d.sqlstate, d.message)?;
-                map.serialize_entry("retry_in_ms", &(d.retry_in.as_millis() as u64))?;
-            }
-            Event::Failed(f) => {
-                head(&mut map, "failed", self.at, f.db)?;
-                problem(&mut map, f.sqlstate, f.message)?;
-                map.serialize_entry("retry_in_ms", &None::<u64>)?;
-            }
-            Event::CommandFailed(c) => {
-                head(&mut map, "command_failed", self.at, c.db)?;
-                command_failed(&mut map, c)?;
-            }
-            Event::Sent(s) => {
-                head(&mut map, "sent", self.at, s.db)?;
-                map.serialize_entry("count", &s.count)?;
-            }
-            Event::Change(c) => {
-                head(&mut map, "change", self.at, c.db)?;
-                change(&mut map, c)?;
-            }
-            Event::Ddl(d) => {
-                head(&mut map, "ddl", self.at, d.db)?;
-                ddl(&mut map, d)?;
-            }
-            Event::Acknowledged(a) => {
-                head(&mut map, "acknowledged", self.at, a.db)?;
-                map.serialize_entry("id", &a.id)?;
-            }
-        }
-        map.end()
+        map.serialize_entry("event", self.event.name())?;
+        map.serialize_entry("at", self.at)?;
+        map.serialize_entry("db", self.event.db())?;
+        let mut fields = MapFields { map, outcome: Ok(()) };
+        self.event.fields(&mut fields);
+        fields.outcome?;
+        fields.map.end()
     }
 }
 
-fn command_failed<M: SerializeMap>(map: &mut M, c: &CommandFailed<'_>) -> Result<(), M::Error> {
-    map.serialize_entry("command", c.command)?;
-    if let Some(channel) = c.channel {
-        bytes(map, "channel", "channel_base64", channel.as_bytes())?;
-    }
-    problem(map, c.sqlstate, c.message)
+/// The fields of an event as entries of a map, up to the first that fails.
+struct MapFields<M: SerializeMap> {
+    map: M,
+    outcome: Result<(), M::Error>,
 }
 
-fn head<M: SerializeMap>(map: &mut M, event: &str, at: &str, db: &str) -> Result<(), M::Error> {
-    map.serialize_entry("event", event)?;
-    map.serialize_entry("at", at)?;
-    map.serialize_entry("db", db)
-}
-
-fn gap<M: SerializeMap>(map: &mut M, gap: &Gap<'_>) -> Result<(), M::Error> {
-    map.serialize_entry("channels", &names(gap.channels))?;
-    map.serialize_entry("reason", gap.reason.as_str())?;
-    problem(map, gap.sqlstate, gap.message)?;
-    map.serialize_entry("lost_at", &rfc3339(gap.lost_at))?;
-    map.serialize_entry("attempts", &gap.attempts)?;
-    if gap.dropped > 0 {
-        map.serialize_entry("dropped", &gap.dropped)?;
-    }
-    Ok(())
-}
-
-fn change<M: SerializeMap>(map: &mut M, change: &Change<'_>) -> Result<(), M::Error> {
-    map.serialize_entry("op", change.op.as_str())?;
-    map.serialize_entry("schema", change.schema)?;
-    map.serialize_entry("table", change.table)?;
-    if let Some(partition) = change.partition {
-        map.serialize_entry("partition", partition)?;
-    }
-    map.serialize_entry("key", &change.key.and_then(raw))?;
-    let values = [("old", change.old), ("new", change.new), ("changed", change.changed)];
-    for (name, value) in values {
-        if let Some(value) = value.and_then(raw) {
-            map.serialize_entry(name, value)?;
+impl<M: SerializeMap> Fields for MapFields<M> {
+    fn field(&mut self, name: &'static str, value: Value<'_>, _: &'static str) {
+        if self.outcome.is_ok() {
+            self.outcome = entry(&mut self.map, name, value);
         }
     }
-    if let Some(sqlstate) = change.unconvertible {
-        map.serialize_entry("unconvertible", sqlstate)?;
-    }
-    if let Some(bytes) = change.oversize {
-        map.serialize_entry("oversize", &bytes)?;
-    }
-    map.serialize_entry("xid", &change.xid)?;
-    if let Some(id) = change.id {
-        map.serialize_entry("id", &id)?;
-    }
-    map.serialize_entry("transport", change.transport.as_str())
+
+    fn in_text(&mut self, _: Value<'_>, _: &'static str) {}
 }
 
-fn ddl<M: SerializeMap>(map: &mut M, ddl: &Ddl<'_>) -> Result<(), M::Error> {
-    map.serialize_entry("phase", ddl.phase.as_str())?;
-    map.serialize_entry("tag", ddl.tag)?;
-    map.serialize_entry("targets", &ddl.targets.iter().map(Target).collect::<Vec<_>>())?;
-    map.serialize_entry("depth", &ddl.depth)?;
-    map.serialize_entry("temp", &ddl.temp)?;
-    map.serialize_entry("xid", &ddl.xid)?;
-    map.serialize_entry("user", ddl.user)?;
-    map.serialize_entry("app", ddl.app)
+fn entry<M: SerializeMap>(map: &mut M, name: &'static str, value: Value<'_>) -> Result<(), M::Error> {
+    match value {
+        Value::Null => map.serialize_entry(name, &None::<()>),
+        Value::Flag(flag) => map.serialize_entry(name, &flag),
+        Value::Number(number) => map.serialize_entry(name, &number),
+        Value::Text(text) => map.serialize_entry(name, text),
+        Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => map.serialize_entry(name, text),
+            Err(_) => map.serialize_entry(&format!("{name}_base64"), &STANDARD.encode(bytes)),
+        },
+        Value::Json(json) => map.serialize_entry(name, &raw(json)),
+        Value::Time(time) => map.serialize_entry(name, &rfc3339(time)),
+        // One that is not UTF-8 has U+FFFD in it.
+        Value::Channels(channels) => {
+            map.serialize_entry(name, &channels.iter().map(Channel::to_string).collect::<Vec<_>>())
+        }
+        Value::Targets(targets) => map.serialize_entry(name, &targets.iter().map(Target).collect::<Vec<_>>()),
+    }
 }
 
 struct Target<'a>(&'a DdlTarget);
@@ -219,23 +143,6 @@ impl Serialize for Target<'_> {
 /// A value as PostgreSQL wrote it: a number keeps all its digits.
 fn raw(value: &str) -> Option<&RawValue> {
     serde_json::from_str(value).ok()
-}
-
-fn problem<M: SerializeMap>(map: &mut M, sqlstate: Option<SqlState>, message: &str) -> Result<(), M::Error> {
-    map.serialize_entry("sqlstate", &sqlstate.as_ref().map(SqlState::as_str))?;
-    map.serialize_entry("message", message)
-}
-
-fn bytes<M: SerializeMap>(map: &mut M, name: &str, name_base64: &str, value: &[u8]) -> Result<(), M::Error> {
-    match std::str::from_utf8(value) {
-        Ok(text) => map.serialize_entry(name, text),
-        Err(_) => map.serialize_entry(name_base64, &STANDARD.encode(value)),
-    }
-}
-
-/// Names as text; one that is not UTF-8 has U+FFFD in it.
-fn names(channels: &[Channel]) -> Vec<String> {
-    channels.iter().map(Channel::to_string).collect()
 }
 
 /// A time as RFC 3339 in UTC, with microseconds.

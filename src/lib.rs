@@ -87,8 +87,8 @@ mod text;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
     Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
-    Disconnected, Event, Failed, Gap, GapReason, Listening, Notification, PAYLOAD_BYTES_MAX, Sent, SessionId,
-    Transport,
+    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Notification, PAYLOAD_BYTES_MAX, Sent,
+    SessionId, Transport, Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};

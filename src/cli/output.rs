@@ -3,7 +3,7 @@
 
 use super::Failure;
 use super::arguments::Format;
-use pgwake::{Change, Channel, Ddl, Event, json};
+use pgwake::{Event, Fields, Value, json};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::SystemTime;
@@ -40,101 +40,60 @@ impl Output {
 /// An event as it is shown to people, without the end of the line.
 pub(crate) fn write_text(line: &mut String, event: &Event<'_>, at: SystemTime) {
     let _ = write!(line, "{}  ", json::rfc3339(at));
-    describe(line, event);
+    let title = match event {
+        Event::Change(change) => change.op.as_str().into(),
+        Event::CommandFailed(failed) => format!("{} failed", failed.command),
+        other => other.name().to_string(),
+    };
+    let _ = write!(line, "{title:<12}  ");
+    event.fields(&mut Phrases(line));
 }
 
 /// Writing to a `String` cannot fail, so the results of `write!` are of no interest here.
-fn describe(line: &mut String, event: &Event<'_>) {
-    match event {
-        Event::Notification(n) => {
-            line.push_str("notification  ");
-            printable(line, &n.channel);
-            let _ = write!(line, "  pid {}{}  ", n.pid, if n.own { " (own)" } else { "" });
-            if n.folded > 0 {
-                let _ = write!(line, "(and {} before)  ", n.folded);
-            }
-            printable(line, &n.payload);
+struct Phrases<'a>(&'a mut String);
+
+impl Fields for Phrases<'_> {
+    fn field(&mut self, _: &'static str, value: Value<'_>, phrase: &'static str) {
+        self.in_text(value, phrase);
+    }
+
+    fn in_text(&mut self, value: Value<'_>, phrase: &'static str) {
+        if matches!(value, Value::Null | Value::Flag(false)) {
+            return;
         }
-        Event::Listening(l) => {
-            line.push_str("listening     ");
-            names(line, l.channels);
-            let (db, host, version, pid) = (l.db, l.host, l.server_version, l.backend_pid);
-            let _ = write!(line, "  in {db} on {host}, PostgreSQL {version}, backend {pid}");
+        let line = &mut *self.0;
+        let (before, after) = phrase.split_once("{}").unwrap_or((phrase, ""));
+        line.push_str(before);
+        if phrase.len() > before.len() {
+            write_value(line, value);
         }
-        Event::Gap(g) => {
-            line.push_str("gap           ");
-            names(line, g.channels);
-            let lost_at = json::rfc3339(g.lost_at);
-            let _ = write!(line, "  what was notified since {lost_at} is lost: ");
-            printable(line, g.message.as_bytes());
-        }
-        Event::Disconnected(d) => {
-            line.push_str("disconnected  ");
-            printable(line, d.message.as_bytes());
-            let _ = write!(line, "; next attempt in {} ms", d.retry_in.as_millis());
-        }
-        Event::Failed(f) => {
-            line.push_str("failed        ");
-            printable(line, f.message.as_bytes());
-        }
-        Event::CommandFailed(c) => {
-            let _ = write!(line, "{} failed  ", c.command);
-            if let Some(channel) = c.channel {
+        line.push_str(after);
+    }
+}
+
+fn write_value(line: &mut String, value: Value<'_>) {
+    match value {
+        Value::Number(number) => _ = write!(line, "{number}"),
+        Value::Text(text) | Value::Json(text) => printable(line, text.as_bytes()),
+        Value::Bytes(bytes) => printable(line, bytes),
+        Value::Time(time) => line.push_str(&json::rfc3339(time)),
+        Value::Channels(channels) => {
+            for (i, channel) in channels.iter().enumerate() {
+                line.push_str(if i == 0 { "" } else { ", " });
                 printable(line, channel.as_bytes());
-                line.push_str("  ");
             }
-            printable(line, c.message.as_bytes());
         }
-        Event::Sent(s) => {
-            let _ = write!(line, "sent          {}", s.count);
+        Value::Targets(targets) => {
+            for (i, target) in targets.iter().enumerate() {
+                line.push_str(if i == 0 { "" } else { ", " });
+                let _ = write!(line, "{} ", target.object_type);
+                printable(line, target.identity.as_bytes());
+                if target.role != "target" {
+                    let _ = write!(line, " ({})", target.role);
+                }
+            }
         }
-        Event::Change(c) => describe_change(line, c),
-        Event::Ddl(d) => describe_ddl(line, d),
-        Event::Acknowledged(a) => {
-            let _ = write!(line, "acknowledged  {}", a.id);
-        }
-        other => {
-            let _ = write!(line, "{other:?}");
-        }
-    }
-}
-
-fn describe_change(line: &mut String, change: &Change<'_>) {
-    let _ = write!(line, "{:<12}  ", change.op.as_str());
-    printable(line, format!("{}.{}", change.schema, change.table).as_bytes());
-    let parts = [("", change.key), ("old ", change.old), ("new ", change.new), ("changed ", change.changed)];
-    for (name, json) in parts {
-        if let Some(json) = json {
-            let _ = write!(line, "  {name}");
-            printable(line, json.as_bytes());
-        }
-    }
-    if let Some(sqlstate) = change.unconvertible {
-        let _ = write!(line, "  (its values could not be converted: {sqlstate})");
-    }
-    if let Some(bytes) = change.oversize {
-        let _ = write!(line, "  (its values have {bytes} bytes: too many)");
-    }
-}
-
-fn describe_ddl(line: &mut String, ddl: &Ddl<'_>) {
-    let _ = write!(line, "ddl           {}  ", ddl.tag);
-    for (i, target) in ddl.targets.iter().enumerate() {
-        line.push_str(if i == 0 { "" } else { ", " });
-        let _ = write!(line, "{} ", target.object_type);
-        printable(line, target.identity.as_bytes());
-        if target.role != "target" {
-            let _ = write!(line, " ({})", target.role);
-        }
-    }
-    line.push_str("  by ");
-    printable(line, ddl.user.as_bytes());
-}
-
-fn names(line: &mut String, channels: &[Channel]) {
-    for (i, channel) in channels.iter().enumerate() {
-        line.push_str(if i == 0 { "" } else { ", " });
-        printable(line, channel.as_bytes());
+        other => _ = write!(line, "{other:?}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Row changes, as they are delivered to the caller.
 
-use super::SessionId;
+use super::{Fields, SessionId, Value};
 
 /// What was done to a row, or to all rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +100,26 @@ pub struct Change<'a> {
     pub json: &'a str,
 }
 
+impl Change<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("op", Value::Text(self.op.as_str()), "");
+        fields.field("schema", Value::Text(self.schema), "{}");
+        fields.field("table", Value::Text(self.table), ".{}");
+        fields.if_any("partition", self.partition.map(Value::Text), "");
+        fields.field("key", Value::of(self.key.map(Value::Json)), "  {}");
+        fields.if_any("old", self.old.map(Value::Json), "  old {}");
+        fields.if_any("new", self.new.map(Value::Json), "  new {}");
+        fields.if_any("changed", self.changed.map(Value::Json), "  changed {}");
+        let unconvertible = self.unconvertible.map(Value::Text);
+        fields.if_any("unconvertible", unconvertible, "  (its values could not be converted: {})");
+        let oversize = self.oversize.map(Value::Number);
+        fields.if_any("oversize", oversize, "  (its values have {} bytes: too many)");
+        fields.field("xid", Value::of(self.xid.map(Value::Number)), "");
+        fields.if_any("id", self.id.map(Value::Number), "");
+        fields.field("transport", Value::Text(self.transport.as_str()), "");
+    }
+}
+
 /// The database keeps the position that was acknowledged: what lies before it does not come again.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -111,4 +131,10 @@ pub struct Acknowledged<'a> {
     /// What [`EventLoop::ack`](crate::EventLoop::ack) was given last before; or, with `manual_ack`, the
     /// number of a gap in the outbox, which is acknowledged as soon as the caller asks for the next event.
     pub id: u64,
+}
+
+impl Acknowledged<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("id", Value::Number(self.id), "{}");
+    }
 }

@@ -1,6 +1,6 @@
 //! DDL commands, as the caller is told of them.
 
-use super::SessionId;
+use super::{Fields, SessionId, Value};
 
 /// When a DDL event was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,19 @@ pub struct Ddl<'a> {
     pub app: &'a str,
     /// All of it, an object in JSON.
     pub json: &'a str,
+}
+
+impl Ddl<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("phase", Value::Text(self.phase.as_str()), "");
+        fields.field("tag", Value::Text(self.tag), "{}");
+        fields.field("targets", Value::Targets(self.targets), "  {}");
+        fields.field("depth", Value::Number(self.depth.into()), "");
+        fields.field("temp", Value::Flag(self.temp), "");
+        fields.field("xid", Value::of(self.xid.map(Value::Number)), "");
+        fields.field("user", Value::Text(self.user), "  by {}");
+        fields.field("app", Value::Text(self.app), "");
+    }
 }
 
 /// One object that a DDL command was about.

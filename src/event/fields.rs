@@ -1,0 +1,112 @@
+//! What is in an event: each is described once, and lines of JSON and of text come from that description.
+
+use super::{Channel, DdlTarget, Event};
+use crate::error::SqlState;
+use std::time::SystemTime;
+
+/// The value of a field.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// There is none: null in JSON, nothing in text.
+    Null,
+    /// Yes or no. In text, the phrase of a yes.
+    Flag(bool),
+    /// A number.
+    Number(u64),
+    /// Text of ours.
+    Text(&'a str),
+    /// Somebody else's text in the server's encoding; what is not UTF-8 comes in Base64 in JSON.
+    Bytes(&'a [u8]),
+    /// JSON as PostgreSQL wrote it.
+    Json(&'a str),
+    /// A point in time.
+    Time(SystemTime),
+    /// The names of channels.
+    Channels(&'a [Channel]),
+    /// What a DDL command was about.
+    Targets(&'a [DdlTarget]),
+}
+
+/// Takes the fields of an event, in their order.
+pub trait Fields {
+    /// A field by its name in JSON. In text it is `phrase`, with the value in place of `{}`; an empty phrase
+    /// leaves it out.
+    fn field(&mut self, name: &'static str, value: Value<'_>, phrase: &'static str);
+
+    /// A value that stands in text alone: JSON has it elsewhere.
+    fn in_text(&mut self, value: Value<'_>, phrase: &'static str);
+
+    /// A field that is there only if it has a value.
+    fn if_any(&mut self, name: &'static str, value: Option<Value<'_>>, phrase: &'static str) {
+        if let Some(value) = value {
+            self.field(name, value, phrase);
+        }
+    }
+
+    /// A number that is there only if it is not 0.
+    fn if_not_zero(&mut self, name: &'static str, number: u64, phrase: &'static str) {
+        self.if_any(name, (number > 0).then_some(Value::Number(number)), phrase);
+    }
+}
+
+impl<'a> Value<'a> {
+    /// Null where there is nothing.
+    pub(super) fn of(value: Option<Value<'a>>) -> Self {
+        value.unwrap_or(Value::Null)
+    }
+
+    pub(super) fn code(sqlstate: &'a Option<SqlState>) -> Self {
+        Value::of(sqlstate.as_ref().map(|code| Value::Text(code.as_str())))
+    }
+}
+
+impl Event<'_> {
+    /// The event's name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Listening(_) => "listening",
+            Event::Notification(_) => "notification",
+            Event::Gap(_) => "gap",
+            Event::Disconnected(_) => "disconnected",
+            Event::Failed(_) => "failed",
+            Event::CommandFailed(_) => "command_failed",
+            Event::Sent(_) => "sent",
+            Event::Change(_) => "change",
+            Event::Ddl(_) => "ddl",
+            Event::Acknowledged(_) => "acknowledged",
+        }
+    }
+
+    /// The name of the database that it comes from.
+    pub fn db(&self) -> &str {
+        match self {
+            Event::Listening(e) => e.db,
+            Event::Notification(e) => e.db,
+            Event::Gap(e) => e.db,
+            Event::Disconnected(e) => e.db,
+            Event::Failed(e) => e.db,
+            Event::CommandFailed(e) => e.db,
+            Event::Sent(e) => e.db,
+            Event::Change(e) => e.db,
+            Event::Ddl(e) => e.db,
+            Event::Acknowledged(e) => e.db,
+        }
+    }
+
+    /// All its fields but the session and the database.
+    pub fn fields(&self, fields: &mut impl Fields) {
+        match self {
+            Event::Listening(e) => e.fields(fields),
+            Event::Notification(e) => e.fields(fields),
+            Event::Gap(e) => e.fields(fields),
+            Event::Disconnected(e) => e.fields(fields),
+            Event::Failed(e) => e.fields(fields),
+            Event::CommandFailed(e) => e.fields(fields),
+            Event::Sent(e) => e.fields(fields),
+            Event::Change(e) => e.fields(fields),
+            Event::Ddl(e) => e.fields(fields),
+            Event::Acknowledged(e) => e.fields(fields),
+        }
+    }
+}
