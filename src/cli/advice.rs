@@ -57,7 +57,11 @@ const NO_LINE: &str = "the server's pg_hba.conf does not let this user in from h
 
 /// What is wrong with the settings themselves.
 const SETTINGS: &[Row] = &[
-    ("", "invalid sslmode", "take disable, allow, prefer, require, verify-ca or verify-full (sslmode, PGSSLMODE)"),
+    (
+        "",
+        "invalid sslmode",
+        "take disable, allow, prefer, require, verify-ca or verify-full (sslmode, PGSSLMODE)",
+    ),
     (
         "",
         "definition of service",
