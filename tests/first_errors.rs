@@ -165,7 +165,7 @@ fn the_way_to_the_server() {
 }
 
 /// Certificates of the server that are not accepted.
-fn certificates() -> [(&'static str, Output); 3] {
+fn certificates() -> [(&'static str, Output); 5] {
     let other = rcgen::generate_simple_self_signed(["elsewhere".into()]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let authority = directory.path().join("other.crt");
@@ -179,8 +179,14 @@ fn certificates() -> [(&'static str, Output); 3] {
         ))
     };
     let own = server().directory().join("server.crt");
+    let key = directory.path().join("other.key");
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let with_key = format!("{} sslcert={} sslkey={}", tcp(server()), authority.display(), key.display());
     [
         ("the authority's certificate is not there", verify("verify-ca", "/nonexistent".as_ref())),
+        ("others may read the private key", listen(&(with_key + " sslmode=require"))),
+        ("channel binding is required in vain", listen(&(tcp(server()) + " channel_binding=require"))),
         ("another authority signed the certificate", verify("verify-ca", &authority)),
         ("the certificate has another name", verify("verify-full", &own)),
     ]
@@ -429,6 +435,7 @@ fn check_says_when_it_could_not_look() {
     hold(
         "check",
         vec![
+            ("the schema is not installed", run(&server().conninfo(), &["check"])),
             ("the role may not look at the schema", may_not),
             ("the role may not listen beside", alone),
             ("a pooler in transaction mode", run(&pooler, &["check"])),

@@ -50,14 +50,23 @@ const CONNECTING: &[Row] = &[
     ("08001", "received", "something else than PostgreSQL answers there: check the port (-d, PGPORT)"),
     ("08001", "such file", "no server is there: name its socket's directory with host=, or host=localhost"),
     ("08001", "closed the connection", "see the server's log, or check the port (-d, PGPORT)"),
-    ("08001", "", "check host and port (-d, PGHOST, PGPORT), and that the server runs"),
+    ("08001", "refused", REACH),
+    ("08001", "unreachable", REACH),
+    ("08001", "No route to host", REACH),
+    ("08001", "private key file", "let nobody else read it: chmod 600, or name another with sslkey"),
+    ("08001", "channel binding", "channel_binding=prefer takes a server without it"),
 ];
 
+const REACH: &str = "check host and port (-d, PGHOST, PGPORT), and that the server runs";
 const NO_LINE: &str = "the server's pg_hba.conf does not let this user in from here";
 
 /// What is wrong with the settings themselves.
 const SETTINGS: &[Row] = &[
-    ("", "sslmode", "take disable, allow, prefer, require, verify-ca or verify-full (sslmode, PGSSLMODE)"),
+    (
+        "",
+        "invalid sslmode",
+        "take disable, allow, prefer, require, verify-ca or verify-full (sslmode, PGSSLMODE)",
+    ),
     (
         "",
         "definition of service",

@@ -116,32 +116,41 @@ UNION ALL SELECT 'info', 'wal_level', 'it is not logical: nothing can be read by
 const CHECK_RIGHTS: &str =
     "GRANT USAGE ON SCHEMA pgwake TO it; GRANT EXECUTE ON FUNCTION pgwake.check() TO it; or ask its owner";
 
-/// Whether a notification of one connection arrives at another: a pooler in transaction mode takes LISTEN and
-/// delivers nothing.
+/// Whether a notification of a session arrives at another connection: a pooler in transaction mode takes
+/// LISTEN and delivers nothing. The session itself does not listen, so it sets nothing there that would stay.
 fn self_test(dsn: &str, connection: &mut Connection) -> Result<Option<Vec<String>>, Failure> {
+    let finding = |told: [&str; 3]| Ok(Some(["error"].into_iter().chain(told).map(String::from).collect()));
+    let channel = format!("pgwake check {}", std::process::id());
+    query::script(connection, &format!("LISTEN \"{channel}\""))?;
     let mut events = EventLoop::new()?;
     let session = events.connect_with(dsn, SessionOptions::new().heartbeat(PATIENCE))?;
-    let channel = format!("pgwake check {}", std::process::id());
-    events.listen(session, &channel)?;
-    let (mut until, mut is_listening) = (Instant::now() + 4 * PATIENCE, false);
-    let finding = |told: [&str; 4]| Ok(Some(told.map(String::from).into()));
-    while let Some(event) = events.next(Some(until.saturating_duration_since(Instant::now())))? {
-        match event {
-            Event::Listening(_) => {
-                (until, is_listening) = (Instant::now() + PATIENCE, true);
-                query::rows(connection, "SELECT pg_notify($1, '')", &[&channel])?;
+    events.notify(session, &channel, "")?;
+    let until = Instant::now() + 4 * PATIENCE;
+    loop {
+        match events.next(Some(until.saturating_duration_since(Instant::now())))? {
+            Some(Event::Sent(_)) => break,
+            Some(Event::CommandFailed(failed)) => {
+                return finding(["NOTIFY", failed.message, "see the server's log"]);
             }
-            Event::Notification(_) => return Ok(None),
-            Event::Disconnected(lost) => {
+            Some(Event::Disconnected(lost)) => {
                 let told = with_advice(When::Connecting, lost.message, lost.sqlstate);
-                return finding(["error", "LISTEN", &told, "see that this role may have two sessions"]);
+                return finding(["LISTEN", &told, "see that this role may have two sessions"]);
             }
-            _ => {}
+            Some(_) => {}
+            None => return finding(["LISTEN", "no answer in time", "see whether the server is overloaded"]),
         }
     }
-    match is_listening {
-        true => finding(["error", "LISTEN", SWALLOWED, "connect to the server itself"]),
-        false => finding(["error", "LISTEN", "no answer in time", "see whether the server is overloaded"]),
+    let until = Instant::now() + PATIENCE;
+    loop {
+        connection.consume_input()?;
+        if connection.notifies().is_some() {
+            return Ok(None);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return finding(["LISTEN", SWALLOWED, "connect to the server itself"]);
+        }
+        connection.wait_ready(false, left)?;
     }
 }
 
