@@ -9,11 +9,11 @@
 set -euo pipefail
 
 if [ "${1:-}" != inside ]; then
+    [ "$(id -u)" = 0 ] || { echo 'empty_debian.sh: only root can do this' >&2; exit 1; }
     for program in debootstrap git unshare cargo-deb; do
         PATH=$PATH:$HOME/.cargo/bin command -v $program >/dev/null ||
             { echo "empty_debian.sh: $program is missing" >&2; exit 1; }
     done
-    [ "$(id -u)" = 0 ] || { echo 'empty_debian.sh: only root can do this' >&2; exit 1; }
     # With what is mounted and started inside, all goes when this ends.
     work=$(mktemp -d)
     trap 'rm -rf --one-file-system "$work"' EXIT
@@ -74,6 +74,8 @@ debootstrap --variant=minbase "$suite" "$work/empty" "$mirror" >"$work/debootstr
 
 begin user
 installs sudo make ca-certificates
+# What this machine trusts: its way to the registry may be one of its own.
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 echo "$user ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$user"
 git clone -q "$source" "$root$home/pgwake"
 cp -r "$cargo" "$root$home/.cargo"
@@ -97,7 +99,6 @@ types 'cd pgwake && cargo install --path . --root ~/installed && ~/installed/bin
 types 'cd pgwake && make deb'
 made=$(git -c safe.directory='*' -C "$root$home/pgwake" status --porcelain)
 [ -z "$made" ] || { printf 'not ignored:\n%s\n' "$made" >&2; exit 1; }
-[ -z "${TESTS:-}" ] || types 'cd pgwake && make test'
 package=$(echo "$root$home"/pgwake/target/debian/*.deb)
 
 echo "== the image of the Dockerfile, without Docker"
@@ -113,4 +114,7 @@ types 'pgwake demo'
 hears . 'cc app.c $(pkg-config --cflags --libs pgwake) -o app'
 hears . 'cc -static-pie app.c $(pkg-config --static --cflags --libs pgwake) -o app 2>/dev/null'
 as_root 'apt-get -qq remove pgwake >/dev/null; ! find /usr -name "*pgwake*" | grep .'
+
+root=$work/user
+[ -z "${TESTS:-}" ] || types 'cd pgwake && make test'
 echo '== all of it works'
