@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod event;
+mod given;
 mod handle;
 mod log;
 mod metrics;
@@ -21,13 +22,14 @@ mod tests;
 mod texts;
 mod watch;
 
-use crate::{Error, ErrorKind, Event, EventLoopOptions, Result, SessionId, SessionOptions};
+use crate::{Event, EventLoopOptions, SessionOptions};
 use event::FlatEvent;
+use given::{invalid, session_id, text, utf8};
 use handle::Handle;
 use log::LogFn;
 use metrics::FlatMetrics;
 use options::{LoopOptions, SessionChoices};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -371,37 +373,4 @@ pub(crate) extern "C" fn pgwake_libpq_version() -> *const c_char {
     static VERSION: OnceLock<CString> = OnceLock::new();
     let version = VERSION.get_or_init(|| CString::new(crate::pq::version()).unwrap_or_default());
     version.as_ptr()
-}
-
-fn invalid(message: &str) -> Error {
-    Error::new(ErrorKind::InvalidArgument, message)
-}
-
-/// Whatever a host gives as a session: a number that names none is found out by the loop.
-fn session_id(session: c_int) -> SessionId {
-    SessionId(session as u32)
-}
-
-/// The bytes of a C string, without the NUL.
-///
-/// # Safety
-///
-/// `text` is NULL or a C string that stays as it is during `'a`.
-unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a [u8]> {
-    if text.is_null() {
-        return Err(invalid(&format!("the {name} is NULL")));
-    }
-    // SAFETY: as the caller promises.
-    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
-}
-
-/// A C string as text.
-///
-/// # Safety
-///
-/// As for [`text`].
-unsafe fn utf8<'a>(given: *const c_char, name: &str) -> Result<&'a str> {
-    // SAFETY: as the caller promises.
-    let bytes = unsafe { text(given, name) }?;
-    std::str::from_utf8(bytes).map_err(|_| invalid(&format!("the {name} is not UTF-8")))
 }

@@ -1,17 +1,14 @@
 //! How a loop and a session work: what their owner may choose, with its defaults.
 
+mod limits;
 mod watch;
 
+pub(crate) use limits::bounded;
 use std::time::Duration;
 pub use watch::{ChangePayload, DdlOptions, WatchOptions};
 
 /// How long a session may hear nothing before it asks the server for a sign of life.
 pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
-
-/// A duration that can be added to the time of day: 30 years, beyond which nobody waits.
-pub(crate) fn bounded(duration: Duration) -> Duration {
-    duration.min(Duration::from_secs(30 * 365 * 24 * 3600))
-}
 
 /// How long the loop may stand still before it says so.
 const STALL_WARNING_DEFAULT: Duration = Duration::from_secs(5);

@@ -270,7 +270,7 @@ impl Handle {
             return self.refuse(&Error::new(ErrorKind::Forked, FORKED));
         }
         match self.state.load(Ordering::Relaxed) {
-            CLOSED => self.refuse(&super::invalid("the handle is closed")),
+            CLOSED => self.refuse(&super::given::invalid("the handle is closed")),
             IN_USE => self.refuse(&in_use()),
             // The text still says why.
             dead => dead,

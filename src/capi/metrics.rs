@@ -1,7 +1,8 @@
 //! What a session has done, as C sees it: metrics of the crate flow in; a struct of the host, of this version
 //! or another, is filled.
 
-use super::{invalid, options};
+use super::given::invalid;
+use super::options;
 use crate::{Metrics, Result};
 use std::time::{Duration, UNIX_EPOCH};
 

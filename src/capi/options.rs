@@ -1,7 +1,7 @@
 //! What a C host may choose: structs that begin with their size, of this version or another, flow in; the
 //! crate's own options flow out.
 
-use super::invalid;
+use super::given::invalid;
 use crate::{Error, EventLoopOptions, Overflow, Result, SessionOptions};
 use std::time::Duration;
 

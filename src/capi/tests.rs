@@ -6,6 +6,7 @@ use super::options::{self, LoopOptions, SessionChoices};
 use super::*;
 use crate::{ChangeOp, ChangePayload, DdlOptions, Transport, WatchOptions};
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::mem::offset_of;
 use std::process::Command;
 

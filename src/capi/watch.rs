@@ -1,8 +1,8 @@
 //! What a C host watches: lists of names, and structs that begin with their size, flow in; the crate's own
 //! options flow out.
 
+use super::given::{invalid, utf8};
 use super::options::{self, Versioned, given, refuse_reserved};
-use super::{invalid, utf8};
 use crate::{ChangeOp, ChangePayload, DdlOptions, Result, Transport, WatchOptions};
 use std::ffi::c_char;
 

@@ -15,6 +15,7 @@ mod arguments;
 mod bench;
 mod completions;
 mod demo;
+mod failure;
 mod install;
 mod jobs;
 mod listen;
@@ -32,58 +33,11 @@ mod values;
 mod version;
 mod watch;
 
-use advice::{When, with_advice};
 use arguments::{Arguments, Subcommand};
 use clap::Parser;
-use pgwake::{Error, ErrorKind};
+pub(crate) use failure::{Failure, not_connected};
 use std::io::Write;
 use std::process::ExitCode;
-
-/// Why the command ends with another status than 0.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Status 2: nothing was done.
-    Usage(String),
-    /// Status 1.
-    Running(String),
-    /// Nobody reads our output any more, as with `| head`. That is no failure of ours: status 0.
-    OutputClosed,
-}
-
-impl Failure {
-    /// What was done on a private server fails because of that server first of all.
-    fn explained_by(self, server: &mut server::PrivateServer) -> Self {
-        match self {
-            Failure::Running(sentence) => Failure::Running(server.explain(&sentence)),
-            other => other,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error.kind {
-            ErrorKind::InvalidArgument => {
-                Failure::Usage(with_advice(When::Connecting, &error.message, error.sqlstate))
-            }
-            _ => Failure::Running(error.to_string()),
-        }
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            // All other files of ours say their names themselves.
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                let file = std::fs::read_link("/proc/self/fd/1").unwrap_or_default();
-                Failure::Running(format!("standard output, {}: {error}", file.display()))
-            }
-            _ => Failure::Running(error.to_string()),
-        }
-    }
-}
 
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -125,10 +79,4 @@ fn start_log(verbose: u8) {
         _ => "trace",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default)).init();
-}
-
-/// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error
-/// in the conninfo should not be retried for ever. Afterwards the session goes on by itself.
-pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {
-    Failure::Running(with_advice(When::Connecting, message, sqlstate))
 }

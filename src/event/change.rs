@@ -1,6 +1,7 @@
 //! Row changes, as they are delivered to the caller.
 
-use super::{Fields, SessionId, Value};
+use super::fields::{Fields, Value};
+use super::names::SessionId;
 
 /// What was done to a row, or to all rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

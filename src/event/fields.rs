@@ -1,6 +1,7 @@
 //! What is in an event: each is described once, and lines of JSON and of text come from that description.
 
-use super::{Channel, DdlTarget, Event};
+use super::names::Channel;
+use super::target::DdlTarget;
 use crate::error::SqlState;
 use std::time::SystemTime;
 
@@ -58,55 +59,5 @@ impl<'a> Value<'a> {
 
     pub(super) fn code(sqlstate: &'a Option<SqlState>) -> Self {
         Value::of(sqlstate.as_ref().map(|code| Value::Text(code.as_str())))
-    }
-}
-
-impl Event<'_> {
-    /// The event's name in JSON.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Event::Listening(_) => "listening",
-            Event::Notification(_) => "notification",
-            Event::Gap(_) => "gap",
-            Event::Disconnected(_) => "disconnected",
-            Event::Failed(_) => "failed",
-            Event::CommandFailed(_) => "command_failed",
-            Event::Sent(_) => "sent",
-            Event::Change(_) => "change",
-            Event::Ddl(_) => "ddl",
-            Event::Acknowledged(_) => "acknowledged",
-        }
-    }
-
-    /// The name of the database that it comes from.
-    pub fn db(&self) -> &str {
-        match self {
-            Event::Listening(e) => e.db,
-            Event::Notification(e) => e.db,
-            Event::Gap(e) => e.db,
-            Event::Disconnected(e) => e.db,
-            Event::Failed(e) => e.db,
-            Event::CommandFailed(e) => e.db,
-            Event::Sent(e) => e.db,
-            Event::Change(e) => e.db,
-            Event::Ddl(e) => e.db,
-            Event::Acknowledged(e) => e.db,
-        }
-    }
-
-    /// All its fields but the session and the database.
-    pub fn fields(&self, fields: &mut impl Fields) {
-        match self {
-            Event::Listening(e) => e.fields(fields),
-            Event::Notification(e) => e.fields(fields),
-            Event::Gap(e) => e.fields(fields),
-            Event::Disconnected(e) => e.fields(fields),
-            Event::Failed(e) => e.fields(fields),
-            Event::CommandFailed(e) => e.fields(fields),
-            Event::Sent(e) => e.fields(fields),
-            Event::Change(e) => e.fields(fields),
-            Event::Ddl(e) => e.fields(fields),
-            Event::Acknowledged(e) => e.fields(fields),
-        }
     }
 }

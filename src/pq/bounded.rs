@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::connection::{Connection, Polling};
-use super::text;
+use super::text::text;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::sys::{self, BoundedRead, Writes};
 

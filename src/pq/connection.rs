@@ -2,8 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::connect_error::{connect_sqlstate, read_connect_error};
+use super::conninfo::Conninfo;
 use super::notice::{self, Notice, Notices};
-use super::{Conninfo, Notify, text};
+use super::notify::Notify;
+use super::text::text;
+use super::version::version_numbers;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::sys;
 use std::ffi::c_void;
@@ -146,7 +149,7 @@ impl Connection {
                         || pq_sys::PQgssEncInUse(self.raw.as_ptr()) != 0
                 };
                 self.may_renegotiate = self.encrypted && self.is_tls_before_1_3();
-                self.may_hold = self.encrypted && !takes_all(super::version_numbers());
+                self.may_hold = self.encrypted && !takes_all(version_numbers());
                 Polling::Ready
             }
             pq_sys::PostgresPollingStatusType::PGRES_POLLING_READING => Polling::Reading,

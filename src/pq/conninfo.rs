@@ -2,7 +2,7 @@
 //! secrets.
 #![allow(unsafe_code)]
 
-use super::text;
+use super::text::text;
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::{CString, c_char};
 use std::fmt;
@@ -67,7 +67,7 @@ impl Conninfo {
                     let value = std::ffi::CStr::from_ptr((*option).val).to_owned();
                     parsed.options.push((keyword, value));
                     // libpq marks what a dialog must hide with "*".
-                    parsed.secret.push(super::bytes((*option).dispchar) == b"*");
+                    parsed.secret.push(super::text::bytes((*option).dispchar) == b"*");
                 }
                 option = option.add(1);
             }
@@ -172,7 +172,7 @@ impl Conninfo {
             let mut option = array;
             let mut is_known = false;
             while !option.is_null() && !(*option).keyword.is_null() {
-                is_known |= super::bytes((*option).keyword) == keyword.as_bytes();
+                is_known |= super::text::bytes((*option).keyword) == keyword.as_bytes();
                 option = option.add(1);
             }
             pq_sys::PQconninfoFree(array);

@@ -56,6 +56,8 @@ mod notice;
 mod notify;
 mod query;
 mod result;
+mod text;
+mod version;
 
 pub use connection::{Connection, Polling, Status};
 pub use conninfo::Conninfo;
@@ -63,59 +65,4 @@ pub use notice::Notice;
 pub use notify::Notify;
 pub use query::Format;
 pub use result::{QueryResult, ResultStatus};
-
-/// The version of the libpq in use, as `MAJOR.MINOR`.
-pub fn version() -> String {
-    let (major, minor) = version_numbers();
-    format!("{major}.{minor}")
-}
-
-#[allow(unsafe_code)]
-fn version_numbers() -> (i32, i32) {
-    // SAFETY: takes nothing and cannot fail.
-    let number = unsafe { pq_sys::PQlibVersion() };
-    // The build of pq-src 0.3.14 says 180600 for 18.6, which is 180006 by the manual's rule: undo that.
-    let minor = number % 10_000;
-    (number / 10_000, if minor >= 100 && minor % 100 == 0 { minor / 100 } else { minor })
-}
-
-/// The version of the TLS library that libpq uses, if it can be found in this process.
-#[allow(unsafe_code)]
-pub fn tls_version() -> Option<String> {
-    type OpensslVersion = unsafe extern "C" fn(std::ffi::c_int) -> *const std::ffi::c_char;
-    // SAFETY: dlsym takes a C string and gives NULL or an address; the address has the type of the function's
-    // manual page (OpenSSL_version(3)), whose answer for 0 is a static C string.
-    unsafe {
-        let address = libc::dlsym(libc::RTLD_DEFAULT, c"OpenSSL_version".as_ptr());
-        if address.is_null() {
-            return None;
-        }
-        let openssl_version = std::mem::transmute::<*mut std::ffi::c_void, OpensslVersion>(address);
-        Some(text(openssl_version(0)))
-    }
-}
-
-/// The text behind a pointer that libpq owns, empty for NULL. Behind its last byte lies a NUL in any case.
-///
-/// # Safety
-///
-/// `text` is NULL or ends with a NUL and is neither changed nor freed during `'a`.
-#[allow(unsafe_code)]
-unsafe fn bytes<'a>(text: *const std::ffi::c_char) -> &'a [u8] {
-    if text.is_null() {
-        return c"".to_bytes();
-    }
-    // SAFETY: as the caller promises.
-    unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes()
-}
-
-/// The same as text, with replacement characters for what is not UTF-8.
-///
-/// # Safety
-///
-/// As for [`bytes`].
-#[allow(unsafe_code)]
-unsafe fn text(text: *const std::ffi::c_char) -> String {
-    // SAFETY: as the caller promises.
-    String::from_utf8_lossy(unsafe { bytes(text) }).into_owned()
-}
+pub use version::{tls_version, version};

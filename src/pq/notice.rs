@@ -2,7 +2,7 @@
 //! the reason why a server ends a connection comes in no other way.
 #![allow(unsafe_code)]
 
-use super::text;
+use super::text::text;
 use crate::error::SqlState;
 use std::ffi::{c_int, c_void};
 

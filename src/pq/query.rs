@@ -1,7 +1,8 @@
 //! Sending commands and taking their results, without blocking.
 #![allow(unsafe_code)]
 
-use super::{Connection, QueryResult};
+use super::connection::Connection;
+use super::result::QueryResult;
 use crate::error::{Error, ErrorKind, Result};
 use std::ffi::{CStr, CString, c_char, c_int};
 

@@ -3,16 +3,12 @@
 
 use super::endpoint::Route;
 use super::input::{MESSAGE_BYTES_MAX, too_long};
-use super::{Addresses, Progress, Session, State, lost};
+use super::{Addresses, CONNECT_TIMEOUT_DEFAULT, Progress, Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
-use std::time::{Duration, Instant};
-
-/// How long one host, or the name service, may be silent when nothing says `connect_timeout`; libpq enforces
-/// that only in its blocking calls.
-pub(super) const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 impl<Tag> Session<Tag> {
     /// Finds out where to connect to, and starts to, or looks the names up first.
@@ -202,6 +198,7 @@ mod tests {
     use crate::event::SessionId;
     use crate::reactor::Reactor;
     use crate::session::Background;
+    use std::time::Duration;
 
     /// What a session would connect with.
     fn protected(conninfo: &str) -> Conninfo {

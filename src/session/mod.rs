@@ -27,6 +27,10 @@ use requests::Requests;
 pub(crate) use requests::{Command, Rows};
 use std::time::{Duration, Instant};
 
+/// How long one host, or the name service, may be silent when nothing says `connect_timeout`; libpq enforces
+/// that only in its blocking calls.
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
@@ -140,7 +144,7 @@ impl<Tag> Session<Tag> {
             endpoints: 0,
             silent: 0,
             trying: Default::default(),
-            connect_timeout: connecting::CONNECT_TIMEOUT_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             heartbeat,
             state: State::Waiting { until: now },
             connection: None,

@@ -1,0 +1,37 @@
+//! What a host gives: texts and numbers, and the error for those that cannot be.
+
+use crate::{Error, ErrorKind, Result, SessionId};
+use std::ffi::{CStr, c_char, c_int};
+
+pub(super) fn invalid(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}
+
+/// Whatever a host gives as a session: a number that names none is found out by the loop.
+pub(super) fn session_id(session: c_int) -> SessionId {
+    SessionId(session as u32)
+}
+
+/// The bytes of a C string, without the NUL.
+///
+/// # Safety
+///
+/// `text` is NULL or a C string that stays as it is during `'a`.
+pub(super) unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a [u8]> {
+    if text.is_null() {
+        return Err(invalid(&format!("the {name} is NULL")));
+    }
+    // SAFETY: as the caller promises.
+    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// A C string as text.
+///
+/// # Safety
+///
+/// As for [`text`].
+pub(super) unsafe fn utf8<'a>(given: *const c_char, name: &str) -> Result<&'a str> {
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { text(given, name) }?;
+    std::str::from_utf8(bytes).map_err(|_| invalid(&format!("the {name} is not UTF-8")))
+}
