@@ -81,7 +81,7 @@ lib-test: setup-test
 
 # For root, too, who has no Rust, and to whom no file here should belong.
 install:
-	@for file in target/release/pgwake target/completions/fish target/lib/$(SO); do [ -f $$file ] || \
+	@for file in target/release/pgwake target/lib/libpgwake.a target/lib/$(SO); do [ -f $$file ] || \
 	  { echo "pgwake: $$file is not built: run \`make\` first, as yourself, then this again" >&2; exit 1; }; done
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR)/pgwake $(MANDIR)/man1 $(MANDIR)/man3)
 	install -s target/release/pgwake $(DESTDIR)$(BINDIR)
@@ -95,9 +95,10 @@ install:
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/pgwake.pc
 	install -m 644 ffi/man/pgwake.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 ffi/man/pgwake.3 $(DESTDIR)$(MANDIR)/man3
-	install -D -m 644 target/completions/bash $(DESTDIR)$(BASHDIR)/pgwake
-	install -D -m 644 target/completions/zsh $(DESTDIR)$(ZSHDIR)/_pgwake
-	install -D -m 644 target/completions/fish $(DESTDIR)$(FISHDIR)/pgwake.fish
+	@if [ -d target/completions ]; then set -x; \
+	  install -D -m 644 target/completions/bash $(DESTDIR)$(BASHDIR)/pgwake && \
+	  install -D -m 644 target/completions/zsh $(DESTDIR)$(ZSHDIR)/_pgwake && \
+	  install -D -m 644 target/completions/fish $(DESTDIR)$(FISHDIR)/pgwake.fish; fi
 	@$(REMEMBER)
 
 # pkg-config can put another prefix in.

@@ -7,6 +7,7 @@ use common::command::{Running, complaint, run};
 use common::{Sql, server, signal};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A database without the schema, with a table to watch.
@@ -123,8 +124,8 @@ fn unwatch_takes_the_triggers_off() {
     assert_eq!(watch.json()["op"], "insert");
     assert_eq!(watch.status(), 0);
     for told in ["orders is not watched any more", "orders was not watched"] {
-        let (sentence, status) = complaint(&["-d", &dsn, "unwatch", "orders"]);
-        assert_eq!((sentence.trim_end(), status), (told, 0));
+        let (sentence, status) = complaint(&["-v", "-d", &dsn, "unwatch", "orders"]);
+        assert!(status == 0 && sentence.trim_end().ends_with(told), "{sentence}");
         assert_eq!(sql.value(triggers), "0");
     }
     let (sentence, status) = complaint(&["-d", &dsn, "watch", "nowhere"]);
@@ -132,13 +133,20 @@ fn unwatch_takes_the_triggers_off() {
 }
 
 #[test]
-fn what_was_done_is_told_where_nothing_else_is() {
+fn what_was_done_is_told_on_a_terminal_and_in_the_log() {
     let (dsn, _sql) = database();
     for (command, told) in
         [("install", "the schema pgwake is installed"), ("uninstall", "the schema pgwake is gone")]
     {
-        let (sentence, status) = complaint(&["-d", &dsn, command]);
-        assert_eq!((sentence.trim_end(), status), (told, 0));
+        assert_eq!(complaint(&["-d", &dsn, command]), (String::new(), 0), "a script has the exit status");
+        let (sentence, status) = complaint(&["-v", "-d", &dsn, command]);
+        assert!(status == 0 && sentence.trim_end().ends_with(told), "{sentence}");
+        let words = format!("'{}' -d '{dsn}' {command}", env!("CARGO_BIN_EXE_pgwake"));
+        let Ok(typed) = Command::new("script").args(["-qec", &words, "/dev/null"]).output() else {
+            common::say_loudly("SKIPPED: what is told on a terminal: the program `script` is not installed");
+            continue;
+        };
+        assert_eq!(String::from_utf8_lossy(&typed.stdout).trim_end(), told);
     }
 }
 

@@ -23,7 +23,7 @@ fn run(dsn: &str, dry_run: bool, script: &str, when: When, done: &str) -> Result
         return Ok(());
     }
     execute(&mut query::connect(dsn)?, script, when)?;
-    say!("{done}");
+    say_done!("{done}");
     Ok(())
 }
 

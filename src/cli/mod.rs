@@ -10,6 +10,17 @@ macro_rules! say {
     }};
 }
 
+/// Says what was done to whoever sits at the terminal; a script has the exit status, and the log with -v.
+macro_rules! say_done {
+    ($($words:tt)*) => {{
+        if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+            say!($($words)*);
+        } else {
+            log::info!($($words)*);
+        }
+    }};
+}
+
 mod advice;
 mod arguments;
 mod bench;

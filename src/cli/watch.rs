@@ -89,7 +89,7 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     let asked = query::rows(&mut connection, sql, &[])?;
     if asked.iter().any(|row| row[0] == channel) {
         query::rows(&mut connection, "SELECT pgwake.unwatch_ddl($1)", &[channel])?;
-        say!("these events are given up");
+        say_done!("these events are given up");
         return Ok(());
     }
     let others: Vec<String> =
@@ -107,7 +107,7 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
         let rows = query::rows(&mut connection, sql, &[table])
             .map_err(|e| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate)))?;
         let was_watched = rows.iter().any(|row| row[0] == "t");
-        say!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
+        say_done!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
     }
     Ok(())
 }
