@@ -6,6 +6,7 @@
 
 mod admission;
 mod commands;
+mod rotation;
 mod spin;
 mod stalls;
 mod timers;
@@ -19,9 +20,9 @@ use crate::session::Background;
 use crate::source::Source;
 use crate::sys;
 use admission::Admission;
+use rotation::Rotation;
 use spin::Spin;
 use stalls::Stalls;
-use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 use timers::Timers;
@@ -58,16 +59,6 @@ struct AtHand {
 }
 
 const NOTHING: AtHand = AtHand { notification: None, stream: NO_SESSION, index: NO_SESSION };
-
-/// How the sessions take turns.
-#[derive(Debug, Default)]
-struct Rotation {
-    /// The session whose turn it is.
-    turn: Option<usize>,
-    ready: VecDeque<usize>,
-    /// Sessions that want a turn after the next poll although no poller will tell of them.
-    wanting: Vec<usize>,
-}
 
 #[derive(Debug)]
 struct Clock {
@@ -354,7 +345,10 @@ impl EventLoop {
         // What they stood in is kept: no room is made while notifications come.
         let mut wanting = std::mem::take(&mut self.rotation.wanting);
         for index in wanting.drain(..) {
-            if let Some(source) = &mut self.slots[index].source {
+            // The poller may have told of it all the same, or it may have had two turns.
+            if let Some(source) = &mut self.slots[index].source
+                && !self.rotation.has_turn_coming(index)
+            {
                 source.on_wanted_turn();
                 self.rotation.line_up(index);
             }
@@ -457,17 +451,6 @@ impl EventLoop {
             self.reactor.nudge().nudge()?;
         }
         Ok(())
-    }
-}
-
-impl Rotation {
-    /// Gives a session the next turn that is free.
-    #[inline(always)]
-    fn line_up(&mut self, index: usize) {
-        match self.turn {
-            None => self.turn = Some(index),
-            Some(_) => self.ready.push_back(index),
-        }
     }
 }
 
