@@ -442,7 +442,8 @@ impl EventLoop {
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
     fn is_deserted(&self) -> bool {
-        self.slots.iter().all(|slot| slot.source.as_ref().is_none_or(|source| source.has_failed()))
+        self.rotation.wanting.is_empty()
+            && self.slots.iter().all(|slot| slot.source.as_ref().is_none_or(|source| source.has_failed()))
             && !self.reactor.waker().is_shared()
     }
 
