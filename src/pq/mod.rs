@@ -62,6 +62,8 @@ pub use conninfo::Conninfo;
 pub use notice::Notice;
 pub use notify::Notify;
 pub use query::Format;
+#[cfg(test)]
+pub(crate) use result::tests::rows;
 pub use result::{QueryResult, ResultStatus};
 
 /// The version of the libpq in use, as `MAJOR.MINOR`.
