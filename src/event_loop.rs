@@ -345,12 +345,12 @@ impl EventLoop {
         // What they stood in is kept: no room is made while notifications come.
         let mut wanting = std::mem::take(&mut self.rotation.wanting);
         for index in wanting.drain(..) {
-            // The poller may have told of it all the same, or it may have had two turns.
-            if let Some(source) = &mut self.slots[index].source
-                && !self.rotation.has_turn_coming(index)
-            {
+            if let Some(source) = &mut self.slots[index].source {
                 source.on_wanted_turn();
-                self.rotation.line_up(index);
+                // The poller may have told of it all the same, or it may have had two turns.
+                if !self.rotation.has_turn_coming(index) {
+                    self.rotation.line_up(index);
+                }
             }
         }
         self.rotation.wanting = wanting;
