@@ -278,7 +278,7 @@ impl<Tag> Session<Tag> {
     }
 
     /// Sends commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is a
-    /// failure of the connection, and comes as [`Progress::Lost`]. Without an open connection it sends nothing.
+    /// failure of the connection, and comes as [`Progress::Lost`]. Nothing is sent before it is open.
     pub(crate) fn send<'a>(&mut self, tag: Tag, commands: impl Iterator<Item = Command<'a>>) {
         self.send_as(Some(tag), commands);
     }
