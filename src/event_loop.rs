@@ -6,6 +6,7 @@
 
 mod admission;
 mod commands;
+mod rotation;
 mod spin;
 mod stalls;
 mod timers;
@@ -19,9 +20,9 @@ use crate::session::Background;
 use crate::source::Source;
 use crate::sys;
 use admission::Admission;
+use rotation::Rotation;
 use spin::Spin;
 use stalls::Stalls;
-use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 use timers::Timers;
@@ -58,16 +59,6 @@ struct AtHand {
 }
 
 const NOTHING: AtHand = AtHand { notification: None, stream: NO_SESSION, index: NO_SESSION };
-
-/// How the sessions take turns.
-#[derive(Debug, Default)]
-struct Rotation {
-    /// The session whose turn it is.
-    turn: Option<usize>,
-    ready: VecDeque<usize>,
-    /// Sessions that want a turn after the next poll although no poller will tell of them.
-    wanting: Vec<usize>,
-}
 
 #[derive(Debug)]
 struct Clock {
@@ -356,7 +347,10 @@ impl EventLoop {
         for index in wanting.drain(..) {
             if let Some(source) = &mut self.slots[index].source {
                 source.on_wanted_turn();
-                self.rotation.line_up(index);
+                // The poller may have told of it all the same, or it may have had two turns.
+                if !self.rotation.has_turn_coming(index) {
+                    self.rotation.line_up(index);
+                }
             }
         }
         self.rotation.wanting = wanting;
@@ -448,7 +442,8 @@ impl EventLoop {
 
     /// Whether no session can report anything ever again, and nobody else can wake us.
     fn is_deserted(&self) -> bool {
-        self.slots.iter().all(|slot| slot.source.as_ref().is_none_or(|source| source.has_failed()))
+        self.rotation.wanting.is_empty()
+            && self.slots.iter().all(|slot| slot.source.as_ref().is_none_or(|source| source.has_failed()))
             && !self.reactor.waker().is_shared()
     }
 
@@ -457,17 +452,6 @@ impl EventLoop {
             self.reactor.nudge().nudge()?;
         }
         Ok(())
-    }
-}
-
-impl Rotation {
-    /// Gives a session the next turn that is free.
-    #[inline(always)]
-    fn line_up(&mut self, index: usize) {
-        match self.turn {
-            None => self.turn = Some(index),
-            Some(_) => self.ready.push_back(index),
-        }
     }
 }
 

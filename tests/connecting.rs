@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
-use pgwake::{ErrorKind, Event, EventLoop};
-use std::net::TcpListener;
+use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server, start_server};
+use pgwake::{ErrorKind, Event, EventLoop, Overflow, SessionOptions};
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A host that takes connections and never says a word, and its port.
 fn silent_host() -> (TcpListener, u16) {
@@ -178,4 +178,37 @@ fn a_silent_unix_socket_is_passed_over_too() {
         .unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[]));
     drop(silent);
+}
+
+#[test]
+fn a_host_that_is_cut_off_does_not_hold_up_what_was_read_before() {
+    // Its queue is full: the kernel drops whoever else knocks.
+    let (listener, deaf) = silent_host();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _queue: Vec<_> = (0..3)
+        .map_while(|_| {
+            TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_millis(200)).ok()
+        })
+        .collect();
+    let server = start_server();
+    let channel = fresh_channel();
+    let mut events = EventLoop::new().unwrap();
+    let conninfo = format!(
+        "host=127.0.0.1,127.0.0.1 port={},{deaf} user=postgres dbname=postgres connect_timeout=2",
+        server.port()
+    );
+    let options = SessionOptions::new().heartbeat(Duration::ZERO).overflow(Overflow::DropOldest(usize::MAX));
+    let session = events.connect_with(&conninfo, options).unwrap();
+    events.listen(session, &channel).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[&channel]));
+    let mut sql = Sql::connect(&server.conninfo());
+    sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 1000) i"));
+    assert_eq!(next(&mut events), Seen::notification(&channel, "1"));
+    drop(server);
+    let started = Instant::now();
+    for i in 2..=1000 {
+        assert_eq!(next(&mut events), Seen::notification(&channel, &i.to_string()));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(started.elapsed() < PATIENCE, "the loop stood still for {:?}", started.elapsed());
 }

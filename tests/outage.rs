@@ -6,7 +6,7 @@ use common::{
     PASSWORD, PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, signal,
     start_server,
 };
-use pgwake::{Event, EventLoop, SessionOptions};
+use pgwake::{Event, EventLoop, Overflow, SessionOptions};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -181,4 +181,34 @@ fn ninety_sessions_come_back_after_each_restart() {
             assert_eq!(next(&mut events), Seen::notification("c", mode));
         }
     }
+}
+
+#[test]
+fn a_session_that_fails_delivers_what_it_had_read_before() {
+    let mut sql = Sql::connect(&server().conninfo());
+    sql.run("CREATE ROLE shut_out LOGIN");
+    let conninfo = server().conninfo().replace("user=postgres", "user=shut_out");
+    let channel = fresh_channel();
+    let mut events = EventLoop::new().unwrap();
+    let options = SessionOptions::new().overflow(Overflow::DropOldest(usize::MAX));
+    let session = events.connect_with(&conninfo, options).unwrap();
+    events.listen(session, &channel).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[&channel]));
+    sql.run(&format!("SELECT count(pg_notify('{channel}', i::text)) FROM generate_series(1, 3000) i"));
+    assert_eq!(next(&mut events), Seen::notification(&channel, "1"));
+    sql.run("ALTER ROLE shut_out NOLOGIN");
+    sql.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shut_out'");
+    // A caller that is slow: the session fails while most is still there.
+    let mut taken = 1;
+    while events.listen(session, &channel).is_ok() {
+        taken += 1;
+        assert_eq!(next(&mut events), Seen::notification(&channel, &taken.to_string()));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let mut last = Seen::Other(String::new());
+    while let Some(event) = events.next(None).unwrap() {
+        last = Seen::of(event);
+        taken += u32::from(matches!(last, Seen::Notification { .. }));
+    }
+    assert_eq!((taken, last), (3000, Seen::Failed("28000".into())));
 }

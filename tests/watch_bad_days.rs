@@ -321,3 +321,22 @@ fn who_may_not_see_all_rows_is_told_of_none() {
     sql.run("ALTER TABLE t FORCE ROW LEVEL SECURITY");
     reader.try_run("SELECT pgwake.open_consumer('c')").unwrap_err();
 }
+
+#[test]
+fn changes_that_were_notified_before_a_loss_come_before_it() {
+    let (conninfo, mut sql) = orders();
+    let options = WatchOptions::new().table("orders").transport(Transport::Notify);
+    let (mut events, _) = watching(&conninfo, options);
+    // Short ones: more of them come with each read than are delivered in a turn.
+    let channel = "(SELECT channel FROM pgwake.watch_of('orders'::regclass))";
+    let text = r#"'{"op":"insert","schema":"","table":"orders","key":{"id":' || id || '}}'"#;
+    sql.run(&format!("SELECT count(pg_notify({channel}, {text})) FROM generate_series(1, 1000) AS id"));
+    // From the first on, the process that tells them looks at no signal before it has told the last.
+    assert_eq!(change(&mut events), ("orders".into(), 1));
+    let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    sql.run(&format!("SELECT pg_terminate_backend(pid, 20000) {others}"));
+    for id in 2..=1000 {
+        assert_eq!(change(&mut events), ("orders".into(), id));
+    }
+    assert_eq!(next(&mut events), Seen::Disconnected("57P01".into()));
+}

@@ -13,9 +13,12 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// This session's time to connect has come.
+    /// This session's time to connect has come. It has come still at each turn that the session is given
+    /// meanwhile, for whatever it is asked for.
     pub(super) fn wait(&mut self, index: usize) {
-        self.waiting.push_back(index);
+        if !self.waiting.contains(&index) {
+            self.waiting.push_back(index);
+        }
     }
 
     /// The session that may begin now.
@@ -46,6 +49,8 @@ mod tests {
             admission.count(true);
         }
         assert_eq!(admission.next(), None);
+        admission.wait(CONNECTING_MAX);
+        assert_eq!(admission.waiting.len(), 10, "who waits already keeps its place");
         admission.count(false);
         assert_eq!(admission.next(), Some(CONNECTING_MAX));
         admission.count(true);

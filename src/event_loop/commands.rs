@@ -160,7 +160,7 @@ impl EventLoop {
     /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
     /// `next`.
     fn enqueue(&mut self, index: usize) -> Result<()> {
-        if !self.rotation.ready.contains(&index) {
+        if !self.rotation.has_turn_coming(index) {
             self.rotation.ready.push_back(index);
         }
         self.nudge()

@@ -64,5 +64,7 @@ pub use conninfo::Conninfo;
 pub use notice::Notice;
 pub use notify::Notify;
 pub use query::Format;
+#[cfg(test)]
+pub(crate) use result::tests::rows;
 pub use result::{QueryResult, ResultStatus};
 pub use version::{tls_version, version};

@@ -103,3 +103,47 @@ impl Drop for QueryResult {
         unsafe { pq_sys::PQclear(self.0.as_ptr()) }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Rows as a server would give them, for tests of those who read them.
+    pub(crate) fn rows<const N: usize>(rows: &[[Option<&str>; N]]) -> QueryResult {
+        let column = pq_sys::pgresAttDesc {
+            name: c"column".as_ptr().cast_mut(),
+            tableid: 0,
+            columnid: 0,
+            format: 1,
+            typid: 25,
+            typlen: -1,
+            atttypmod: -1,
+        };
+        let mut columns = [column; N];
+        // SAFETY: a result without a connection; libpq copies the names of the columns and the values, which
+        // have the lengths that are given.
+        unsafe {
+            let status = pq_sys::ExecStatusType::PGRES_TUPLES_OK;
+            let raw = pq_sys::PQmakeEmptyPGresult(std::ptr::null_mut(), status);
+            let result = QueryResult::from_raw(raw).expect("there is memory");
+            assert_eq!(pq_sys::PQsetResultAttrs(raw, N as c_int, columns.as_mut_ptr()), 1);
+            for (row, values) in rows.iter().enumerate() {
+                for (column, value) in values.iter().enumerate() {
+                    let text = value.map_or(std::ptr::null_mut(), |value| value.as_ptr().cast_mut().cast());
+                    let length = value.map_or(-1, |value| value.len() as c_int);
+                    assert_eq!(pq_sys::PQsetvalue(raw, row as c_int, column as c_int, text, length), 1);
+                }
+            }
+            result
+        }
+    }
+
+    #[test]
+    fn a_value_is_there_or_null_or_out_of_bounds() {
+        let result = rows(&[[Some("a"), None], [Some(""), Some("\u{1}")]]);
+        assert_eq!((result.status(), result.rows(), result.columns()), (ResultStatus::Rows, 2, 2));
+        assert_eq!((result.value(0, 0), result.value(0, 1)), (Some(&b"a"[..]), None));
+        assert_eq!((result.value(1, 0), result.value(1, 1)), (Some(&b""[..]), Some(&[1][..])));
+        assert_eq!((result.value(2, 0), result.value(0, 2)), (None, None));
+    }
+}

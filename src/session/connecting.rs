@@ -85,7 +85,8 @@ impl<Tag> Session<Tag> {
             Ok(connection) => {
                 self.trying = connection.address();
                 self.connection = Some(connection);
-                self.wait_for = WaitFor::Writing;
+                // What was ready was another socket.
+                (self.wait_for, self.is_ready) = (WaitFor::Writing, false);
                 self.is_interest_new = true;
             }
             Err(error) => self.ending = Some(error),

@@ -21,10 +21,11 @@ impl<Tag> Session<Tag> {
         (self.is_ready, self.is_held) = (true, false);
     }
 
-    /// The poller would tell if it could see what TLS holds before libpq.
+    /// The poller would tell if it could see what TLS holds before libpq. While libpq connects, only the
+    /// poller knows how far that is: libpq would wait for what it believes to be done.
     #[cold]
     pub(crate) fn set_held(&mut self) {
-        if !self.is_ready {
+        if self.is_open() && !self.is_ready {
             (self.is_ready, self.is_held) = (true, true);
         }
     }

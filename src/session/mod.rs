@@ -282,7 +282,7 @@ impl<Tag> Session<Tag> {
     }
 
     /// Sends commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is a
-    /// failure of the connection, and comes as [`Progress::Lost`].
+    /// failure of the connection, and comes as [`Progress::Lost`]. Nothing is sent before it is open.
     pub(crate) fn send<'a>(&mut self, tag: Tag, commands: impl Iterator<Item = Command<'a>>) {
         self.send_as(Some(tag), commands);
     }
@@ -298,7 +298,7 @@ impl<Tag> Session<Tag> {
     }
 
     fn send_as<'a>(&mut self, tag: Option<Tag>, commands: impl Iterator<Item = Command<'a>>) {
-        let Some(connection) = &mut self.connection else { return };
+        let Some(connection) = self.connection.as_mut().filter(|_| self.state == State::Open) else { return };
         match self.requests.send(connection, tag, commands).and_then(|()| connection.flush()) {
             Ok(flushed) => self.wait_for_flush(flushed),
             Err(error) => self.ending = self.ending.take().or(Some(error)),

@@ -254,3 +254,72 @@ fn report_trouble(link: &mut Link, error: Error) {
 fn lasting(message: &str, sqlstate: SqlState) -> Error {
     Error::new(ErrorKind::Server, message).with_sqlstate(Some(sqlstate))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pq::rows;
+    use crate::source::sql::link::tests::link;
+
+    fn answer(reader: &mut DdlReader, link: &mut Link, answer: Result<Rows>, now: Instant) -> bool {
+        assert!(reader.step(link, now) && !reader.step(link, now), "one question at a time");
+        let request = if reader.progress == Progress::Asked { DdlRequest::Watch } else { DdlRequest::Look };
+        reader.answered(link, request, answer, now).is_continue()
+    }
+
+    /// The code of what is reported, if something is.
+    fn reported(link: &mut Link) -> Option<String> {
+        match link.reports.pop_front()? {
+            Report::CommandFailed { command: "watch_ddl", channel: None, error } => {
+                Some(error.sqlstate.unwrap().to_string())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(code: &str) -> Result<Rows> {
+        Err(Error::new(ErrorKind::Server, "no").with_sqlstate(SqlState::new(code)))
+    }
+
+    #[test]
+    fn it_asks_until_the_server_agrees_and_then_whether_it_still_notifies() {
+        let mut now = Instant::now();
+        let mut link = link("", now);
+        let mut reader = DdlReader::new(DdlOptions::new());
+        assert!(!reader.step(&mut link, now), "there is no connection");
+        reader.opened(&mut link, now);
+        // What may pass is reported once, and asked for again.
+        for expected in [Some("55P03".into()), None] {
+            assert!(answer(&mut reader, &mut link, refusal("55P03"), now));
+            assert_eq!(reported(&mut link), expected);
+            now = reader.deadline().unwrap();
+        }
+        assert!(answer(&mut reader, &mut link, Ok(None), now));
+        assert!(link.channels.is_wanted(&reader.channel));
+        let (yes, no) = (Some("\u{1}"), Some("\u{0}"));
+        for (is_asked_for, has_triggers, expected, is_confirmed) in [
+            (yes, yes, None, false),
+            (no, yes, Some("55000".into()), false),
+            (no, no, None, false),
+            (yes, no, None, false),
+            (yes, yes, None, true),
+        ] {
+            now = reader.deadline().unwrap();
+            let looked = rows(&[[is_asked_for, has_triggers, None]]);
+            assert!(answer(&mut reader, &mut link, Ok(Some(looked)), now));
+            assert_eq!((reported(&mut link), link.channels.has_confirmed()), (expected, is_confirmed));
+        }
+        reader.lost();
+        assert_eq!(reader.deadline(), None);
+    }
+
+    #[test]
+    fn what_is_refused_for_good_ends_it() {
+        let now = Instant::now();
+        let mut link = link("", now);
+        let mut reader = DdlReader::new(DdlOptions::new());
+        reader.opened(&mut link, now);
+        assert!(!answer(&mut reader, &mut link, refusal("42501"), now));
+        assert_eq!(reported(&mut link), Some("42501".into()));
+    }
+}

@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub(super) is_exhausted: bool,
     /// There is more to deliver, and others have their turn first.
     pub(super) wants_turn: bool,
+    /// The last turn ended for others before all was delivered that libpq held.
+    pub(super) is_interrupted: bool,
     pub(super) reports: VecDeque<Report>,
     pub(super) metrics: Metrics,
 }
@@ -98,6 +100,7 @@ impl Link {
             is_listening: false,
             is_exhausted: false,
             wants_turn: false,
+            is_interrupted: false,
             reports: VecDeque::new(),
             metrics,
         }
@@ -136,15 +139,21 @@ impl Link {
         let notify = self.session.connection()?.notifies();
         match &notify {
             Some(_) => self.session.has_said_something(),
-            None => self.is_exhausted = true,
+            None => (self.is_exhausted, self.is_interrupted) = (true, false),
         }
         notify
     }
 
-    /// Whether libpq may hold one. A turn begins with consuming: the last one left libpq empty.
+    /// Whether libpq may hold one.
     #[inline(always)]
     pub(super) fn may_hold_notifications(&self) -> bool {
-        self.is_listening && !self.is_exhausted && !self.session.is_ready()
+        self.is_listening && !self.is_exhausted && !self.is_to_consume()
+    }
+
+    /// Whether a turn begins with consuming: the last one has left libpq empty, unless it was interrupted.
+    #[inline(always)]
+    pub(super) fn is_to_consume(&self) -> bool {
+        self.session.is_ready() && !self.is_interrupted
     }
 
     /// Whether this is the PID of this session's server process.
@@ -162,5 +171,22 @@ impl Link {
     /// Reports that a command did not succeed; `channel` is the one that it was about, if it was about one.
     pub(super) fn report_failure(&mut self, command: &'static str, channel: Option<Channel>, error: Error) {
         self.reports.push_back(Report::CommandFailed { command, channel, error });
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::pq::Conninfo;
+    use crate::reactor::Reactor;
+    use crate::session::Background;
+    use std::time::Duration;
+
+    /// A link that is not connected: what a reader sends over it goes nowhere.
+    pub(in crate::source::sql) fn link(conninfo: &str, now: Instant) -> Link {
+        let id = SessionId(0);
+        let jobs = Background::new(Reactor::new().unwrap().nudge().clone()).jobs(id);
+        let session = Session::new(Conninfo::parse(conninfo).unwrap(), Duration::ZERO, jobs, now);
+        Link::new(id, session, Metrics::default())
     }
 }

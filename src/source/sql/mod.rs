@@ -297,7 +297,7 @@ impl SqlSource {
                 self.hand_over(notify, 0);
                 return Look::Found;
             }
-            if self.link.session.is_ready() {
+            if self.link.is_to_consume() {
                 return Look::Nothing;
             }
             match self.look_for_change(now) {
@@ -321,7 +321,7 @@ impl SqlSource {
             }
             Next::Report(report) => self.report(report),
             Next::Yield => {
-                self.link.wants_turn = true;
+                (self.link.wants_turn, self.link.is_interrupted) = (true, true);
                 Look::Yield
             }
             Next::Nothing => Look::Nothing,

@@ -150,3 +150,24 @@ fn not_heard() -> Error {
         session mode";
     Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::FEATURE_NOT_SUPPORTED))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::sql::link::tests::link;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    #[test]
+    fn one_that_is_given_up_between_two_connections_leaves_the_next_one_alone() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let now = Instant::now();
+        let mut link = link(&format!("host=127.0.0.1 port={port}"), now);
+        link.session.on_deadline(now);
+        assert!(link.session.is_connecting());
+        let mut test = SelfTest::new(true);
+        test.sent(&mut link, Err("no connection could be made".into()));
+        assert!(test.is_over() && !link.session.is_ending());
+    }
+}

@@ -10,6 +10,8 @@ mod page;
 mod reading;
 mod statements;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watching;
 
 use super::advice::{WATCHING, advised};
