@@ -147,7 +147,7 @@ peers: setup-test lib-test
 	  $$(pkg-config --libs libpq) -lm
 
 regress: setup-test
-	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test regress
+	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test it regress::
 
 # The tests under AddressSanitizer, which also finds leaks. Those that bound the memory are left out: it needs its own.
 SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test $(SYSTEM_LIBPQ) \
@@ -161,7 +161,7 @@ sanitize-c: setup-test
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CFLAGS=-fsanitize=address $(CARGO) rustc --lib \
 	  --no-default-features --features bundled,capi --crate-type staticlib \
 	  --target x86_64-unknown-linux-gnu --target-dir target/sanitized
-	PGWAKE_ASAN_ARCHIVE=$(CURDIR)/$(SANITIZED_LIB) $(CARGO) test $(SYSTEM_LIBPQ) --test c_interface sanitized
+	PGWAKE_ASAN_ARCHIVE=$(CURDIR)/$(SANITIZED_LIB) $(CARGO) test $(SYSTEM_LIBPQ) --test it all_is_sanitized
 
 bench: peers
 	$(CARGO) bench --bench scenarios $(SYSTEM_LIBPQ)
