@@ -52,10 +52,12 @@ demo: setup-demo
 	@$(CARGO) build --release
 	@target/release/pgwake demo
 
+# Tests wait for a server most of the time, so more of them run at once than there are cores.
+WAITING = RUST_TEST_THREADS=8
 test: setup-test check peers all
 	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
-	PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test --features capi
-	PGWAKE_PEERS=target/peers $(CARGO) test $(SYSTEM_LIBPQ)
+	$(WAITING) $(CARGO) test --features capi
+	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test $(SYSTEM_LIBPQ)
 
 test-debian:
 	tests/empty_debian.sh
@@ -138,7 +140,7 @@ deb: setup-deb all
 # The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
 peers: setup-test lib-test
 	@mkdir -p target/peers
-	$(CARGO) build --profile bench --bench peer $(SYSTEM_LIBPQ) --message-format=json-render-diagnostics \
+	$(CARGO) build --profile bench --bench peer --no-default-features --message-format=json-render-diagnostics \
 	  >target/peer.json
 	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peer.json)" target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \

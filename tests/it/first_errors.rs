@@ -1,5 +1,6 @@
 //! Every error that can come before the first event, as `docs/errors.md` has it: each row there is brought
 //! about here, and each one here has its row.
+#![cfg(feature = "command")]
 
 use crate::common::command::{Running, pgwake};
 use crate::common::error_table::{hold, hold_but};

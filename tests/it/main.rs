@@ -1,44 +1,25 @@
-//! The integration tests, in one program: its tests share a private server, and wait beside one another.
+//! The integration tests, in one program: they share a private server, and wait beside one another.
 
 mod common;
 
-mod before_triggers;
+#[cfg(not(feature = "bundled"))]
+mod any_libpq;
 mod bench;
-mod bench_page;
-mod bench_reports;
-mod bench_writers;
-mod build_systems;
-mod c_examples;
-mod c_interface;
-mod check;
 mod command;
 mod connecting;
-mod ddl;
 mod ddl_reader;
 mod drain;
-mod dump;
 mod event_loop;
 mod exec;
 mod failover;
 mod faults;
 mod first_errors;
-mod help;
-mod install;
-mod links;
 mod listen;
 mod login;
 mod metrics;
 mod outage;
-mod outbox;
-mod outbox_attacks;
-mod outbox_writers;
-mod packaging;
-mod peers;
 mod private_server;
-mod readme;
 mod refusals;
-mod regress;
-mod replay;
 mod restarts;
 mod self_test;
 mod service;

@@ -1,7 +1,5 @@
 //! Databases that were dumped and restored, in the same cluster or in another: their writers never fail, no
-//! change is told of a wrong table, and each reader is told that what it had not read is not there. Of the
-//! server alone, so once is enough: with the system's libpq.
-#![cfg(not(feature = "bundled"))]
+//! change is told of a wrong table, and each reader is told that what it had not read is not there.
 
 use crate::common::outbox::Reader;
 use crate::common::{PATIENCE, PrivateServer, Sql, server};
