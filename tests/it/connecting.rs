@@ -37,7 +37,7 @@ fn a_silent_host_costs_its_timeout_and_the_next_one_is_reached() {
     }
     let took = started.elapsed();
     assert!(took.as_secs_f64() >= 1.0 && took.as_secs_f64() < 1.5, "{took:?}");
-    assert!(heard_meanwhile > 100, "the other session heard only {heard_meanwhile}");
+    assert!(heard_meanwhile > 10, "the other session heard only {heard_meanwhile}");
 }
 
 #[test]

@@ -2,17 +2,35 @@
 
 use super::{PATIENCE, Sql, server};
 use serde_json::Value;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// A database of its own, with the schema in it.
 pub(crate) fn database(options: &str) -> (String, Sql) {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
+    static TEMPLATE: Once = Once::new();
     let name = format!("outbox_{}", COUNTER.fetch_add(1, Ordering::Relaxed));
+    if !options.is_empty() {
+        return installed(&name, options);
+    }
+    TEMPLATE.call_once(|| drop(installed("has_schema", "")));
+    let (conninfo, mut sql) = created(&name, "TEMPLATE has_schema");
+    // As if it were no copy, which makes a new beginning.
+    sql.run("UPDATE pgwake.installation SET identity = pgwake.identity()");
+    (conninfo, sql)
+}
+
+fn installed(name: &str, options: &str) -> (String, Sql) {
+    let (conninfo, mut sql) = created(name, options);
+    sql.run(&pgwake::install::install());
+    (conninfo, sql)
+}
+
+fn created(name: &str, options: &str) -> (String, Sql) {
     Sql::connect(&server().conninfo()).run(&format!("CREATE DATABASE {name} {options}"));
     let conninfo = server().conninfo().replace("dbname=postgres", &format!("dbname={name}"));
-    let mut sql = Sql::connect(&conninfo);
-    sql.run(&pgwake::install::install());
+    let sql = Sql::connect(&conninfo);
     (conninfo, sql)
 }
 
