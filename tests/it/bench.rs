@@ -153,7 +153,7 @@ fn throughput_counts_every_notification_of_every_sender() {
     let [json, html] = ["a.json", "a.html"].map(|name| directory.path().join(name));
     let files = ["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()];
     let arguments =
-        ["throughput", "--payloads", "0,5,7999", "--senders", "2", "--count", "500", "--for", "50ms"];
+        ["throughput", "--payloads", "0,5,7999", "--senders", "2", "--count", "500", "--for", "250ms"];
     run(&server().conninfo(), &[&arguments[..], &["--rounds", "1"], &files[..]].concat());
     let report = report(&json);
     let once: Vec<_> = of_series(&report, "one transaction").collect();
