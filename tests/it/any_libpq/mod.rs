@@ -1,5 +1,5 @@
-//! What is the same with any libpq, and runs with the system's alone: what the server does by itself, pages and
-//! sources, and programs that bring a libpq of their own.
+//! What is the same with any libpq, and runs with the system's alone: what the server does by itself, pages
+//! and sources, and programs that bring a libpq of their own.
 
 mod before_triggers;
 mod bench_page;
