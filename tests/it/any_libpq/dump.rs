@@ -2,14 +2,15 @@
 //! change is told of a wrong table, and each reader is told that what it had not read is not there.
 
 use crate::common::outbox::Reader;
-use crate::common::{PATIENCE, PrivateServer, Sql, server};
+use crate::common::{PATIENCE, PrivateServer, Sql, start_server};
 use pgwake::{Event, EventLoop, GapReason, WatchOptions};
 use serde_json::json;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The cluster that is dumped: the system's version, for which there is a pg_dump.
+/// The cluster that is dumped: the system's version, for which there is a pg_dump. The numbers of
+/// its transactions are far ahead of the other's.
 fn origin() -> Option<&'static PrivateServer> {
     static ORIGIN: OnceLock<Option<PrivateServer>> = OnceLock::new();
     let start = || {
@@ -17,9 +18,18 @@ fn origin() -> Option<&'static PrivateServer> {
             crate::common::say_loudly("SKIPPED: there is no pg_dump, so nothing is dumped");
             return None;
         }
-        Some(PrivateServer::start(&Default::default()).unwrap())
+        let origin = PrivateServer::start(&Default::default()).unwrap();
+        let ahead = "DO 'BEGIN FOR i IN 1..20000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END'";
+        Sql::connect(&origin.conninfo()).run(ahead);
+        Some(origin)
     };
     ORIGIN.get_or_init(start).as_ref()
+}
+
+/// Another cluster, in which few transactions have been.
+fn other_cluster() -> &'static PrivateServer {
+    static OTHER: OnceLock<PrivateServer> = OnceLock::new();
+    OTHER.get_or_init(start_server)
 }
 
 /// An empty database.
@@ -30,7 +40,7 @@ fn empty(server: &PrivateServer) -> String {
     server.conninfo().replace("dbname=postgres", &format!("dbname={name}"))
 }
 
-/// Watched tables of all kinds; the numbers of their cluster's transactions are far ahead of any other's.
+/// Watched tables of all kinds.
 fn watched(server: &PrivateServer) -> (String, Sql) {
     let conninfo = empty(server);
     let mut sql = Sql::connect(&conninfo);
@@ -63,9 +73,6 @@ fn watched(server: &PrivateServer) -> (String, Sql) {
            pgwake.watch_table('k', payload => 'wake', channel => 'bell');
          SELECT pgwake.watch_ddl('ddl')",
     );
-    for _ in 0..2000 {
-        sql.run("SELECT txid_current()");
-    }
     (conninfo, sql)
 }
 
@@ -182,7 +189,7 @@ fn a_copy_in_the_same_cluster_tells_its_own_changes_alone() {
 #[test]
 fn a_copy_in_another_cluster_tells_its_own_changes_alone() {
     for commands in [PLAIN, CUSTOM, AT_ONCE, DATA_LAST, DATA_QUIETLY] {
-        let Some((conninfo, mut sql)) = restored(commands, server()) else { return };
+        let Some((conninfo, mut sql)) = restored(commands, other_cluster()) else { return };
         is_all_there(&mut sql, &conninfo);
     }
 }
@@ -222,7 +229,7 @@ fn a_database_that_is_restored_over_itself_tells_a_gap() {
 fn a_dump_without_data_leaves_triggers_that_harm_nobody() {
     let Some(origin) = origin() else { return };
     let (from, _sql) = watched(origin);
-    let to = empty(server());
+    let to = empty(other_cluster());
     run(SCHEMA, &from, &to);
     let mut copy = Sql::connect(&to);
     write(&mut copy, 1);
@@ -251,7 +258,7 @@ fn a_dump_without_data_leaves_triggers_that_harm_nobody() {
 fn a_table_that_was_left_out_is_no_harm_to_the_others() {
     let Some(origin) = origin() else { return };
     let (from, _sql) = watched(origin);
-    let to = empty(server());
+    let to = empty(other_cluster());
     // Of the list of watches nothing is restored then, which pg_restore says.
     run("pg_dump -Fc -T t -d '$FROM' | pg_restore -d '$TO' || true", &from, &to);
     let mut copy = Sql::connect(&to);
@@ -268,7 +275,7 @@ fn a_table_that_was_left_out_is_no_harm_to_the_others() {
 
 #[test]
 fn check_says_what_is_to_be_done_in_a_copy_and_that_does_it() {
-    let Some((conninfo, mut sql)) = restored(PLAIN, server()) else { return };
+    let Some((conninfo, mut sql)) = restored(PLAIN, other_cluster()) else { return };
     let found = "SELECT string_agg(problem, ',') FROM pgwake.check()
         WHERE problem LIKE '%restored or copied%' OR problem LIKE '%not those%'";
     // Of `r` a column was dropped, and another is of a type that has another number here.
@@ -288,7 +295,7 @@ fn check_says_what_is_to_be_done_in_a_copy_and_that_does_it() {
 
 #[test]
 fn installing_and_uninstalling_leave_nothing_of_a_copy_behind() {
-    let Some((_, mut sql)) = restored(CUSTOM, server()) else { return };
+    let Some((_, mut sql)) = restored(CUSTOM, other_cluster()) else { return };
     sql.run(&pgwake::install::install());
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.check() WHERE problem LIKE '%restored%'"), "0");
     sql.run(&pgwake::install::uninstall());
@@ -302,7 +309,7 @@ fn installing_and_uninstalling_leave_nothing_of_a_copy_behind() {
 
 #[test]
 fn the_loop_tells_a_copy_as_a_gap() {
-    let Some((conninfo, mut sql)) = restored(PLAIN, server()) else { return };
+    let Some((conninfo, mut sql)) = restored(PLAIN, other_cluster()) else { return };
     let mut events = EventLoop::new().unwrap();
     let session = events.connect(&conninfo).unwrap();
     events.watch_with(session, WatchOptions::new().table("t").consumer("a")).unwrap();
