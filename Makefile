@@ -50,10 +50,12 @@ demo: setup-demo
 	@$(CARGO) build --release
 	@target/release/pgwake demo
 
+# Tests wait for a server most of the time, so more of them run at once than there are cores.
+WAITING = RUST_TEST_THREADS=8
 test: setup-test check peers all
 	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
-	PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test --features capi
-	PGWAKE_PEERS=target/peers $(CARGO) test $(SYSTEM_LIBPQ)
+	$(WAITING) $(CARGO) test --features capi
+	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test $(SYSTEM_LIBPQ)
 
 test-debian:
 	tests/empty_debian.sh
@@ -136,7 +138,7 @@ deb: setup-deb all
 # The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
 peers: setup-test lib-test
 	@mkdir -p target/peers
-	$(CARGO) build --profile bench --bench peer $(SYSTEM_LIBPQ) --message-format=json-render-diagnostics \
+	$(CARGO) build --profile bench --bench peer --no-default-features --message-format=json-render-diagnostics \
 	  >target/peer.json
 	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peer.json)" target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
@@ -145,7 +147,7 @@ peers: setup-test lib-test
 	  $$(pkg-config --libs libpq) -lm
 
 regress: setup-test
-	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test regress
+	$(if $(PGSRC),PGWAKE_PGSRC=$(abspath $(PGSRC))) $(CARGO) test $(SYSTEM_LIBPQ) --test it regress::
 
 # The tests under AddressSanitizer, which also finds leaks. Those that bound the memory are left out: it needs its own.
 SANITIZED = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test $(SYSTEM_LIBPQ) \
@@ -159,7 +161,7 @@ sanitize-c: setup-test
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CFLAGS=-fsanitize=address $(CARGO) rustc --lib \
 	  --no-default-features --features bundled,capi --crate-type staticlib \
 	  --target x86_64-unknown-linux-gnu --target-dir target/sanitized
-	PGWAKE_ASAN_ARCHIVE=$(CURDIR)/$(SANITIZED_LIB) $(CARGO) test $(SYSTEM_LIBPQ) --test c_interface sanitized
+	PGWAKE_ASAN_ARCHIVE=$(CURDIR)/$(SANITIZED_LIB) $(CARGO) test $(SYSTEM_LIBPQ) --test it all_is_sanitized
 
 bench: peers
 	$(CARGO) bench --bench scenarios $(SYSTEM_LIBPQ)

@@ -1,4 +1,5 @@
 //! On the hot path nothing is allocated in Rust: what libpq does is its own.
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::proxy::{Fault, Proxy, Upstream};

@@ -3,6 +3,7 @@
 //!
 //! Descriptors are counted, so these tests take turns, and no others may be in this binary.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::proxy::{Direction, Ending, Fault, Proxy, Upstream};

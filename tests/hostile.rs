@@ -1,6 +1,7 @@
 //! Servers that do not behave, and processes that fork: an error with a name, bounded memory, no harm to
 //! others.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};

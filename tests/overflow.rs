@@ -1,5 +1,6 @@
 //! A caller that is too slow: nothing is lost, or what is folded or dropped is counted; memory stays bounded.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::{PATIENCE, Sql, fresh_channel, server};

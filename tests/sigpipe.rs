@@ -2,6 +2,7 @@
 //!
 //! It is the default's here, which ends the process, so no other test may be in this binary.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::{PATIENCE, Seen, Sql, fresh_channel, server, transports};

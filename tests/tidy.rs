@@ -158,7 +158,7 @@ fn no_check_blames_a_good_sample() {
     let samples: [(Check, &str, &str); 15] = [
         (long_lines, "src/a.rs", &full_line),
         (long_functions, "src/a.rs", &full_function),
-        (vague_names, "tests/common/mod.rs", ""),
+        (vague_names, "tests/it/common/mod.rs", ""),
         (strays, "src/a.rs", "// unsafe\n/* unsafe */ let a = \"\\\"unsafe\"; #![allow(unsafe_code)]"),
         (unreasoned_unsafe, "src/sys.rs", "// SAFETY: a,\n// b,\n// c,\n// d.\nlet a =\n    unsafe { b() };"),
         (unreasoned_unsafe, "src/sys.rs", "/// # Safety\n///\n/// A.\n#[inline]\nunsafe fn a() {}"),

@@ -200,7 +200,7 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
                 count += 1;
             }
             Ok(other) => is_no_loss(other)?,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     let cpu_ns = clock::cpu_ns() - cpu_before_ns;

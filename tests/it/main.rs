@@ -1,0 +1,31 @@
+//! The integration tests, in one program: they share a private server, and wait beside one another.
+
+mod common;
+
+#[cfg(not(feature = "bundled"))]
+mod any_libpq;
+mod bench;
+mod command;
+mod connecting;
+mod ddl_reader;
+mod drain;
+mod event_loop;
+mod exec;
+mod failover;
+mod faults;
+mod first_errors;
+mod listen;
+mod login;
+mod metrics;
+mod outage;
+mod private_server;
+mod refusals;
+mod restarts;
+mod self_test;
+mod service;
+mod sessions;
+mod watch;
+mod watch_bad_days;
+mod watch_burst;
+mod watch_command;
+mod watch_encodings;
