@@ -20,7 +20,7 @@ use std::time::Duration;
 const WORKERS: usize = 8;
 
 /// A sample of the bytes of a TLS connection, whose records are cut no differently at any other.
-const TLS_SAMPLES: u64 = 60;
+const TLS_SAMPLES: u64 = 120;
 
 /// By how many bytes TLS connections differ: the length of a signature varies.
 const TLS_VARIATION_BYTES: u64 = 8;
@@ -116,8 +116,8 @@ impl Bench {
     }
 }
 
-/// Cuts at every byte that flows until a notification is heard, or at so many samples, and counts the
-/// descriptors before and after.
+/// Cuts at every byte that flows until a notification is heard, or at so many samples, with the endings in
+/// turn, and counts the descriptors before and after.
 fn cut_at(sslmode: &'static str, direction: Direction, endings: &[Ending], samples: Option<u64>) {
     let _turn = take_turns();
     // Twice, so that what libraries open once and keep is open.
@@ -128,13 +128,12 @@ fn cut_at(sslmode: &'static str, direction: Direction, endings: &[Ending], sampl
     let last = heard - variation;
     let bytes =
         (0..=samples.map_or(last, |samples| samples - 1)).map(|i| samples.map_or(i, |n| i * last / (n - 1)));
-    let fault_at = |at| endings.iter().map(move |ending| Fault::Cut { direction, at, ending: *ending });
     // In the bytes that may or may not be the notification's, it is sent, and harmless where it is not.
-    let cuts: Vec<_> = bytes
-        .flat_map(|at| {
-            fault_at(at).map(move |fault| (fault, heard > listening && at + variation > listening))
-        })
-        .collect();
+    let is_in_notification = |at| heard > listening && at + variation > listening;
+    let cut = |(at, ending): (u64, &Ending)| {
+        (Fault::Cut { direction, at, ending: *ending }, is_in_notification(at))
+    };
+    let cuts: Vec<_> = bytes.zip(endings.iter().cycle()).map(cut).collect();
     std::thread::scope(|scope| {
         for worker in 0..WORKERS {
             let cuts = cuts.iter().skip(worker).step_by(WORKERS);

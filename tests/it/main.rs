@@ -4,21 +4,17 @@ mod common;
 
 #[cfg(not(feature = "bundled"))]
 mod any_libpq;
-mod bench;
 mod command;
 mod connecting;
 mod ddl_reader;
 mod drain;
 mod event_loop;
 mod exec;
-mod failover;
 mod faults;
 mod first_errors;
 mod listen;
-mod login;
 mod metrics;
 mod outage;
-mod private_server;
 mod refusals;
 mod restarts;
 mod self_test;
