@@ -38,14 +38,22 @@ pub(super) struct Link {
     pub(super) channels: Channels,
     /// All channels listen on the connection there is, and what it brings is delivered.
     pub(super) is_listening: bool,
-    /// libpq held no notification, and nothing has happened since that may have brought it some.
-    pub(super) is_exhausted: bool,
+    pub(super) in_libpq: InLibpq,
     /// There is more to deliver, and others have their turn first.
     pub(super) wants_turn: bool,
-    /// The last turn ended for others before all was delivered that libpq held.
-    pub(super) is_interrupted: bool,
     pub(super) reports: VecDeque<Report>,
     pub(super) metrics: Metrics,
+}
+
+/// Whether libpq holds notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InLibpq {
+    /// Whether it does is seen once input was consumed.
+    Unknown,
+    /// It held none, and nothing has happened since that may have brought it some.
+    Nothing,
+    /// The last turn ended for others before all was delivered that it held.
+    Rest,
 }
 
 /// Something that reads over a session. A request is sent with a tag, and its answer comes back with it.
@@ -98,9 +106,8 @@ impl Link {
             session,
             channels: Channels::default(),
             is_listening: false,
-            is_exhausted: false,
+            in_libpq: InLibpq::Unknown,
             wants_turn: false,
-            is_interrupted: false,
             reports: VecDeque::new(),
             metrics,
         }
@@ -139,7 +146,7 @@ impl Link {
         let notify = self.session.connection()?.notifies();
         match &notify {
             Some(_) => self.session.has_said_something(),
-            None => (self.is_exhausted, self.is_interrupted) = (true, false),
+            None => self.in_libpq = InLibpq::Nothing,
         }
         notify
     }
@@ -147,13 +154,21 @@ impl Link {
     /// Whether libpq may hold one.
     #[inline(always)]
     pub(super) fn may_hold_notifications(&self) -> bool {
-        self.is_listening && !self.is_exhausted && !self.is_to_consume()
+        self.is_listening && self.in_libpq != InLibpq::Nothing && !self.is_to_consume()
     }
 
-    /// Whether a turn begins with consuming: the last one has left libpq empty, unless it was interrupted.
+    /// Whether a turn begins with consuming: the last one has left libpq empty, or there is a rest.
     #[inline(always)]
     pub(super) fn is_to_consume(&self) -> bool {
-        self.session.is_ready() && !self.is_interrupted
+        self.session.is_ready() && self.in_libpq != InLibpq::Rest
+    }
+
+    /// Something has happened that may have brought libpq notifications.
+    #[inline(always)]
+    pub(super) fn look_again(&mut self) {
+        if self.in_libpq == InLibpq::Nothing {
+            self.in_libpq = InLibpq::Unknown;
+        }
     }
 
     /// Whether this is the PID of this session's server process.

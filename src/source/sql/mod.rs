@@ -22,7 +22,7 @@ use crate::options::{DdlOptions, Overflow, SessionOptions, WatchOptions};
 use crate::pq::{Connection, Conninfo, Notify};
 use crate::reactor::WaitFor;
 use crate::session::{Answer, BackgroundJobs, Loss, Progress, Rows, Session};
-use link::Link;
+use link::{InLibpq, Link};
 use listen::Listen;
 use outbox::Next;
 use read_ahead::ReadAhead;
@@ -162,7 +162,7 @@ impl SqlSource {
 
     #[inline]
     pub(super) fn end_turn(&mut self) -> bool {
-        self.link.is_exhausted = false;
+        self.link.look_again();
         std::mem::take(&mut self.link.wants_turn) | self.link.session.holds_more()
     }
 
@@ -229,7 +229,7 @@ impl SqlSource {
             if !self.go_on(now) {
                 return false;
             }
-            self.link.is_exhausted = false;
+            self.link.look_again();
         }
     }
 
@@ -321,7 +321,7 @@ impl SqlSource {
             }
             Next::Report(report) => self.report(report),
             Next::Yield => {
-                (self.link.wants_turn, self.link.is_interrupted) = (true, true);
+                (self.link.wants_turn, self.link.in_libpq) = (true, InLibpq::Rest);
                 Look::Yield
             }
             Next::Nothing => Look::Nothing,
