@@ -37,12 +37,16 @@
 //! | module | role |
 //! |---|---|
 //! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
-//! | `source` | what a session delivers: notifications, row changes, DDL, and a gap after each outage |
+//! | `source` | where events come from: one variant for each kind of connection, and the readers over it |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
 //! | `capi` | the C interface: a client of the names below, nearly as any other program |
 //! | [`install`] | the SQL that goes into the server: pure text |
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
+//!
+//! To add something that is read over SQL is to write one file in `source/sql`, a `Reader` with six verbs
+//! (opened, lost, heard, answered, step, deadline), and to name it in `readers.rs` and `tag.rs`. To add a
+//! kind of connection is to add a variant to `Source`, of which the loop knows no more than its verbs.
 //!
 //! # What is promised
 //!
@@ -53,6 +57,12 @@
 //!   keeps the position of a named consumer. What the outbox drops at its cap is one gap, and so is a copy of
 //!   the database ([`GapReason`]).
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
+//!
+//! # Acknowledging
+//!
+//! [`EventLoop::ack`] takes a number that an event carries, and means: all up to and including this. Of a
+//! change from the outbox that is its `id`. A source that reads the log will take the LSN at which the
+//! change's transaction ends: both only grow, so one word does for both.
 //!
 //! # Features
 //!
