@@ -28,12 +28,12 @@ use given::{invalid, session_id, text, utf8};
 use handle::Handle;
 use log::LogFn;
 use metrics::FlatMetrics;
-use options::{LoopOptions, SessionChoices};
+use options::{CLoopOptions, CSessionOptions};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::Duration;
-use watch::{DdlChoices, WatchChoices};
+use watch::{CDdlOptions, CWatchOptions};
 
 /// Counts changes of the interface that an older program would not survive.
 const ABI_VERSION: u32 = 1;
@@ -47,7 +47,7 @@ const TIMEOUT_NONE: c_int = -1;
 ///
 /// `options` is NULL or points to as many bytes as its first field says.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_new(options: *const LoopOptions) -> *mut Handle {
+pub(crate) unsafe extern "C" fn pgwake_new(options: *const CLoopOptions) -> *mut Handle {
     handle::open(|| {
         // SAFETY: as the caller promises.
         let options: EventLoopOptions = unsafe { options::read(options) }?.try_into()?;
@@ -108,22 +108,22 @@ pub(crate) unsafe extern "C" fn pgwake_next(
             return Err(invalid("pgwake_next has no place for the event: its third argument is NULL"));
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-        let (events, told) = inside.parts()?;
+        let (events, delivered) = inside.parts()?;
         if let Some(n) = events.next_of_stream(timeout) {
-            let (session, bytes) = (n.session, told.tell_notification(&n));
+            let (session, bytes) = (n.session, delivered.deliver_notification(&n));
             events.add_bytes(session, bytes);
         } else {
             match &events.next_of_any()? {
                 Some(Event::Notification(n)) => {
-                    let (session, bytes) = (n.session, told.tell_notification(n));
+                    let (session, bytes) = (n.session, delivered.deliver_notification(n));
                     events.add_bytes(session, bytes);
                 }
-                Some(event) => told.tell(event),
+                Some(event) => delivered.deliver(event),
                 None => return Ok(0),
             }
         }
         // SAFETY: as the caller promises. The event lives in the handle.
-        unsafe { event.write(told.flat()) };
+        unsafe { event.write(delivered.flat()) };
         Ok(1)
     };
     // SAFETY: as the caller promises.
@@ -151,7 +151,7 @@ pub(crate) unsafe extern "C" fn pgwake_wake(handle: *const Handle) -> c_int {
 pub(crate) unsafe extern "C" fn pgwake_connect(
     handle: *mut Handle,
     conninfo: *const c_char,
-    options: *const SessionChoices,
+    options: *const CSessionOptions,
 ) -> c_int {
     let connect = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
@@ -172,10 +172,10 @@ pub(crate) unsafe extern "C" fn pgwake_connect(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pgwake_disconnect(handle: *mut Handle, session: c_int) -> c_int {
     let disconnect = |inside: &mut handle::Inside| {
-        let (events, told) = inside.parts()?;
+        let (events, delivered) = inside.parts()?;
         events.disconnect(session_id(session))?;
         // What the event pointed to is gone.
-        told.clear();
+        delivered.clear();
         Ok(status::OK)
     };
     // SAFETY: as the caller promises.
@@ -263,7 +263,7 @@ pub(crate) unsafe extern "C" fn pgwake_watch(
     handle: *mut Handle,
     session: c_int,
     tables: *const *const c_char,
-    options: *const WatchChoices,
+    options: *const CWatchOptions,
 ) -> c_int {
     let watch = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
@@ -284,7 +284,7 @@ pub(crate) unsafe extern "C" fn pgwake_watch(
 pub(crate) unsafe extern "C" fn pgwake_watch_ddl(
     handle: *mut Handle,
     session: c_int,
-    options: *const DdlChoices,
+    options: *const CDdlOptions,
 ) -> c_int {
     let watch = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
@@ -295,7 +295,7 @@ pub(crate) unsafe extern "C" fn pgwake_watch_ddl(
     unsafe { handle::enter(handle, watch) }
 }
 
-/// Acknowledges what was told up to a change.
+/// Acknowledges what was delivered up to a change.
 ///
 /// # Safety
 ///

@@ -147,17 +147,17 @@ const EMPTY: FlatEvent = FlatEvent {
     app_len: 0,
 };
 
-/// The event that was told last, and what it points to unless that is the loop's.
+/// The event that was delivered last, and what it points to unless that is the loop's.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Delivered {
     flat: FlatEvent,
     texts: Texts,
     channels: Vec<*const c_char>,
 }
 
-impl Told {
+impl Delivered {
     pub(super) fn new() -> Self {
-        Told { flat: EMPTY, texts: Texts::new(), channels: Vec::new() }
+        Delivered { flat: EMPTY, texts: Texts::new(), channels: Vec::new() }
     }
 
     pub(super) fn flat(&self) -> *const FlatEvent {
@@ -175,7 +175,7 @@ impl Told {
     /// The hot path: nothing is copied but pointers and numbers. Behind channel and payload lies a NUL, as
     /// [`Text`](crate::Text) guarantees. Gives their bytes.
     #[inline]
-    pub(super) fn tell_notification(&mut self, notification: &Notification<'_>) -> usize {
+    pub(super) fn deliver_notification(&mut self, notification: &Notification<'_>) -> usize {
         if self.flat.r#type != NOTIFICATION {
             self.clear();
             self.flat.r#type = NOTIFICATION;
@@ -192,11 +192,11 @@ impl Told {
 
     /// Any event.
     #[cold]
-    pub(super) fn tell(&mut self, event: &Event<'_>) {
+    pub(super) fn deliver(&mut self, event: &Event<'_>) {
         self.clear();
         match event {
             Event::Notification(n) => {
-                self.tell_notification(n);
+                self.deliver_notification(n);
             }
             Event::Listening(l) => {
                 self.begin(LISTENING, l.session, l.db);
@@ -239,8 +239,8 @@ impl Told {
                 self.begin(SENT, s.session, s.db);
                 self.flat.count = s.count;
             }
-            Event::Change(c) => self.tell_change(c),
-            Event::Ddl(d) => self.tell_ddl(d),
+            Event::Change(c) => self.deliver_change(c),
+            Event::Ddl(d) => self.deliver_ddl(d),
             Event::Acknowledged(a) => {
                 self.begin(ACKNOWLEDGED, a.session, a.db);
                 self.flat.id = a.id;
@@ -248,7 +248,7 @@ impl Told {
         }
     }
 
-    fn tell_change(&mut self, c: &Change<'_>) {
+    fn deliver_change(&mut self, c: &Change<'_>) {
         self.begin(CHANGE, c.session, c.db);
         self.flat.op = watch::op_bit(c.op) as i32;
         self.flat.transport = watch::transport_number(c.transport);
@@ -265,7 +265,7 @@ impl Told {
         (self.flat.payload, self.flat.payload_len) = self.keep(c.json);
     }
 
-    fn tell_ddl(&mut self, d: &Ddl<'_>) {
+    fn deliver_ddl(&mut self, d: &Ddl<'_>) {
         self.begin(DDL, d.session, d.db);
         self.flat.phase = match d.phase {
             DdlPhase::Before => PHASE_BEFORE,

@@ -1,10 +1,10 @@
-//! The handle of a C host: a loop, the event told last, the last error's text. Calls flow in through `enter`,
+//! The handle of a C host: a loop, the event delivered last, the last error's text. Calls flow in through `enter`,
 //! which is also the guard: what panics comes out as a status, and the handle is dead.
 //!
 //! A handle's block is never given back to the allocator. It is used again, the one first that was closed
 //! first, so that a closed handle can be told from one in use, and its text still be read.
 
-use super::event::Told;
+use super::event::Delivered;
 use super::status;
 use crate::{Error, ErrorKind, EventLoop, Result, Waker, sys};
 use std::alloc::Layout;
@@ -46,7 +46,7 @@ pub(crate) struct Handle {
 /// What only one call at a time may touch.
 pub(super) struct Inside {
     events: Option<EventLoop>,
-    told: Told,
+    delivered: Delivered,
 }
 
 impl Inside {
@@ -57,9 +57,9 @@ impl Inside {
 
     /// The loop, and the event that points into it.
     #[inline]
-    pub(super) fn parts(&mut self) -> Result<(&mut EventLoop, &mut Told)> {
+    pub(super) fn parts(&mut self) -> Result<(&mut EventLoop, &mut Delivered)> {
         match &mut self.events {
-            Some(events) => Ok((events, &mut self.told)),
+            Some(events) => Ok((events, &mut self.delivered)),
             None => Err(Error::new(ErrorKind::InvalidArgument, "the handle is closed")),
         }
     }
@@ -101,7 +101,7 @@ pub(super) fn open(make: impl FnOnce() -> Result<EventLoop>) -> *mut Handle {
     let (handle, inside, waker) = unsafe { (&*raw, &mut *(*raw).inside.get(), &mut *(*raw).waker.get()) };
     handle.set_text("");
     handle.forks.store(sys::watch_forks(), Ordering::Relaxed);
-    inside.told.clear();
+    inside.delivered.clear();
     let state = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(Ok(events)) => {
             *waker = Some(events.waker());
@@ -133,7 +133,7 @@ fn closed_or_new() -> *mut Handle {
             wakers: AtomicU32::new(0),
             waker: UnsafeCell::new(None),
             text: UnsafeCell::new([0; TEXT_BYTES]),
-            inside: UnsafeCell::new(Inside { events: None, told: Told::new() }),
+            inside: UnsafeCell::new(Inside { events: None, delivered: Delivered::new() }),
         };
         // SAFETY: a block of this layout, made just now.
         unsafe { raw.write(handle) };
@@ -164,7 +164,7 @@ pub(super) unsafe fn close(handle: *mut Handle) {
     }
     // SAFETY: nobody else uses the handle, and whoever wants to wake it from now on sees that it is closed.
     let (inside, waker) = unsafe { (&mut *shared.inside.get(), &mut *shared.waker.get()) };
-    inside.told.clear();
+    inside.delivered.clear();
     let (events, waker) = (inside.events.take(), waker.take());
     guard_static(|| drop((events, waker)));
     // In the child of a fork the list may be locked for ever by a thread that is no more.

@@ -26,7 +26,7 @@ pub(super) unsafe trait Versioned: Copy {
 /// `pgwake_options`: zero means the default.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LoopOptions {
+pub(crate) struct CLoopOptions {
     pub(super) struct_size: u32,
     pub(super) spin_us: u32,
     pub(super) stall_warning_ms: i64,
@@ -35,14 +35,14 @@ pub(crate) struct LoopOptions {
 }
 
 // SAFETY: two integers of four bytes, one of eight, which lies at a multiple of eight, and two of four.
-unsafe impl Versioned for LoopOptions {
+unsafe impl Versioned for CLoopOptions {
     const NAME: &'static str = "pgwake_options";
 }
 
-impl TryFrom<LoopOptions> for EventLoopOptions {
+impl TryFrom<CLoopOptions> for EventLoopOptions {
     type Error = Error;
 
-    fn try_from(options: LoopOptions) -> Result<Self> {
+    fn try_from(options: CLoopOptions) -> Result<Self> {
         if options.reserved != 0 || options.spin_adaptive_permille > 1000 {
             return Err(invalid("of pgwake_options, reserved is 0 and spin_adaptive_permille at most 1000"));
         }
@@ -56,7 +56,7 @@ impl TryFrom<LoopOptions> for EventLoopOptions {
 /// `pgwake_session_options`: zero means the default.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SessionChoices {
+pub(crate) struct CSessionOptions {
     pub(super) struct_size: u32,
     pub(super) overflow: i32,
     pub(super) overflow_max: u32,
@@ -67,29 +67,29 @@ pub(crate) struct SessionChoices {
 }
 
 // SAFETY: four integers of four bytes, one of eight, which lies at a multiple of eight, and two of four.
-unsafe impl Versioned for SessionChoices {
+unsafe impl Versioned for CSessionOptions {
     const NAME: &'static str = "pgwake_session_options";
 }
 
-impl TryFrom<SessionChoices> for SessionOptions {
+impl TryFrom<CSessionOptions> for SessionOptions {
     type Error = Error;
 
-    fn try_from(choices: SessionChoices) -> Result<Self> {
-        let overflow = match choices.overflow {
+    fn try_from(asked: CSessionOptions) -> Result<Self> {
+        let overflow = match asked.overflow {
             OVERFLOW_BLOCK => Overflow::Block,
             OVERFLOW_COALESCE => Overflow::Coalesce,
-            OVERFLOW_DROP_OLDEST if choices.overflow_max == 0 => {
+            OVERFLOW_DROP_OLDEST if asked.overflow_max == 0 => {
                 return Err(invalid("PGWAKE_OVERFLOW_DROP_OLDEST keeps overflow_max notifications: set it"));
             }
-            OVERFLOW_DROP_OLDEST => Overflow::DropOldest(choices.overflow_max as usize),
+            OVERFLOW_DROP_OLDEST => Overflow::DropOldest(asked.overflow_max as usize),
             other => return Err(invalid(&format!("overflow is {other}: take a PGWAKE_OVERFLOW_*"))),
         };
-        refuse_reserved(choices.reserved, SessionChoices::NAME)?;
+        refuse_reserved(asked.reserved, CSessionOptions::NAME)?;
         let options = SessionOptions::new()
             .overflow(overflow)
-            .skip_own(choices.skip_own != 0)
-            .self_test(choices.self_test != 0);
-        Ok(given(choices.heartbeat_ms).into_iter().fold(options, SessionOptions::heartbeat))
+            .skip_own(asked.skip_own != 0)
+            .self_test(asked.self_test != 0);
+        Ok(given(asked.heartbeat_ms).into_iter().fold(options, SessionOptions::heartbeat))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::event::{self, FlatEvent};
 use super::handle::{self, Handle};
-use super::options::{self, LoopOptions, SessionChoices};
+use super::options::{self, CLoopOptions, CSessionOptions};
 use super::*;
 use crate::{ChangeOp, ChangePayload, DdlOptions, Transport, WatchOptions};
 use std::collections::BTreeMap;
@@ -58,10 +58,10 @@ fn rust_type(c: &str) -> &'static str {
     match c.trim() {
         "pgwake *" => "*mut Handle",
         "const pgwake *" => "*const Handle",
-        "const pgwake_options *" => "*const LoopOptions",
-        "const pgwake_session_options *" => "*const SessionChoices",
-        "const pgwake_watch_options *" => "*const WatchChoices",
-        "const pgwake_ddl_options *" => "*const DdlChoices",
+        "const pgwake_options *" => "*const CLoopOptions",
+        "const pgwake_session_options *" => "*const CSessionOptions",
+        "const pgwake_watch_options *" => "*const CWatchOptions",
+        "const pgwake_ddl_options *" => "*const CDdlOptions",
         "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
         "const char *" => "*const c_char",
@@ -207,16 +207,16 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
         user user_len app app_len);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
-    let options = layout!(LoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
+    let options = layout!(CLoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
         reserved);
     assert_eq!(compiled_layout("pgwake_options", directory.path()), options);
     let options =
-        layout!(SessionChoices: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);
+        layout!(CSessionOptions: struct_size overflow overflow_max skip_own heartbeat_ms self_test reserved);
     assert_eq!(compiled_layout("pgwake_session_options", directory.path()), options);
-    let options = layout!(WatchChoices: struct_size ops payload transport consumer columns from_start
+    let options = layout!(CWatchOptions: struct_size ops payload transport consumer columns from_start
         only_watched manual_ack reserved fallback_poll_ms before reserved_2);
     assert_eq!(compiled_layout("pgwake_watch_options", directory.path()), options);
-    let options = layout!(DdlChoices: struct_size temp nested reserved tags before reserved_2);
+    let options = layout!(CDdlOptions: struct_size temp nested reserved tags before reserved_2);
     assert_eq!(compiled_layout("pgwake_ddl_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
@@ -232,31 +232,31 @@ fn error_of(handle: *const Handle) -> String {
 
 #[test]
 fn every_choice_of_a_session_reaches_it() {
-    let chosen = |choices: SessionChoices| SessionOptions::try_from(choices).unwrap();
+    let chosen = |asked: CSessionOptions| SessionOptions::try_from(asked).unwrap();
     // SAFETY: zeroes are a valid value: every default.
-    let none = unsafe { std::mem::zeroed::<SessionChoices>() };
+    let none = unsafe { std::mem::zeroed::<CSessionOptions>() };
     assert_eq!(format!("{:?}", chosen(none)), format!("{:?}", SessionOptions::new()));
-    let choices =
-        SessionChoices { overflow: 2, overflow_max: 3, skip_own: 1, heartbeat_ms: 4, self_test: 1, ..none };
+    let asked =
+        CSessionOptions { overflow: 2, overflow_max: 3, skip_own: 1, heartbeat_ms: 4, self_test: 1, ..none };
     let own = SessionOptions::new().overflow(crate::Overflow::DropOldest(3)).skip_own(true);
     let own = own.heartbeat(Duration::from_millis(4)).self_test(true);
-    assert_eq!(format!("{:?}", chosen(choices)), format!("{own:?}"));
+    assert_eq!(format!("{:?}", chosen(asked)), format!("{own:?}"));
 }
 
 #[test]
 fn every_choice_of_a_watch_reaches_it() {
-    let chosen = |tables: &[*const c_char], choices: &WatchChoices| {
-        // SAFETY: the list ends with NULL, and so do those in the choices.
-        format!("{:?}", unsafe { watch::tables(tables.as_ptr(), choices) }.unwrap())
+    let chosen = |tables: &[*const c_char], asked: &CWatchOptions| {
+        // SAFETY: the list ends with NULL, and so do those in the asked.
+        format!("{:?}", unsafe { watch::tables(tables.as_ptr(), asked) }.unwrap())
     };
     let (orders, end) = (c"orders".as_ptr(), std::ptr::null());
     // SAFETY: zeroes are a valid value: every default.
-    let none = unsafe { std::mem::zeroed::<WatchChoices>() };
-    let none = WatchChoices { struct_size: size_of::<WatchChoices>() as u32, ..none };
+    let none = unsafe { std::mem::zeroed::<CWatchOptions>() };
+    let none = CWatchOptions { struct_size: size_of::<CWatchOptions>() as u32, ..none };
     let own = WatchOptions::new().table("orders");
     assert_eq!(chosen(&[orders, end], &none), format!("{own:?}"));
     let columns = [c"a".as_ptr(), c"b".as_ptr(), end];
-    let choices = WatchChoices {
+    let asked = CWatchOptions {
         ops: 1 | 4,
         payload: 3,
         transport: 1,
@@ -272,20 +272,20 @@ fn every_choice_of_a_watch_reaches_it() {
     let own = own.table("b").payload(ChangePayload::Row).transport(Transport::Notify).columns(["a", "b"]);
     let own = own.ops([ChangeOp::Insert, ChangeOp::Delete]).consumer("billing").from_start(true);
     let own = own.only_watched(true).manual_ack(true).fallback_poll(Duration::from_millis(4)).before(true);
-    assert_eq!(chosen(&[orders, c"b".as_ptr(), end], &choices), format!("{own:?}"));
-    let never = WatchChoices { fallback_poll_ms: -1, ..none };
+    assert_eq!(chosen(&[orders, c"b".as_ptr(), end], &asked), format!("{own:?}"));
+    let never = CWatchOptions { fallback_poll_ms: -1, ..none };
     let own = WatchOptions::new().fallback_poll(Duration::ZERO);
     assert_eq!(chosen(&[end], &never), format!("{own:?}"));
 
     // SAFETY: zeroes are a valid value: every default.
-    let none = unsafe { std::mem::zeroed::<DdlChoices>() };
-    let none = DdlChoices { struct_size: size_of::<DdlChoices>() as u32, ..none };
+    let none = unsafe { std::mem::zeroed::<CDdlOptions>() };
+    let none = CDdlOptions { struct_size: size_of::<CDdlOptions>() as u32, ..none };
     // SAFETY: the list ends with NULL.
-    let chosen = |choices: &DdlChoices| format!("{:?}", unsafe { watch::ddl(choices) }.unwrap());
+    let chosen = |asked: &CDdlOptions| format!("{:?}", unsafe { watch::ddl(asked) }.unwrap());
     assert_eq!(chosen(&none), format!("{:?}", DdlOptions::new()));
-    let choices = DdlChoices { tags: columns.as_ptr(), temp: 1, nested: 1, before: 1, ..none };
+    let asked = CDdlOptions { tags: columns.as_ptr(), temp: 1, nested: 1, before: 1, ..none };
     let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true).before(true);
-    assert_eq!(chosen(&choices), format!("{own:?}"));
+    assert_eq!(chosen(&asked), format!("{own:?}"));
 }
 
 #[test]

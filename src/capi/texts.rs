@@ -1,5 +1,5 @@
 //! Copies of texts for C: bytes flow in, pointers to bytes with a NUL behind them flow out. All are forgotten
-//! at once, and their memory is used again: to tell a change of a row nothing is allocated.
+//! at once, and their memory is used again: to deliver a change of a row nothing is allocated.
 
 use std::ffi::c_char;
 

@@ -42,7 +42,7 @@ pub(super) fn transport_number(transport: Transport) -> i32 {
 /// `pgwake_watch_options`: zero means the default.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WatchChoices {
+pub(crate) struct CWatchOptions {
     pub(super) struct_size: u32,
     pub(super) ops: u32,
     pub(super) payload: i32,
@@ -60,14 +60,14 @@ pub(crate) struct WatchChoices {
 
 // SAFETY: four integers of four bytes, two pointers, four integers again, one of eight bytes, which lies at a
 // multiple of eight whether pointers have four bytes or eight, and two more of four.
-unsafe impl Versioned for WatchChoices {
+unsafe impl Versioned for CWatchOptions {
     const NAME: &'static str = "pgwake_watch_options";
 }
 
 /// `pgwake_ddl_options`: zero means the default.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DdlChoices {
+pub(crate) struct CDdlOptions {
     pub(super) struct_size: u32,
     pub(super) temp: i32,
     pub(super) nested: i32,
@@ -78,7 +78,7 @@ pub(crate) struct DdlChoices {
 }
 
 // SAFETY: four integers of four bytes, a pointer, which lies at a multiple of eight, and two more of four.
-unsafe impl Versioned for DdlChoices {
+unsafe impl Versioned for CDdlOptions {
     const NAME: &'static str = "pgwake_ddl_options";
 }
 
@@ -86,46 +86,46 @@ unsafe impl Versioned for DdlChoices {
 ///
 /// # Safety
 ///
-/// `tables` is NULL or a list of C strings that ends with NULL. `choices` is NULL or points to as many bytes
+/// `tables` is NULL or a list of C strings that ends with NULL. `asked` is NULL or points to as many bytes
 /// as its first field says; the list in it is NULL or another such list, the text NULL or a C string.
 pub(super) unsafe fn tables(
     tables: *const *const c_char,
-    choices: *const WatchChoices,
+    asked: *const CWatchOptions,
 ) -> Result<WatchOptions> {
     // SAFETY: as the caller promises.
-    let (tables, choices) = unsafe { (list(tables, "tables")?, options::read(choices)?) };
-    refuse_reserved(choices.reserved | choices.reserved_2, WatchChoices::NAME)?;
-    let payload = match choices.payload {
+    let (tables, asked) = unsafe { (list(tables, "tables")?, options::read(asked)?) };
+    refuse_reserved(asked.reserved | asked.reserved_2, CWatchOptions::NAME)?;
+    let payload = match asked.payload {
         PAYLOAD_KEY => None,
         PAYLOAD_WAKE => Some(ChangePayload::Wake),
         PAYLOAD_CHANGED => Some(ChangePayload::Changed),
         PAYLOAD_ROW => Some(ChangePayload::Row),
         other => return Err(invalid(&format!("payload is {other}: take a PGWAKE_PAYLOAD_*"))),
     };
-    let transport = match choices.transport {
+    let transport = match asked.transport {
         TRANSPORT_OUTBOX => None,
         TRANSPORT_NOTIFY => Some(Transport::Notify),
         TRANSPORT_WAL => Some(Transport::Wal),
         other => return Err(invalid(&format!("transport is {other}: take a PGWAKE_TRANSPORT_*"))),
     };
-    if choices.ops & !OP_ALL != 0 {
-        return Err(invalid(&format!("ops is {}: add up PGWAKE_OP_*", choices.ops)));
+    if asked.ops & !OP_ALL != 0 {
+        return Err(invalid(&format!("ops is {}: add up PGWAKE_OP_*", asked.ops)));
     }
     let mut own = WatchOptions::new()
-        .ops(ChangeOp::ALL.into_iter().filter(|op| choices.ops & op_bit(*op) != 0))
+        .ops(ChangeOp::ALL.into_iter().filter(|op| asked.ops & op_bit(*op) != 0))
         // SAFETY: as the caller promises.
-        .columns(unsafe { list(choices.columns, "columns") }?)
-        .from_start(choices.from_start != 0)
-        .only_watched(choices.only_watched != 0)
-        .manual_ack(choices.manual_ack != 0);
+        .columns(unsafe { list(asked.columns, "columns") }?)
+        .from_start(asked.from_start != 0)
+        .only_watched(asked.only_watched != 0)
+        .manual_ack(asked.manual_ack != 0);
     own = payload.into_iter().fold(own, WatchOptions::payload);
     own = transport.into_iter().fold(own, WatchOptions::transport);
-    own = if choices.before == 0 { own } else { own.before(true) };
-    if !choices.consumer.is_null() {
+    own = if asked.before == 0 { own } else { own.before(true) };
+    if !asked.consumer.is_null() {
         // SAFETY: as the caller promises.
-        own = own.consumer(unsafe { utf8(choices.consumer, "consumer") }?);
+        own = own.consumer(unsafe { utf8(asked.consumer, "consumer") }?);
     }
-    own = given(choices.fallback_poll_ms).into_iter().fold(own, WatchOptions::fallback_poll);
+    own = given(asked.fallback_poll_ms).into_iter().fold(own, WatchOptions::fallback_poll);
     Ok(tables.into_iter().fold(own, WatchOptions::table))
 }
 
@@ -133,16 +133,16 @@ pub(super) unsafe fn tables(
 ///
 /// # Safety
 ///
-/// `choices` is NULL or points to as many bytes as its first field says; the list in it is NULL or one of C
+/// `asked` is NULL or points to as many bytes as its first field says; the list in it is NULL or one of C
 /// strings that ends with NULL.
-pub(super) unsafe fn ddl(choices: *const DdlChoices) -> Result<DdlOptions> {
+pub(super) unsafe fn ddl(asked: *const CDdlOptions) -> Result<DdlOptions> {
     // SAFETY: as the caller promises.
-    let choices = unsafe { options::read(choices) }?;
-    refuse_reserved(choices.reserved | choices.reserved_2, DdlChoices::NAME)?;
+    let asked = unsafe { options::read(asked) }?;
+    refuse_reserved(asked.reserved | asked.reserved_2, CDdlOptions::NAME)?;
     // SAFETY: as the caller promises.
-    let tags = unsafe { list(choices.tags, "tags") }?;
-    let own = DdlOptions::new().tags(tags).temp(choices.temp != 0).nested(choices.nested != 0);
-    Ok(own.before(choices.before != 0))
+    let tags = unsafe { list(asked.tags, "tags") }?;
+    let own = DdlOptions::new().tags(tags).temp(asked.temp != 0).nested(asked.nested != 0);
+    Ok(own.before(asked.before != 0))
 }
 
 /// The texts of a list; none for NULL.
