@@ -1,4 +1,4 @@
-//! What the loop tells its caller: pure data, borrowed from the loop until the next call of
+//! What the loop delivers to its caller: pure data, borrowed from the loop until the next call of
 //! [`EventLoop::next`](crate::EventLoop::next).
 
 mod change;
@@ -273,7 +273,7 @@ impl Failed<'_> {
 
 /// A command of ours did not succeed. The session goes on.
 ///
-/// So it is told, too, when what is watched comes to an end while it is read: with `55000` that nobody
+/// So it is reported, too, when what is watched comes to an end while it is read: with `55000` that nobody
 /// watches a table any more, or asks for these DDL events, that it was watched anew in another way, or that
 /// event triggers are gone or off; with `42P01` that it is gone. [`Listening`] names the channel again when
 /// it goes on. What is refused and tried again is told once.

@@ -41,12 +41,12 @@ impl<'a> Change<'a> {
         serde_json::from_str(self.key.unwrap_or("null"))
     }
 
-    /// What the row was, as any type that serde knows; JSON's null when it is not told.
+    /// What the row was, as any type that serde knows; JSON's null when it is not there.
     pub fn old_as<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
         serde_json::from_str(self.old.unwrap_or("null"))
     }
 
-    /// What the row is now, as any type that serde knows; JSON's null when it is not told.
+    /// What the row is now, as any type that serde knows; JSON's null when it is not there.
     ///
     /// ```no_run
     /// # fn on(change: pgwake::Change<'_>) -> Result<(), pgwake::json::JsonError> {

@@ -18,7 +18,7 @@ pub struct Metrics {
     pub folded: u64,
     /// Notifications that were dropped ([`Overflow::DropOldest`](crate::Overflow)).
     pub dropped: u64,
-    /// Gaps told, of either reason.
+    /// Gaps that were delivered, of any reason.
     pub gaps: u64,
     /// How often it listened again after an outage.
     pub reconnects: u64,

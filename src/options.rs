@@ -94,7 +94,7 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// The defaults: a heartbeat of 5 s, own notifications are told like others.
+    /// The defaults: a heartbeat of 5 s, own notifications are delivered like others.
     pub fn new() -> Self {
         Self::default()
     }

@@ -206,7 +206,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op, help_heading = OF_A_WATCH)]
     pub(crate) ops: Vec<ChangeOp>,
 
-    /// What a change tells: wake, key, changed or row; key by default
+    /// What a change has: wake, key, changed or row; key by default
     #[arg(long, value_name = "PAYLOAD", value_parser = payload, help_heading = OF_A_WATCH)]
     pub(crate) payload: Option<ChangePayload>,
 
@@ -215,7 +215,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "TRANSPORT", value_parser = transport, help_heading = OF_A_WATCH)]
     pub(crate) transport: Option<Transport>,
 
-    /// Which columns a change tells; all by default
+    /// Which columns a change has; all by default
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = OF_A_WATCH)]
     pub(crate) columns: Vec<String>,
 
@@ -260,7 +260,7 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) no_install: bool,
 
-    /// Give these events up, those of the same options: otherwise the database tells them for ever. Refused
+    /// Give these events up, those of the same options: otherwise the database sends them for ever. Refused
     /// while another session reads them
     #[arg(long)]
     pub(crate) remove: bool,

@@ -42,7 +42,7 @@ impl DdlCommand {
         (command.phase.is_some() && !command.tag.is_empty()).then_some(command)
     }
 
-    /// The event as it is told.
+    /// The event as it is delivered.
     pub(crate) fn as_event<'a>(&'a self, session: SessionId, db: &'a str) -> Ddl<'a> {
         Ddl {
             session,

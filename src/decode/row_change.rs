@@ -69,7 +69,7 @@ impl RowChange {
         self.transport = Transport::Notify;
     }
 
-    /// The change as it is told. `text` is what was read.
+    /// The change as it is delivered. `text` is what was read.
     pub(crate) fn as_event<'a>(
         &'a self,
         session: SessionId,

@@ -1,4 +1,4 @@
-//! DDL commands, as the caller is told of them.
+//! DDL commands, as they are delivered to the caller.
 
 use super::fields::{Fields, Value};
 use super::names::SessionId;
@@ -32,7 +32,7 @@ pub struct Ddl<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// Whether it was told before or after the command.
+    /// Whether it was sent before or after the command.
     pub phase: DdlPhase,
     /// The command's tag, such as `CREATE TABLE` (manual, "Event Trigger Firing Matrix"), or `login`.
     pub tag: &'a str,

@@ -130,7 +130,7 @@ impl EventLoop {
         self.enqueue(index)
     }
 
-    /// Acknowledges all changes that were told up to the one with this `id`, for a session with
+    /// Acknowledges all changes that were delivered up to the one with this `id`, for a session with
     /// [`manual_ack`](WatchOptions::manual_ack): they do not come again.
     /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it.
     pub fn ack(&mut self, session: SessionId, id: u64) -> Result<()> {

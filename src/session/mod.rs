@@ -324,7 +324,7 @@ impl<Tag> Session<Tag> {
         self.ending.is_some()
     }
 
-    /// Whether it is given up, and no answer comes any more: what was told before is all there is.
+    /// Whether it is given up, and no answer comes any more: what was delivered before is all there is.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_drained
     }

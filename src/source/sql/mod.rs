@@ -304,7 +304,7 @@ impl SqlSource {
                 Look::Nothing => {}
                 found => return found,
             }
-            // A notification may have told of DDL.
+            // A notification may have brought a report.
             if self.link.reports.is_empty() && !self.give_up_awaited(now) {
                 return Look::Nothing;
             }
@@ -344,7 +344,7 @@ impl SqlSource {
             if let Some(notify) = self.readers.heard(&mut self.link, notify) {
                 return Some(notify);
             }
-            // What it told comes before the next notification.
+            // What it reported comes before the next notification.
             if !self.link.reports.is_empty() {
                 return None;
             }
