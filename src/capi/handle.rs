@@ -1,5 +1,5 @@
-//! The handle of a C host: a loop, the event delivered last, the last error's text. Calls flow in through `enter`,
-//! which is also the guard: what panics comes out as a status, and the handle is dead.
+//! The handle of a C host: a loop, the event delivered last, the last error's text. Calls flow in through
+//! `enter`, which is also the guard: what panics comes out as a status, and the handle is dead.
 //!
 //! A handle's block is never given back to the allocator. It is used again, the one first that was closed
 //! first, so that a closed handle can be told from one in use, and its text still be read.
