@@ -6,7 +6,7 @@ use super::output::Output;
 use super::service;
 use super::stop::Stop;
 use super::{Failure, not_connected};
-use pgwake::{Event, EventLoop};
+use pgwake::{Event, EventLoop, SqlState};
 use std::time::{Duration, Instant};
 
 /// What one command does with the events.
@@ -103,6 +103,10 @@ impl Stream {
             self.left -= u64::from(taker.take(&event, &mut self.output)?);
             is_batch_open = true;
         }
-        self.output.flush()
+        self.output.flush()?;
+        if self.is_connected || self.left == 0 || self.end.stop.is_asked_for() {
+            return Ok(());
+        }
+        Err(not_connected("there was no answer within the time of --for", SqlState::new("08001")))
     }
 }

@@ -50,7 +50,16 @@ fn listen_ends_in_good_order_by_signals_and_by_time() {
         signal(listen.child.id() as i32, asked);
         assert_eq!(listen.status(), 0, "{asked:?}");
     }
-    assert_eq!(run(&["-d", &dsn, "listen", &channel, "--for", "50ms"]).status.code(), Some(0));
+    assert_eq!(run(&["-d", &dsn, "listen", &channel, "--for", "1s"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_time_in_which_no_connection_is_made_is_a_failure() {
+    // It takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dsn = format!("host=127.0.0.1 port={} user=u", silent.local_addr().unwrap().port());
+    let (sentence, status) = complaint(&["-d", &dsn, "listen", "c", "--for", "300ms"]);
+    assert!(status == 1 && sentence.contains("within the time of --for (SQLSTATE 08001); "), "{sentence}");
 }
 
 #[test]
