@@ -12,7 +12,7 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub(crate) const ARCHIVE_NEEDS: [&str; 3] = ["-lssl", "-lcrypto", "-lm"];
 
 /// No program here takes that long, not even under valgrind.
-const SECONDS_MAX: &str = "120";
+const SECONDS_MAX: &str = "600";
 
 /// The tree of `make install`, from PGWAKE_INSTALLED. `None` says loudly that a test was skipped.
 pub(crate) fn installed() -> Option<PathBuf> {
