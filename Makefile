@@ -51,7 +51,7 @@ demo: setup-demo
 	@target/release/pgwake demo
 
 # Tests wait for a server most of the time, so more of them run at once than there are cores.
-WAITING = RUST_TEST_THREADS=8
+WAITING = RUST_TEST_THREADS=4
 test: setup-test check peers all
 	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
 	$(WAITING) $(CARGO) test --features capi
