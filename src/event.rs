@@ -4,6 +4,7 @@
 mod change;
 mod ddl;
 mod fields;
+mod log;
 mod names;
 mod target;
 
@@ -12,7 +13,8 @@ use crate::text::Text;
 pub use change::{Acknowledged, Change, ChangeOp, Transport};
 pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
-pub use names::{CHANNEL_BYTES_MAX, Channel, PAYLOAD_BYTES_MAX, SessionId};
+pub use log::{Message, Schema, TableColumn, Transaction};
+pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId};
 use std::time::{Duration, SystemTime};
 pub use target::DdlTarget;
 
@@ -40,6 +42,19 @@ pub enum Event<'a> {
     Ddl(Ddl<'a>),
     /// The database keeps what was acknowledged.
     Acknowledged(Acknowledged<'a>),
+    /// A table's columns are these from now on; before its first change.
+    Schema(Schema<'a>),
+    /// A transaction begins, whose changes follow.
+    Begin(Transaction<'a>),
+    /// It is committed, and all its changes have come.
+    Commit(Transaction<'a>),
+    /// It is prepared (PREPARE TRANSACTION), and all its changes have come: a commit or a rollback with the
+    /// same `gid` follows.
+    Prepare(Transaction<'a>),
+    /// A transaction is rolled back that was prepared, or was given out before its end.
+    Rollback(Transaction<'a>),
+    /// A message was written into the log.
+    Message(Message<'a>),
 }
 
 impl Event<'_> {
@@ -56,6 +71,12 @@ impl Event<'_> {
             Event::Change(_) => "change",
             Event::Ddl(_) => "ddl",
             Event::Acknowledged(_) => "acknowledged",
+            Event::Schema(_) => "schema",
+            Event::Begin(_) => "begin",
+            Event::Commit(_) => "commit",
+            Event::Prepare(_) => "prepare",
+            Event::Rollback(_) => "rollback",
+            Event::Message(_) => "message",
         }
     }
 
@@ -72,6 +93,9 @@ impl Event<'_> {
             Event::Change(e) => e.db,
             Event::Ddl(e) => e.db,
             Event::Acknowledged(e) => e.db,
+            Event::Schema(e) => e.db,
+            Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.db,
+            Event::Message(e) => e.db,
         }
     }
 
@@ -88,6 +112,9 @@ impl Event<'_> {
             Event::Change(e) => e.fields(fields),
             Event::Ddl(e) => e.fields(fields),
             Event::Acknowledged(e) => e.fields(fields),
+            Event::Schema(e) => e.fields(fields),
+            Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.fields(fields),
+            Event::Message(e) => e.fields(fields),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A line is safe to print: control characters, those that change the direction of text, and the separators
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
-use crate::event::{Change, Channel, DdlTarget, Event, Fields, Notification, Value};
+use crate::event::{Change, Channel, DdlTarget, Event, Fields, Notification, TableColumn, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Deserialize;
@@ -113,11 +113,27 @@ fn entry<M: SerializeMap>(map: &mut M, name: &'static str, value: Value<'_>) -> 
         },
         Value::Json(json) => map.serialize_entry(name, &raw(json)),
         Value::Time(time) => map.serialize_entry(name, &rfc3339(time)),
+        Value::Lsn(lsn) => map.serialize_entry(name, &lsn.to_string()),
+        Value::Position(position) => map.serialize_entry(name, &position.to_string()),
+        Value::Columns(columns) => map.serialize_entry(name, &columns.iter().map(Column).collect::<Vec<_>>()),
         // One that is not UTF-8 has U+FFFD in it.
         Value::Channels(channels) => {
             map.serialize_entry(name, &channels.iter().map(Channel::to_string).collect::<Vec<_>>())
         }
         Value::Targets(targets) => map.serialize_entry(name, &targets.iter().map(Target).collect::<Vec<_>>()),
+    }
+}
+
+struct Column<'a>(&'a TableColumn);
+
+impl Serialize for Column<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Column(column) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &column.name)?;
+        map.serialize_entry("type", &column.type_name)?;
+        map.serialize_entry("key", &column.is_key)?;
+        map.end()
     }
 }
 

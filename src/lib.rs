@@ -97,12 +97,15 @@ mod text;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
     Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
-    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Notification, PAYLOAD_BYTES_MAX, Sent,
-    SessionId, Transport, Value,
+    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Message, Notification,
+    PAYLOAD_BYTES_MAX, Position, Schema, Sent, SessionId, TableColumn, Transaction, Transport, Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};
-pub use options::{ChangePayload, DdlOptions, EventLoopOptions, Overflow, SessionOptions, WatchOptions};
+pub use options::{
+    ChangePayload, DdlOptions, EventLoopOptions, Origin, Overflow, SessionOptions, StreamOptions, Streaming,
+    WatchOptions,
+};
 pub use reactor::Waker;
 pub use text::Text;
 

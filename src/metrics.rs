@@ -1,5 +1,6 @@
 //! What a session has done so far, in numbers: pure data, copied out of the loop when asked for.
 
+use crate::event::Lsn;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +40,14 @@ pub struct Metrics {
     pub stalls: u64,
     /// The longest time for which it did.
     pub longest_stall: Duration,
+    /// Of a stream: how far the server's log has come as far as it is known here.
+    pub received_lsn: Option<Lsn>,
+    /// Of a stream: what the server was told is done with. It keeps what comes behind it.
+    pub acknowledged_lsn: Option<Lsn>,
+    /// Of a stream: messages of a kind that is not known here, which were passed over.
+    pub unknown_messages: u64,
+    /// Of a stream: the bytes of transactions that are held back until their commit, in memory and in files.
+    pub held_back_bytes: u64,
 }
 
 impl Metrics {

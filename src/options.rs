@@ -1,10 +1,12 @@
 //! How a loop and a session work: what their owner may choose, with its defaults.
 
 mod limits;
+mod stream;
 mod watch;
 
 pub(crate) use limits::bounded;
 use std::time::Duration;
+pub use stream::{Origin, StreamOptions, Streaming};
 pub use watch::{ChangePayload, DdlOptions, WatchOptions};
 
 /// How long a session may hear nothing before it asks the server for a sign of life.

@@ -77,6 +77,17 @@ fn write_value(line: &mut String, value: Value<'_>) {
         Value::Text(text) | Value::Json(text) => printable(line, text.as_bytes()),
         Value::Bytes(bytes) => printable(line, bytes),
         Value::Time(time) => line.push_str(&json::rfc3339(time)),
+        Value::Lsn(lsn) => _ = write!(line, "{lsn}"),
+        Value::Position(position) => _ = write!(line, "{position}"),
+        Value::Columns(columns) => {
+            for (i, column) in columns.iter().enumerate() {
+                line.push_str(if i == 0 { "" } else { ", " });
+                printable(line, column.name.as_bytes());
+                line.push(' ');
+                printable(line, column.type_name.as_bytes());
+                line.push_str(if column.is_key { " (key)" } else { "" });
+            }
+        }
         Value::Channels(channels) => {
             for (i, channel) in channels.iter().enumerate() {
                 line.push_str(if i == 0 { "" } else { ", " });

@@ -79,11 +79,6 @@ impl RowChange {
         let part = |place: &Option<Range<usize>>| place.clone().and_then(|place| text.get(place));
         let given = |name: &'a str| (!name.is_empty()).then_some(name);
         Some(Change {
-            session,
-            db,
-            op: self.op?,
-            schema: &self.schema,
-            table: &self.table,
             partition: given(&self.partition),
             key: part(&self.key),
             old: part(&self.old),
@@ -95,6 +90,7 @@ impl RowChange {
             id: self.id,
             transport: self.transport,
             json: text,
+            ..Change::of(session, db, self.op?, &self.schema, &self.table)
         })
     }
 }

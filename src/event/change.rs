@@ -1,7 +1,8 @@
 //! Row changes, as they are delivered to the caller.
 
 use super::fields::{Fields, Value};
-use super::names::SessionId;
+use super::names::{Lsn, Position, SessionId};
+use std::time::SystemTime;
 
 /// What was done to a row, or to all rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,8 +42,9 @@ pub enum Transport {
     Outbox,
     /// As notifications: at most once. All writers of the cluster queue for NOTIFY.
     Notify,
-    /// From the write-ahead log itself. This version cannot read it, and
-    /// [`watch_with`](crate::EventLoop::watch_with) refuses it.
+    /// From the write-ahead log itself ([`EventLoop::stream`](crate::EventLoop::stream)): at least once, and
+    /// at no cost for the writers. [`watch_with`](crate::EventLoop::watch_with) refuses it, for it needs a
+    /// connection of another kind.
     Wal,
 }
 
@@ -82,8 +84,12 @@ pub struct Change<'a> {
     pub old: Option<&'a str>,
     /// What the row is now, an object, as far as the watch's payload says.
     pub new: Option<&'a str>,
-    /// The names of the columns that an update changed, an array.
+    /// The names of the columns that an update changed, an array. From the log only where the old row is
+    /// whole (REPLICA IDENTITY FULL).
     pub changed: Option<&'a str>,
+    /// The names of columns, an array, whose values an update has left as they were, and which the log does
+    /// not have: large ones that are stored apart (TOAST). They are missing in `new`.
+    pub unchanged_toast: Option<&'a str>,
     /// Why values are missing: the SQLSTATE of a conversion that failed in the writer's statement.
     pub unconvertible: Option<&'a str>,
     /// Why all values are missing: they have that many bytes, which is more than 8 MB. `SELECT
@@ -97,11 +103,60 @@ pub struct Change<'a> {
     pub id: Option<u64>,
     /// How it came.
     pub transport: Transport,
-    /// All of it, an object.
+    /// Where the change itself stands in the log. Many changes may share one place.
+    pub lsn: Option<Lsn>,
+    /// Where the commit of its transaction stands in the log. With `ordinal` this is the order of changes.
+    /// `None` of what is given out before it is committed.
+    pub commit_lsn: Option<Lsn>,
+    /// Its place within the transaction, from 1 on.
+    pub ordinal: Option<u64>,
+    /// When its transaction was committed, by the server's clock.
+    pub committed_at: Option<SystemTime>,
+    /// It is no change, but a row that was there when the stream began.
+    pub snapshot: bool,
+    /// All of it, an object, as the outbox has it; empty of what comes from the log.
     pub json: &'a str,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    /// A change of which no more is known than that.
+    pub(crate) fn of(session: SessionId, db: &'a str, op: ChangeOp, schema: &'a str, table: &'a str) -> Self {
+        Change {
+            session,
+            db,
+            op,
+            schema,
+            table,
+            partition: None,
+            key: None,
+            old: None,
+            new: None,
+            changed: None,
+            unchanged_toast: None,
+            unconvertible: None,
+            oversize: None,
+            xid: None,
+            id: None,
+            transport: Transport::Outbox,
+            lsn: None,
+            commit_lsn: None,
+            ordinal: None,
+            committed_at: None,
+            snapshot: false,
+            json: "",
+        }
+    }
+
+    /// Where it stands in its source for ever. `None` of what was notified, for that is not kept, and of what
+    /// is given out before it is committed.
+    pub fn position(&self) -> Option<Position> {
+        match (self.commit_lsn, self.ordinal, self.id) {
+            (Some(commit_lsn), Some(ordinal), _) => Some(Position::Log(commit_lsn, ordinal)),
+            (.., Some(id)) if self.transport == Transport::Outbox => Some(Position::Outbox(id)),
+            _ => None,
+        }
+    }
+
     pub(super) fn fields(&self, fields: &mut impl Fields) {
         fields.field("op", Value::Text(self.op.as_str()), "");
         fields.field("schema", Value::Text(self.schema), "{}");
@@ -111,6 +166,8 @@ impl Change<'_> {
         fields.if_any("old", self.old.map(Value::Json), "  old {}");
         fields.if_any("new", self.new.map(Value::Json), "  new {}");
         fields.if_any("changed", self.changed.map(Value::Json), "  changed {}");
+        let unchanged = self.unchanged_toast.map(Value::Json);
+        fields.if_any("unchanged_toast", unchanged, "  (not told, for they are as they were: {})");
         let unconvertible = self.unconvertible.map(Value::Text);
         fields.if_any("unconvertible", unconvertible, "  (its values could not be converted: {})");
         let oversize = self.oversize.map(Value::Number);
@@ -118,6 +175,12 @@ impl Change<'_> {
         fields.field("xid", Value::of(self.xid.map(Value::Number)), "");
         fields.if_any("id", self.id.map(Value::Number), "");
         fields.field("transport", Value::Text(self.transport.as_str()), "");
+        fields.if_any("lsn", self.lsn.map(Value::Lsn), "");
+        fields.if_any("commit_lsn", self.commit_lsn.map(Value::Lsn), "");
+        fields.if_any("ordinal", self.ordinal.map(Value::Number), "");
+        fields.if_any("committed_at", self.committed_at.map(Value::Time), "");
+        fields.if_any("snapshot", self.snapshot.then_some(Value::Flag(true)), "  (snapshot)");
+        fields.if_any("position", self.position().map(Value::Position), "");
     }
 }
 

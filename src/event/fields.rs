@@ -1,6 +1,7 @@
 //! What is in an event: each is described once, and lines of JSON and of text come from that description.
 
-use super::names::Channel;
+use super::log::TableColumn;
+use super::names::{Channel, Lsn, Position};
 use super::target::DdlTarget;
 use crate::error::SqlState;
 use std::time::SystemTime;
@@ -23,6 +24,12 @@ pub enum Value<'a> {
     Json(&'a str),
     /// A point in time.
     Time(SystemTime),
+    /// A place in the write-ahead log.
+    Lsn(Lsn),
+    /// Where an event stands in its source.
+    Position(Position),
+    /// The columns of a table.
+    Columns(&'a [TableColumn]),
     /// The names of channels.
     Channels(&'a [Channel]),
     /// What a DDL command was about.

@@ -1,0 +1,110 @@
+//! What the write-ahead log tells besides row changes: transactions, messages, and the columns of tables.
+
+use super::fields::{Fields, Value};
+use super::names::{Lsn, Position, SessionId};
+use crate::text::Text;
+use std::time::SystemTime;
+
+/// A transaction begins or ends. Both come only when the stream was asked for them
+/// ([`StreamOptions::transactions`](crate::StreamOptions::transactions)).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Transaction<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The transaction.
+    pub xid: u32,
+    /// Where its commit, or its PREPARE TRANSACTION, stands in the log. `None` at the begin of one that is
+    /// given out before it is committed.
+    pub lsn: Option<Lsn>,
+    /// Where that ends: what is acknowledged. `None` at the begin of a transaction.
+    pub end_lsn: Option<Lsn>,
+    /// When it was committed or prepared, by the server's clock.
+    pub committed_at: Option<SystemTime>,
+    /// What a prepared transaction is called.
+    pub gid: Option<&'a str>,
+    /// Where this event stands in the log for ever.
+    pub position: Option<Position>,
+}
+
+impl Transaction<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("xid", Value::Number(self.xid.into()), "{}");
+        fields.field("lsn", Value::of(self.lsn.map(Value::Lsn)), "  at {}");
+        fields.if_any("end_lsn", self.end_lsn.map(Value::Lsn), "");
+        fields.if_any("committed_at", self.committed_at.map(Value::Time), "  {}");
+        fields.if_any("gid", self.gid.map(Value::Text), "  {}");
+        fields.if_any("position", self.position.map(Value::Position), "");
+    }
+}
+
+/// Somebody wrote a message into the log (`pg_logical_emit_message`).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Message<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// Its prefix, which serves as a channel.
+    pub channel: &'a str,
+    /// Its content, whatever bytes that are.
+    pub payload: Text<'a>,
+    /// Where it stands in the log.
+    pub lsn: Lsn,
+    /// Whether it belongs to a transaction, and came with its commit.
+    pub transactional: bool,
+    /// That transaction.
+    pub xid: Option<u32>,
+    /// Where this event stands in the log for ever; `None` for one that belongs to no transaction.
+    pub position: Option<Position>,
+}
+
+impl Message<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("channel", Value::Text(self.channel), "{}");
+        fields.field("payload", Value::Bytes(&self.payload), "  {}");
+        fields.field("lsn", Value::Lsn(self.lsn), "");
+        fields.field("transactional", Value::Flag(self.transactional), "");
+        fields.field("xid", Value::of(self.xid.map(|xid| Value::Number(xid.into()))), "");
+        fields.if_any("position", self.position.map(Value::Position), "");
+    }
+}
+
+/// A column of a table as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type, as `format_type` writes it for built-in types, or with its schema.
+    pub type_name: String,
+    /// Whether it belongs to the key.
+    pub is_key: bool,
+}
+
+/// What columns a table has: once before its first change, and again only when they differ.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Schema<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The database's name.
+    pub db: &'a str,
+    /// The table's schema.
+    pub schema: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// Its columns that are published, in their order.
+    pub columns: &'a [TableColumn],
+}
+
+impl Schema<'_> {
+    pub(super) fn fields(&self, fields: &mut impl Fields) {
+        fields.field("schema", Value::Text(self.schema), "{}");
+        fields.field("table", Value::Text(self.table), ".{}");
+        fields.field("columns", Value::Columns(self.columns), "  {}");
+    }
+}
