@@ -12,7 +12,7 @@ use crate::text::Text;
 pub use change::{Acknowledged, Change, ChangeOp, Transport};
 pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
-pub use names::{CHANNEL_BYTES_MAX, Channel, PAYLOAD_BYTES_MAX, SessionId};
+pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, SessionId};
 use std::time::{Duration, SystemTime};
 pub use target::DdlTarget;
 

@@ -97,8 +97,8 @@ mod text;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
     Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
-    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Notification, PAYLOAD_BYTES_MAX, Sent,
-    SessionId, Transport, Value,
+    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Notification, PAYLOAD_BYTES_MAX,
+    Sent, SessionId, Transport, Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};

@@ -1,7 +1,8 @@
-//! What events and requests call sessions and channels.
+//! What events and requests call sessions, channels, and places in the write-ahead log.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
+use std::str::FromStr;
 
 /// Names one session of one loop. Small, and never mistaken for a later session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,9 +65,57 @@ impl fmt::Debug for Channel {
     }
 }
 
+/// A place in a server's write-ahead log, a byte's number: what PostgreSQL calls a log sequence number
+/// (manual, "WAL Internals"). It is written and read as the server's type `pg_lsn`, such as `16/B374D848`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+impl FromStr for Lsn {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let half = |digits: &str| {
+            let is_half = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            is_half.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let halves = text.split_once('/').and_then(|(high, low)| Some((half(high)?, half(low)?)));
+        halves.map(|(high, low)| Lsn(high << 32 | low)).ok_or_else(|| {
+            let problem = format!(
+                "{text:?} is no log sequence number: it takes two hexadecimal numbers, as in 16/B374D848"
+            );
+            Error::new(ErrorKind::InvalidArgument, problem)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_lsn_is_written_as_the_server_does_and_read_back() {
+        for (text, number) in [
+            ("0/0", 0),
+            ("0/16B3748", 0x16b_3748),
+            ("16/B374D848", 0x16_b374_d848),
+            ("FFFFFFFF/FFFFFFFF", u64::MAX),
+        ] {
+            assert_eq!((Lsn(number).to_string().as_str(), text.parse::<Lsn>().unwrap()), (text, Lsn(number)));
+        }
+        // PostgreSQL 19 fills the second number up.
+        assert_eq!("1/0000abCD".parse::<Lsn>().unwrap(), Lsn(0x1_0000_abcd));
+        for bad in
+            ["", "/", "1", "1/", "/1", "+1/0", "1/ 2", "1/2/3", "123456789/0", "0/123456789", "g/0", "é/0"]
+        {
+            assert_eq!(bad.parse::<Lsn>().unwrap_err().kind, ErrorKind::InvalidArgument, "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_channel_takes_1_to_63_bytes_of_any_content_but_nul() {
