@@ -5,6 +5,7 @@
 
 mod report;
 mod sql;
+mod stream;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Notification, SessionId};
