@@ -2,11 +2,8 @@
 
 pub(crate) mod ddl;
 mod object;
-// Nothing but tests reads the log yet.
-#[allow(dead_code)]
 pub(crate) mod pgoutput;
-#[allow(dead_code)]
 pub(crate) mod replication;
 pub(crate) mod row_change;
-#[allow(dead_code)]
+pub(crate) mod value;
 pub(crate) mod wire;

@@ -317,7 +317,13 @@ impl<Tag> Session<Tag> {
         self.send_as(Some(tag), commands);
     }
 
-    /// Whether the source is to ask the server for a sign of life; once for each time.
+    /// Whether the source is to ask the server for a sign of life.
+    #[inline]
+    pub(crate) fn wants_probe(&self) -> bool {
+        self.is_probe_due
+    }
+
+    /// The same, once for each time.
     pub(crate) fn take_probe(&mut self) -> bool {
         std::mem::take(&mut self.is_probe_due)
     }
