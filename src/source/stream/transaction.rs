@@ -2,9 +2,9 @@
 //! them, and go out one after the other once their transaction is taken.
 //!
 //! What a transaction wrote is one string of bytes, each message behind its length. It is held in memory, in
-//! blocks. When all transactions together have as many blocks as the memory cap allows and need one more, the
-//! transaction that has the most moves its first block to the end of a file of its own: its string then begins
-//! in the file and goes on in memory. An abort cuts the string, wherever the cut falls.
+//! blocks. When all transactions together have as many blocks as the memory cap allows and need one more,
+//! the transaction that has the most moves its first block to the end of a file of its own: its string then
+//! begins in the file and goes on in memory. An abort cuts the string, wherever the cut falls.
 //!
 //! Besides the blocks, each subtransaction that wrote takes some 40 bytes until its transaction ends: far
 //! less than the server needs for it at the same time.
@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::sys::spawn_without_signals;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, remove_file};
@@ -26,6 +27,10 @@ const BLOCK_BYTES_MAX: usize = 256 * 1024;
 
 /// The cap has room for this many blocks at least, so that a few transactions can share it.
 const BLOCKS_MIN: usize = 16;
+
+/// Closing a file that has no name costs 80 ms for each GB in it, measured on ext4. A larger one than this is
+/// closed while the loop goes on.
+const CLOSED_AT_ONCE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// A message is no longer than 1 GB, which is the most that libpq takes.
 type Length = u32;
@@ -213,6 +218,17 @@ impl Transaction {
             let _ = file.set_len(bytes);
             self.file_bytes = bytes;
             self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take()
+            && self.file_bytes > CLOSED_AT_ONCE_BYTES_MAX
+        {
+            // Where no thread can be started, the file is closed here.
+            let _ = spawn_without_signals("pgwake-close", move || drop(file));
         }
     }
 }
