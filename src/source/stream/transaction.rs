@@ -1,17 +1,18 @@
 //! What streamed transactions wrote, held back until their commit: raw messages come in as the server sends
 //! them, and go out one after the other once their transaction is taken.
 //!
-//! What a transaction wrote is one string of bytes, each message behind its length. The end of the string is
-//! in memory, in blocks. When all transactions together have as many blocks as the memory cap allows, the one
-//! with the most of them writes its first block to a file, again and again: so its string begins in the file
-//! and goes on in memory. Which byte is where matters to nobody else. An abort cuts the string.
+//! What a transaction wrote is one string of bytes, each message behind its length. It is held in memory, in
+//! blocks. When all transactions together have as many blocks as the memory cap allows and need one more,
+//! the transaction that has the most moves its first block to the end of a file of its own: its string then
+//! begins in the file and goes on in memory. An abort cuts the string, wherever the cut falls.
 //!
-//! Besides the blocks, each subtransaction that wrote takes some 40 bytes until its transaction ends: far less
-//! than the server needs for it at the same time.
+//! Besides the blocks, each subtransaction that wrote takes some 40 bytes until its transaction ends: far
+//! less than the server needs for it at the same time.
 
 #[cfg(test)]
 mod tests;
 
+use crate::sys::spawn_without_signals;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, remove_file};
@@ -27,6 +28,10 @@ const BLOCK_BYTES_MAX: usize = 256 * 1024;
 /// The cap has room for this many blocks at least, so that a few transactions can share it.
 const BLOCKS_MIN: usize = 16;
 
+/// Closing a file that has no name costs 80 ms for each GB in it, measured on ext4. A larger one than this is
+/// closed while the loop goes on.
+const CLOSED_AT_ONCE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
 /// A message is no longer than 1 GB, which is the most that libpq takes.
 type Length = u32;
 
@@ -40,16 +45,17 @@ pub(crate) struct HeldBack {
 }
 
 impl HeldBack {
-    /// `memory_cap`: how many bytes of all transactions together are in memory. The files for what is above it
-    /// are made in `directory`. They have no name there, and vanish when they are closed.
+    /// `memory_cap`: how many bytes of all transactions together are in memory. The files for what is above
+    /// it are made in `directory`. They have no name there, and vanish when they are closed.
     pub(crate) fn new(memory_cap: usize, directory: PathBuf) -> Self {
         let block_bytes = (memory_cap / BLOCKS_MIN).clamp(1, BLOCK_BYTES_MAX);
         let blocks_max = (memory_cap / block_bytes).max(1);
         HeldBack { transactions: HashMap::new(), block_bytes, blocks_max, directory }
     }
 
-    /// Adds a message of the transaction `xid`, written by its subtransaction `subxid`, or by itself if the two
-    /// are equal. After an error, such as a full disk, all is as it was before, and the call can be repeated.
+    /// Adds a message of the transaction `xid`, written by its subtransaction `subxid`, or by itself if the
+    /// two are equal. After an error, such as a full disk, all is as it was before, and the call can be
+    /// repeated.
     pub(crate) fn append(&mut self, xid: u32, subxid: u32, message: &[u8]) -> io::Result<()> {
         let length = Length::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let start = self.transactions.entry(xid).or_default().bytes;
@@ -67,9 +73,9 @@ impl HeldBack {
     ///
     /// From its first message to its abort, nobody but it and those nested in it writes in its transaction.
     /// When it outlives one that is nested in it, and aborts, that one's abort comes first (`DecodeAbort` in
-    /// PostgreSQL's decode.c). So everything from its first message on goes, as in `stream_abort_internal`
-    /// of PostgreSQL's worker.c. The server describes the tables anew after each abort (`pgoutput_stream_abort`
-    /// in pgoutput.c), so it does no harm that descriptions of tables go, too.
+    /// PostgreSQL's decode.c). So everything from its first message on goes, as in `stream_abort_internal` of
+    /// PostgreSQL's worker.c. It does no harm that descriptions of tables go, too: the server sends them anew
+    /// after each abort (`pgoutput_stream_abort` in pgoutput.c).
     pub(crate) fn abort(&mut self, xid: u32, subxid: u32) {
         if subxid == xid {
             self.transactions.remove(&xid);
@@ -79,7 +85,8 @@ impl HeldBack {
     }
 
     /// Hands out what the transaction wrote, at its commit or when it is prepared; nothing, if that was
-    /// nothing. It is not held back, nor counted, any longer.
+    /// nothing. It is not counted any longer: what is appended before all of it is handed out takes memory
+    /// besides.
     pub(crate) fn take(&mut self, xid: u32) -> Replay {
         Replay {
             transaction: self.transactions.remove(&xid).unwrap_or_default(),
@@ -215,6 +222,17 @@ impl Transaction {
     }
 }
 
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take()
+            && self.file_bytes > CLOSED_AT_ONCE_BYTES_MAX
+        {
+            // Where no thread can be started, the file is closed here.
+            let _ = spawn_without_signals("pgwake-close", move || drop(file));
+        }
+    }
+}
+
 /// A transaction that is handed out. What it takes in memory goes with it, block by block; its file when it
 /// is dropped.
 #[derive(Debug)]
@@ -269,8 +287,10 @@ impl Replay {
         match &self.transaction.file {
             Some(file) if unread > 0 => {
                 self.block.resize(unread.min(self.block_bytes as u64) as usize, 0);
-                let read = file.read_exact_at(&mut self.block, self.file_bytes_read);
-                read.map_err(|error| with_directory(&error, &self.directory))?;
+                if let Err(error) = file.read_exact_at(&mut self.block, self.file_bytes_read) {
+                    self.block.clear();
+                    return Err(with_directory(&error, &self.directory));
+                }
                 self.file_bytes_read += self.block.len() as u64;
             }
             _ => self.block = self.transaction.blocks.pop_front().unwrap_or_default(),
@@ -297,9 +317,9 @@ fn create_and_unlink(mut options: OpenOptions, directory: &Path) -> io::Result<F
 }
 
 fn with_directory(error: &io::Error, directory: &Path) -> io::Error {
-    let directory = directory.display();
-    io::Error::new(
-        error.kind(),
-        format!("cannot hold a streamed transaction back in {directory} (TMPDIR names another): {error}"),
-    )
+    let message = format!(
+        "the directory {} for what open transactions wrote does not serve: {error}; TMPDIR names another",
+        directory.display()
+    );
+    io::Error::new(error.kind(), message)
 }
