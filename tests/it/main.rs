@@ -22,6 +22,8 @@ mod service;
 mod sessions;
 #[cfg(feature = "json")]
 mod stream;
+#[cfg(feature = "json")]
+mod stream_crashes;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;
