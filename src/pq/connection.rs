@@ -254,6 +254,11 @@ impl Connection {
         }
     }
 
+    /// Whether this process made it, and not one of which it is a fork.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.forks == sys::forks()
+    }
+
     /// The PID of the server's process (`PQbackendPID`). It changes with each connection.
     pub fn backend_pid(&self) -> i32 {
         // SAFETY: the connection is alive.
@@ -366,7 +371,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.forks != sys::forks() {
+        if !self.is_of_this_process() {
             // In a forked child: PQfinish would say goodbye to the server in the name of the parent. Its
             // memory stays.
             return self.socket().map_or((), sys::close);

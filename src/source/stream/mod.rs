@@ -434,7 +434,9 @@ impl StreamSource {
 /// What was acknowledged last is told before the connection is closed, or it would come again.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        if self.phase == Phase::Streaming && self.feedback.has_news() {
+        // In a forked child it is the parent who speaks to the server.
+        let is_ours = self.session.connection().is_some_and(|connection| connection.is_of_this_process());
+        if is_ours && self.phase == Phase::Streaming && self.feedback.has_news() {
             self.send_status(Instant::now());
         }
     }
