@@ -222,11 +222,9 @@ impl StreamSource {
                 }
                 Err(error) => self.session.fail(error),
             }
-            if self.replayed >= EVENTS_PER_TURN {
-                return false;
-            }
+            // Also while a large transaction is given out, for as long as which nothing is read.
             self.tell(now);
-            if !self.go_on(now) {
+            if self.replayed >= EVENTS_PER_TURN || !self.go_on(now) {
                 return false;
             }
         }
