@@ -359,7 +359,8 @@ impl StreamSource {
                 self.db = connection.database();
                 let version = connection.server_version();
                 let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
-                let next = self.preparation.opened(major.unwrap_or(0));
+                self.phase = Phase::Preparing;
+                let next = self.preparation.opened(major.unwrap_or(0), connection.backend_pid());
                 self.take_next(next, now);
             }
             Progress::Answered(step, answer) => {
@@ -374,7 +375,10 @@ impl StreamSource {
 
     fn take_next(&mut self, next: Next, now: Instant) {
         match next {
-            Next::Send(step, sql) => self.session.send(step, [Command::Simple { sql: &sql }].into_iter()),
+            Next::Send(step, sql) => {
+                self.session.be_patient(step.may_take_long());
+                self.session.send(step, [Command::Simple { sql: &sql }].into_iter());
+            }
             Next::Wait => self.phase = Phase::Waiting(now + BUSY_INTERVAL),
             Next::GiveUp(error) => self.session.give_up_for_good(error),
             Next::Fail(error) => self.session.fail(error),

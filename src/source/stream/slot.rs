@@ -29,6 +29,7 @@ pub(super) enum Step {
     Types,
     Keys,
     Slot,
+    EndReader,
     BeginSnapshot,
     CreateSlot,
     Failover,
@@ -40,6 +41,23 @@ pub(super) enum Step {
     Start,
     /// The stream has ended, and its result says why.
     End,
+}
+
+impl Step {
+    /// Whether the server may be silent for as long as it likes: it waits for locks on tables, for
+    /// transactions in progress, or reads a table of which no row is wanted.
+    pub(super) fn may_take_long(self) -> bool {
+        !matches!(
+            self,
+            Step::Identify
+                | Step::Settings
+                | Step::Types
+                | Step::Slot
+                | Step::EndReader
+                | Step::Start
+                | Step::End
+        )
+    }
 }
 
 /// What to do next.
