@@ -34,6 +34,8 @@ const EVENTS_PER_TURN: usize = 256;
 /// What comes over the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// There is none yet.
+    Connecting,
     /// Answers to what is asked before the stream begins.
     Preparing,
     /// The slot is in use: it is asked again at this time.
@@ -97,7 +99,7 @@ impl StreamSource {
             id,
             db: session.database_asked_for().to_string(),
             session,
-            phase: Phase::Preparing,
+            phase: Phase::Connecting,
             log: Log::new(&options),
             feedback: Feedback::new(options.manual_ack, now),
             preparation: Preparation::new(options),
@@ -168,7 +170,7 @@ impl StreamSource {
         let own = match self.phase {
             Phase::Waiting(until) => Some(until),
             Phase::Streaming => self.feedback.deadline(),
-            Phase::Preparing | Phase::Copying => None,
+            Phase::Connecting | Phase::Preparing | Phase::Copying => None,
         };
         self.session.deadline().into_iter().chain(own).min()
     }
@@ -236,7 +238,7 @@ impl StreamSource {
         match self.phase {
             Phase::Streaming => self.look_at_log(),
             Phase::Copying => self.look_at_rows(),
-            Phase::Preparing | Phase::Waiting(_) => Ok(None),
+            Phase::Connecting | Phase::Preparing | Phase::Waiting(_) => Ok(None),
         }
     }
 
@@ -389,6 +391,7 @@ impl StreamSource {
             }
             Next::Streaming => {
                 self.phase = Phase::Streaming;
+                self.session.be_patient(false);
                 self.session.settled(now);
                 self.feedback.streams_from(self.preparation.begins_at().unwrap_or_default(), now);
                 self.report_begin();
@@ -416,7 +419,8 @@ impl StreamSource {
     #[cold]
     fn lost(&mut self, loss: Loss<Step>) {
         let Loss { error, retry_in, at, .. } = loss;
-        self.phase = Phase::Preparing;
+        let error = if self.phase == Phase::Connecting { slot::refused_at_the_door(error) } else { error };
+        self.phase = Phase::Connecting;
         self.log.lost();
         if self.preparation.is_temporary() {
             self.feedback.forget();
