@@ -24,6 +24,8 @@ mod sessions;
 mod stream;
 #[cfg(feature = "json")]
 mod stream_crashes;
+#[cfg(feature = "json")]
+mod stream_slots;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;
