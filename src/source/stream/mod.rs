@@ -31,6 +31,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// back. Then the others have theirs.
 const EVENTS_PER_TURN: usize = 256;
 
+/// How long the end of a stream may wait for the server to take what was acknowledged last. It has done so
+/// within a millisecond, if it is alive.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+
 /// What comes over the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -437,13 +441,22 @@ impl StreamSource {
     }
 }
 
-/// What was acknowledged last is told before the connection is closed, or it would come again.
+/// What was acknowledged last is told before the connection is closed, or it would come again. That may wait
+/// for the server, but not for long.
 impl Drop for StreamSource {
     fn drop(&mut self) {
+        if self.phase != Phase::Streaming || !self.feedback.has_news() || self.session.is_ending() {
+            return;
+        }
         // In a forked child it is the parent who speaks to the server.
-        let is_ours = self.session.connection().is_some_and(|connection| connection.is_of_this_process());
-        if is_ours && self.phase == Phase::Streaming && self.feedback.has_news() {
-            self.send_status(Instant::now());
+        if self.session.connection().is_some_and(|connection| connection.is_of_this_process()) {
+            let now = Instant::now();
+            self.send_status(now);
+            if let Some(connection) = self.session.connection()
+                && let Err(error) = connection.end_copy(now + FAREWELL_MAX)
+            {
+                ::log::debug!("what was acknowledged last may come again: {error}");
+            }
         }
     }
 }
