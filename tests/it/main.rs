@@ -23,6 +23,8 @@ mod sessions;
 #[cfg(feature = "json")]
 mod stream;
 #[cfg(feature = "json")]
+mod stream_bad_days;
+#[cfg(feature = "json")]
 mod stream_crashes;
 #[cfg(feature = "json")]
 mod stream_slots;
