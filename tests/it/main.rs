@@ -25,6 +25,8 @@ mod stream;
 #[cfg(feature = "json")]
 mod stream_bad_days;
 #[cfg(feature = "json")]
+mod stream_bad_input;
+#[cfg(feature = "json")]
 mod stream_crashes;
 #[cfg(feature = "json")]
 mod stream_slots;
