@@ -5,7 +5,7 @@
 mod common;
 
 use common::log::SETTINGS;
-use common::{PATIENCE, Sql, start_with_settings};
+use common::{PATIENCE, Sql, start_with_settings, transports};
 use pgwake::{Event, EventLoop, SessionId, StreamOptions, Streaming};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ fn read(events: &mut EventLoop, ids: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// The server's own patience is a second, and three are over before it is read again.
+/// The server's own patience is a second or two, and three are over before it is read again.
 fn pause(conninfo: &str, sql: &mut Sql) {
     let megabytes = from_environment("PGWAKE_TEST_PAUSE_MB", 50);
     let (mut events, _) = stream(conninfo, StreamOptions::new());
@@ -73,7 +73,9 @@ fn large(conninfo: &str, sql: &mut Sql) {
     sql.run("BEGIN");
     std::thread::scope(|scope| {
         let writes = scope.spawn(|| sql.run(&insert));
-        while !writes.is_finished() {
+        // What does not fit into memory must come before the commit does.
+        while !writes.is_finished() || held_mb <= cap_mb {
+            assert!(started.elapsed() < 10 * PATIENCE, "{held_mb} MB are held back");
             assert!(events.next(Some(Duration::from_millis(1))).unwrap().is_none(), "it is not committed");
             held_mb = held_mb.max(events.metrics(session).unwrap().held_back_bytes >> 20);
         }
@@ -82,16 +84,20 @@ fn large(conninfo: &str, sql: &mut Sql) {
     read(&mut events, 1..=rows);
     let (peak, took) = (memory_mb("VmHWM"), started.elapsed());
     println!("{rows} rows, {held_mb} MB held back with a cap of {cap_mb}: at most {peak} MB, in {took:.1?}");
-    assert!(held_mb > cap_mb, "it must not fit into what may be in memory");
     assert!(peak <= cap_mb + 36, "{peak} MB");
 }
 
 #[test]
 fn memory_stays_flat_while_the_caller_pauses_and_while_a_large_transaction_is_held_back() {
-    let server = start_with_settings(&[&SETTINGS[..], &["wal_sender_timeout = 1s"]].concat());
-    let (conninfo, mut sql) = (server.conninfo(), Sql::connect(&server.conninfo()));
+    // Linux ends a connection after its user timeout also when its other end takes nothing for so long.
+    let patience = ["wal_sender_timeout = 1s", "tcp_user_timeout = 2s"];
+    let server = start_with_settings(&[&SETTINGS[..], &patience].concat());
+    let mut sql = Sql::connect(&server.conninfo());
     sql.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
-    pause(&conninfo, &mut sql);
-    sql.run("TRUNCATE t");
-    large(&conninfo, &mut sql);
+    for (transport, conninfo) in transports(&server) {
+        println!("{transport}:");
+        pause(&conninfo, &mut sql);
+        sql.run("TRUNCATE t");
+    }
+    large(&server.conninfo(), &mut sql);
 }

@@ -314,3 +314,68 @@ fn a_change_that_takes_many_reads_arrives_at_once() {
         assert!(late[20] < Duration::from_millis(50), "{late:?}");
     }
 }
+
+/// Half of how long notifications take, in a loop of a hundred listeners; each of them must be heard.
+fn median_of_listeners(events: &mut EventLoop, channels: &[String]) -> Duration {
+    let started = Instant::now();
+    let conninfo = log_server().conninfo();
+    let mut latencies = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut sql = Sql::connect(&conninfo);
+            for round in 0..10 {
+                for channel in channels {
+                    let sent_at = started.elapsed().as_nanos();
+                    sql.notify(channel, &format!("{round} {sent_at}"));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        while latencies.len() < 10 * channels.len() {
+            match events.next(Some(PATIENCE)).unwrap().expect("a notification was expected, and none came") {
+                Event::Notification(notification) => {
+                    let payload = String::from_utf8(notification.payload.to_vec()).unwrap();
+                    let sent_at = payload.split_once(' ').unwrap().1.parse().unwrap();
+                    latencies.push(started.elapsed() - Duration::from_nanos(sent_at));
+                }
+                Event::Change(_) | Event::Schema(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    latencies.sort();
+    latencies[latencies.len() / 2]
+}
+
+#[test]
+fn listeners_beside_a_busy_stream_hear_everything() {
+    let (conninfo, mut sql) = database("");
+    let (_, options) = prepare(&mut sql);
+    let mut events = EventLoop::new().unwrap();
+    let channels: Vec<_> = (0..100).map(|_| fresh_channel()).collect();
+    for channel in &channels {
+        let session = events.connect(&log_server().conninfo()).unwrap();
+        events.listen(session, channel).unwrap();
+    }
+    for _ in &channels {
+        let event = events.next(Some(PATIENCE)).unwrap();
+        assert!(matches!(event, Some(Event::Listening(_))), "{event:?}");
+    }
+    let without = median_of_listeners(&mut events, &channels);
+    events.stream(&conninfo, options).unwrap();
+    assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+    let (going_on, goes_on) = channel::<()>();
+    let writes = std::thread::spawn(move || {
+        for id in 0.. {
+            if goes_on.try_recv() == Err(TryRecvError::Disconnected) {
+                return id;
+            }
+            sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        }
+        0
+    });
+    let with = median_of_listeners(&mut events, &channels);
+    drop(going_on);
+    let written = writes.join().unwrap();
+    println!("listeners hear after {without:.1?}, beside a stream of {written} changes after {with:.1?}");
+}

@@ -48,7 +48,8 @@ fn array(texts: &[String]) -> String {
 
 /// What holds for our session alone. Values are to be written as subscriptions of PostgreSQL ask for them
 /// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
-/// the server looks at the connection instead of at us.
+/// the server looks at the connection instead of at us. That leaves out its user timeout, which Linux from
+/// 5.11 on counts for a peer that acknowledges everything and has no room for more, too (`tcp_probe_timer`).
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
@@ -66,7 +67,7 @@ pub(super) fn settings(major: i32) -> String {
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "60000"),
+        ("tcp_user_timeout", "0"),
     ];
     if major >= 17 {
         settings.push(("transaction_timeout", "0"));
