@@ -4,6 +4,7 @@
 //! known by its position; of a temporary slot it does not, and a gap says so.
 
 mod feedback;
+mod identity;
 mod log;
 mod relations;
 mod row;
@@ -370,8 +371,8 @@ impl StreamSource {
                 self.take_next(next, now);
             }
             Progress::Answered(step, answer) => {
-                let done = self.feedback.done();
-                let next = self.preparation.answered(step, answer, done, &mut self.log.relations);
+                let places = (self.feedback.done(), self.feedback.reached());
+                let next = self.preparation.answered(step, answer, places, &mut self.log.relations);
                 self.take_next(next, now);
             }
             Progress::Lost(loss) => self.lost(loss),

@@ -1,6 +1,7 @@
 //! What is asked of a server before it streams, one thing after another: who it is, whether the publications
 //! are there, in what state the slot is. Each state that keeps it from streaming has a sentence of its own.
 
+use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, ErrorKind, Result, SqlState};
@@ -22,6 +23,7 @@ pub(super) const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Identify,
+    History,
     Settings,
     PublicationOfTables,
     CreatePublication,
@@ -50,6 +52,7 @@ impl Step {
         !matches!(
             self,
             Step::Identify
+                | Step::History
                 | Step::Settings
                 | Step::Types
                 | Step::Slot
@@ -76,13 +79,6 @@ pub(super) enum Next {
     Fail(Error),
 }
 
-/// Which server it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    system: String,
-    timeline: String,
-}
-
 /// What is known of the slot.
 #[derive(Debug, Default)]
 struct Slot {
@@ -100,9 +96,9 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Preparation {
     options: StreamOptions,
+    /// The server that was read last, and the one that we are connected to.
     identity: Option<Identity>,
-    /// How far its log was when we connected.
-    server_lsn: Lsn,
+    found: Identity,
     major: i32,
     backend_pid: i32,
     slot: Slot,
@@ -128,7 +124,7 @@ impl Preparation {
             wants_snapshot: options.snapshot,
             options,
             identity: None,
-            server_lsn: Lsn(0),
+            found: Identity::default(),
             major: 0,
             backend_pid: 0,
             slot,
@@ -157,6 +153,11 @@ impl Preparation {
         (self.major, self.backend_pid) = (major, backend_pid);
         self.slot.busy_for = Duration::ZERO;
         self.begins_at = None;
+        if let Some((option, since)) = sql::unknown_option(major, &self.options) {
+            let message =
+                format!("{option} needs PostgreSQL {since}, and this server has {major}: leave it out");
+            return Next::GiveUp(error("0A000", message));
+        }
         Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into())
     }
 
@@ -166,12 +167,12 @@ impl Preparation {
         Next::Send(Step::Slot, self.slot_sql())
     }
 
-    /// `done`: what the server was told, or would have been, is done with.
+    /// `done`: what the server was told, or would have been, is done with. `reached`: what was read.
     pub(super) fn answered(
         &mut self,
         step: Step,
         answer: Result<Rows>,
-        done: Lsn,
+        (done, reached): (Lsn, Lsn),
         relations: &mut Relations,
     ) -> Next {
         let rows = match answer {
@@ -179,7 +180,8 @@ impl Preparation {
             Err(error) => return self.refused(step, error),
         };
         match step {
-            Step::Identify => self.identified(&rows, done),
+            Step::Identify => self.identified(&rows, reached),
+            Step::History => self.history_found(&rows, reached),
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
                 self.publications_next()
@@ -251,29 +253,30 @@ impl Preparation {
         }
     }
 
-    fn identified(&mut self, rows: &Answered, done: Lsn) -> Next {
-        let [system, timeline] = [0, 1].map(|column| rows.text(0, column).unwrap_or_default());
-        self.server_lsn = rows.text(0, 2).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
-        let identity = Identity { system, timeline };
-        let is_other = self.identity.as_ref().is_some_and(|before| before.system != identity.system);
-        if is_other && !self.slot.is_temporary {
-            return Next::GiveUp(error(
-                "55000",
-                "this is another server than the one that was read so far (its system identifier differs): \
-                 its log goes on elsewhere; begin anew with another slot, or connect to the right one",
-            ));
+    fn identified(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        self.found = Identity::read(rows);
+        // A temporary slot begins anew with each connection.
+        let before = self.identity.as_ref().filter(|_| !self.slot.is_temporary);
+        if let Some(objection) = self.found.objection(before, reached) {
+            return Next::GiveUp(error("55000", objection));
         }
-        if self.server_lsn < done && !self.slot.is_temporary {
-            return Next::GiveUp(error(
-                "55000",
-                format!(
-                    "the server's log is at {}, and was read up to {done}: it was restored from a backup or failed \
-                     over to a standby that lagged; look at the tables afresh, then begin anew with another slot",
-                    self.server_lsn
-                ),
-            ));
+        if before.is_some_and(|before| before.timeline != self.found.timeline) {
+            return Next::Send(Step::History, format!("TIMELINE_HISTORY {}", self.found.timeline));
         }
-        self.identity = Some(identity);
+        self.settings_next()
+    }
+
+    fn history_found(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        let history = rows.text(0, 1).unwrap_or_default();
+        let timeline = self.identity.as_ref().map_or("", |before| &before.timeline);
+        match objection_of_history(&history, timeline, reached) {
+            Some(objection) => Next::GiveUp(error("55000", objection)),
+            None => self.settings_next(),
+        }
+    }
+
+    fn settings_next(&mut self) -> Next {
+        self.identity = Some(self.found.clone());
         Next::Send(Step::Settings, sql::settings(self.major))
     }
 

@@ -83,6 +83,19 @@ pub(super) fn settings(major: i32) -> String {
     sql
 }
 
+/// What was asked for that a server of this version does not have, and since when one has it.
+pub(super) fn unknown_option(major: i32, options: &StreamOptions) -> Option<(&'static str, i32)> {
+    let wanted = [
+        (options.two_phase, "two_phase", 15),
+        (options.origin == Origin::None, "origin", 16),
+        (options.failover, "failover", 17),
+    ];
+    wanted
+        .iter()
+        .find(|(is_wanted, _, since)| *is_wanted && major < *since)
+        .map(|(_, name, since)| (*name, *since))
+}
+
 /// The publication that is made for these tables: its name, whether it is there, the command that makes it,
 /// and the first table whose writers it would break.
 pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String {
@@ -237,6 +250,9 @@ mod tests {
         assert!(slot("s", 18).contains("current_setting('wal_level')"));
         assert!(slot("s", 19).contains("current_setting('effective_wal_level')"));
         let options = StreamOptions::new().two_phase(true).failover(true);
+        assert_eq!(unknown_option(14, &options), Some(("two_phase", 15)));
+        assert_eq!(unknown_option(16, &options), Some(("failover", 17)));
+        assert_eq!(unknown_option(17, &options), None);
         let of = |major| slot_options(major, false, false, &options)[1].clone();
         assert_eq!(of(14), "NOEXPORT_SNAPSHOT");
         assert_eq!(of(16), "(SNAPSHOT 'nothing', TWO_PHASE true)");
