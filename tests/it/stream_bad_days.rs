@@ -51,12 +51,12 @@ fn idle_until(stream: &mut Stream, mut is_so: impl FnMut(&mut Stream) -> bool) -
 fn nothing_is_acknowledged_that_was_not_proven_and_all_is_when_nothing_is_open() {
     let (conninfo, mut sql) = database("");
     let (slot, options) = prepare(&mut sql);
-    let mut stream = Stream::open(&conninfo, options.manual_ack(true).transactions(true));
-    let mut commits = Vec::new();
-    for id in 1..=3 {
+    let mut stream = Stream::open(&conninfo, options.manual_ack(true));
+    let commits = [1, 2, 3].map(|id| {
         sql.run(&format!("INSERT INTO t VALUES ({id}), (-{id})"));
-        commits.extend(stream.until(|event| event["event"] == "commit").pop());
-    }
+        stream.change();
+        lsn(&stream.change(), "commit_lsn")
+    });
     // The server's log goes on, and it says so.
     sql.run("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 1000)");
     let end = number(&sql.value("SELECT pg_current_wal_lsn()"));
@@ -64,14 +64,16 @@ fn nothing_is_acknowledged_that_was_not_proven_and_all_is_when_nothing_is_open()
         stream.events.metrics(stream.id).unwrap().received_lsn.is_some_and(|lsn| lsn.0 >= end)
     };
     idle_until(&mut stream, is_heard);
-    assert!(confirmed(&mut sql, &slot) <= lsn(&commits[0], "lsn"), "the first is not acknowledged");
-    stream.events.ack(stream.id, lsn(&commits[0], "lsn")).unwrap();
-    idle_until(&mut stream, |_| confirmed(&mut sql, &slot) >= lsn(&commits[0], "end_lsn"));
+    assert!(confirmed(&mut sql, &slot) <= commits[0], "the first is not acknowledged");
+    stream.events.ack(stream.id, commits[0]).unwrap();
+    idle_until(&mut stream, |_| confirmed(&mut sql, &slot) > commits[0]);
+    let first = confirmed(&mut sql, &slot);
+    assert!(first <= commits[1], "the second is not");
     let quiet = Instant::now();
     idle_until(&mut stream, |_| quiet.elapsed() > 3 * HEARTBEAT);
-    assert_eq!(confirmed(&mut sql, &slot), lsn(&commits[0], "end_lsn"), "a sign of life is no proof");
+    assert_eq!(confirmed(&mut sql, &slot), first, "a sign of life is no proof");
     assert!(stream.events.ack(stream.id, end + (1 << 20)).is_err(), "nothing was given out there");
-    stream.events.ack(stream.id, lsn(&commits[2], "end_lsn")).unwrap();
+    stream.events.ack(stream.id, commits[2]).unwrap();
     idle_until(&mut stream, |_| confirmed(&mut sql, &slot) >= end);
 }
 
@@ -378,4 +380,41 @@ fn listeners_beside_a_busy_stream_hear_everything() {
     drop(going_on);
     let written = writes.join().unwrap();
     println!("listeners hear after {without:.1?}, beside a stream of {written} changes after {with:.1?}");
+}
+
+/// How much of a processor this thread has had.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn a_stream_that_waits_sleeps() {
+    let (conninfo, mut sql) = database("");
+    let (slot, options) = prepare(&mut sql);
+    let options = options.manual_ack(true);
+    let mut unacknowledged = Stream::open(&conninfo, options.clone());
+    sql.run("INSERT INTO t VALUES (1)");
+    unacknowledged.change();
+    let mut busy = Stream::start(&conninfo, options.clone());
+    let idle = options.clone().slot(&fresh_channel()).create_slot(true);
+    let mut idle = Stream::open(&conninfo, idle);
+    let mut refused = Stream::start("host=127.0.0.1 port=1", options);
+    assert_eq!(refused.next()["event"], "disconnected");
+    for (what, stream) in [
+        ("unacknowledged", &mut unacknowledged),
+        ("busy", &mut busy),
+        ("idle", &mut idle),
+        ("refused", &mut refused),
+    ] {
+        let (before, started) = (processor_time(), Instant::now());
+        while started.elapsed() < Duration::from_secs(2) {
+            let event = stream.within(Duration::from_secs(2));
+            assert!(event.is_none_or(|event| event["event"] == "disconnected"));
+        }
+        let spent = processor_time() - before;
+        println!("{what}: {spent:.1?} of a processor in two seconds");
+        assert!(spent < Duration::from_millis(200), "{what}: {spent:?}");
+    }
+    drop((busy, slot));
 }

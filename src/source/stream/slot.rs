@@ -179,6 +179,9 @@ impl Preparation {
             Ok(rows) => Answered(rows),
             Err(error) => return self.refused(step, error),
         };
+        if rows.begin_copy() != matches!(step, Step::Start | Step::CopyTable) {
+            return Next::Fail(error("08P01", "the server answered something else than it was asked"));
+        }
         match step {
             Step::Identify => self.identified(&rows, reached),
             Step::History => self.history_found(&rows, reached),

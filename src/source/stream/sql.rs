@@ -2,6 +2,7 @@
 //! commands of replication (manual, "Streaming Replication Protocol").
 
 use crate::options::{Origin, StreamOptions, Streaming};
+use crate::pq::ResultStatus;
 use crate::session::Rows;
 use std::fmt::Write;
 
@@ -13,6 +14,12 @@ pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), t
 pub(super) struct Answered(pub(super) Rows);
 
 impl Answered {
+    /// It is none yet: what follows is COPY.
+    pub(super) fn begin_copy(&self) -> bool {
+        let status = self.0.as_ref().map(|rows| rows.status());
+        matches!(status, Some(ResultStatus::CopyOut | ResultStatus::CopyBoth))
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.0.as_ref().map_or(0, |rows| rows.rows())
     }
