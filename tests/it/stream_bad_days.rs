@@ -158,7 +158,7 @@ fn what_was_acknowledged_before_a_disconnect_does_not_come_again() {
         let _going_on = going_on;
         let name = &name;
         scope.spawn(move || {
-            let mut writer = Sql::connect(&name);
+            let mut writer = Sql::connect(name);
             // Now the server is busy when it is left, and now it waits.
             for id in 0.. {
                 if goes_on.try_recv() == Err(TryRecvError::Disconnected) {
