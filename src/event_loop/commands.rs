@@ -5,7 +5,7 @@ use super::{EventLoop, NO_SESSION, NOTHING, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
-use crate::options::{DdlOptions, SessionOptions, WatchOptions};
+use crate::options::{DdlOptions, SessionOptions, StreamOptions, WatchOptions};
 use crate::pq::Conninfo;
 use crate::reactor::Waker;
 use crate::source::{Source, SqlSource};
@@ -128,6 +128,11 @@ impl EventLoop {
         let index = self.index(session)?;
         self.sql(index)?.watch_ddl(options, Instant::now())?;
         self.enqueue(index)
+    }
+
+    /// Streams row changes from the write-ahead log, over a connection of its own.
+    pub fn stream(&mut self, _conninfo: &str, _options: StreamOptions) -> Result<SessionId> {
+        Err(Error::new(ErrorKind::InvalidArgument, "this version cannot read the write-ahead log"))
     }
 
     /// Acknowledges all changes that were delivered up to the one with this `id`, for a session with
