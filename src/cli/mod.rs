@@ -33,11 +33,11 @@ mod listen;
 mod notify;
 mod output;
 mod query;
+mod run;
 mod server;
 mod service;
 mod status;
 mod stop;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod values;

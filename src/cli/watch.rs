@@ -3,7 +3,7 @@
 use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
-use super::stream::{Stream, Take};
+use super::run::{Run, Take};
 use super::{Failure, install, query};
 use pgwake::{DdlOptions, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
@@ -41,9 +41,9 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_with(session, options)?;
-    let mut stream = Stream::new(&events, format, &arguments.until)?;
+    let mut run = Run::new(&events, format, &arguments.until)?;
     let mut changes = Changes::of(session, arguments.name.is_some());
-    stream.run(&mut events, &mut changes)?;
+    run.run(&mut events, &mut changes)?;
     changes.finish(&mut events)
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Fail
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_ddl(session, options)?;
-    Stream::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
+    Run::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
 }
 
 /// Whoever asks for the same shares the channel: what others read, or what nobody asked for, is not given up.

@@ -18,7 +18,7 @@ pub(crate) trait Take {
     fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
 }
 
-/// When a stream is to end, whatever has come by then.
+/// When a run is to end, whatever has come by then.
 #[derive(Debug, Clone)]
 pub(crate) struct End {
     stop: Stop,
@@ -39,9 +39,9 @@ impl End {
     }
 }
 
-/// How far the stream has come.
+/// How far a run has come.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct Run {
     pub(crate) output: Output,
     pub(crate) end: End,
     left: u64,
@@ -49,9 +49,9 @@ pub(crate) struct Stream {
     is_ready: bool,
 }
 
-impl Stream {
+impl Run {
     pub(crate) fn new(events: &EventLoop, format: Format, until: &Until) -> Result<Self, Failure> {
-        Ok(Stream {
+        Ok(Run {
             output: Output::new(format),
             end: End {
                 stop: Stop::on_signals(events.waker())?,
