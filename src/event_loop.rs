@@ -176,7 +176,7 @@ impl EventLoop {
         let notify = self.at_hand.notification.insert(notify);
         let source = self.slots[index].source.as_deref_mut()?;
         source.metrics_mut().notifications += 1;
-        Some(source.lend(notify))
+        source.lend(notify)
     }
 
     /// The other half.

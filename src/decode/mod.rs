@@ -2,4 +2,8 @@
 
 pub(crate) mod ddl;
 mod object;
+pub(crate) mod pgoutput;
+pub(crate) mod replication;
 pub(crate) mod row_change;
+pub(crate) mod value;
+pub(crate) mod wire;

@@ -2,7 +2,6 @@
 
 use super::fields::{Fields, Value};
 use super::names::{Lsn, Position, SessionId};
-use crate::text::Text;
 use std::time::SystemTime;
 
 /// A transaction begins or ends. Both come only when the stream was asked for them
@@ -51,7 +50,7 @@ pub struct Message<'a> {
     /// Its prefix, which serves as a channel.
     pub channel: &'a str,
     /// Its content, whatever bytes that are.
-    pub payload: Text<'a>,
+    pub payload: &'a [u8],
     /// Where it stands in the log.
     pub lsn: Lsn,
     /// Whether it belongs to a transaction, and came with its commit.
@@ -65,7 +64,7 @@ pub struct Message<'a> {
 impl Message<'_> {
     pub(super) fn fields(&self, fields: &mut impl Fields) {
         fields.field("channel", Value::Text(self.channel), "{}");
-        fields.field("payload", Value::Bytes(&self.payload), "  {}");
+        fields.field("payload", Value::Bytes(self.payload), "  {}");
         fields.field("lsn", Value::Lsn(self.lsn), "");
         fields.field("transactional", Value::Flag(self.transactional), "");
         fields.field("xid", Value::of(self.xid.map(|xid| Value::Number(xid.into()))), "");

@@ -8,7 +8,8 @@ use crate::metrics::Metrics;
 use crate::options::{DdlOptions, SessionOptions, StreamOptions, WatchOptions};
 use crate::pq::Conninfo;
 use crate::reactor::Waker;
-use crate::source::{Source, SqlSource};
+use crate::session::BackgroundJobs;
+use crate::source::{Source, SqlSource, StreamSource};
 use std::time::{Instant, SystemTime};
 
 /// Bits of a [`SessionId`] that are the place in the table; the others count how often the place was used
@@ -33,6 +34,40 @@ impl EventLoop {
     pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
         let conninfo = Conninfo::parse(conninfo)?;
         conninfo.check()?;
+        self.add(|id, jobs, now| Ok(Source::Sql(SqlSource::new(id, conninfo, &options, jobs, now))))
+    }
+
+    /// Adds a connection that streams row changes from the write-ahead log, as `options` say: each comes as
+    /// an [`Event::Change`](crate::Event::Change), after the commit and at no cost for the writers. The server
+    /// needs `wal_level = logical`, and the role REPLICATION.
+    /// [`Event::Listening`](crate::Event::Listening), without channels, tells when it streams;
+    /// [`Event::Failed`](crate::Event::Failed) what has to be done before it can.
+    ///
+    /// ```no_run
+    /// use pgwake::{Event, EventLoop, StreamOptions};
+    ///
+    /// let mut events = EventLoop::new()?;
+    /// events.stream("dbname=app", StreamOptions::new().table("orders"))?;
+    /// while let Some(event) = events.next(None)? {
+    ///     if let Event::Change(change) = event {
+    ///         println!("{} {} {:?}", change.op.as_str(), change.table, change.new);
+    ///     }
+    /// }
+    /// # Ok::<(), pgwake::Error>(())
+    /// ```
+    pub fn stream(&mut self, conninfo: &str, options: StreamOptions) -> Result<SessionId> {
+        let conninfo = Conninfo::parse(conninfo)?;
+        conninfo.check()?;
+        self.add(|id, jobs, now| {
+            let source = StreamSource::new(id, conninfo, options, jobs, now)?;
+            Ok(Source::Stream(Box::new(source)))
+        })
+    }
+
+    fn add(
+        &mut self,
+        source: impl FnOnce(SessionId, BackgroundJobs, Instant) -> Result<Source>,
+    ) -> Result<SessionId> {
         let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
         let index = free.unwrap_or(self.slots.len());
         if index >> INDEX_BITS != 0 {
@@ -40,8 +75,7 @@ impl EventLoop {
         }
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let jobs = self.background.jobs(id);
-        let source = Source::Sql(SqlSource::new(id, conninfo, &options, jobs, Instant::now()));
+        let source = source(id, self.background.jobs(id), Instant::now())?;
         let source = Some(Box::new(source));
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
@@ -130,17 +164,18 @@ impl EventLoop {
         self.enqueue(index)
     }
 
-    /// Streams row changes from the write-ahead log, over a connection of its own.
-    pub fn stream(&mut self, _conninfo: &str, _options: StreamOptions) -> Result<SessionId> {
-        Err(Error::new(ErrorKind::InvalidArgument, "this version cannot read the write-ahead log"))
-    }
-
-    /// Acknowledges all changes that were delivered up to the one with this `id`, for a session with
-    /// [`manual_ack`](WatchOptions::manual_ack): they do not come again.
-    /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it.
-    pub fn ack(&mut self, session: SessionId, id: u64) -> Result<()> {
+    /// Acknowledges all changes that were delivered up to the one with this number, for a session that leaves
+    /// that to the caller ([`WatchOptions::manual_ack`], [`StreamOptions::manual_ack`]): they do not come
+    /// again.
+    ///
+    /// From the outbox the number is the change's `id`, and
+    /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it. From the log
+    /// it is a `commit_lsn` or `end_lsn`: all is acknowledged that was delivered of transactions whose commit
+    /// does not lie behind it. The server is told of whole transactions, within a second.
+    pub fn ack(&mut self, session: SessionId, number: u64) -> Result<()> {
         let index = self.index(session)?;
-        self.sql(index)?.ack(id, Instant::now())?;
+        let source = self.slots[index].source.as_deref_mut();
+        source.map_or(Ok(()), |source| source.ack(number, Instant::now()))?;
         self.enqueue(index)
     }
 

@@ -266,6 +266,12 @@ impl Connection {
         unsafe { text(pq_sys::PQparameterStatus(self.raw.as_ptr(), name.as_ptr())) }
     }
 
+    /// The server's version, such as `15.18`, without what distributors put behind it.
+    pub fn server_version(&self) -> String {
+        let version = self.parameter(c"server_version");
+        version.split(' ').next().unwrap_or_default().to_string()
+    }
+
     /// The database's name (`PQdb`).
     pub fn database(&self) -> String {
         // SAFETY: the connection is alive, the value is copied.

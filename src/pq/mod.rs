@@ -52,6 +52,7 @@ mod bounded;
 mod connect_error;
 mod connection;
 mod conninfo;
+mod copy;
 mod notice;
 mod notify;
 mod query;
@@ -61,6 +62,7 @@ mod version;
 
 pub use connection::{Connection, Polling, Status};
 pub use conninfo::Conninfo;
+pub use copy::{CopyData, CopyMessage};
 pub use notice::Notice;
 pub use notify::Notify;
 pub use query::Format;

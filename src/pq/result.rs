@@ -15,6 +15,10 @@ pub enum ResultStatus {
     Done,
     /// A query that may return rows succeeded.
     Rows,
+    /// What follows is COPY, from the server (`PGRES_COPY_OUT`).
+    CopyOut,
+    /// What follows is COPY in both directions: replication (`PGRES_COPY_BOTH`).
+    CopyBoth,
     /// All that was sent before a synchronisation point of the pipeline has been answered.
     PipelineSync,
     /// An earlier command of the same part of the pipeline failed, and this one was skipped.
@@ -50,6 +54,8 @@ impl QueryResult {
             pq_sys::ExecStatusType::PGRES_TUPLES_OK | pq_sys::ExecStatusType::PGRES_SINGLE_TUPLE => {
                 ResultStatus::Rows
             }
+            pq_sys::ExecStatusType::PGRES_COPY_OUT => ResultStatus::CopyOut,
+            pq_sys::ExecStatusType::PGRES_COPY_BOTH => ResultStatus::CopyBoth,
             pq_sys::ExecStatusType::PGRES_PIPELINE_SYNC => ResultStatus::PipelineSync,
             pq_sys::ExecStatusType::PGRES_PIPELINE_ABORTED => ResultStatus::PipelineAborted,
             _ => ResultStatus::Failed,

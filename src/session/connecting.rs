@@ -3,7 +3,7 @@
 
 use super::endpoint::Route;
 use super::input::{MESSAGE_BYTES_MAX, too_long};
-use super::{Addresses, CONNECT_TIMEOUT_DEFAULT, Progress, Session, State, lost};
+use super::{Addresses, CONNECT_TIMEOUT_DEFAULT, Kind, Progress, Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::options::bounded;
 use crate::pq::{Connection, Conninfo, Polling};
@@ -93,13 +93,17 @@ impl<Tag> Session<Tag> {
         }
     }
 
-    /// What a LISTEN session wants of a server, where the user has not said otherwise.
+    /// What a session wants of a server, where the user has not said otherwise.
     fn protect(&self, conninfo: &mut Conninfo) {
+        if self.kind == Kind::Replication {
+            conninfo.set("replication", "database");
+        }
         // A standby cannot LISTEN. (`read-write` would also turn away a primary whose transactions are
-        // read-only by default, which can.)
+        // read-only by default, which can.) From 16 on it can send its log, so one that is named is asked.
+        let wants_primary = self.kind == Kind::Sql || self.endpoints > 1;
         let is_chosen = self.conninfo.get("target_session_attrs").is_some()
             || self.attempt.get("target_session_attrs").is_some_and(|attributes| attributes != "any");
-        if !is_chosen {
+        if wants_primary && !is_chosen {
             conninfo.set("target_session_attrs", "primary");
         }
         // What was sent and never acknowledged, such as a probe, ends the connection after as long as the
@@ -149,7 +153,7 @@ impl<Tag> Session<Tag> {
             Err(error) => return Progress::Lost(self.lose(error, now)),
         };
         if self.message_bytes > MESSAGE_BYTES_MAX {
-            return Progress::Lost(self.lose(too_long(), now));
+            return Progress::Lost(self.lose(too_long(MESSAGE_BYTES_MAX), now));
         }
         self.is_interest_new = true;
         let trying = connection.address();
@@ -171,7 +175,10 @@ impl<Tag> Session<Tag> {
 
     fn opened(&mut self, now: Instant) -> Progress<Tag> {
         let Some(connection) = &mut self.connection else { return Progress::Idle };
-        if let Err(error) = connection.set_nonblocking().and_then(|()| connection.enter_pipeline_mode()) {
+        if let Err(error) = connection.set_nonblocking().and_then(|()| match self.kind {
+            Kind::Sql => connection.enter_pipeline_mode(),
+            Kind::Replication => Ok(()),
+        }) {
             return Progress::Lost(self.lose(error, now));
         }
         (self.state, self.wait_for) = (State::Open, WaitFor::Reading);
@@ -206,7 +213,8 @@ mod tests {
         let background = Background::new(Reactor::new().unwrap().nudge().clone());
         let conninfo = Conninfo::parse(conninfo).unwrap();
         let now = Instant::now();
-        let mut session = Session::<()>::new(conninfo, Duration::ZERO, background.jobs(SessionId(0)), now);
+        let jobs = background.jobs(SessionId(0));
+        let mut session = Session::<()>::new(Kind::Sql, conninfo, Duration::ZERO, jobs, now);
         session.attempt = session.conninfo.with_defaults();
         session.route = Route::of(&session.attempt).unwrap();
         let mut conninfo = session.conninfo.clone();

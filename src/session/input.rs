@@ -1,7 +1,7 @@
 //! What comes over an open connection: readiness in, one read for each time, bounded from the second of a
 //! message on, and no more than a message may have.
 
-use super::{Session, State, lost};
+use super::{Kind, Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
 use std::time::Instant;
@@ -13,6 +13,10 @@ use std::time::Instant;
 /// it has begun. Nor is what libpq reads because a command that it is given does not go out (`pqSendSome`,
 /// fe-misc.c). Both end as soon as the server is slower than we are.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The same for a message of the log, in which a server puts no more than it can have in one piece of memory
+/// (`MaxAllocSize`, memutils.h).
+const LOG_MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 impl<Tag> Session<Tag> {
     /// The poller told of the socket.
@@ -100,8 +104,12 @@ impl<Tag> Session<Tag> {
             }
             Err(error) => self.ending = Some(error),
         }
-        if self.message_bytes > MESSAGE_BYTES_MAX {
-            self.ending = Some(too_long());
+        let bytes_max = match self.kind {
+            Kind::Sql => MESSAGE_BYTES_MAX,
+            Kind::Replication => LOG_MESSAGE_BYTES_MAX,
+        };
+        if self.message_bytes > bytes_max {
+            self.ending = Some(too_long(bytes_max));
         }
     }
 
@@ -115,7 +123,9 @@ impl<Tag> Session<Tag> {
     }
 }
 
-pub(super) fn too_long() -> Error {
-    let message = "the server sent more than 16 MB in one message: it is broken, or no PostgreSQL server";
-    lost(message.into(), SqlState::PROTOCOL_VIOLATION)
+pub(super) fn too_long(bytes_max: usize) -> Error {
+    let mb = bytes_max >> 20;
+    let message =
+        format!("the server sent more than {mb} MB in one message: it is broken, or no PostgreSQL server");
+    lost(message, SqlState::PROTOCOL_VIOLATION)
 }

@@ -18,7 +18,7 @@ mod requests;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
 use crate::options::HEARTBEAT_DEFAULT;
-use crate::pq::{Connection, Conninfo, Notice, Status};
+use crate::pq::{Connection, Conninfo, CopyData, Notice, Status};
 use crate::reactor::WaitFor;
 pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
 pub(crate) use backoff::Backoff;
@@ -39,6 +39,16 @@ const HEARTBEAT_PARTS: u32 = 16;
 
 /// How long a connection must have worked to count as a success.
 const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
+
+/// What is said over a session. It decides where it goes to, how it is opened, and who probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// SQL, in a pipeline, on a primary: a standby cannot LISTEN. An empty query is the probe.
+    Sql,
+    /// Replication: one command at a time, the last of which begins COPY. Only the source knows what a probe
+    /// says then.
+    Replication,
+}
 
 /// What happened. The source takes the notifications that libpq holds before it asks for more.
 #[derive(Debug)]
@@ -85,6 +95,7 @@ enum State {
 
 #[derive(Debug)]
 pub(crate) struct Session<Tag> {
+    kind: Kind,
     conninfo: Conninfo,
     jobs: BackgroundJobs,
     /// The name service was asked and has not answered yet; it is not asked again before it has.
@@ -126,16 +137,27 @@ pub(crate) struct Session<Tag> {
     last_probe: Option<(Instant, Duration)>,
     /// When the probe that is on its way was sent.
     probe_sent_at: Instant,
+    /// The source is to send one.
+    is_probe_due: bool,
     backoff: Backoff,
     /// Since when the source is content with the connection there is.
     settled_at: Option<Instant>,
     /// The permanent error of the last attempt: the second in a row is the end.
     refused: Option<SqlState>,
+    /// No further attempt is of use.
+    is_final: bool,
 }
 
 impl<Tag> Session<Tag> {
-    pub(crate) fn new(conninfo: Conninfo, heartbeat: Duration, jobs: BackgroundJobs, now: Instant) -> Self {
+    pub(crate) fn new(
+        kind: Kind,
+        conninfo: Conninfo,
+        heartbeat: Duration,
+        jobs: BackgroundJobs,
+        now: Instant,
+    ) -> Self {
         Session {
+            kind,
             attempt: conninfo.clone(),
             conninfo,
             jobs,
@@ -162,9 +184,11 @@ impl<Tag> Session<Tag> {
             probed_at: None,
             last_probe: None,
             probe_sent_at: now,
+            is_probe_due: false,
             backoff: Backoff::default(),
             settled_at: None,
             refused: None,
+            is_final: false,
         }
     }
 
@@ -258,9 +282,15 @@ impl<Tag> Session<Tag> {
     #[cold]
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
-        if self.probed_at.is_none() && !self.heartbeat.is_zero() {
+        if self.kind == Kind::Replication && !self.requests.is_empty() {
+            // A server that makes a slot, or copies a table, does so for as long as it takes.
+            self.heard_at = now;
+        } else if self.probed_at.is_none() && !self.heartbeat.is_zero() {
             (self.probed_at, self.probe_sent_at) = (Some(now), now);
-            self.send_as(None, [Command::Run { sql: b"", parameters: &[] }].into_iter());
+            match self.kind {
+                Kind::Sql => self.send_as(None, [Command::Run { sql: b"", parameters: &[] }].into_iter()),
+                Kind::Replication => self.is_probe_due = true,
+            }
         } else if connection.has_kernel_input().unwrap_or(true) {
             // We were late ourselves: the sign waits in the socket.
             self.set_ready();
@@ -285,6 +315,42 @@ impl<Tag> Session<Tag> {
     /// failure of the connection, and comes as [`Progress::Lost`]. Nothing is sent before it is open.
     pub(crate) fn send<'a>(&mut self, tag: Tag, commands: impl Iterator<Item = Command<'a>>) {
         self.send_as(Some(tag), commands);
+    }
+
+    /// Whether the source is to ask the server for a sign of life.
+    #[inline]
+    pub(crate) fn wants_probe(&self) -> bool {
+        self.is_probe_due
+    }
+
+    /// The same, once for each time.
+    pub(crate) fn take_probe(&mut self) -> bool {
+        std::mem::take(&mut self.is_probe_due)
+    }
+
+    /// The next message of the COPY that is going on.
+    #[inline]
+    pub(crate) fn copy_data(&mut self) -> CopyData {
+        let Some(connection) = &mut self.connection else { return CopyData::Failed };
+        let data = connection.copy_data();
+        if let CopyData::Message(_) = data {
+            self.is_in_message = false;
+        }
+        data
+    }
+
+    /// Sends a message of COPY.
+    pub(crate) fn put_copy_data(&mut self, message: &[u8]) {
+        let Some(connection) = self.connection.as_mut().filter(|_| self.state == State::Open) else { return };
+        match connection.put_copy_data(message).and_then(|()| connection.flush()) {
+            Ok(flushed) => self.wait_for_flush(flushed),
+            Err(error) => self.ending = self.ending.take().or(Some(error)),
+        }
+    }
+
+    /// The COPY that was going on has ended. What came of it comes as the answer to this.
+    pub(crate) fn copy_ended(&mut self, tag: Tag) {
+        self.requests.copy_ended(tag);
     }
 
     /// What was sent and not answered, in order.
@@ -316,6 +382,13 @@ impl<Tag> Session<Tag> {
     /// Ends the connection for a reason that the source found.
     #[cold]
     pub(crate) fn fail(&mut self, error: Error) {
+        self.ending = Some(error);
+    }
+
+    /// Ends it for good.
+    #[cold]
+    pub(crate) fn give_up_for_good(&mut self, error: Error) {
+        self.is_final = true;
         self.ending = Some(error);
     }
 
@@ -397,7 +470,7 @@ impl<Tag> Session<Tag> {
         (self.is_in_message, self.message_bytes) = (false, 0);
         let unanswered = self.requests.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);
-        (self.is_interest_new, self.is_drained) = (false, false);
+        (self.is_interest_new, self.is_drained, self.is_probe_due) = (false, false, false);
         // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it,
         // once for each of our attempts: then the pace is theirs.
         let was_terminated = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);
@@ -407,6 +480,7 @@ impl<Tag> Session<Tag> {
         }
         let permanent = error.sqlstate.filter(SqlState::is_permanent);
         let retry_in = match permanent {
+            _ if self.is_final => None,
             Some(_) if permanent == self.refused => None,
             // Time for a reload of the server's rules, or for the other half of a change of password.
             Some(_) => Some(PERMANENT_RETRY),

@@ -1,6 +1,7 @@
 //! Requests out, answers in, in order and without waiting. Each is sent with a tag, which comes back with its
-//! answer. A request is one transaction between two synchronisation points, so an error in one leaves the
-//! others alone (manual, "Pipeline Mode").
+//! answer. In a pipeline a request is one transaction between two synchronisation points, so an error in one
+//! leaves the others alone (manual, "Pipeline Mode"). A session that replicates has no pipeline, and sends
+//! one request at a time.
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::pq::{Connection, Format, QueryResult, ResultStatus};
@@ -14,11 +15,14 @@ pub(crate) enum Command<'a> {
     Run { sql: &'a [u8], parameters: &'a [&'a [u8]] },
     /// To be run by its name later.
     Prepare { name: &'a CStr, sql: &'a [u8], parameters: usize },
+    /// To be run by itself, in a session without a pipeline. It may be several in one string, or COPY.
+    Simple { sql: &'a str },
     /// Runs what was prepared on this connection.
     RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
 
-/// What came of a request: the rows of its last command that gave any, in the binary format.
+/// What came of a request: the rows of its last command that gave any, in the binary format; in text without
+/// a pipeline. Or that COPY begins.
 pub(crate) type Rows = Option<QueryResult>;
 
 /// The tag of a request, and what came of it.
@@ -35,11 +39,19 @@ pub(super) struct Requests<Tag> {
     last_words: Option<Error>,
     /// Its rows.
     rows: Rows,
+    /// It was sent without a pipeline.
+    is_simple: bool,
 }
 
 impl<Tag> Default for Requests<Tag> {
     fn default() -> Self {
-        Requests { unanswered: VecDeque::new(), failure: None, last_words: None, rows: None }
+        Requests {
+            unanswered: VecDeque::new(),
+            failure: None,
+            last_words: None,
+            rows: None,
+            is_simple: false,
+        }
     }
 }
 
@@ -88,8 +100,13 @@ impl<Tag> Requests<Tag> {
     ) -> Result<()> {
         // Also when it cannot be sent: why the server hung up may come as its answer.
         self.unanswered.push_back(tag);
+        self.is_simple = false;
         for command in commands {
             match command {
+                Command::Simple { sql } => {
+                    self.is_simple = true;
+                    return connection.send_query(sql);
+                }
                 Command::Run { sql, parameters } => {
                     connection.send_query_params(sql, parameters, Format::Binary)?;
                 }
@@ -109,6 +126,9 @@ impl<Tag> Requests<Tag> {
         let mut ended = false;
         while !self.unanswered.is_empty() && !connection.is_busy() {
             let Some(result) = connection.result() else {
+                if self.is_simple {
+                    return self.answer();
+                }
                 // One `None` ends the results of a command; a second one means that there is no more to come
                 // now.
                 if ended {
@@ -121,14 +141,26 @@ impl<Tag> Requests<Tag> {
             match result.status() {
                 ResultStatus::Failed => self.failed(result.error()),
                 ResultStatus::Rows => self.rows = Some(result),
-                ResultStatus::PipelineSync => {
-                    let (tag, rows) = (self.unanswered.pop_front()?, self.rows.take());
-                    self.last_words = None;
-                    return Some((tag, self.failure.take().map_or(Ok(rows), Err)));
+                ResultStatus::PipelineSync => return self.answer(),
+                ResultStatus::CopyOut | ResultStatus::CopyBoth => {
+                    self.rows = Some(result);
+                    return self.answer();
                 }
                 _ => {}
             }
         }
         None
+    }
+
+    /// All of the first request has come.
+    fn answer(&mut self) -> Option<Answer<Tag>> {
+        let (tag, rows) = (self.unanswered.pop_front()?, self.rows.take());
+        self.last_words = None;
+        Some((tag, self.failure.take().map_or(Ok(rows), Err)))
+    }
+
+    /// COPY is over: what came of it is the next answer.
+    pub(super) fn copy_ended(&mut self, tag: Tag) {
+        self.unanswered.push_back(Some(tag));
     }
 }

@@ -5,172 +5,233 @@
 
 mod report;
 mod sql;
+mod stream;
 
-use crate::error::{Error, Result};
-use crate::event::{Event, Notification, SessionId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Lsn, Notification, SessionId};
 use crate::metrics::Metrics;
 use crate::pq::{Connection, Notify};
 use crate::reactor::WaitFor;
 use crate::session::Answer;
 pub(crate) use sql::SqlSource;
 use std::time::{Duration, Instant};
+pub(crate) use stream::StreamSource;
 
 /// One variant for each kind of connection.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A session that runs SQL.
     Sql(SqlSource),
+    /// One that replicates.
+    Stream(Box<StreamSource>),
 }
 
 impl Source {
     #[inline]
     pub(crate) fn id(&self) -> SessionId {
-        let Source::Sql(source) = self;
-        source.id()
+        match self {
+            Source::Sql(source) => source.id(),
+            Source::Stream(source) => source.id(),
+        }
     }
 
     /// The session that runs SQL, for what only such a one can be asked for.
     #[inline]
     pub(crate) fn sql(&mut self) -> Result<&mut SqlSource> {
-        let Source::Sql(source) = self;
-        Ok(source)
+        match self {
+            Source::Sql(source) => Ok(source),
+            Source::Stream(_) => {
+                let message = "this connection streams the log: connect a session for what is asked in SQL";
+                Err(Error::new(ErrorKind::InvalidArgument, message))
+            }
+        }
+    }
+
+    /// Acknowledges all up to this number: an id of the outbox, or an LSN.
+    pub(crate) fn ack(&mut self, number: u64, now: Instant) -> Result<()> {
+        match self {
+            Source::Sql(source) => source.ack(number, now),
+            Source::Stream(source) => source.ack(Lsn(number)),
+        }
     }
 
     /// The poller found its socket ready.
     #[inline]
     pub(crate) fn on_ready(&mut self) {
-        let Source::Sql(source) = self;
-        source.on_ready();
+        match self {
+            Source::Sql(source) => source.on_ready(),
+            Source::Stream(source) => source.on_ready(),
+        }
     }
 
     /// It has the turn that it wanted after the last one.
     pub(crate) fn on_wanted_turn(&mut self) {
-        let Source::Sql(source) = self;
-        source.on_wanted_turn();
+        match self {
+            Source::Sql(source) => source.on_wanted_turn(),
+            Source::Stream(source) => source.on_wanted_turn(),
+        }
     }
 
     /// Its deadline has come, or is close enough.
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        let Source::Sql(source) = self;
-        source.on_deadline(now);
+        match self {
+            Source::Sql(source) => source.on_deadline(now),
+            Source::Stream(source) => source.on_deadline(now),
+        }
     }
 
     /// What it had asked for is done, elsewhere.
     pub(crate) fn on_answer(&mut self, answer: Answer, now: Instant) {
-        let Source::Sql(source) = self;
-        source.on_answer(answer, now);
+        match self {
+            Source::Sql(source) => source.on_answer(answer, now),
+            Source::Stream(source) => source.on_answer(answer, now),
+        }
     }
 
     /// Goes on to the next event, which is then at hand; `false` when there is none until readiness, a
     /// command or the deadline. Consumes input once for each time that it was found ready.
     #[inline(always)]
     pub(crate) fn advance(&mut self, now: Instant) -> bool {
-        let Source::Sql(source) = self;
-        source.advance(now)
+        match self {
+            Source::Sql(source) => source.advance(now),
+            Source::Stream(source) => source.advance(now),
+        }
     }
 
     /// The event at hand.
     pub(crate) fn event(&self) -> Option<Event<'_>> {
-        let Source::Sql(source) = self;
-        source.event()
+        match self {
+            Source::Sql(source) => source.event(),
+            Source::Stream(source) => source.event(),
+        }
     }
 
     /// Whether that is a notification.
     #[inline]
     pub(crate) fn has_notification(&self) -> bool {
-        let Source::Sql(source) = self;
-        source.has_notification()
+        match self {
+            Source::Sql(source) => source.has_notification(),
+            Source::Stream(_) => false,
+        }
     }
 
     /// Whether it is, and nothing but notifications will be at hand until libpq holds none.
     #[inline]
     pub(crate) fn is_streaming(&self) -> bool {
-        let Source::Sql(source) = self;
-        source.is_streaming()
+        match self {
+            Source::Sql(source) => source.is_streaming(),
+            Source::Stream(_) => false,
+        }
     }
 
     /// The next notification of such a stream, which the loop keeps for the caller.
     #[inline(always)]
     pub(crate) fn take_of_stream(&mut self) -> Option<Notify> {
-        let Source::Sql(source) = self;
-        source.take_of_stream()
+        match self {
+            Source::Sql(source) => source.take_of_stream(),
+            Source::Stream(_) => None,
+        }
     }
 
     /// A notification of the stream as the caller sees it.
     #[inline(always)]
-    pub(crate) fn lend<'a>(&'a self, notify: &'a Notify) -> Notification<'a> {
-        let Source::Sql(source) = self;
-        source.lend(notify, 0)
+    pub(crate) fn lend<'a>(&'a self, notify: &'a Notify) -> Option<Notification<'a>> {
+        match self {
+            Source::Sql(source) => Some(source.lend(notify, 0)),
+            Source::Stream(_) => None,
+        }
     }
 
     /// Its turn is over: whether it wants another although nothing will be ready.
     #[inline]
     pub(crate) fn end_turn(&mut self) -> bool {
-        let Source::Sql(source) = self;
-        source.end_turn()
+        match self {
+            Source::Sql(source) => source.end_turn(),
+            Source::Stream(source) => source.end_turn(),
+        }
     }
 
     /// When it wants a turn at the latest, if nothing happens before.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let Source::Sql(source) = self;
-        source.deadline()
+        match self {
+            Source::Sql(source) => source.deadline(),
+            Source::Stream(source) => source.deadline(),
+        }
     }
 
     /// How much earlier that may be.
     pub(crate) fn slack(&self) -> Duration {
-        let Source::Sql(source) = self;
-        source.slack()
+        match self {
+            Source::Sql(source) => source.slack(),
+            Source::Stream(source) => source.slack(),
+        }
     }
 
     /// What to poll for from now on, if that has changed.
     #[inline(always)]
     pub(crate) fn take_interest(&mut self) -> Option<(&Connection, WaitFor)> {
-        let Source::Sql(source) = self;
-        source.take_interest()
+        match self {
+            Source::Sql(source) => source.take_interest(),
+            Source::Stream(source) => source.take_interest(),
+        }
     }
 
     /// Ends the connection for a reason that was found outside.
     #[cold]
     pub(crate) fn fail(&mut self, error: Error) {
-        let Source::Sql(source) = self;
-        source.fail(error);
+        match self {
+            Source::Sql(source) => source.fail(error),
+            Source::Stream(source) => source.fail(error),
+        }
     }
 
     /// Whether it waits for the time of its next attempt to connect.
     pub(crate) fn is_waiting(&self) -> bool {
-        let Source::Sql(source) = self;
-        source.is_waiting()
+        match self {
+            Source::Sql(source) => source.is_waiting(),
+            Source::Stream(source) => source.is_waiting(),
+        }
     }
 
     /// Whether it is on its way to a connection.
     #[inline]
     pub(crate) fn is_connecting(&self) -> bool {
-        let Source::Sql(source) = self;
-        source.is_connecting()
+        match self {
+            Source::Sql(source) => source.is_connecting(),
+            Source::Stream(source) => source.is_connecting(),
+        }
     }
 
     /// Whether nothing will ever come again.
     pub(crate) fn has_failed(&self) -> bool {
-        let Source::Sql(source) = self;
-        source.has_failed()
+        match self {
+            Source::Sql(source) => source.has_failed(),
+            Source::Stream(source) => source.has_failed(),
+        }
     }
 
     /// What it has done so far.
     pub(crate) fn metrics(&self) -> &Metrics {
-        let Source::Sql(source) = self;
-        source.metrics()
+        match self {
+            Source::Sql(source) => source.metrics(),
+            Source::Stream(source) => source.metrics(),
+        }
     }
 
     #[inline]
     pub(crate) fn metrics_mut(&mut self) -> &mut Metrics {
-        let Source::Sql(source) = self;
-        source.metrics_mut()
+        match self {
+            Source::Sql(source) => source.metrics_mut(),
+            Source::Stream(source) => source.metrics_mut(),
+        }
     }
 
     /// When the last probe was sent that has been answered, and how long that took.
     pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
-        let Source::Sql(source) = self;
-        source.last_probe()
+        match self {
+            Source::Sql(source) => source.last_probe(),
+            Source::Stream(source) => source.last_probe(),
+        }
     }
 }

@@ -20,6 +20,8 @@ mod restarts;
 mod self_test;
 mod service;
 mod sessions;
+#[cfg(feature = "json")]
+mod stream;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;

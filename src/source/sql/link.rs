@@ -194,14 +194,14 @@ pub(super) mod tests {
     use super::*;
     use crate::pq::Conninfo;
     use crate::reactor::Reactor;
-    use crate::session::Background;
+    use crate::session::{Background, Kind};
     use std::time::Duration;
 
     /// A link that is not connected: what a reader sends over it goes nowhere.
     pub(in crate::source::sql) fn link(conninfo: &str, now: Instant) -> Link {
         let id = SessionId(0);
         let jobs = Background::new(Reactor::new().unwrap().nudge().clone()).jobs(id);
-        let session = Session::new(Conninfo::parse(conninfo).unwrap(), Duration::ZERO, jobs, now);
+        let session = Session::new(Kind::Sql, Conninfo::parse(conninfo).unwrap(), Duration::ZERO, jobs, now);
         Link::new(id, session, Metrics::default())
     }
 }

@@ -237,12 +237,10 @@ fn refused(link: &mut Link, change: Subscription, error: Error) {
 
 fn report_listening(link: &mut Link, channels: Vec<Channel>) {
     let Some(connection) = link.session.connection() else { return };
-    let version = connection.parameter(c"server_version");
     link.reports.push_back(Report::Listening {
         channels,
         backend_pid: link.backend_pid,
-        // Distributors add a name in brackets.
-        server_version: version.split(' ').next().unwrap_or_default().to_string(),
+        server_version: connection.server_version(),
         host: connection.host(),
     });
 }

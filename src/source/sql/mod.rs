@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::options::{DdlOptions, Overflow, SessionOptions, WatchOptions};
 use crate::pq::{Connection, Conninfo, Notify};
 use crate::reactor::WaitFor;
-use crate::session::{Answer, BackgroundJobs, Loss, Progress, Rows, Session};
+use crate::session::{Answer, BackgroundJobs, Kind, Loss, Progress, Rows, Session};
 use link::{InLibpq, Link};
 use listen::Listen;
 use outbox::Next;
@@ -73,7 +73,7 @@ impl SqlSource {
         jobs: BackgroundJobs,
         now: Instant,
     ) -> Self {
-        let session = Session::new(conninfo, options.heartbeat, jobs, now);
+        let session = Session::new(Kind::Sql, conninfo, options.heartbeat, jobs, now);
         let metrics = Metrics { bytes: options.count_bytes.then_some(0), ..Metrics::default() };
         SqlSource {
             link: Link::new(id, session, metrics),

@@ -9,6 +9,8 @@ pub(crate) mod c;
 pub(crate) mod command;
 #[cfg(feature = "command")]
 pub(crate) mod error_table;
+#[cfg(feature = "json")]
+pub(crate) mod log;
 pub(crate) mod outbox;
 pub(crate) mod proxy;
 pub(crate) mod random;
@@ -51,17 +53,23 @@ pub(crate) fn start_server() -> PrivateServer {
 }
 
 fn start_with(setting: &str) -> PrivateServer {
+    start_with_settings(&[setting])
+}
+
+/// A server of one's own with these settings.
+pub(crate) fn start_with_settings(settings: &[&str]) -> PrivateServer {
     let certificate = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
     let server = PrivateServer::start(&ServerOptions {
         settings: [
             "ssl = on",
             "ssl_cert_file = '$DIRECTORY/server.crt'",
             "ssl_key_file = '$DIRECTORY/server.key'",
-            setting,
             "log_min_messages = fatal",
         ]
-        .map(String::from)
-        .into(),
+        .iter()
+        .chain(settings)
+        .map(|setting| setting.to_string())
+        .collect(),
         hba: ["local all locked scram-sha-256", "host all locked 127.0.0.1/32 scram-sha-256"]
             .into_iter()
             .chain(["local all all trust", "host all all 127.0.0.1/32 trust"])

@@ -1,0 +1,122 @@
+//! The tables of the log: what their columns are called, how their values are told, and what their key is.
+
+use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
+use crate::decode::value::{self, Kind};
+use crate::event::TableColumn;
+use std::collections::HashMap;
+
+/// A table as the log describes it.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Relation {
+    pub(super) schema: String,
+    pub(super) table: String,
+    pub(super) columns: Vec<TableColumn>,
+    /// How the columns are told.
+    pub(super) forms: Vec<Form>,
+}
+
+/// How the values of a column are told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Form {
+    /// Its name in JSON, with the colon behind it.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    modifier: i32,
+}
+
+/// A type, by its OID.
+#[derive(Debug)]
+struct Type {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Relations {
+    known: HashMap<u32, Relation>,
+    /// Those whose description the caller has not been given since it changed.
+    untold: Vec<u32>,
+    types: HashMap<u32, Type>,
+    /// The primary keys of tables with REPLICA IDENTITY FULL, for which the log has all columns as the key.
+    keys: HashMap<u32, Vec<String>>,
+}
+
+impl Relations {
+    /// A type as the server has it: its category and its element as in `pg_type`.
+    pub(super) fn add_type(&mut self, oid: u32, name: &str, category: u8, element: u32) {
+        let kind = Kind::of(oid, category, element);
+        self.types.insert(oid, Type { name: name.into(), kind });
+    }
+
+    /// A type of which the log tells no more than the name.
+    pub(super) fn name_type(&mut self, oid: u32, schema: &[u8], name: &[u8]) {
+        let name = format!("{}.{}", String::from_utf8_lossy(schema), String::from_utf8_lossy(name));
+        self.types.insert(oid, Type { name, kind: Kind::of(oid, 0, 0) });
+    }
+
+    pub(super) fn has_types(&self) -> bool {
+        !self.types.is_empty()
+    }
+
+    pub(super) fn forget_keys(&mut self) {
+        self.keys.clear();
+    }
+
+    /// A column of the primary key of a table with REPLICA IDENTITY FULL.
+    pub(super) fn add_key(&mut self, table: u32, column: &str) {
+        self.keys.entry(table).or_default().push(column.into());
+    }
+
+    /// Takes a description. It comes again with each connection, and when nothing has changed as well.
+    pub(super) fn describe<'a>(
+        &mut self,
+        id: u32,
+        (schema, table): (&[u8], &[u8]),
+        identity: ReplicaIdentity,
+        columns: impl Iterator<Item = RelationColumn<'a>>,
+    ) {
+        let mut relation = Relation {
+            schema: String::from_utf8_lossy(schema).into_owned(),
+            table: String::from_utf8_lossy(table).into_owned(),
+            ..Relation::default()
+        };
+        let keys = self.keys.get(&id);
+        for column in columns {
+            let name = String::from_utf8_lossy(column.name).into_owned();
+            let is_key = match identity {
+                ReplicaIdentity::Full => keys.is_some_and(|keys| keys.contains(&name)),
+                _ => column.is_key,
+            };
+            let (kind, type_name) = match self.types.get(&column.type_oid) {
+                Some(known) => (known.kind, known.name.clone()),
+                None => (Kind::of(column.type_oid, 0, 0), column.type_oid.to_string()),
+            };
+            let mut in_json = String::new();
+            value::write_text(&mut in_json, name.as_bytes());
+            in_json.push(':');
+            relation.forms.push(Form { name: in_json, kind, modifier: column.modifier });
+            relation.columns.push(TableColumn { name, type_name, is_key });
+        }
+        if self.known.get(&id) != Some(&relation) {
+            self.known.insert(id, relation);
+            if !self.untold.contains(&id) {
+                self.untold.push(id);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: u32) -> Option<&Relation> {
+        self.known.get(&id)
+    }
+
+    /// Whether the caller is to be given the description first; once for each.
+    #[inline]
+    pub(super) fn take_untold(&mut self, id: u32) -> bool {
+        !self.untold.is_empty() && {
+            let before = self.untold.len();
+            self.untold.retain(|untold| *untold != id);
+            self.untold.len() < before
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! What is asked of a server before it streams, one thing after another: who it is, whether the publications
+//! are there, in what state the slot is. Each state that keeps it from streaming has a sentence of its own.
+
+use super::sql::{self, Answered, quoted};
+use super::{relations::Relations, snapshot};
+use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::event::Lsn;
+use crate::options::StreamOptions;
+use crate::session::Rows;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+/// How long a slot may be in use by somebody else: by our own process of before, which the server has not
+/// noticed yet to be gone.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is looked at meanwhile.
+pub(super) const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A request, and what its answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Identify,
+    Settings,
+    PublicationOfTables,
+    CreatePublication,
+    Publications,
+    Types,
+    Keys,
+    Slot,
+    BeginSnapshot,
+    CreateSlot,
+    Failover,
+    SnapshotTables,
+    CopyTable,
+    EndOfTable,
+    EndSnapshot,
+    KeepSlot,
+    Start,
+    /// The stream has ended, and its result says why.
+    End,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Send(Step, String),
+    /// Nothing is missing, and the server streams.
+    Streaming,
+    /// Rows of a table come.
+    Copying,
+    /// The slot is in use: ask again a little later.
+    Wait,
+    /// It cannot go on, and the next attempt could not either.
+    GiveUp(Error),
+    /// It cannot go on now.
+    Fail(Error),
+}
+
+/// Which server it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    system: String,
+    timeline: String,
+}
+
+/// What is known of the slot.
+#[derive(Debug, Default)]
+struct Slot {
+    name: String,
+    /// For one that ends with the connection, where the caller has given no name.
+    temporary_name: String,
+    is_temporary: bool,
+    /// It was there once: it is not made again.
+    was_there: bool,
+    busy_for: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Preparation {
+    options: StreamOptions,
+    identity: Option<Identity>,
+    /// How far its log was when we connected.
+    server_lsn: Lsn,
+    major: i32,
+    slot: Slot,
+    publications: Vec<String>,
+    snapshot: snapshot::Tables,
+    /// Rows are to come before the changes.
+    wants_snapshot: bool,
+    /// Where the slot begins that was made on this connection.
+    begins_at: Option<Lsn>,
+}
+
+impl Preparation {
+    pub(super) fn new(options: StreamOptions) -> Self {
+        // No two streams have the same, wherever they run.
+        let temporary_name = format!("pgwake_{:016x}", RandomState::new().build_hasher().finish());
+        let slot = Slot {
+            is_temporary: options.temporary || options.slot.is_none(),
+            name: options.slot.clone().unwrap_or_else(|| temporary_name.clone()),
+            temporary_name,
+            ..Slot::default()
+        };
+        Preparation {
+            wants_snapshot: options.snapshot,
+            options,
+            identity: None,
+            server_lsn: Lsn(0),
+            major: 0,
+            slot,
+            publications: Vec::new(),
+            snapshot: snapshot::Tables::default(),
+            begins_at: None,
+        }
+    }
+
+    pub(super) fn begins_at(&self) -> Option<Lsn> {
+        self.begins_at
+    }
+
+    /// Whether what was not read when the connection was lost is lost, too.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.slot.is_temporary
+    }
+
+    /// The tables whose rows come first.
+    pub(super) fn snapshot(&mut self) -> &mut snapshot::Tables {
+        &mut self.snapshot
+    }
+
+    /// A new connection to a server of this major version.
+    pub(super) fn opened(&mut self, major: i32) -> Next {
+        self.major = major;
+        self.slot.busy_for = Duration::ZERO;
+        self.begins_at = None;
+        Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into())
+    }
+
+    /// It was waited for the slot.
+    pub(super) fn waited(&mut self) -> Next {
+        self.slot.busy_for += BUSY_INTERVAL;
+        Next::Send(Step::Slot, self.slot_sql())
+    }
+
+    /// `done`: what the server was told, or would have been, is done with.
+    pub(super) fn answered(
+        &mut self,
+        step: Step,
+        answer: Result<Rows>,
+        done: Lsn,
+        relations: &mut Relations,
+    ) -> Next {
+        let rows = match answer {
+            Ok(rows) => Answered(rows),
+            Err(error) => return self.refused(step, error),
+        };
+        match step {
+            Step::Identify => self.identified(&rows, done),
+            Step::Settings if self.options.tables.is_empty() => {
+                self.publications.clone_from(&self.options.publications);
+                self.publications_next()
+            }
+            Step::Settings => {
+                let via_root = self.options.via_partition_root;
+                Next::Send(
+                    Step::PublicationOfTables,
+                    sql::publication_of_tables(&self.options.tables, via_root),
+                )
+            }
+            Step::PublicationOfTables => self.publication_found(&rows),
+            Step::CreatePublication => self.publications_next(),
+            Step::Publications => match rows.text(0, 0) {
+                Some(missing) => Next::GiveUp(error(
+                    "42704",
+                    format!(
+                        "there is no publication {missing}: make it (CREATE PUBLICATION … FOR TABLE …), or name tables instead"
+                    ),
+                )),
+                None if relations.has_types() => self.keys_next(),
+                None => Next::Send(Step::Types, sql::TYPES.into()),
+            },
+            Step::Types => {
+                for row in 0..rows.rows() {
+                    let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
+                    let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
+                    let name = rows.text(row, 1).unwrap_or_default();
+                    relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
+                }
+                self.keys_next()
+            }
+            Step::Keys => {
+                relations.forget_keys();
+                for row in 0..rows.rows() {
+                    let column = rows.text(row, 1).unwrap_or_default();
+                    relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
+                }
+                Next::Send(Step::Slot, self.slot_sql())
+            }
+            Step::Slot => self.slot_found(&rows, done),
+            Step::BeginSnapshot => self.create_slot(),
+            Step::CreateSlot => self.slot_created(&rows),
+            Step::SnapshotTables => {
+                self.snapshot.found(&rows, relations);
+                self.next_table()
+            }
+            Step::CopyTable => Next::Copying,
+            Step::EndOfTable => self.next_table(),
+            Step::EndSnapshot => self.snapshot_ended(),
+            Step::KeepSlot => {
+                self.slot.was_there = true;
+                self.wants_snapshot = false;
+                match self.options.failover && self.major >= 17 {
+                    true => Next::Send(Step::Failover, sql::set_failover(&self.slot.name)),
+                    false => self.start(Lsn(0)),
+                }
+            }
+            Step::Failover => self.start(Lsn(0)),
+            Step::Start => {
+                // A temporary slot is a new beginning with each connection.
+                self.wants_snapshot = self.options.snapshot && self.slot.is_temporary;
+                Next::Streaming
+            }
+            // A stream has no end of its own.
+            Step::End => Next::Fail(error("08006", "the server has ended the stream")),
+        }
+    }
+
+    fn identified(&mut self, rows: &Answered, done: Lsn) -> Next {
+        let [system, timeline] = [0, 1].map(|column| rows.text(0, column).unwrap_or_default());
+        self.server_lsn = rows.text(0, 2).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
+        let identity = Identity { system, timeline };
+        let is_other = self.identity.as_ref().is_some_and(|before| before.system != identity.system);
+        if is_other && !self.slot.is_temporary {
+            return Next::GiveUp(error(
+                "55000",
+                "this is another server than the one that was read so far (its system identifier differs): \
+                 its log goes on elsewhere; begin anew with another slot, or connect to the right one",
+            ));
+        }
+        if self.server_lsn < done && !self.slot.is_temporary {
+            return Next::GiveUp(error(
+                "55000",
+                format!(
+                    "the server's log is at {}, and was read up to {done}: it was restored from a backup or failed \
+                     over to a standby that lagged; look at the tables afresh, then begin anew with another slot",
+                    self.server_lsn
+                ),
+            ));
+        }
+        self.identity = Some(identity);
+        Next::Send(Step::Settings, sql::settings(self.major))
+    }
+
+    fn publication_found(&mut self, rows: &Answered) -> Next {
+        let [name, exists, create, unidentified] = [0, 1, 2, 3].map(|column| rows.text(0, column));
+        if let Some(table) = unidentified {
+            return Next::GiveUp(error(
+                "55000",
+                format!(
+                    "table {table} has no replica identity: once it is published, its UPDATE and DELETE would fail; \
+                     give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
+                ),
+            ));
+        }
+        self.publications = name.into_iter().chain(self.options.publications.clone()).collect();
+        match create {
+            Some(create) if exists.as_deref() != Some("t") => Next::Send(Step::CreatePublication, create),
+            _ => self.publications_next(),
+        }
+    }
+
+    fn publications_next(&self) -> Next {
+        Next::Send(Step::Publications, sql::missing_publications(&self.publications))
+    }
+
+    fn keys_next(&self) -> Next {
+        Next::Send(Step::Keys, sql::keys(&self.publications))
+    }
+
+    fn slot_sql(&self) -> String {
+        sql::slot(&self.slot.name, self.major)
+    }
+
+    fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
+        let name = &self.slot.name;
+        let is_there = rows.text(0, 0).is_some();
+        let wal_level = rows.text(0, 5).unwrap_or_default();
+        if wal_level != "logical" {
+            return Next::GiveUp(error(
+                "55000",
+                format!(
+                    "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
+                     logical and a restart"
+                ),
+            ));
+        }
+        if !is_there {
+            if self.slot.was_there && !self.slot.is_temporary {
+                let message = format!(
+                    "the replication slot {name} is gone, and what was not read is lost: somebody dropped it; \
+                     look at the tables afresh, then begin anew with create_slot"
+                );
+                return Next::GiveUp(error("42704", message));
+            }
+            if !self.slot.is_temporary && !self.options.create_slot {
+                let message = format!(
+                    "there is no replication slot {name}: make it with create_slot (the command: --slot), or with \
+                     SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
+                );
+                return Next::GiveUp(error("42704", message));
+            }
+            if self.wants_snapshot {
+                return Next::Send(
+                    Step::BeginSnapshot,
+                    "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into(),
+                );
+            }
+            return self.create_slot();
+        }
+        self.slot.was_there = true;
+        let [plugin, is_here, active_pid, wal_status] = [1, 2, 3, 4].map(|column| rows.text(0, column));
+        if plugin.as_deref() != Some("pgoutput") || is_here.as_deref() != Some("t") {
+            let message = format!(
+                "the replication slot {name} is not one of pgoutput in this database: choose another name"
+            );
+            return Next::GiveUp(error("55000", message));
+        }
+        if wal_status.as_deref() == Some("lost") {
+            let message = format!(
+                "the replication slot {name} is lost: the server has removed log that was not read yet (see \
+                 max_slot_wal_keep_size); drop it, look at the tables afresh, then begin anew"
+            );
+            return Next::GiveUp(error("55000", message));
+        }
+        match active_pid {
+            Some(pid) if self.slot.busy_for >= BUSY_MAX => Next::GiveUp(error(
+                "55006",
+                format!(
+                    "the replication slot {name} is in use by process {pid}: end that one, or take another slot"
+                ),
+            )),
+            Some(_) => Next::Wait,
+            // The server goes by its own position, if that is further on.
+            None => self.start(done),
+        }
+    }
+
+    /// While rows are copied, and for as long as it is to end with the connection, the slot is temporary.
+    fn created_name(&self) -> &str {
+        let is_kept = self.wants_snapshot && !self.slot.is_temporary;
+        if is_kept { &self.slot.temporary_name } else { &self.slot.name }
+    }
+
+    fn create_slot(&self) -> Next {
+        let is_temporary = self.slot.is_temporary || self.wants_snapshot;
+        let [temporary, options] =
+            sql::slot_options(self.major, is_temporary, self.wants_snapshot, &self.options);
+        let name = sql::identifier(self.created_name());
+        Next::Send(
+            Step::CreateSlot,
+            format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput {options}"),
+        )
+    }
+
+    fn slot_created(&mut self, rows: &Answered) -> Next {
+        self.begins_at = rows.text(0, 1).and_then(|lsn| lsn.parse().ok());
+        if self.wants_snapshot {
+            return Next::Send(Step::SnapshotTables, sql::snapshot_tables(&self.publications, self.major));
+        }
+        self.slot.was_there = true;
+        self.start(Lsn(0))
+    }
+
+    fn next_table(&mut self) -> Next {
+        match self.snapshot.next_table() {
+            Some(copy) => Next::Send(Step::CopyTable, copy),
+            None => Next::Send(Step::EndSnapshot, "COMMIT".into()),
+        }
+    }
+
+    /// All rows were delivered: only now does the slot become one that lasts. A snapshot that was broken off
+    /// leaves nothing behind that could be taken for a complete one.
+    fn snapshot_ended(&self) -> Next {
+        if self.slot.is_temporary {
+            return self.start(Lsn(0));
+        }
+        let [from, to] = [quoted(self.created_name()), quoted(&self.slot.name)];
+        Next::Send(
+            Step::KeepSlot,
+            format!("SELECT pg_catalog.pg_copy_logical_replication_slot({from}, {to}, false)"),
+        )
+    }
+
+    fn start(&self, from: Lsn) -> Next {
+        let name = sql::identifier(&self.slot.name);
+        let options = sql::start_options(self.major, &self.publications, &self.options);
+        Next::Send(Step::Start, format!("START_REPLICATION SLOT {name} LOGICAL {from} ({options})"))
+    }
+
+    fn refused(&mut self, step: Step, refusal: Error) -> Next {
+        let code = refusal.sqlstate.map_or(String::new(), |code| code.as_str().to_string());
+        match (step, code.as_str()) {
+            // Another one has made it meanwhile.
+            (Step::CreatePublication, "42710") => return self.publications_next(),
+            (Step::Start, "55006") | (Step::CreateSlot, "42710") if self.slot.busy_for < BUSY_MAX => {
+                return Next::Wait;
+            }
+            _ => {}
+        }
+        let advice = match (step, code.as_str()) {
+            (Step::PublicationOfTables, "42P01" | "3F000") => {
+                "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \"Orders\""
+            }
+            (Step::CreatePublication, "42501") => {
+                "let the tables' owner, who also needs CREATE on the database, make a publication, and name that"
+            }
+            (Step::CreatePublication, "25006") => {
+                "a standby takes no new publication: make it on the primary, and name it here"
+            }
+            (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
+            (Step::CreateSlot | Step::Start, "0A000") => {
+                "a standby sends its log from PostgreSQL 16 on: connect to the primary"
+            }
+            (Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
+            (Step::Identify, _) => {
+                "logical replication needs the server itself, or a pooler that passes it on as it is"
+            }
+            _ => "",
+        };
+        let message = match advice {
+            "" => refusal.message.clone(),
+            advice => format!("{}; {advice}", refusal.message),
+        };
+        let refusal = Error { message, ..refusal };
+        // What the server says about the log and what we ask for will be the same the next time.
+        let may_pass = refusal.sqlstate.is_none_or(|code| code.may_pass() || code.is_shutdown())
+            || code.starts_with("08")
+            || code == "XX000";
+        if may_pass || step == Step::End { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
+    }
+}
+
+fn error(sqlstate: &str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Server, message).with_sqlstate(SqlState::new(sqlstate))
+}

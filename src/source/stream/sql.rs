@@ -1,0 +1,250 @@
+//! What a replication session is asked in SQL, and how its answers are read. Walsenders run SQL besides the
+//! commands of replication (manual, "Streaming Replication Protocol").
+
+use crate::options::{Origin, StreamOptions, Streaming};
+use crate::session::Rows;
+use std::fmt::Write;
+
+/// The types that every server has, with what tells how their values are told.
+pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem \
+    FROM pg_catalog.pg_type WHERE oid < 16384 AND typrelid = 0";
+
+/// An answer, in text.
+pub(super) struct Answered(pub(super) Rows);
+
+impl Answered {
+    pub(super) fn rows(&self) -> usize {
+        self.0.as_ref().map_or(0, |rows| rows.rows())
+    }
+
+    /// `None` for NULL and for what is not there.
+    pub(super) fn text(&self, row: usize, column: usize) -> Option<String> {
+        let value = self.0.as_ref()?.value(row, column)?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+
+    pub(super) fn number(&self, row: usize, column: usize) -> Option<i64> {
+        self.text(row, column)?.parse().ok()
+    }
+}
+
+/// A literal. The session has `standard_conforming_strings` on from the first command on.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// As literals with commas between.
+pub(super) fn quoted_list(texts: &[String]) -> String {
+    texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
+}
+
+fn array(texts: &[String]) -> String {
+    format!("ARRAY[{}]::text[]", quoted_list(texts))
+}
+
+/// What holds for our session alone. Values are to be written as subscriptions of PostgreSQL ask for them
+/// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
+/// the server looks at the connection instead of at us.
+pub(super) fn settings(major: i32) -> String {
+    let mut settings = vec![
+        ("standard_conforming_strings", "on"),
+        ("client_encoding", "UTF8"),
+        ("datestyle", "ISO"),
+        ("intervalstyle", "postgres"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("timezone", "UTC"),
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("idle_session_timeout", "0"),
+        ("wal_sender_timeout", "0"),
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "60000"),
+    ];
+    if major >= 17 {
+        settings.push(("transaction_timeout", "0"));
+    }
+    // It stops waiting for us when it shuts down, as we stop waiting for it.
+    if major >= 19 {
+        settings.push(("wal_sender_shutdown_timeout", "5s"));
+    }
+    let mut sql = String::new();
+    for (name, value) in settings {
+        let _ = write!(sql, "SET {name} TO '{value}'; ");
+    }
+    sql
+}
+
+/// The publication that is made for these tables: its name, whether it is there, the command that makes it,
+/// and the first table whose writers it would break.
+pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String {
+    format!(
+        "WITH named AS (\
+           SELECT DISTINCT c.oid, c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
+           FROM pg_catalog.unnest({tables}) AS t (given) \
+           JOIN pg_catalog.pg_class AS c ON c.oid = t.given::pg_catalog.regclass \
+           JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace), \
+         leaves AS (\
+           SELECT coalesce(p.relid, m.oid) AS oid FROM named AS m \
+           LEFT JOIN LATERAL pg_catalog.pg_partition_tree(m.oid) AS p ON m.relkind = 'p' AND p.isleaf \
+           WHERE m.relkind = 'r' OR p.relid IS NOT NULL), \
+         publication AS (\
+           SELECT 'pgwake_' || pg_catalog.md5(pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
+                    AS name, \
+                  pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables FROM named) \
+         SELECT p.name, \
+                EXISTS (SELECT FROM pg_catalog.pg_publication AS e WHERE e.pubname = p.name), \
+                pg_catalog.format('CREATE PUBLICATION %I FOR TABLE %s \
+                                   WITH (publish_via_partition_root = {via_root})', p.name, p.tables), \
+                (SELECT pg_catalog.min(l.oid::pg_catalog.regclass::text) FROM leaves AS l \
+                 JOIN pg_catalog.pg_class AS c ON c.oid = l.oid \
+                 WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (\
+                   SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
+                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)) \
+         FROM publication AS p",
+        tables = array(tables),
+    )
+}
+
+/// The first of these publications that is not there. A server up to 17 says so only in the middle. From here
+/// on, no name is looked up by the role's search path.
+pub(super) fn missing_publications(publications: &[String]) -> String {
+    format!(
+        "SET search_path TO ''; SELECT name FROM pg_catalog.unnest({}) AS p (name) WHERE NOT EXISTS (\
+         SELECT FROM pg_catalog.pg_publication AS e WHERE e.pubname = p.name) ORDER BY name LIMIT 1",
+        array(publications)
+    )
+}
+
+/// The columns of the primary keys of published tables with REPLICA IDENTITY FULL.
+pub(super) fn keys(publications: &[String]) -> String {
+    format!(
+        "SELECT c.oid, a.attname FROM pg_catalog.pg_publication_tables AS p \
+         JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+         JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+         JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisprimary \
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
+         WHERE c.relreplident = 'f' AND p.pubname = ANY ({}) GROUP BY 1, 2",
+        array(publications)
+    )
+}
+
+/// The slot, if it is there, and what `wal_level` amounts to.
+pub(super) fn slot(name: &str, major: i32) -> String {
+    // From 19 on a server raises it by itself, and another setting says to what.
+    let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
+    format!(
+        "SELECT s.slot_name, s.plugin, s.database = pg_catalog.current_database(), s.active_pid, s.wal_status, \
+                pg_catalog.current_setting('{wal_level}') \
+         FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_replication_slots AS s ON s.slot_name = {}",
+        quoted(name)
+    )
+}
+
+/// What stands before and behind the plugin's name in CREATE_REPLICATION_SLOT.
+pub(super) fn slot_options(
+    major: i32,
+    is_temporary: bool,
+    with_snapshot: bool,
+    options: &StreamOptions,
+) -> [String; 2] {
+    let temporary = if is_temporary { " TEMPORARY" } else { "" }.to_string();
+    if major < 15 {
+        return [temporary, if with_snapshot { "USE_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" }.into()];
+    }
+    let mut list = format!("(SNAPSHOT '{}'", if with_snapshot { "use" } else { "nothing" });
+    if options.two_phase {
+        list.push_str(", TWO_PHASE true");
+    }
+    if options.failover && major >= 17 && !is_temporary {
+        list.push_str(", FAILOVER true");
+    }
+    list.push(')');
+    [temporary, list]
+}
+
+/// Standbys keep the slot, too, from now on.
+pub(super) fn set_failover(name: &str) -> String {
+    format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", identifier(name))
+}
+
+/// What the plugin is told (manual, "Logical Streaming Replication Parameters").
+pub(super) fn start_options(major: i32, publications: &[String], options: &StreamOptions) -> String {
+    // 2 has transactions in progress, 3 prepared ones, 4 came with 16.
+    let version = (major - 12).clamp(2, 4);
+    let names: Vec<_> = publications.iter().map(|name| identifier(name)).collect();
+    let mut list = format!("proto_version '{version}', publication_names {}", quoted(&names.join(",")));
+    let mut add = |is_wanted: bool, option: &str| {
+        if is_wanted {
+            let _ = write!(list, ", {option}");
+        }
+    };
+    add(options.messages, "messages 'true'");
+    add(options.binary, "binary 'true'");
+    add(options.streaming != Streaming::Off, "streaming 'on'");
+    add(options.two_phase, "two_phase 'on'");
+    add(options.origin == Origin::None, "origin 'none'");
+    list
+}
+
+/// The columns of published tables, for a snapshot of them: in their order, a row for each.
+pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
+    // Column lists and row filters came with 15; before that generated columns are all that is left out.
+    let (filter, is_published) = match major {
+        15.. => ("p.rowfilter", "a.attname = ANY (p.attnames)"),
+        _ => ("NULL::text", "a.attgenerated = ''"),
+    };
+    format!(
+        "SELECT c.oid, n.nspname, c.relname, c.relkind = 'p', c.relreplident, a.attname, a.atttypid, \
+                a.atttypmod, \
+                EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid \
+                        AND a.attnum = ANY (i.indkey) AND CASE c.relreplident WHEN 'i' THEN i.indisreplident \
+                        ELSE i.indisprimary END), \
+                pg_catalog.bool_or({filter} IS NULL), \
+                pg_catalog.string_agg(DISTINCT {filter}, ' OR ') \
+         FROM pg_catalog.pg_publication_tables AS p \
+         JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+         JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+              AND {is_published} \
+         WHERE p.pubname = ANY ({}) \
+         GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
+                  a.attnum \
+         ORDER BY n.nspname, c.relname, a.attnum",
+        array(publications)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_version_does_not_know_is_not_asked_of_it() {
+        assert!(
+            !settings(16).contains("transaction_timeout TO") || settings(16).contains("idle_in_transaction")
+        );
+        assert!(!settings(18).contains("wal_sender_shutdown_timeout"));
+        assert!(settings(19).contains("SET wal_sender_shutdown_timeout TO '5s'"));
+        assert!(slot("s", 18).contains("current_setting('wal_level')"));
+        assert!(slot("s", 19).contains("current_setting('effective_wal_level')"));
+        let options = StreamOptions::new().two_phase(true).failover(true);
+        let of = |major| slot_options(major, false, false, &options)[1].clone();
+        assert_eq!(of(14), "NOEXPORT_SNAPSHOT");
+        assert_eq!(of(16), "(SNAPSHOT 'nothing', TWO_PHASE true)");
+        assert_eq!(of(17), "(SNAPSHOT 'nothing', TWO_PHASE true, FAILOVER true)");
+    }
+
+    #[test]
+    fn names_are_quoted_once_as_identifiers_and_once_as_a_literal() {
+        let options = start_options(18, &["a'b\"c".into(), "d".into()], &StreamOptions::new());
+        assert_eq!(options, "proto_version '4', publication_names '\"a''b\"\"c\",\"d\"'");
+    }
+}
