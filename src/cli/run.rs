@@ -6,16 +6,34 @@ use super::output::Output;
 use super::service;
 use super::stop::Stop;
 use super::{Failure, not_connected};
-use pgwake::{Event, EventLoop, SqlState};
+use pgwake::{Event, EventLoop, Listening, SqlState};
 use std::time::{Duration, Instant};
+
+/// So many events are written at once at most, even when there are always more at hand.
+const BATCH_EVENTS_MAX: u32 = 4096;
 
 /// What one command does with the events.
 pub(crate) trait Take {
     /// Does it; `true` when the event is one of those that are counted.
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure>;
 
-    /// All that was there has been taken and written. What is left to do at some time, in how long?
+    /// All that was taken has been written. What is left to do at some time, in how long?
     fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
+
+    /// Whether this says that what was asked for comes from now on. With no channels it is only connected.
+    fn has_begun(&self, listening: &Listening<'_>) -> bool {
+        !listening.channels.is_empty()
+    }
+
+    /// Whether all has come that was asked for.
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// Why the session has given up.
+    fn failure(&self, message: &str, sqlstate: Option<SqlState>) -> Failure {
+        not_connected(message, sqlstate)
+    }
 }
 
 /// When a run is to end, whatever has come by then.
@@ -70,22 +88,26 @@ impl Run {
         done
     }
 
-    /// A batch is written when the loop has nothing more at hand; only then may it sleep.
+    /// A batch is written when the loop has nothing more at hand, or when it is large; only then may it sleep.
     fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
-        let (mut is_batch_open, mut rest) = (false, None);
-        while self.left > 0 && !self.end.has_come() {
+        let (mut batch, mut rest) = (0, None);
+        while self.left > 0 && !self.end.has_come() && !taker.is_done() {
             let wait = [self.end.remaining(), rest].into_iter().flatten().min();
-            let Some(event) = events.next(if is_batch_open { Some(Duration::ZERO) } else { wait })? else {
+            let event = match batch {
+                0 => events.next(wait)?,
+                BATCH_EVENTS_MAX => None,
+                _ => events.next(Some(Duration::ZERO))?,
+            };
+            let Some(event) = event else {
                 self.output.flush()?;
                 rest = taker.rest(events)?;
-                is_batch_open = false;
+                batch = 0;
                 continue;
             };
             match event {
                 Event::Listening(listening) => {
                     self.is_connected = true;
-                    // With no channels it is only connected.
-                    if !self.is_ready && !listening.channels.is_empty() {
+                    if !self.is_ready && taker.has_begun(&listening) {
                         self.is_ready = true;
                         service::tell("READY=1");
                     }
@@ -96,12 +118,12 @@ impl Run {
                 Event::Failed(failed) => {
                     self.output.write(&event)?;
                     self.output.flush()?;
-                    return Err(not_connected(failed.message, failed.sqlstate));
+                    return Err(taker.failure(failed.message, failed.sqlstate));
                 }
                 _ => {}
             }
             self.left -= u64::from(taker.take(&event, &mut self.output)?);
-            is_batch_open = true;
+            batch += 1;
         }
         self.output.flush()?;
         if self.is_connected || self.left == 0 || self.end.stop.is_asked_for() {

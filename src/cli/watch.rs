@@ -4,7 +4,7 @@ use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::run::{Run, Take};
-use super::{Failure, install, query};
+use super::{Failure, install, query, stream};
 use pgwake::{DdlOptions, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
     if arguments.transport == Some(Transport::Wal) {
-        // Before anything is installed.
-        let sentence = "the transport wal will read the write-ahead log itself, which this version cannot: \
-            take outbox or notify";
-        return Err(Failure::Usage(sentence.into()));
+        return stream::watch(dsn, format, arguments);
     }
     let mut options = WatchOptions::new()
         .ops(arguments.ops.iter().copied())

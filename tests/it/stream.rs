@@ -54,7 +54,8 @@ fn a_transaction_is_told_whole_with_its_begin_and_commit() {
     let [begin, _, first, second, commit] = &all[..] else { panic!("{all:?}") };
     assert_eq!((&begin["lsn"], &begin["xid"]), (&commit["lsn"], &commit["xid"]));
     assert_eq!(first["xid"], begin["xid"]);
-    let positions = [begin, first, second, commit].map(|event| event["position"].as_str().unwrap().to_string());
+    let positions =
+        [begin, first, second, commit].map(|event| event["position"].as_str().unwrap().to_string());
     let lsn = commit["lsn"].as_str().unwrap();
     assert_eq!(positions, [0, 1, 2, 3].map(|ordinal| format!("{lsn}/{ordinal}")));
     assert!(commit["end_lsn"].is_string() && begin.get("end_lsn").is_none());
@@ -63,7 +64,9 @@ fn a_transaction_is_told_whole_with_its_begin_and_commit() {
 #[test]
 fn the_old_row_of_a_full_identity_tells_what_was_changed_and_what_is_stored_apart() {
     let (conninfo, mut sql) = database("");
-    sql.run("CREATE TABLE t (id int PRIMARY KEY, n int, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL");
+    sql.run(
+        "CREATE TABLE t (id int PRIMARY KEY, n int, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL",
+    );
     sql.run("CREATE TABLE f (LIKE t INCLUDING ALL); ALTER TABLE f REPLICA IDENTITY FULL");
     let mut stream = Stream::open(&conninfo, of_table("t").table("f"));
     for table in ["t", "f"] {
