@@ -125,8 +125,9 @@ fn a_large_transaction_is_held_back_until_its_commit_without_what_was_rolled_bac
         let insert = |from: i32, to: i32| {
             format!("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series({from}, {to}) AS i; ")
         };
+        sql.run("TRUNCATE t");
         sql.run(&format!(
-            "TRUNCATE t; BEGIN; {}SAVEPOINT a; {}SAVEPOINT b; {}RELEASE b; ROLLBACK TO a; {}COMMIT",
+            "BEGIN; {}SAVEPOINT a; {}SAVEPOINT b; {}RELEASE b; ROLLBACK TO a; {}COMMIT",
             insert(1, 3000),
             insert(3001, 6000),
             insert(6001, 9000),
