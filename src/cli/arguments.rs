@@ -254,8 +254,8 @@ const OF_WHAT_COMES: &str = "What comes";
         pgwake stream --slot <SLOT> --drop-slot",
     after_help = "\
 Changes come at least once, in commit order; one that comes again has the same position.
-A line is acknowledged when it is written. Without --slot nothing outlives the command.
-With --slot the next run goes on where this one ended, and until then the server keeps its
+A line is acknowledged when it is written. Without --slot the server keeps nothing for the
+next run. With --slot the next run goes on where this one ended, and until then the server keeps its
 log for it: when the slot is not needed any more, --drop-slot, or the disk fills up.
 
 It needs wal_level = logical, a role with REPLICATION, and for --table the right to make a

@@ -116,8 +116,11 @@ impl Run {
                     return Err(not_connected(lost.message, lost.sqlstate));
                 }
                 Event::Failed(failed) => {
-                    self.output.write(&event)?;
-                    self.output.flush()?;
+                    // Where nothing has begun yet, the one sentence says it all.
+                    if self.is_connected {
+                        self.output.write(&event)?;
+                        self.output.flush()?;
+                    }
                     return Err(taker.failure(failed.message, failed.sqlstate));
                 }
                 _ => {}

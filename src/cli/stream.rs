@@ -7,8 +7,10 @@ use super::output::Output;
 use super::progress::Progress;
 use super::run::{Run, Take};
 use super::{Failure, query};
+use pgwake::pq::Connection;
 use pgwake::{
-    ChangeOp, ChangePayload, Event, EventLoop, Listening, Lsn, Position, SessionId, SqlState, StreamOptions,
+    ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, Position, SessionId, SqlState,
+    StreamOptions,
 };
 use std::time::{Duration, Instant};
 
@@ -136,6 +138,21 @@ fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
     }
     say_done!("the replication slot {slot} is dropped");
     Ok(())
+}
+
+/// Takes a table out of the publications that were made for it and its like, and drops those that have no other.
+/// Whether there was one.
+pub(crate) fn unpublish(connection: &mut Connection, table: &str) -> Result<bool, Error> {
+    let sql = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_publication_rel o \
+            WHERE o.prpubid = p.oid AND o.prrelid <> r.prrelid) \
+          THEN pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %I.%I', p.pubname, n.nspname, c.relname) \
+          ELSE pg_catalog.format('DROP PUBLICATION %I', p.pubname) END \
+        FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid \
+        JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.oid = $1::pg_catalog.regclass AND p.pubname ~ '^pgwake_[0-9a-f]{32}$'";
+    let commands = query::rows(connection, sql, &[table])?.concat();
+    commands.iter().try_for_each(|command| query::script(connection, command))?;
+    Ok(!commands.is_empty())
 }
 
 /// What is written, and what the server knows of that.

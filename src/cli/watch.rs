@@ -5,7 +5,7 @@ use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::run::{Run, Take};
 use super::{Failure, install, query, stream};
-use pgwake::{DdlOptions, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
+use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -100,10 +100,15 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
     let sql = "SELECT EXISTS (SELECT FROM pgwake.watched \
         WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
         pgwake.unwatch_table($1::pg_catalog.regclass)";
+    let failed = |e: Error| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate));
     for table in &arguments.tables {
-        let rows = query::rows(&mut connection, sql, &[table])
-            .map_err(|e| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate)))?;
-        let was_watched = rows.iter().any(|row| row[0] == "t");
+        let was_streamed = stream::unpublish(&mut connection, table).map_err(failed)?;
+        let rows = match query::rows(&mut connection, sql, &[table]) {
+            // Where the log is read, no schema is needed.
+            Err(error) if was_streamed && install::is_missing(&error) => Vec::new(),
+            rows => rows.map_err(failed)?,
+        };
+        let was_watched = was_streamed || rows.iter().any(|row| row[0] == "t");
         say_done!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
     }
     Ok(())

@@ -22,6 +22,7 @@ mod service;
 mod sessions;
 #[cfg(feature = "json")]
 mod stream;
+mod stream_command;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;
