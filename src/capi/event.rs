@@ -4,7 +4,7 @@
 use super::texts::Texts;
 use super::watch;
 use crate::{
-    Change, Channel, Ddl, DdlPhase, Event, GapReason, Lsn, Message, Notification, Position, Schema,
+    Change, Channel, Ddl, DdlPhase, Event, Gap, GapReason, Lsn, Message, Notification, Position, Schema,
     SessionId, SqlState, Transaction,
 };
 use std::ffi::{c_char, c_int};
@@ -255,19 +255,7 @@ impl Delivered {
                 (self.flat.server_version, self.flat.server_version_len) = self.keep(l.server_version);
                 (self.flat.host, self.flat.host_len) = self.keep(l.host);
             }
-            Event::Gap(g) => {
-                self.begin(GAP, g.session, g.db);
-                self.keep_channels(g.channels);
-                self.keep_reason(g.sqlstate, g.message);
-                self.flat.reason = match g.reason {
-                    GapReason::Outage => GAP_OUTAGE,
-                    GapReason::Overflow => GAP_OVERFLOW,
-                    GapReason::Replaced => GAP_REPLACED,
-                };
-                self.flat.attempts = g.attempts;
-                self.flat.dropped = g.dropped;
-                self.flat.lost_at_us = us_since_1970(g.lost_at);
-            }
+            Event::Gap(g) => self.deliver_gap(g),
             Event::Disconnected(d) => {
                 self.begin(DISCONNECTED, d.session, d.db);
                 self.keep_reason(d.sqlstate, d.message);
@@ -302,6 +290,20 @@ impl Delivered {
             Event::Rollback(t) => self.deliver_transaction(ROLLBACK, t),
             Event::Message(m) => self.deliver_message(m),
         }
+    }
+
+    fn deliver_gap(&mut self, g: &Gap<'_>) {
+        self.begin(GAP, g.session, g.db);
+        self.keep_channels(g.channels);
+        self.keep_reason(g.sqlstate, g.message);
+        self.flat.reason = match g.reason {
+            GapReason::Outage => GAP_OUTAGE,
+            GapReason::Overflow => GAP_OVERFLOW,
+            GapReason::Replaced => GAP_REPLACED,
+        };
+        self.flat.attempts = g.attempts;
+        self.flat.dropped = g.dropped;
+        self.flat.lost_at_us = us_since_1970(g.lost_at);
     }
 
     fn deliver_change(&mut self, c: &Change<'_>) {

@@ -39,8 +39,8 @@ pub(crate) struct CStreamOptions {
     pub(super) heartbeat_ms: i64,
 }
 
-// SAFETY: two integers of four bytes, four pointers, twelve integers of four bytes, and two of eight, which lie
-// at multiples of eight whether pointers have four bytes or eight.
+// SAFETY: two integers of four bytes, four pointers, twelve integers of four bytes, and two of eight, which
+// lie at multiples of eight whether pointers have four bytes or eight.
 unsafe impl Versioned for CStreamOptions {
     const NAME: &'static str = "pgwake_stream_options";
 }

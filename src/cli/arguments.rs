@@ -250,8 +250,9 @@ const OF_WHAT_COMES: &str = "What comes";
 
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pgwake stream <--table <TABLE>|--publication <PUBLICATION>>... [--slot <SLOT>] [OPTIONS]\n       \
-        pgwake stream --slot <SLOT> --drop-slot",
+    override_usage = "\
+pgwake stream <--table <TABLE>|--publication <PUBLICATION>>... [--slot <SLOT>] [OPTIONS]
+       pgwake stream --slot <SLOT> --drop-slot",
     after_help = "\
 Changes come at least once, in commit order; one that comes again has the same position.
 A line is acknowledged when it is written. Without --slot the server keeps nothing for the
@@ -278,8 +279,8 @@ pub(crate) struct Stream {
     #[command(flatten)]
     pub(crate) until: Until,
 
-    /// End when all has come, and was acknowledged, that was committed up to this place in the log: 16/B374D848,
-    /// as SELECT pg_current_wal_lsn() says it
+    /// End when all has come, and was acknowledged, that was committed up to this place in the log:
+    /// 16/B374D848, as SELECT pg_current_wal_lsn() says it
     #[arg(long = "until", value_name = "LSN")]
     pub(crate) until_lsn: Option<Lsn>,
 

@@ -88,7 +88,8 @@ impl Run {
         done
     }
 
-    /// A batch is written when the loop has nothing more at hand, or when it is large; only then may it sleep.
+    /// A batch is written when the loop has nothing more at hand, or when it is large; only then may it
+    /// sleep.
     fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
         let (mut batch, mut rest) = (0, None);
         while self.left > 0 && !self.end.has_come() && !taker.is_done() {

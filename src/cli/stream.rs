@@ -83,18 +83,19 @@ fn refused_of_wal(arguments: &Watch) -> Option<&'static str> {
         ),
         Watch { before: true, .. } => Some("a change comes as it was made: leave --before out"),
         Watch { from_start: true, .. } => Some(
-            "changes come from when the slot is made: leave --from-start out, or take pgwake stream --snapshot \
-             for the rows that are there",
+            "changes come from when the slot is made: leave --from-start out, or take pgwake stream \
+             --snapshot for the rows that are there",
         ),
         Watch { no_install: true, .. } => Some(
-            "nothing is installed but a publication: leave --no-install out, or take pgwake stream --publication",
+            "nothing is installed but a publication: leave --no-install out, or take pgwake stream \
+             --publication",
         ),
         _ => None,
     }
 }
 
-/// A slot's name has lower-case letters, digits and underscores, up to 63 bytes (`ReplicationSlotValidateName`,
-/// slot.c).
+/// A slot's name has lower-case letters, digits and underscores, up to 63 bytes
+/// (`ReplicationSlotValidateName`, slot.c).
 fn slot_of(consumer: &str) -> Result<String, Failure> {
     let most = 63 - SLOT_PREFIX.len();
     let is_good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
@@ -102,8 +103,8 @@ fn slot_of(consumer: &str) -> Result<String, Failure> {
         return Ok(format!("{SLOT_PREFIX}{consumer}"));
     }
     let sentence = format!(
-        "with --transport wal the name of a consumer is that of a slot: 1 to {most} lower-case letters, digits and \
-         underscores"
+        "with --transport wal the name of a consumer is that of a slot: 1 to {most} lower-case letters, \
+         digits and underscores"
     );
     Err(Failure::Usage(sentence))
 }
@@ -140,15 +141,17 @@ fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a table out of the publications that were made for it and its like, and drops those that have no other.
+/// Takes a table out of the publications that were made for tables, and drops those that have no other.
 /// Whether there was one.
 pub(crate) fn unpublish(connection: &mut Connection, table: &str) -> Result<bool, Error> {
     let sql = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_publication_rel o \
             WHERE o.prpubid = p.oid AND o.prrelid <> r.prrelid) \
-          THEN pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %I.%I', p.pubname, n.nspname, c.relname) \
+          THEN pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %I.%I', p.pubname, n.nspname, \
+            c.relname) \
           ELSE pg_catalog.format('DROP PUBLICATION %I', p.pubname) END \
         FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid \
-        JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        JOIN pg_catalog.pg_class c ON c.oid = r.prrelid \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.oid = $1::pg_catalog.regclass AND p.pubname ~ '^pgwake_[0-9a-f]{32}$'";
     let commands = query::rows(connection, sql, &[table])?.concat();
     commands.iter().try_for_each(|command| query::script(connection, command))?;

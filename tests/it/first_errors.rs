@@ -364,7 +364,8 @@ fn the_schema() {
 fn watching() {
     let (conninfo, plain, mut sql) = with_plain_role();
     sql.run("CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE unwatched (v int)");
-    sql.run("CREATE TABLE keyed (id int PRIMARY KEY); CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t");
+    sql.run("CREATE TABLE keyed (id int PRIMARY KEY)");
+    sql.run("CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t");
     sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
     let watch = |table: &str| run(&conninfo, &["watch", table]);
     let with = |options: &[&str]| run(&conninfo, &[&["watch", "t"], options].concat());

@@ -1,5 +1,5 @@
-//! `pgwake stream` and `watch --transport wal`: changes from the log as lines, slots that go on where the last
-//! run ended, and what is left behind.
+//! `pgwake stream` and `watch --transport wal`: changes from the log as lines, slots that go on where the
+//! last run ended, and what is left behind.
 #![cfg(feature = "command")]
 
 use crate::common::command::{Running, complaint, run};
