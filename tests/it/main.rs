@@ -13,6 +13,7 @@ mod exec;
 mod faults;
 mod first_errors;
 mod listen;
+mod log_findings;
 mod metrics;
 mod outage;
 mod refusals;
