@@ -88,6 +88,10 @@ pub mod json;
 mod metrics;
 mod options;
 pub mod pq;
+#[cfg(test)]
+#[path = "../tests/it/common/random.rs"]
+#[allow(dead_code)]
+mod random;
 mod reactor;
 mod session;
 mod source;

@@ -3,10 +3,6 @@
 pub(crate) mod ddl;
 mod object;
 pub(crate) mod pgoutput;
-#[cfg(test)]
-#[path = "../../tests/it/common/random.rs"]
-#[allow(dead_code)]
-mod random;
 pub(crate) mod replication;
 pub(crate) mod row_change;
 pub(crate) mod value;

@@ -5,8 +5,8 @@
 mod server;
 
 use super::*;
-use crate::decode::random::Random;
 use crate::pq::{Connection, Conninfo, ResultStatus};
+use crate::random::Random;
 use server::{PrivateServer, ServerOptions};
 
 /// How many random values of each type there are.

@@ -27,8 +27,8 @@ use slot::{BUSY_INTERVAL, Next, Preparation, Step};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How many events one turn brings that are not limited by what was read: those of a transaction that was held
-/// back. Then the others have theirs.
+/// How many events one turn brings that are not limited by what was read: those of a transaction that was
+/// held back. Then the others have theirs.
 const EVENTS_PER_TURN: usize = 256;
 
 /// What comes over the connection.
