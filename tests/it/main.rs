@@ -13,6 +13,7 @@ mod exec;
 mod faults;
 mod first_errors;
 mod listen;
+mod log_findings;
 mod metrics;
 mod outage;
 mod refusals;
@@ -22,6 +23,7 @@ mod service;
 mod sessions;
 #[cfg(feature = "json")]
 mod stream;
+mod stream_command;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;

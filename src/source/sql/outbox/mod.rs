@@ -93,8 +93,8 @@ impl Outbox {
         }
         if options.transport == Some(Transport::Wal) {
             return Err(invalid(
-                "the transport wal will read the write-ahead log itself, which this version cannot: take \
-                 outbox or notify",
+                "the transport wal is read over a connection of its own: take EventLoop::stream (in C \
+                 pgwake_stream) for it, or outbox or notify",
             ));
         }
         Ok(Outbox {
