@@ -62,7 +62,7 @@ test-debian:
 
 check: setup-test
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --features capi-test -- -D warnings
+	$(CARGO) clippy --all-targets --features capi-test,peer -- -D warnings
 	$(CARGO) clippy --all-targets $(SYSTEM_LIBPQ) -- -D warnings
 	$(CARGO) clippy --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
@@ -138,9 +138,8 @@ deb: setup-deb all
 # The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
 peers: setup-test lib-test
 	@mkdir -p target/peers
-	$(CARGO) build --profile bench --bench peer --no-default-features --message-format=json-render-diagnostics \
-	  >target/peer.json
-	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peer.json)" target/peers/pgwake
+	$(CARGO) build --release --bin peer --no-default-features --features peer
+	cp target/release/peer target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
 	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \
