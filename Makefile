@@ -11,7 +11,8 @@
 # make lib      the C library alone
 # Each installs what it needs and is missing, or names it.
 
-CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
+# Without what make says to a make: a cargo takes it for its own.
+CARGO = MAKEFLAGS= PATH="$$PATH:$$HOME/.cargo/bin" $(NICE) cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
@@ -38,8 +39,11 @@ ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
 .PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
-  setup-demo setup-deb setup-test
+  setup-demo setup-deb setup-test tested tested-bundled tested-system built
+# But for what `test` does side by side.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 all: lib
 	$(CARGO) build --release
@@ -50,16 +54,30 @@ demo: setup-demo
 	@$(CARGO) build --release
 	@target/release/pgwake demo
 
-# Tests wait for a server most of the time, so more of them run at once than there are cores.
+# Tests wait for a server most of the time. So more of them run at once than there are cores; and beside them goes on,
+# with less right to the processor, what they can do without. Each part is printed when it is over.
 WAITING = RUST_TEST_THREADS=4
-test: setup-test check peers all
-	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
+ASIDE = nice -n 19
+test: setup-test
+	@$(MAKE) --no-print-directory -j2 -Otarget SIDE_BY_SIDE=yes tested
+
+tested: tested-system check
+
+tested-bundled:
 	$(WAITING) $(CARGO) test --features capi
+
+# The command is at the same place for both, so one is built when the other is not needed any more.
+tested-system: tested-bundled built
 	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test $(SYSTEM_LIBPQ)
+
+built:
+	@$(MAKE) --no-print-directory SIDE_BY_SIDE= NICE='$(ASIDE)' all peers
+	@$(MAKE) --no-print-directory SIDE_BY_SIDE= install PREFIX=$(CURDIR)/target/installed
 
 test-debian:
 	tests/empty_debian.sh
 
+check: NICE = $(ASIDE)
 check: setup-test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features capi-test,peer -- -D warnings
