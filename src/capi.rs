@@ -17,6 +17,7 @@ mod options;
 #[cfg(feature = "capi-test")]
 mod panic;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -33,6 +34,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::Duration;
+use stream::CStreamOptions;
 use watch::{CDdlOptions, CWatchOptions};
 
 /// Counts changes of the interface that an older program would not survive.
@@ -293,6 +295,28 @@ pub(crate) unsafe extern "C" fn pgwake_watch_ddl(
     };
     // SAFETY: as the caller promises.
     unsafe { handle::enter(handle, watch) }
+}
+
+/// Adds a session that streams row changes from the log; its number, which is never negative.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`]; `conninfo` is NULL or a C string, `options` NULL or as long as its first field
+/// says, the lists in it are NULL or of C strings that end with NULL.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_stream(
+    handle: *mut Handle,
+    conninfo: *const c_char,
+    options: *const CStreamOptions,
+) -> c_int {
+    let stream = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let (conninfo, options) = unsafe { (utf8(conninfo, "conninfo")?, stream::stream(options)?) };
+        let session = inside.events()?.stream(conninfo, options)?;
+        Ok(event::session_number(session))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, stream) }
 }
 
 /// Acknowledges what was delivered up to a change.

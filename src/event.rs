@@ -2,6 +2,7 @@
 //! [`EventLoop::next`](crate::EventLoop::next).
 
 mod change;
+mod column;
 mod ddl;
 mod fields;
 mod log;
@@ -11,9 +12,10 @@ mod target;
 use crate::error::SqlState;
 use crate::text::Text;
 pub use change::{Acknowledged, Change, ChangeOp, Transport};
+pub use column::TableColumn;
 pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
-pub use log::{Message, Schema, TableColumn, Transaction};
+pub use log::{Message, Schema, Transaction};
 pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId};
 use std::time::{Duration, SystemTime};
 pub use target::DdlTarget;

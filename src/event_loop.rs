@@ -40,7 +40,7 @@ const NO_SESSION: usize = usize::MAX;
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    source: Option<Box<Source>>,
+    source: Option<Source>,
     /// The entry of this session in the table of timers; never later than its deadline.
     timer: Option<Instant>,
     /// It is counted among those that are on their way to a connection.
@@ -167,14 +167,14 @@ impl EventLoop {
         self.wait.timeout = timeout;
         self.at_hand.notification = None;
         let index = self.at_hand.stream;
-        let source = self.slots.get_mut(index)?.source.as_deref_mut()?;
+        let source = self.slots.get_mut(index)?.source.as_mut()?;
         Some((index, source.take_of_stream()?))
     }
 
     #[inline(always)]
     fn lend(&mut self, index: usize, notify: Notify) -> Option<Notification<'_>> {
         let notify = self.at_hand.notification.insert(notify);
-        let source = self.slots[index].source.as_deref_mut()?;
+        let source = self.slots[index].source.as_mut()?;
         source.metrics_mut().notifications += 1;
         source.lend(notify)
     }
@@ -185,7 +185,7 @@ impl EventLoop {
         if !self.advance()? {
             return Ok(None);
         }
-        Ok(self.slots[self.at_hand.index].source.as_deref().and_then(Source::event))
+        Ok(self.slots[self.at_hand.index].source.as_ref().and_then(Source::event))
     }
 
     /// Works until an event is at hand; `false` when the wait is over without one.

@@ -45,7 +45,7 @@
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
 //!
 //! To add something that is read over SQL is to write one file in `source/sql`, a `Reader` with six verbs
-//! (opened, lost, heard, answered, step, deadline), and to name it in `readers.rs` and `tag.rs`. To add a
+//! (opened, lost, heard, answered, step, deadline), and to name it in `mod.rs` and `tag.rs` there. To add a
 //! kind of connection is to add a variant to `Source`, of which the loop knows no more than its verbs.
 //!
 //! # What is promised
@@ -88,6 +88,10 @@ pub mod json;
 mod metrics;
 mod options;
 pub mod pq;
+#[cfg(test)]
+#[path = "../tests/it/common/random.rs"]
+#[allow(dead_code)]
+mod random;
 mod reactor;
 mod session;
 mod source;

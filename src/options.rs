@@ -4,13 +4,10 @@ mod limits;
 mod stream;
 mod watch;
 
-pub(crate) use limits::bounded;
+pub(crate) use limits::{HEARTBEAT_DEFAULT, bounded};
 use std::time::Duration;
 pub use stream::{Origin, StreamOptions, Streaming};
 pub use watch::{ChangePayload, DdlOptions, WatchOptions};
-
-/// How long a session may hear nothing before it asks the server for a sign of life.
-pub(crate) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// How long the loop may stand still before it says so.
 const STALL_WARNING_DEFAULT: Duration = Duration::from_secs(5);

@@ -30,7 +30,7 @@ const HOMES: [(&str, &[&str]); 4] = [
 
 /// From the bottom up: a module names modules of its own layer and of those below.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "event", "metrics", "options", "text"],
+    &["error", "event", "metrics", "options", "random", "text"],
     &["pq", "sys", "decode", "install", "json"],
     &["reactor", "session"],
     &["source"],

@@ -66,6 +66,11 @@
  * or, with `manual_ack`, when you name it, or a later one, to pgwake_ack. In a copy of the database, which pg_upgrade
  * makes too, and after a failover each consumer gets one PGWAKE_GAP_REPLACED.
  *
+ * The log. pgwake_stream reads row changes from the server's write-ahead log, by logical replication: no trigger, no
+ * schema, and nothing that a writer would notice. It needs wal_level = logical, the right REPLICATION and a slot, in
+ * which the server keeps the position. They come at least once, in commit order, and a change that comes again has
+ * the same `position`. A slot without a reader makes the server keep its log: drop what is not needed any more.
+ *
  * Signals. No SIGPIPE is ever raised, no handler installed. A signal that interrupts a wait does not end it; to end
  * it, call pgwake_wake from the handler.
  *
@@ -144,14 +149,20 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_COMMAND_FAILED 6
 /* All that was queued by pgwake_notify is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7
-/* A row of a watched table was changed. `op`, `schema`, `table`, `partition` (the partition or child that was
- * changed, as SQL takes it, if it is not the table itself), `id` (the same when it comes again, and another one for
- * each other change; 0 if it has none), `xid` (the transaction), `transport`. As far as the watch's payload says, and
- * NULL otherwise: `key` (the columns of the primary key, after an update the new ones), `old_row`, `new_row` (objects
- * in JSON, as PostgreSQL wrote them), `changed` (the names of the columns that an update changed, an array).
- * `sqlstate` says why values are missing, if they could not be converted. `payload` is all of it, an object in JSON;
- * `oversize` in it says how many bytes the values have that are missing because they are more than 8 MB: SELECT
- * pgwake.fetch(id) gives them as long as the outbox has them. */
+/* A row of a watched table was changed, or of one that is streamed from the log. `op`, `schema`, `table`, `partition`
+ * (the partition or child that was changed, as SQL takes it, if it is not the table itself), `id` (the same when it
+ * comes again, and another one for each other change; 0 if it has none), `xid` (the transaction), `transport`. As far
+ * as the watch's payload says, and NULL otherwise: `key` (the columns of the primary key, after an update the new
+ * ones), `old_row`, `new_row` (objects in JSON, as PostgreSQL wrote them), `changed` (the names of the columns that
+ * an update changed, an array). `sqlstate` says why values are missing, if they could not be converted. `payload` is
+ * all of it, an object in JSON; `oversize` in it says how many bytes the values have that are missing because they
+ * are more than 8 MB: SELECT pgwake.fetch(id) gives them as long as the outbox has them.
+ *
+ * From the log (PGWAKE_TRANSPORT_WAL) `key`, `old_row` and `new_row` are what the table's replica identity and the
+ * publication let come; `unchanged_toast` names the columns, an array, that an update left as they were and that the
+ * log does not have: they are missing in `new_row`. `lsn`, `commit_lsn`, `ordinal` (from 1 on) and `position`, which
+ * is both of these as text; `committed_at_us`; `snapshot` (1: no change, but a row that was there when the stream
+ * began). `id` is 0 and `payload` NULL. */
 #define PGWAKE_EVENT_CHANGE 8
 /* A DDL command was run, and its transaction committed: `command` (its tag, such as "CREATE TABLE"), `phase`, `user`
  * (as the session that ran it logged in), `app` (its application_name), `depth` (1 for what a client sent, more for
@@ -162,6 +173,26 @@ typedef struct pgwake pgwake;
 /* The database keeps what was acknowledged by pgwake_ack, up to `id`: it does not come again. Where pgwake_ack alone
  * acknowledges, a gap is acknowledged as soon as it was passed, with a number of its own. */
 #define PGWAKE_EVENT_ACKNOWLEDGED 10
+/* From the log, before the first change of a table, and again when they differ: which columns of `schema`, `table`
+ * come. `columns` (their names), `column_types` and `column_is_key` (1 if it belongs to the key) have `columns_len`
+ * each, in the same order; the first two end with NULL. */
+#define PGWAKE_EVENT_SCHEMA 11
+/* From the log, if `transactions` asks for them: a transaction begins, and its changes follow; it is committed, and
+ * all of them have come. `xid`, `lsn` (where the commit stands), `end_lsn` (where it ends; 0 at the begin),
+ * `committed_at_us`, `position`. What is 0 is not known yet: a transaction that is given out while it runs
+ * (PGWAKE_STREAMING_EARLY) begins without any but `xid`. */
+#define PGWAKE_EVENT_BEGIN 12
+#define PGWAKE_EVENT_COMMIT 13
+/* The same for a transaction that was prepared, with its `gid`, if `two_phase` asks for it: a commit or a rollback
+ * with that `gid` follows, in this run or in a later one. */
+#define PGWAKE_EVENT_PREPARE 14
+/* A transaction was rolled back that was prepared, or given out while it ran: forget its changes. `xid`, `gid` if it
+ * was prepared, `lsn`, `end_lsn`. */
+#define PGWAKE_EVENT_ROLLBACK 15
+/* From the log, if `messages` asks for them: somebody called pg_logical_emit_message. `channel` (the prefix),
+ * `payload` (any bytes: rely on its length), `lsn`, `transactional` (1: it came with its transaction's commit), `xid`
+ * and `position` (of that transaction; 0 and NULL if it belongs to none). */
+#define PGWAKE_EVENT_MESSAGE 16
 
 #define PGWAKE_GAP_OUTAGE 1
 #define PGWAKE_GAP_OVERFLOW 2
@@ -175,7 +206,7 @@ typedef struct pgwake pgwake;
 /* How changes come from the table to you. */
 #define PGWAKE_TRANSPORT_OUTBOX 0 /* through the outbox, tables of the schema `pgwake`: at least once, and durable */
 #define PGWAKE_TRANSPORT_NOTIFY 1 /* as notifications: at most once; all writers of the cluster queue for NOTIFY */
-#define PGWAKE_TRANSPORT_WAL 2    /* from the write-ahead log itself: refused, this version cannot read it */
+#define PGWAKE_TRANSPORT_WAL 2    /* from the write-ahead log itself: by pgwake_stream; pgwake_watch refuses it */
 
 #define PGWAKE_PHASE_BEFORE 1
 #define PGWAKE_PHASE_AFTER 2
@@ -183,7 +214,7 @@ typedef struct pgwake pgwake;
 typedef struct pgwake_event {
     uint32_t struct_size;
     int32_t type;    /* PGWAKE_EVENT_* */
-    int32_t session; /* as pgwake_connect gave it */
+    int32_t session; /* as pgwake_connect or pgwake_stream gave it */
     int32_t pid;
     const char *channel;
     size_t channel_len;
@@ -237,6 +268,23 @@ typedef struct pgwake_event {
     size_t user_len;
     const char *app;
     size_t app_len;
+    uint64_t lsn; /* places in the log: the server's pg_lsn as a number; 0 if there is none */
+    uint64_t commit_lsn;
+    uint64_t end_lsn;
+    uint64_t ordinal;
+    int64_t committed_at_us; /* since 1970, UTC, by the server's clock; 0 if it is not known */
+    int32_t snapshot;
+    int32_t transactional;
+    const char *gid;
+    size_t gid_len;
+    const char *unchanged_toast;
+    size_t unchanged_toast_len;
+    const char *position; /* such as "16/B374D848/1" */
+    size_t position_len;
+    const char *const *columns;
+    const char *const *column_types;
+    const int32_t *column_is_key;
+    size_t columns_len;
 } pgwake_event;
 
 /* OPTIONS. Zero means the default in every field. */
@@ -326,6 +374,56 @@ typedef struct pgwake_ddl_options {
 } pgwake_ddl_options;
 #define PGWAKE_DDL_OPTIONS_INIT {sizeof(pgwake_ddl_options), 0, 0, 0, NULL, 0, 0}
 
+/* What becomes of a large transaction before it is committed. */
+#define PGWAKE_STREAMING_OFF 0   /* the server keeps it, and sends it after its commit */
+#define PGWAKE_STREAMING_ON 1    /* the server sends it while it runs; it is held back here until its commit */
+#define PGWAKE_STREAMING_EARLY 2 /* it is given out while it runs, without `commit_lsn`; PGWAKE_EVENT_ROLLBACK takes
+                                    it back */
+
+/* Whose changes come, from PostgreSQL 16 on. */
+#define PGWAKE_ORIGIN_ANY 0  /* all, also those that the server itself has from another one */
+#define PGWAKE_ORIGIN_NONE 1 /* only what was written on the server itself */
+
+/* At least a publication or a table is named. */
+typedef struct pgwake_stream_options {
+    uint32_t struct_size;
+    int32_t create_slot; /* 1: makes the slot if it is missing at the first connect; never after that */
+    /* The slot, in which the server keeps the position; it must be there unless `create_slot` says otherwise. One that
+     * nobody reads makes the server keep its log: drop it when it is not needed any more. NULL: a temporary one. */
+    const char *slot;
+    const char *const *publications; /* names, and then NULL; NULL: none */
+    /* Names as SQL takes them, and then NULL. A publication is made for them, and kept: its name begins with
+     * "pgwake_", and the same tables have the same one. NULL: none. */
+    const char *const *tables;
+    const void *reserved_2; /* NULL */
+    /* 1: the slot goes with the connection. After an outage there is a new one, and a PGWAKE_EVENT_GAP says that
+     * changes are missing. */
+    int32_t temporary;
+    int32_t failover;        /* 1: the slot that is made is kept by standbys, too (PostgreSQL 17 and later) */
+    int32_t partition_names; /* 1: in a publication made for `tables`, partitions come under their own names */
+    /* 1: the rows come first that are there when the slot is made, and then the changes from exactly there. A slot
+     * that is there already is read on, without them. */
+    int32_t snapshot;
+    int32_t messages;     /* 1: PGWAKE_EVENT_MESSAGE, too */
+    int32_t transactions; /* 1: PGWAKE_EVENT_BEGIN and PGWAKE_EVENT_COMMIT, too */
+    int32_t streaming;    /* PGWAKE_STREAMING_* */
+    int32_t two_phase;    /* 1: transactions come when they are prepared: PGWAKE_EVENT_PREPARE */
+    /* 1: the server sends values in its binary format, which is cheaper for it. The events are the same, but for types
+     * that are not built in: their bytes come as \x… */
+    int32_t binary;
+    int32_t origin;     /* PGWAKE_ORIGIN_* */
+    int32_t manual_ack; /* 1: only pgwake_ack acknowledges */
+    int32_t reserved;   /* 0 */
+    /* How much of transactions that are held back is kept in memory; the rest goes to a file without a name in the
+     * directory for temporary files. 0: 64 MB. */
+    uint64_t memory_max_bytes;
+    /* When nothing came for that long, the server is asked for a sign of life; without one within the same time again
+     * the connection counts as lost. It bounds how late an idle slot moves on, too. 0: 5000. Negative: never. */
+    int64_t heartbeat_ms;
+} pgwake_stream_options;
+#define PGWAKE_STREAM_OPTIONS_INIT \
+    {sizeof(pgwake_stream_options), 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
 /* HANDLES */
 
 /* pgwake_new: makes a handle without sessions. `options` may be NULL.
@@ -410,12 +508,24 @@ int pgwake_watch(pgwake *handle, int session, const char *const *tables, const p
  * what is run during an outage is missing, and PGWAKE_EVENT_GAP says so. */
 int pgwake_watch_ddl(pgwake *handle, int session, const pgwake_ddl_options *options);
 
+/* pgwake_stream: adds a session that streams row changes from the write-ahead log, over a connection of its own, and
+ * gives its number, as pgwake_connect does; `conninfo` is the same. `options` names a publication or a table.
+ *
+ * PGWAKE_EVENT_LISTENING, without channels, tells that it has begun. A connection that is lost comes back by itself,
+ * and what was not acknowledged comes again. PGWAKE_EVENT_FAILED says what somebody has to mend first: no right, no
+ * such slot or publication, a slot that the server has given up (its log went beyond max_slot_wal_keep_size).
+ * pgwake_listen, pgwake_notify and pgwake_watch are for other sessions. */
+int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_options *options);
+
 /* pgwake_ack: acknowledges all changes that were delivered up to the one with this `id`, for a session with
  * `manual_ack`, also that of the event that was given last, which stays good. What was notified
  * (PGWAKE_TRANSPORT_NOTIFY) is not kept and cannot be acknowledged. PGWAKE_EVENT_ACKNOWLEDGED says that the database
  * keeps it. When 65536 changes wait to be acknowledged, no more are read. PGWAKE_E_INVALID: no such change waits.
  *
- * The one verb for all that is durable: what is read from the write-ahead log will be acknowledged by its LSN. */
+ * Of a stream the number is a `commit_lsn`: all that was delivered is acknowledged of transactions whose commit does
+ * not stand behind it. The server keeps a transaction until all of it was delivered and acknowledged; of one that was
+ * cut off in the middle all comes again, with the same positions. The server is told about once a second, and when
+ * the session ends; pgwake_metrics has what it was told. */
 int pgwake_ack(pgwake *handle, int session, uint64_t id);
 
 /* METRICS */
@@ -443,8 +553,14 @@ typedef struct pgwake_metrics {
     uint64_t stalls; /* how often the whole handle stood still for longer than stall_warning_ms */
     int64_t longest_stall_ns;
     uint64_t changes; /* of rows, given to you */
+    /* Of a stream. Places in the log are the server's pg_lsn as numbers; 0: not known. */
+    uint64_t received_lsn;     /* how far the server's log has come as far as it is known here */
+    uint64_t acknowledged_lsn; /* what the server was told is done with; it keeps what comes behind it */
+    uint64_t unknown_messages; /* of a kind that is not known here, and passed over */
+    uint64_t held_back_bytes;  /* of transactions that are held back until their commit, in memory and in files */
 } pgwake_metrics;
-#define PGWAKE_METRICS_INIT {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define PGWAKE_METRICS_INIT \
+    {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* pgwake_metrics_get: fills in `metrics`. The event that was given last stays good. */
 int pgwake_metrics_get(const pgwake *handle, int session, pgwake_metrics *metrics);
@@ -505,9 +621,14 @@ PGWAKE_LAYOUT(offsetof(pgwake_watch_options, before) == 56);
 PGWAKE_LAYOUT(sizeof(pgwake_ddl_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, tags) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, before) == 24);
-PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 144);
+PGWAKE_LAYOUT(sizeof(pgwake_stream_options) == 104);
+PGWAKE_LAYOUT(offsetof(pgwake_stream_options, slot) == 8);
+PGWAKE_LAYOUT(offsetof(pgwake_stream_options, temporary) == 40);
+PGWAKE_LAYOUT(offsetof(pgwake_stream_options, memory_max_bytes) == 88);
+PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 176);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
-PGWAKE_LAYOUT(sizeof(pgwake_event) == 392);
+PGWAKE_LAYOUT(offsetof(pgwake_metrics, received_lsn) == 144);
+PGWAKE_LAYOUT(sizeof(pgwake_event) == 520);
 PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);
 PGWAKE_LAYOUT(offsetof(pgwake_event, db) == 64);
@@ -516,6 +637,9 @@ PGWAKE_LAYOUT(offsetof(pgwake_event, count) == 200);
 PGWAKE_LAYOUT(offsetof(pgwake_event, id) == 216);
 PGWAKE_LAYOUT(offsetof(pgwake_event, key) == 280);
 PGWAKE_LAYOUT(offsetof(pgwake_event, user) == 360);
+PGWAKE_LAYOUT(offsetof(pgwake_event, lsn) == 392);
+PGWAKE_LAYOUT(offsetof(pgwake_event, gid) == 440);
+PGWAKE_LAYOUT(offsetof(pgwake_event, columns) == 488);
 #undef PGWAKE_LAYOUT
 #endif
 #endif

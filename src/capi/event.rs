@@ -3,8 +3,12 @@
 
 use super::texts::Texts;
 use super::watch;
-use crate::{Change, Channel, Ddl, DdlPhase, Event, GapReason, Notification, SessionId, SqlState};
+use crate::{
+    Change, Channel, Ddl, DdlPhase, Event, Gap, GapReason, Lsn, Message, Notification, Position, Schema,
+    SessionId, SqlState, Transaction,
+};
 use std::ffi::{c_char, c_int};
+use std::fmt::Write;
 use std::ptr::null;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +22,12 @@ pub(super) const SENT: i32 = 7;
 pub(super) const CHANGE: i32 = 8;
 pub(super) const DDL: i32 = 9;
 pub(super) const ACKNOWLEDGED: i32 = 10;
+pub(super) const SCHEMA: i32 = 11;
+pub(super) const BEGIN: i32 = 12;
+pub(super) const COMMIT: i32 = 13;
+pub(super) const PREPARE: i32 = 14;
+pub(super) const ROLLBACK: i32 = 15;
+pub(super) const MESSAGE: i32 = 16;
 
 pub(super) const GAP_OUTAGE: i32 = 1;
 pub(super) const GAP_OVERFLOW: i32 = 2;
@@ -86,6 +96,23 @@ pub(crate) struct FlatEvent {
     pub(super) user_len: usize,
     pub(super) app: *const c_char,
     pub(super) app_len: usize,
+    pub(super) lsn: u64,
+    pub(super) commit_lsn: u64,
+    pub(super) end_lsn: u64,
+    pub(super) ordinal: u64,
+    pub(super) committed_at_us: i64,
+    pub(super) snapshot: i32,
+    pub(super) transactional: i32,
+    pub(super) gid: *const c_char,
+    pub(super) gid_len: usize,
+    pub(super) unchanged_toast: *const c_char,
+    pub(super) unchanged_toast_len: usize,
+    pub(super) position: *const c_char,
+    pub(super) position_len: usize,
+    pub(super) columns: *const *const c_char,
+    pub(super) column_types: *const *const c_char,
+    pub(super) column_is_key: *const i32,
+    pub(super) columns_len: usize,
 }
 
 const EMPTY: FlatEvent = FlatEvent {
@@ -145,6 +172,23 @@ const EMPTY: FlatEvent = FlatEvent {
     user_len: 0,
     app: null(),
     app_len: 0,
+    lsn: 0,
+    commit_lsn: 0,
+    end_lsn: 0,
+    ordinal: 0,
+    committed_at_us: 0,
+    snapshot: 0,
+    transactional: 0,
+    gid: null(),
+    gid_len: 0,
+    unchanged_toast: null(),
+    unchanged_toast_len: 0,
+    position: null(),
+    position_len: 0,
+    columns: null(),
+    column_types: null(),
+    column_is_key: null(),
+    columns_len: 0,
 };
 
 /// The event that was delivered last, and what it points to unless that is the loop's.
@@ -152,12 +196,17 @@ const EMPTY: FlatEvent = FlatEvent {
 pub(super) struct Delivered {
     flat: FlatEvent,
     texts: Texts,
-    channels: Vec<*const c_char>,
+    /// The channels, or the columns with their types behind them.
+    lists: Vec<*const c_char>,
+    flags: Vec<i32>,
+    /// What is shown as text before it is kept.
+    shown: String,
 }
 
 impl Delivered {
     pub(super) fn new() -> Self {
-        Delivered { flat: EMPTY, texts: Texts::new(), channels: Vec::new() }
+        let (lists, flags, shown) = (Vec::new(), Vec::new(), String::new());
+        Delivered { flat: EMPTY, texts: Texts::new(), lists, flags, shown }
     }
 
     pub(super) fn flat(&self) -> *const FlatEvent {
@@ -169,7 +218,8 @@ impl Delivered {
     pub(super) fn clear(&mut self) {
         self.flat = EMPTY;
         self.texts.clear();
-        self.channels.clear();
+        self.lists.clear();
+        self.flags.clear();
     }
 
     /// The hot path: nothing is copied but pointers and numbers. Behind channel and payload lies a NUL, as
@@ -205,19 +255,7 @@ impl Delivered {
                 (self.flat.server_version, self.flat.server_version_len) = self.keep(l.server_version);
                 (self.flat.host, self.flat.host_len) = self.keep(l.host);
             }
-            Event::Gap(g) => {
-                self.begin(GAP, g.session, g.db);
-                self.keep_channels(g.channels);
-                self.keep_reason(g.sqlstate, g.message);
-                self.flat.reason = match g.reason {
-                    GapReason::Outage => GAP_OUTAGE,
-                    GapReason::Overflow => GAP_OVERFLOW,
-                    GapReason::Replaced => GAP_REPLACED,
-                };
-                self.flat.attempts = g.attempts;
-                self.flat.dropped = g.dropped;
-                self.flat.lost_at_us = us_since_1970(g.lost_at);
-            }
+            Event::Gap(g) => self.deliver_gap(g),
             Event::Disconnected(d) => {
                 self.begin(DISCONNECTED, d.session, d.db);
                 self.keep_reason(d.sqlstate, d.message);
@@ -245,7 +283,27 @@ impl Delivered {
                 self.begin(ACKNOWLEDGED, a.session, a.db);
                 self.flat.id = a.id;
             }
+            Event::Schema(s) => self.deliver_schema(s),
+            Event::Begin(t) => self.deliver_transaction(BEGIN, t),
+            Event::Commit(t) => self.deliver_transaction(COMMIT, t),
+            Event::Prepare(t) => self.deliver_transaction(PREPARE, t),
+            Event::Rollback(t) => self.deliver_transaction(ROLLBACK, t),
+            Event::Message(m) => self.deliver_message(m),
         }
+    }
+
+    fn deliver_gap(&mut self, g: &Gap<'_>) {
+        self.begin(GAP, g.session, g.db);
+        self.keep_channels(g.channels);
+        self.keep_reason(g.sqlstate, g.message);
+        self.flat.reason = match g.reason {
+            GapReason::Outage => GAP_OUTAGE,
+            GapReason::Overflow => GAP_OVERFLOW,
+            GapReason::Replaced => GAP_REPLACED,
+        };
+        self.flat.attempts = g.attempts;
+        self.flat.dropped = g.dropped;
+        self.flat.lost_at_us = us_since_1970(g.lost_at);
     }
 
     fn deliver_change(&mut self, c: &Change<'_>) {
@@ -262,7 +320,49 @@ impl Delivered {
         (self.flat.old_row, self.flat.old_row_len) = self.keep_given(c.old);
         (self.flat.new_row, self.flat.new_row_len) = self.keep_given(c.new);
         (self.flat.changed, self.flat.changed_len) = self.keep_given(c.changed);
-        (self.flat.payload, self.flat.payload_len) = self.keep(c.json);
+        let json = (!c.json.is_empty()).then_some(c.json);
+        (self.flat.payload, self.flat.payload_len) = self.keep_given(json);
+        self.flat.lsn = number(c.lsn);
+        self.flat.commit_lsn = number(c.commit_lsn);
+        self.flat.ordinal = c.ordinal.unwrap_or(0);
+        self.flat.committed_at_us = c.committed_at.map_or(0, us_since_1970);
+        self.flat.snapshot = i32::from(c.snapshot);
+        (self.flat.unchanged_toast, self.flat.unchanged_toast_len) = self.keep_given(c.unchanged_toast);
+        self.keep_position(c.position());
+    }
+
+    fn deliver_transaction(&mut self, kind: i32, t: &Transaction<'_>) {
+        self.begin(kind, t.session, t.db);
+        self.flat.xid = t.xid.into();
+        self.flat.lsn = number(t.lsn);
+        self.flat.end_lsn = number(t.end_lsn);
+        self.flat.committed_at_us = t.committed_at.map_or(0, us_since_1970);
+        (self.flat.gid, self.flat.gid_len) = self.keep_given(t.gid);
+        self.keep_position(t.position);
+    }
+
+    fn deliver_message(&mut self, m: &Message<'_>) {
+        self.begin(MESSAGE, m.session, m.db);
+        (self.flat.channel, self.flat.channel_len) = self.keep(m.channel);
+        (self.flat.payload, self.flat.payload_len) = self.keep(m.payload);
+        self.flat.lsn = m.lsn.0;
+        self.flat.transactional = i32::from(m.transactional);
+        self.flat.xid = m.xid.map_or(0, u64::from);
+        self.keep_position(m.position);
+    }
+
+    /// Names and types lie in one list, which no longer grows when it is pointed to.
+    fn deliver_schema(&mut self, s: &Schema<'_>) {
+        self.begin(SCHEMA, s.session, s.db);
+        (self.flat.schema, self.flat.schema_len) = self.keep(s.schema);
+        (self.flat.table, self.flat.table_len) = self.keep(s.table);
+        self.push_list(s.columns.iter().map(|column| &column.name));
+        self.push_list(s.columns.iter().map(|column| &column.type_name));
+        self.flags.extend(s.columns.iter().map(|column| i32::from(column.is_key)));
+        self.flat.columns = self.lists.as_ptr();
+        self.flat.column_types = self.lists[s.columns.len() + 1..].as_ptr();
+        self.flat.column_is_key = self.flags.as_ptr();
+        self.flat.columns_len = s.columns.len();
     }
 
     fn deliver_ddl(&mut self, d: &Ddl<'_>) {
@@ -294,13 +394,26 @@ impl Delivered {
         text.map_or((null(), 0), |text| self.keep(text))
     }
 
-    fn keep_channels(&mut self, channels: &[Channel]) {
-        for channel in channels {
-            let (text, _) = self.keep(channel);
-            self.channels.push(text);
+    fn push_list(&mut self, texts: impl Iterator<Item = impl AsRef<[u8]>>) {
+        for text in texts {
+            let (text, _) = self.keep(text);
+            self.lists.push(text);
         }
-        self.channels.push(null());
-        (self.flat.channels, self.flat.channels_len) = (self.channels.as_ptr(), channels.len());
+        self.lists.push(null());
+    }
+
+    fn keep_channels(&mut self, channels: &[Channel]) {
+        self.push_list(channels.iter());
+        (self.flat.channels, self.flat.channels_len) = (self.lists.as_ptr(), channels.len());
+    }
+
+    fn keep_position(&mut self, position: Option<Position>) {
+        if let Some(position) = position {
+            self.shown.clear();
+            // To write to a String cannot fail.
+            let _ = write!(self.shown, "{position}");
+            (self.flat.position, self.flat.position_len) = self.texts.keep(self.shown.as_bytes());
+        }
     }
 
     fn keep_reason(&mut self, sqlstate: Option<SqlState>, message: &str) {
@@ -320,6 +433,11 @@ impl Delivered {
 /// A session as a number that is never negative.
 pub(super) fn session_number(session: SessionId) -> c_int {
     session.0 as c_int
+}
+
+/// No place in the log is 0.
+fn number(lsn: Option<Lsn>) -> u64 {
+    lsn.map_or(0, |lsn| lsn.0)
 }
 
 fn us_since_1970(time: SystemTime) -> i64 {

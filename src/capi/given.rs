@@ -35,3 +35,22 @@ pub(super) unsafe fn utf8<'a>(given: *const c_char, name: &str) -> Result<&'a st
     let bytes = unsafe { text(given, name) }?;
     std::str::from_utf8(bytes).map_err(|_| invalid(&format!("the {name} is not UTF-8")))
 }
+
+/// The texts of a list; none for NULL.
+///
+/// # Safety
+///
+/// `list` is NULL or a list of C strings that ends with NULL; all of it stays as it is during `'a`.
+pub(super) unsafe fn list<'a>(list: *const *const c_char, name: &str) -> Result<Vec<&'a str>> {
+    let mut texts = Vec::new();
+    let mut place = list;
+    // SAFETY: as the caller promises; no place behind the NULL is looked at.
+    while !place.is_null() && !unsafe { place.read_unaligned() }.is_null() {
+        // SAFETY: the same.
+        unsafe {
+            texts.push(utf8(place.read_unaligned(), name)?);
+            place = place.add(1);
+        }
+    }
+    Ok(texts)
+}

@@ -28,6 +28,10 @@ pub(crate) struct FlatMetrics {
     pub(super) stalls: u64,
     pub(super) longest_stall_ns: i64,
     pub(super) changes: u64,
+    pub(super) received_lsn: u64,
+    pub(super) acknowledged_lsn: u64,
+    pub(super) unknown_messages: u64,
+    pub(super) held_back_bytes: u64,
 }
 
 impl From<Metrics> for FlatMetrics {
@@ -52,6 +56,10 @@ impl From<Metrics> for FlatMetrics {
             stalls: metrics.stalls,
             longest_stall_ns: ns(metrics.longest_stall),
             changes: metrics.changes,
+            received_lsn: metrics.received_lsn.unwrap_or_default().0,
+            acknowledged_lsn: metrics.acknowledged_lsn.unwrap_or_default().0,
+            unknown_messages: metrics.unknown_messages,
+            held_back_bytes: metrics.held_back_bytes,
         }
     }
 }

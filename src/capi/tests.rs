@@ -1,10 +1,13 @@
 //! The header says what the exports are: names, signatures, numbers, layouts. And what panics stays inside.
 
-use super::event::{self, FlatEvent};
+use super::event::{self, Delivered, FlatEvent};
 use super::handle::{self, Handle};
 use super::options::{self, CLoopOptions, CSessionOptions};
 use super::*;
-use crate::{ChangeOp, ChangePayload, DdlOptions, Transport, WatchOptions};
+use crate::{
+    Change, ChangeOp, ChangePayload, DdlOptions, Lsn, Origin, Position, Schema, StreamOptions, Streaming,
+    TableColumn, Transaction, Transport, WatchOptions,
+};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::mem::offset_of;
@@ -19,7 +22,7 @@ fn header_code() -> String {
     for part in HEADER.split("*/") {
         code.push_str(part.split("/*").next().unwrap());
     }
-    code
+    code.replace("\\\n", "")
 }
 
 fn squeezed(text: &str) -> String {
@@ -62,6 +65,7 @@ fn rust_type(c: &str) -> &'static str {
         "const pgwake_session_options *" => "*const CSessionOptions",
         "const pgwake_watch_options *" => "*const CWatchOptions",
         "const pgwake_ddl_options *" => "*const CDdlOptions",
+        "const pgwake_stream_options *" => "*const CStreamOptions",
         "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
         "const char *" => "*const c_char",
@@ -99,6 +103,14 @@ fn the_header_declares_every_export_with_its_signature() {
     assert_eq!(declared(), exported);
 }
 
+const NUMBERS_OF_STREAMS: [(&str, i32); 5] = [
+    ("STREAMING_OFF", stream::STREAMING_OFF),
+    ("STREAMING_ON", stream::STREAMING_ON),
+    ("STREAMING_EARLY", stream::STREAMING_EARLY),
+    ("ORIGIN_ANY", stream::ORIGIN_ANY),
+    ("ORIGIN_NONE", stream::ORIGIN_NONE),
+];
+
 #[test]
 fn the_header_has_every_number_and_no_other() {
     let mut numbers: BTreeMap<String, i64> =
@@ -115,6 +127,12 @@ fn the_header_has_every_number_and_no_other() {
         ("EVENT_CHANGE", event::CHANGE),
         ("EVENT_DDL", event::DDL),
         ("EVENT_ACKNOWLEDGED", event::ACKNOWLEDGED),
+        ("EVENT_SCHEMA", event::SCHEMA),
+        ("EVENT_BEGIN", event::BEGIN),
+        ("EVENT_COMMIT", event::COMMIT),
+        ("EVENT_PREPARE", event::PREPARE),
+        ("EVENT_ROLLBACK", event::ROLLBACK),
+        ("EVENT_MESSAGE", event::MESSAGE),
         ("GAP_OUTAGE", event::GAP_OUTAGE),
         ("GAP_OVERFLOW", event::GAP_OVERFLOW),
         ("GAP_REPLACED", event::GAP_REPLACED),
@@ -141,6 +159,7 @@ fn the_header_has_every_number_and_no_other() {
         ("LOG_DEBUG", ::log::Level::Debug as i32),
         ("LOG_TRACE", ::log::Level::Trace as i32),
     ];
+    let others = others.into_iter().chain(NUMBERS_OF_STREAMS);
     numbers.extend(others.map(|(name, n)| (format!("PGWAKE_{name}"), i64::from(n))));
     let code = header_code();
     let defined = code.lines().filter_map(|line| {
@@ -205,7 +224,9 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         message message_len command command_len sqlstate reason attempts dropped lost_at_us retry_in_ms
         count op transport id xid schema schema_len table table_len partition partition_len key key_len
         old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
-        user user_len app app_len);
+        user user_len app app_len lsn commit_lsn end_lsn ordinal committed_at_us snapshot transactional
+        gid gid_len unchanged_toast unchanged_toast_len position position_len columns column_types
+        column_is_key columns_len);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(CLoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
         reserved);
@@ -218,9 +239,14 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     assert_eq!(compiled_layout("pgwake_watch_options", directory.path()), options);
     let options = layout!(CDdlOptions: struct_size temp nested reserved tags before reserved_2);
     assert_eq!(compiled_layout("pgwake_ddl_options", directory.path()), options);
+    let options = layout!(CStreamOptions: struct_size create_slot slot publications tables reserved_2
+        temporary failover partition_names snapshot messages transactions streaming two_phase binary origin
+        manual_ack reserved memory_max_bytes heartbeat_ms);
+    assert_eq!(compiled_layout("pgwake_stream_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
-        delivery_max_ns stalls longest_stall_ns changes);
+        delivery_max_ns stalls longest_stall_ns changes received_lsn acknowledged_lsn unknown_messages
+        held_back_bytes);
     assert_eq!(compiled_layout("pgwake_metrics", directory.path()), metrics);
 }
 
@@ -228,6 +254,67 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
 fn error_of(handle: *const Handle) -> String {
     // SAFETY: the handle is NULL or from `pgwake_new`, and the text ends with a NUL.
     unsafe { CStr::from_ptr(pgwake_error(handle)) }.to_str().unwrap().to_string()
+}
+
+/// Where the event points to, as C reads it.
+fn text_at(text: *const c_char) -> String {
+    // SAFETY: it ends with a NUL, and the event has not been forgotten.
+    unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_string()
+}
+
+#[test]
+fn what_the_log_tells_reaches_c() {
+    let (mut delivered, session, db) = (Delivered::new(), crate::SessionId(3), "app");
+    let column = |name: &str, is_key| TableColumn { name: name.into(), type_name: name.repeat(2), is_key };
+    let columns = [column("a", false), column("b", true), column("c", true)];
+    delivered.deliver(&Event::Schema(Schema { session, db, schema: "s", table: "t", columns: &columns }));
+    // SAFETY: the event lives in `delivered`.
+    let seen = |delivered: &Delivered| unsafe { delivered.flat().read() };
+    let flat = seen(&delivered);
+    assert_eq!((flat.r#type, flat.session, flat.columns_len), (event::SCHEMA, 3, 3));
+    for (i, column) in columns.iter().enumerate() {
+        // SAFETY: the lists have three places, and two of them a NULL behind these.
+        let (name, kind, is_key) = unsafe {
+            assert!((*flat.columns.add(3)).is_null() && (*flat.column_types.add(3)).is_null());
+            (*flat.columns.add(i), *flat.column_types.add(i), *flat.column_is_key.add(i))
+        };
+        assert_eq!((text_at(name), text_at(kind)), (column.name.clone(), column.type_name.clone()));
+        assert_eq!(is_key, i32::from(column.is_key));
+    }
+
+    let at = std::time::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001);
+    let mut change = Change::of(session, db, ChangeOp::Update, "s", "t");
+    (change.commit_lsn, change.ordinal, change.lsn) = (Some(Lsn(0x1_0000_0002)), Some(7), Some(Lsn(5)));
+    (change.committed_at, change.snapshot, change.unchanged_toast) = (Some(at), true, Some("[\"a\"]"));
+    change.transport = Transport::Wal;
+    delivered.deliver(&Event::Change(change));
+    let flat = seen(&delivered);
+    assert_eq!((flat.lsn, flat.commit_lsn, flat.ordinal), (5, 0x1_0000_0002, 7));
+    assert_eq!((flat.committed_at_us, flat.snapshot), (1_700_000_000_000_001, 1));
+    assert_eq!((text_at(flat.position), text_at(flat.unchanged_toast)), ("1/2/7".into(), "[\"a\"]".into()));
+    assert!(flat.columns.is_null() && flat.payload.is_null(), "what the event has not, is not there");
+
+    let of = Transaction {
+        session,
+        db,
+        xid: 9,
+        lsn: Some(Lsn(5)),
+        end_lsn: Some(Lsn(6)),
+        committed_at: Some(at),
+        gid: Some("g"),
+        position: Some(Position::Log(Lsn(5), 8)),
+    };
+    for (event, kind) in [
+        (Event::Begin(of), event::BEGIN),
+        (Event::Commit(of), event::COMMIT),
+        (Event::Prepare(of), event::PREPARE),
+        (Event::Rollback(of), event::ROLLBACK),
+    ] {
+        delivered.deliver(&event);
+        let flat = seen(&delivered);
+        assert_eq!((flat.r#type, flat.xid, flat.lsn, flat.end_lsn), (kind, 9, 5, 6));
+        assert_eq!((text_at(flat.gid), text_at(flat.position)), ("g".into(), "0/5/8".into()));
+    }
 }
 
 #[test]
@@ -289,6 +376,60 @@ fn every_choice_of_a_watch_reaches_it() {
 }
 
 #[test]
+fn every_choice_of_a_stream_reaches_it() {
+    // SAFETY: the lists end with NULL.
+    let chosen = |asked: &CStreamOptions| format!("{:?}", unsafe { stream::stream(asked) }.unwrap());
+    // SAFETY: zeroes are a valid value: every default.
+    let none = unsafe { std::mem::zeroed::<CStreamOptions>() };
+    let none = CStreamOptions { struct_size: size_of::<CStreamOptions>() as u32, ..none };
+    assert_eq!(chosen(&none), format!("{:?}", StreamOptions::new()));
+    let (publications, tables) =
+        ([c"p".as_ptr(), c"q".as_ptr(), std::ptr::null()], [c"t".as_ptr(), std::ptr::null()]);
+    let asked = CStreamOptions {
+        create_slot: 1,
+        slot: c"s".as_ptr(),
+        publications: publications.as_ptr(),
+        tables: tables.as_ptr(),
+        streaming: 2,
+        origin: 1,
+        memory_max_bytes: 5,
+        heartbeat_ms: 6,
+        ..none
+    };
+    let own = StreamOptions::new().create_slot(true).slot("s").publication("p").publication("q").table("t");
+    let own = own.streaming(Streaming::Early).origin(Origin::None).memory_max(5);
+    assert_eq!(chosen(&asked), format!("{:?}", own.heartbeat(Duration::from_millis(6))));
+    // One at a time, so that none stands for another.
+    type Flag = (fn(&mut CStreamOptions) -> &mut i32, fn(StreamOptions) -> StreamOptions);
+    let flags: [Flag; 9] = [
+        (|c| &mut c.temporary, |own| own.temporary(true)),
+        (|c| &mut c.failover, |own| own.failover(true)),
+        (|c| &mut c.partition_names, |own| own.via_partition_root(false)),
+        (|c| &mut c.snapshot, |own| own.snapshot(true)),
+        (|c| &mut c.messages, |own| own.messages(true)),
+        (|c| &mut c.transactions, |own| own.transactions(true)),
+        (|c| &mut c.two_phase, |own| own.two_phase(true)),
+        (|c| &mut c.binary, |own| own.binary(true)),
+        (|c| &mut c.manual_ack, |own| own.manual_ack(true)),
+    ];
+    for (flag, own) in flags {
+        let mut asked = none;
+        *flag(&mut asked) = 7;
+        assert_eq!(chosen(&asked), format!("{:?}", own(StreamOptions::new())));
+    }
+    for wrong in [
+        CStreamOptions { streaming: 3, ..none },
+        CStreamOptions { origin: -1, ..none },
+        CStreamOptions { reserved: 1, ..none },
+        CStreamOptions { reserved_2: c"".as_ptr().cast(), ..none },
+        CStreamOptions { slot: c"\xff".as_ptr(), ..none },
+    ] {
+        // SAFETY: as above.
+        assert_eq!(status::of(&unsafe { stream::stream(&wrong) }.unwrap_err()), status::INVALID, "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_panic_becomes_a_status_and_a_dead_handle() {
     // SAFETY: one thread uses the handle, and all pointers are good or NULL.
     unsafe {
@@ -310,10 +451,11 @@ fn a_panic_becomes_a_status_and_a_dead_handle() {
             pgwake_notify(handle, 0, c"a".as_ptr(), std::ptr::null(), 0),
             pgwake_watch(handle, 0, std::ptr::null(), std::ptr::null()),
             pgwake_watch_ddl(handle, 0, std::ptr::null()),
+            pgwake_stream(handle, c"".as_ptr(), std::ptr::null()),
             pgwake_ack(handle, 0, 0),
             pgwake_metrics_get(handle, 0, std::ptr::null_mut()),
         ];
-        assert_eq!(answers, [status::PANIC; 13]);
+        assert_eq!(answers, [status::PANIC; 14]);
         assert_eq!(error_of(handle), text);
         pgwake_close(handle);
         assert_eq!(pgwake_wake(handle), status::INVALID);

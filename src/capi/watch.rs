@@ -1,7 +1,7 @@
 //! What a C host watches: lists of names, and structs that begin with their size, flow in; the crate's own
 //! options flow out.
 
-use super::given::{invalid, utf8};
+use super::given::{invalid, list, utf8};
 use super::options::{self, Versioned, given, refuse_reserved};
 use crate::{ChangeOp, ChangePayload, DdlOptions, Result, Transport, WatchOptions};
 use std::ffi::c_char;
@@ -143,23 +143,4 @@ pub(super) unsafe fn ddl(asked: *const CDdlOptions) -> Result<DdlOptions> {
     let tags = unsafe { list(asked.tags, "tags") }?;
     let own = DdlOptions::new().tags(tags).temp(asked.temp != 0).nested(asked.nested != 0);
     Ok(own.before(asked.before != 0))
-}
-
-/// The texts of a list; none for NULL.
-///
-/// # Safety
-///
-/// `list` is NULL or a list of C strings that ends with NULL; all of it stays as it is during `'a`.
-unsafe fn list<'a>(list: *const *const c_char, name: &str) -> Result<Vec<&'a str>> {
-    let mut texts = Vec::new();
-    let mut place = list;
-    // SAFETY: as the caller promises; no place behind the NULL is looked at.
-    while !place.is_null() && !unsafe { place.read_unaligned() }.is_null() {
-        // SAFETY: the same.
-        unsafe {
-            texts.push(utf8(place.read_unaligned(), name)?);
-            place = place.add(1);
-        }
-    }
-    Ok(texts)
 }

@@ -28,10 +28,13 @@ const CONNECTING: &[Row] = &[
     ("28000", "Peer", "on a socket your own name counts: name it with user=, or take TCP, host=localhost"),
     ("28000", "", "the server does not let this user in: its log says why"),
     ("3D000", "", "name another with dbname=, or make it: createdb"),
+    ("42501", "WAL sender", REPLICATION),
+    ("42501", "walsender", REPLICATION),
     ("42501", "", "let its owner GRANT CONNECT ON DATABASE … TO this role"),
     ("55000", "", "let a superuser ALTER DATABASE … ALLOW_CONNECTIONS true, or name another with dbname="),
     ("53300", "for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),
     ("53300", "for database", "raise it: ALTER DATABASE … CONNECTION LIMIT, or close some"),
+    ("53300", "max_wal_senders", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
     ("25006", "", "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"),
@@ -57,6 +60,7 @@ const CONNECTING: &[Row] = &[
     ("08001", "channel binding", "channel_binding=prefer takes a server without it"),
 ];
 
+const REPLICATION: &str = "let a superuser ALTER ROLE … REPLICATION, or name another with user=";
 const REACH: &str = "check host and port (-d, PGHOST, PGPORT), and that the server runs";
 const NO_LINE: &str = "the server's pg_hba.conf does not let this user in from here";
 
@@ -105,6 +109,12 @@ const UNWATCHING: &[Row] = &[
 ];
 const NAME: &str = "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals";
 
+/// When a slot is dropped.
+const DROPPING: &[Row] = &[
+    ("55006", "", "end that one first: SELECT pg_terminate_backend(…)"),
+    ("42501", "", "a role with REPLICATION can do it"),
+];
+
 /// When an error comes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum When {
@@ -112,6 +122,7 @@ pub(super) enum When {
     Installing,
     Uninstalling,
     Unwatching,
+    Dropping,
 }
 
 /// The message with its code, and what to do.
@@ -122,6 +133,7 @@ pub(super) fn with_advice(when: When, message: &str, sqlstate: Option<SqlState>)
         When::Installing => INSTALLING,
         When::Uninstalling => UNINSTALLING,
         When::Unwatching => UNWATCHING,
+        When::Dropping => DROPPING,
     };
     let code = sqlstate.as_ref().map_or("", SqlState::as_str);
     let unquoted: String = message.split('"').step_by(2).collect();

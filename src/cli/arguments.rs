@@ -1,10 +1,10 @@
 //! What may be typed: the grammar of the command line, and its help.
 
 use super::bench::Bench;
-pub(crate) use super::values::{Format, duration, share};
+pub(crate) use super::values::{Format, bytes, duration, share};
 use clap::{Args, Parser};
 use clap_complete::Shell;
-use pgwake::{ChangeOp, ChangePayload, Transport};
+use pgwake::{ChangeOp, ChangePayload, Lsn, Origin, Streaming, Transport};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ Start here:
   pgwake demo --keep                        get that server, to try things on
   pgwake -d dbname=app listen jobs          hear notifications
   pgwake -d dbname=app notify jobs 'hello'  send one
-  pgwake -d dbname=app watch orders         see each change of a table
+  pgwake -d dbname=app watch orders         see each change of a table, by a trigger
+  pgwake -d dbname=app stream --table orders   the same from the server's log, at no cost for writers
 
 Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
 Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
@@ -66,13 +67,15 @@ pub(crate) enum Subcommand {
     Uninstall(Uninstall),
     /// Print the changes of rows, made known by triggers, as they are committed
     Watch(Watch),
-    /// Take the triggers of watch off tables again
+    /// Take the triggers of watch off tables again, and the publications made for them
     Unwatch(Unwatch),
+    /// Print the changes of rows from the server's log, by logical replication: no trigger, at least once
+    Stream(Stream),
     /// Print DDL commands as they are committed
     Ddl(Ddl),
     /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
     Check,
-    /// Show the server, its notification queue, what is watched, and who lags
+    /// Show the server, its notification queue, its slots, what is watched, and who lags
     Status(Status),
     /// Measure notifications of a server, beside a bare C loop, and what watching costs its writers
     #[command(subcommand)]
@@ -210,8 +213,9 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "PAYLOAD", value_parser = payload, help_heading = OF_A_WATCH)]
     pub(crate) payload: Option<ChangePayload>,
 
-    /// How changes come: outbox (at least once) or notify (at most once, and all writers of the cluster wait
-    /// for each other); outbox by default
+    /// How changes come: outbox (at least once), notify (at most once, and all writers of the cluster wait
+    /// for each other), or wal (from the server's log, without triggers, as `pgwake stream --table` reads
+    /// it; --name is a slot then, which keeps the log until it is read); outbox by default
     #[arg(long, value_name = "TRANSPORT", value_parser = transport, help_heading = OF_A_WATCH)]
     pub(crate) transport: Option<Transport>,
 
@@ -236,6 +240,107 @@ pub(crate) struct Unwatch {
     /// Tables, as SQL names them
     #[arg(required = true, value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
+}
+
+/// Above those options of `stream` that are about its slot.
+const OF_A_SLOT: &str = "Where the server keeps the position";
+
+/// Above those that say what an event is.
+const OF_WHAT_COMES: &str = "What comes";
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "\
+pgwake stream <--table <TABLE>|--publication <PUBLICATION>>... [--slot <SLOT>] [OPTIONS]
+       pgwake stream --slot <SLOT> --drop-slot",
+    after_help = "\
+Changes come at least once, in commit order; one that comes again has the same position.
+A line is acknowledged when it is written. Without --slot the server keeps nothing for the
+next run. With --slot the next run goes on where this one ended, and until then the server keeps its
+log for it: when the slot is not needed any more, --drop-slot, or the disk fills up.
+
+It needs wal_level = logical, a role with REPLICATION, and for --table the right to make a
+publication: the table's owner's, and CREATE in the database. `pgwake check` tells.
+
+  pgwake stream --table orders                            see it
+  pgwake stream --table orders --slot billing --snapshot  all rows, then all changes, for good
+  pgwake stream --slot billing --drop-slot                no more"
+)]
+pub(crate) struct Stream {
+    /// The changes of these tables, as SQL names them: orders, sales.orders. A publication is made for them,
+    /// and kept: the same tables have the same one
+    #[arg(long = "table", value_name = "TABLE", num_args = 1..)]
+    pub(crate) tables: Vec<String>,
+
+    /// What these publications have, with their row filters and column lists
+    #[arg(long = "publication", value_name = "PUBLICATION", num_args = 1..)]
+    pub(crate) publications: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) until: Until,
+
+    /// End when all has come, and was acknowledged, that was committed up to this place in the log:
+    /// 16/B374D848, as SELECT pg_current_wal_lsn() says it
+    #[arg(long = "until", value_name = "LSN")]
+    pub(crate) until_lsn: Option<Lsn>,
+
+    /// The slot of this name: made if it is missing, and kept when the command ends
+    #[arg(long, value_name = "SLOT", help_heading = OF_A_SLOT)]
+    pub(crate) slot: Option<String>,
+
+    /// The slot goes with the connection, as it does without --slot
+    #[arg(long, requires = "slot", help_heading = OF_A_SLOT)]
+    pub(crate) temporary: bool,
+
+    /// A slot that is made here is kept by standbys, too (PostgreSQL 17)
+    #[arg(long, requires = "slot", conflicts_with = "temporary", help_heading = OF_A_SLOT)]
+    pub(crate) failover: bool,
+
+    /// Drop the slot and end: the server need not keep its log for it any more
+    #[arg(long, requires = "slot", help_heading = OF_A_SLOT)]
+    pub(crate) drop_slot: bool,
+
+    /// First the rows that are there when the slot is made, then the changes from exactly there. A slot that
+    /// is there already is read on without them
+    #[arg(long, help_heading = OF_WHAT_COMES)]
+    pub(crate) snapshot: bool,
+
+    /// Also messages that were written into the log (pg_logical_emit_message)
+    #[arg(long, help_heading = OF_WHAT_COMES)]
+    pub(crate) messages: bool,
+
+    /// Also the begin and the commit of each transaction
+    #[arg(long, help_heading = OF_WHAT_COMES)]
+    pub(crate) transactions: bool,
+
+    /// Large transactions while they run: off (the server keeps them until their commit), on (they come early
+    /// and are held back here) or early (they are printed at once, without a position, and a rollback may
+    /// follow)
+    #[arg(long, value_name = "WHEN", value_parser = streaming, default_value = "off",
+        help_heading = OF_WHAT_COMES)]
+    pub(crate) streaming: Streaming,
+
+    /// How much of transactions that are held back stays in memory; the rest goes to a file below TMPDIR
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "64MB",
+        help_heading = OF_WHAT_COMES)]
+    pub(crate) memory: usize,
+
+    /// Transactions when they are prepared (PREPARE TRANSACTION), not when they are committed
+    #[arg(long, help_heading = OF_WHAT_COMES)]
+    pub(crate) two_phase: bool,
+
+    /// Values in the server's binary format, which is cheaper for it; the events are the same
+    #[arg(long, help_heading = OF_WHAT_COMES)]
+    pub(crate) binary: bool,
+
+    /// Whose changes: any, or none for those alone that the server has from no other one (PostgreSQL 16)
+    #[arg(long, value_name = "ORIGIN", value_parser = origin, default_value = "any",
+        help_heading = OF_WHAT_COMES)]
+    pub(crate) origin: Origin,
+
+    /// Ask a silent server for a sign of life that often; 0s: never
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub(crate) heartbeat: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -303,11 +408,20 @@ fn payload(text: &str) -> Result<ChangePayload, String> {
 }
 
 fn transport(text: &str) -> Result<Transport, String> {
-    // This version reads no log: the name is known, and refused with the reason.
-    match text == Transport::Wal.as_str() {
-        true => Ok(Transport::Wal),
-        false => word(text, &[Transport::Outbox, Transport::Notify], Transport::as_str),
-    }
+    word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
+}
+
+fn streaming(text: &str) -> Result<Streaming, String> {
+    let name = |streaming: &Streaming| match streaming {
+        Streaming::On => "on",
+        Streaming::Early => "early",
+        _ => "off",
+    };
+    word(text, &[Streaming::Off, Streaming::On, Streaming::Early], name)
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    word(text, &[Origin::Any, Origin::None], |origin| if *origin == Origin::None { "none" } else { "any" })
 }
 
 #[cfg(test)]

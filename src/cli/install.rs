@@ -38,7 +38,7 @@ pub(crate) fn ensure(dsn: &str) -> Result<(), Failure> {
     let mut connection = query::connect(dsn)?;
     let version = match version(&mut connection) {
         Ok(version) => version,
-        Err(error) if matches!(code(&error), Some("3F000" | "42883")) => 0,
+        Err(error) if is_missing(&error) => 0,
         // Somebody else has installed it, and this role may use what it was granted.
         Err(error) if code(&error) == Some("42501") => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -60,6 +60,11 @@ pub(crate) fn ensure(dsn: &str) -> Result<(), Failure> {
 pub(crate) fn version(connection: &mut Connection) -> Result<u32, Error> {
     let rows = query::rows(connection, "SELECT pgwake.version()", &[])?;
     Ok(rows.first().and_then(|row| row.first()).and_then(|version| version.parse().ok()).unwrap_or_default())
+}
+
+/// Whether something of ours was not found because the schema is not there.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    matches!(code(error), Some("3F000" | "42P01" | "42883"))
 }
 
 fn code(error: &Error) -> Option<&str> {

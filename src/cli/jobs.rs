@@ -6,8 +6,8 @@
 //! which the latter mean that something was missed.
 
 use super::Failure;
+use super::run::End;
 use super::service;
-use super::stream::End;
 use pgwake::{Event, EventLoop};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;

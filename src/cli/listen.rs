@@ -4,8 +4,8 @@ use super::Failure;
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
 use super::output::{Output, write_text};
+use super::run::{Run, Take};
 use super::stop::wake_on_children;
-use super::stream::{Stream, Take};
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::time::{Duration, SystemTime};
 
@@ -22,14 +22,14 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     for channel in &arguments.channels {
         events.listen(session, channel)?;
     }
-    let mut stream = Stream::new(&events, format, &arguments.until)?;
+    let mut run = Run::new(&events, format, &arguments.until)?;
     let exec = &arguments.exec;
-    let jobs = || Jobs::new(exec.clone(), arguments.jobs.into(), stream.end.clone());
+    let jobs = || Jobs::new(exec.clone(), arguments.jobs.into(), run.end.clone());
     let mut taker = Notifications((!exec.is_empty()).then(jobs));
     if taker.0.is_some() {
         wake_on_children(events.waker())?;
     }
-    stream.run(&mut events, &mut taker)?;
+    run.run(&mut events, &mut taker)?;
     events.disconnect(session)?;
     if let Some(jobs) = taker.0 {
         jobs.finish(&mut events, arguments.grace)?;

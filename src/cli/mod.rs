@@ -32,7 +32,9 @@ mod jobs;
 mod listen;
 mod notify;
 mod output;
+mod progress;
 mod query;
+mod run;
 mod server;
 mod service;
 mod status;
@@ -61,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
         Subcommand::Notify(notify) => notify::run(dsn, notify),
         Subcommand::Watch(watch) => watch::watch(dsn, arguments.format, watch),
+        Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
         Subcommand::Check => status::check(dsn, arguments.format),

@@ -51,6 +51,7 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
 pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
     let mut connection = connect(dsn)?;
     let mut findings = query::rows(&mut connection, SERVER_FINDINGS, &[])?;
+    let of_log = query::rows(&mut connection, include_str!("log_findings.sql"), &[])?;
     match query::rows(&mut connection, "SELECT severity, object, problem, remedy FROM pgwake.check()", &[]) {
         Ok(rows) => findings.extend(rows),
         Err(error) => {
@@ -63,6 +64,9 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
             findings.push([severity, "schema pgwake", &problem, remedy].map(String::from).into());
         }
     }
+    let is_said = |object: &String| findings.iter().any(|finding| finding.get(1) == Some(object));
+    let of_log: Vec<_> = of_log.into_iter().filter(|finding| !finding.get(1).is_some_and(is_said)).collect();
+    findings.extend(of_log);
     let is_standby = findings.iter().any(|finding| finding.get(1).is_some_and(|object| object == "server"));
     if !is_standby {
         findings.extend(self_test(dsn, &mut connection)?);
@@ -108,9 +112,7 @@ UNION ALL SELECT 'warning', 'database', 'its encoding is SQL_ASCII: what is told
 UNION ALL SELECT 'warning', 'notification queue',
   format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
     round((pg_notification_queue_usage() * 100)::numeric)),
-  'end the session that does not read: pgwake status counts them' WHERE pg_notification_queue_usage() > 0.5
-UNION ALL SELECT 'info', 'wal_level', 'it is not logical: nothing can be read by logical replication',
-  'ALTER SYSTEM SET wal_level = logical, then restart' WHERE current_setting('wal_level') <> 'logical'";
+  'end the session that does not read: pgwake status counts them' WHERE pg_notification_queue_usage() > 0.5";
 
 /// What lets a role look.
 const CHECK_RIGHTS: &str =

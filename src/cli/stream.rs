@@ -1,112 +1,311 @@
-//! Events to stdout until the count is reached, the time is over, or somebody says stop: what the commands
-//! that stream have in common.
+//! `pgwake stream`, and `watch --transport wal`: row changes from the log as lines, each acknowledged once it
+//! is written.
 
-use super::arguments::{Format, Until};
+use super::advice::{When, with_advice};
+use super::arguments::{Format, Stream, Until, Watch};
 use super::output::Output;
-use super::service;
-use super::stop::Stop;
-use super::{Failure, not_connected};
-use pgwake::{Event, EventLoop, SqlState};
+use super::progress::Progress;
+use super::run::{Run, Take};
+use super::{Failure, query};
+use pgwake::pq::Connection;
+use pgwake::{
+    ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, Position, SessionId, SqlState,
+    StreamOptions,
+};
 use std::time::{Duration, Instant};
 
-/// What one command does with the events.
-pub(crate) trait Take {
-    /// Does it; `true` when the event is one of those that are counted.
-    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure>;
+/// How often it is looked whether all has come that was asked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-    /// All that was there has been taken and written. What is left to do at some time, in how long?
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
+/// How long the last transaction may take to end, so that the server can be told that it is done with.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the name of a consumer begins with where it is a slot.
+const SLOT_PREFIX: &str = "pgwake_";
+
+pub(crate) fn run(dsn: &str, format: Format, arguments: &Stream) -> Result<(), Failure> {
+    if let Some(slot) = arguments.slot.as_ref().filter(|_| arguments.drop_slot) {
+        return drop_slot(dsn, slot);
+    }
+    if arguments.tables.is_empty() && arguments.publications.is_empty() {
+        let sentence = "a stream needs a table or a publication: name one with --table or --publication";
+        return Err(Failure::Usage(sentence.into()));
+    }
+    let mut options = StreamOptions::new()
+        .create_slot(true)
+        .temporary(arguments.temporary)
+        .failover(arguments.failover)
+        .snapshot(arguments.snapshot)
+        .messages(arguments.messages)
+        .transactions(arguments.transactions)
+        .streaming(arguments.streaming)
+        .memory_max(arguments.memory)
+        .two_phase(arguments.two_phase)
+        .binary(arguments.binary)
+        .origin(arguments.origin)
+        .heartbeat(arguments.heartbeat);
+    options = arguments.slot.iter().fold(options, |options, slot| options.slot(slot));
+    options = arguments.tables.iter().fold(options, |options, table| options.table(table));
+    options = arguments.publications.iter().fold(options, |options, name| options.publication(name));
+    print(dsn, format, options, &arguments.until, |session| Lines {
+        until: arguments.until_lsn,
+        is_kept: arguments.slot.is_some() && !arguments.temporary,
+        ..Lines::of(session)
+    })
 }
 
-/// When a stream is to end, whatever has come by then.
-#[derive(Debug, Clone)]
-pub(crate) struct End {
-    stop: Stop,
-    at: Option<Instant>,
+/// The same as `stream --table`, in the words of `watch`: its consumer is a slot.
+pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
+    if let Some(refusal) = refused_of_wal(arguments) {
+        return Err(Failure::Usage(format!("with --transport wal {refusal}")));
+    }
+    let mut options = StreamOptions::new().create_slot(true);
+    if let Some(name) = &arguments.name {
+        options = options.slot(&slot_of(name)?);
+    }
+    options = arguments.tables.iter().fold(options, |options, table| options.table(table));
+    print(dsn, format, options, &arguments.until, |session| Lines {
+        ops: arguments.ops.clone(),
+        is_kept: arguments.name.is_some(),
+        ..Lines::of(session)
+    })
 }
 
-impl End {
-    /// The time that is left, if it is limited; none when somebody asked for the end.
-    pub(crate) fn remaining(&self) -> Option<Duration> {
-        if self.stop.is_asked_for() {
-            return Some(Duration::ZERO);
+/// What triggers can and the log cannot, or the other way round.
+fn refused_of_wal(arguments: &Watch) -> Option<&'static str> {
+    match arguments {
+        Watch { payload: Some(payload), .. } if *payload != ChangePayload::Row => {
+            Some("a change has all that the log has of its row: take --payload row, or leave it out")
         }
-        self.at.map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
-    pub(crate) fn has_come(&self) -> bool {
-        self.remaining() == Some(Duration::ZERO)
+        Watch { columns, .. } if !columns.is_empty() => Some(
+            "a change has all published columns: CREATE PUBLICATION … FOR TABLE … (columns), and take pgwake \
+             stream --publication",
+        ),
+        Watch { before: true, .. } => Some("a change comes as it was made: leave --before out"),
+        Watch { from_start: true, .. } => Some(
+            "changes come from when the slot is made: leave --from-start out, or take pgwake stream \
+             --snapshot for the rows that are there",
+        ),
+        Watch { no_install: true, .. } => Some(
+            "nothing is installed but a publication: leave --no-install out, or take pgwake stream \
+             --publication",
+        ),
+        _ => None,
     }
 }
 
-/// How far the stream has come.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    pub(crate) output: Output,
-    pub(crate) end: End,
-    left: u64,
-    is_connected: bool,
-    is_ready: bool,
+/// A slot's name has lower-case letters, digits and underscores, up to 63 bytes
+/// (`ReplicationSlotValidateName`, slot.c).
+fn slot_of(consumer: &str) -> Result<String, Failure> {
+    let most = 63 - SLOT_PREFIX.len();
+    let is_good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+    if (1..=most).contains(&consumer.len()) && consumer.bytes().all(is_good) {
+        return Ok(format!("{SLOT_PREFIX}{consumer}"));
+    }
+    let sentence = format!(
+        "with --transport wal the name of a consumer is that of a slot: 1 to {most} lower-case letters, \
+         digits and underscores"
+    );
+    Err(Failure::Usage(sentence))
 }
 
-impl Stream {
-    pub(crate) fn new(events: &EventLoop, format: Format, until: &Until) -> Result<Self, Failure> {
-        Ok(Stream {
-            output: Output::new(format),
-            end: End {
-                stop: Stop::on_signals(events.waker())?,
-                at: until.duration.map(|duration| Instant::now() + duration),
-            },
-            left: until.count.unwrap_or(u64::MAX),
-            is_connected: false,
-            is_ready: false,
-        })
+fn print(
+    dsn: &str,
+    format: Format,
+    options: StreamOptions,
+    until: &Until,
+    lines: impl FnOnce(SessionId) -> Lines,
+) -> Result<(), Failure> {
+    let mut events = EventLoop::new()?;
+    let session = events.stream(dsn, options.manual_ack(true))?;
+    let mut run = Run::new(&events, format, until)?;
+    let mut lines = lines(session);
+    let outcome = run.run(&mut events, &mut lines);
+    lines.progress.end();
+    outcome?;
+    lines.finish(&mut events)
+}
+
+/// Frees the server of what it keeps for a slot.
+fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
+    let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
+        WHERE slot_name = $1";
+    let dropped = query::rows(&mut query::connect(dsn)?, sql, &[slot])
+        .map_err(|error| Failure::Running(with_advice(When::Dropping, &error.message, error.sqlstate)))?;
+    if dropped.is_empty() {
+        return Err(Failure::Running(format!(
+            "this server has no replication slot {slot}: pgwake status shows those that it has"
+        )));
+    }
+    say_done!("the replication slot {slot} is dropped");
+    Ok(())
+}
+
+/// Takes a table out of the publications that were made for tables, and drops those that have no other.
+/// Whether there was one.
+pub(crate) fn unpublish(connection: &mut Connection, table: &str) -> Result<bool, Error> {
+    let sql = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_publication_rel o \
+            WHERE o.prpubid = p.oid AND o.prrelid <> r.prrelid) \
+          THEN pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %I.%I', p.pubname, n.nspname, \
+            c.relname) \
+          ELSE pg_catalog.format('DROP PUBLICATION %I', p.pubname) END \
+        FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid \
+        JOIN pg_catalog.pg_class c ON c.oid = r.prrelid \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.oid = $1::pg_catalog.regclass AND p.pubname ~ '^pgwake_[0-9a-f]{32}$'";
+    let commands = query::rows(connection, sql, &[table])?.concat();
+    commands.iter().try_for_each(|command| query::script(connection, command))?;
+    Ok(!commands.is_empty())
+}
+
+/// What is written, and what the server knows of that.
+struct Lines {
+    session: SessionId,
+    /// There is a next run, which goes on where this one ends.
+    is_kept: bool,
+    /// Which operations are written; all when there is none.
+    ops: Vec<ChangeOp>,
+    /// What was committed up to here is written, and the run is done.
+    until: Option<Lsn>,
+    is_done: bool,
+    /// The commit of the last transaction of which a line was written, and that before it.
+    last: Option<Lsn>,
+    before: Option<Lsn>,
+    /// A line was written that is not acknowledged.
+    has_news: bool,
+    progress: Progress,
+}
+
+impl Lines {
+    fn of(session: SessionId) -> Self {
+        Lines {
+            session,
+            is_kept: false,
+            ops: Vec::new(),
+            until: None,
+            is_done: false,
+            last: None,
+            before: None,
+            has_news: false,
+            progress: Progress::new(),
+        }
     }
 
-    /// Takes what comes, to the end.
-    pub(crate) fn run(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
-        let done = self.take_all(events, taker);
-        service::tell("STOPPING=1");
-        done
+    /// All that was written of transactions up to the last one is done with.
+    fn acknowledge(&mut self, events: &mut EventLoop) {
+        if let Some(last) = self.last.filter(|_| std::mem::take(&mut self.has_news))
+            && let Err(error) = events.ack(self.session, last.0)
+        {
+            // It was written over an earlier connection, and comes again.
+            log::info!("{error}");
+        }
     }
 
-    /// A batch is written when the loop has nothing more at hand; only then may it sleep.
-    fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
-        let (mut is_batch_open, mut rest) = (false, None);
-        while self.left > 0 && !self.end.has_come() {
-            let wait = [self.end.remaining(), rest].into_iter().flatten().min();
-            let Some(event) = events.next(if is_batch_open { Some(Duration::ZERO) } else { wait })? else {
-                self.output.flush()?;
-                rest = taker.rest(events)?;
-                is_batch_open = false;
-                continue;
-            };
-            match event {
-                Event::Listening(listening) => {
-                    self.is_connected = true;
-                    // With no channels it is only connected.
-                    if !self.is_ready && !listening.channels.is_empty() {
-                        self.is_ready = true;
-                        service::tell("READY=1");
-                    }
+    fn acknowledged(&self, events: &EventLoop) -> Result<Lsn, Failure> {
+        Ok(events.metrics(self.session)?.acknowledged_lsn.unwrap_or_default())
+    }
+
+    /// The next run begins behind what was written: waits until the server knows that. A transaction of which
+    /// not all was written cannot be done with, and comes again as a whole.
+    fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        self.acknowledge(events);
+        let until = Instant::now() + PATIENCE;
+        let mut wanted = self.last.filter(|_| self.is_kept);
+        while wanted.is_some_and(|wanted| self.acknowledged(events).is_ok_and(|done| done <= wanted)) {
+            match events.next(Some(LOOK_INTERVAL))? {
+                Some(Event::Disconnected(_) | Event::Failed(_)) => return Err(not_acknowledged()),
+                Some(event) if commit_of(&event).is_some_and(|commit| Some(commit) == self.last) => {
+                    log::info!("the last transaction was cut off, and comes again as a whole");
+                    wanted = self.before;
                 }
-                Event::Disconnected(lost) if !self.is_connected => {
-                    return Err(not_connected(lost.message, lost.sqlstate));
-                }
-                Event::Failed(failed) => {
-                    self.output.write(&event)?;
-                    self.output.flush()?;
-                    return Err(not_connected(failed.message, failed.sqlstate));
-                }
+                _ if Instant::now() >= until => return Err(not_acknowledged()),
                 _ => {}
             }
-            self.left -= u64::from(taker.take(&event, &mut self.output)?);
-            is_batch_open = true;
         }
-        self.output.flush()?;
-        if self.is_connected || self.left == 0 || self.end.stop.is_asked_for() {
-            return Ok(());
+        Ok(events.disconnect(self.session)?)
+    }
+}
+
+fn not_acknowledged() -> Failure {
+    Failure::Running("the last changes were not acknowledged: they will come again".into())
+}
+
+/// Where the commit stands of the transaction that an event belongs to. A row of a snapshot belongs to none.
+fn commit_of(event: &Event<'_>) -> Option<Lsn> {
+    let position = match event {
+        Event::Change(change) if change.snapshot => None,
+        Event::Change(change) => change.position(),
+        Event::Begin(t) | Event::Commit(t) | Event::Prepare(t) | Event::Rollback(t) => t.position,
+        Event::Message(message) => message.position,
+        _ => None,
+    };
+    match position? {
+        Position::Log(commit, _) => Some(commit),
+        _ => None,
+    }
+}
+
+impl Take for Lines {
+    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        let commit = commit_of(event);
+        if commit.is_some() && commit > self.until && self.until.is_some() {
+            self.is_done = true;
+            return Ok(false);
         }
-        Err(not_connected("there was no answer within the time of --for", SqlState::new("08001")))
+        match event {
+            Event::Change(change) if change.snapshot => self.progress.row(),
+            Event::Schema(_) => {}
+            _ => self.progress.end(),
+        }
+        if commit.is_some() {
+            if commit != self.last {
+                self.before = self.last;
+            }
+            (self.last, self.has_news) = (commit, true);
+        }
+        match event {
+            // Of no interest to whoever reads the changes.
+            Event::Acknowledged(_) => return Ok(false),
+            Event::Change(change) if !self.ops.is_empty() && !self.ops.contains(&change.op) => {
+                return Ok(false);
+            }
+            _ => output.write(event)?,
+        }
+        Ok(matches!(event, Event::Change(_) | Event::Message(_)))
+    }
+
+    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+        self.acknowledge(events);
+        let Some(until) = self.until else { return Ok(None) };
+        self.is_done |= self.acknowledged(events)? >= until;
+        Ok(Some(LOOK_INTERVAL))
+    }
+
+    fn has_begun(&self, _: &Listening<'_>) -> bool {
+        true
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// The session's own sentence says what to do.
+    fn failure(&self, message: &str, sqlstate: Option<SqlState>) -> Failure {
+        let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
+        Failure::Running(format!("{message}{code}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_is_a_slot_where_its_name_can_be_one() {
+        assert_eq!(slot_of("billing_2").unwrap(), "pgwake_billing_2");
+        assert!(slot_of(&"x".repeat(56)).is_ok());
+        for bad in ["", "Billing", "a b", "a-b", "é", &"x".repeat(57)] {
+            assert!(matches!(slot_of(bad), Err(Failure::Usage(_))), "{bad:?}");
+        }
     }
 }

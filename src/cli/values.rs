@@ -23,9 +23,40 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if days > 3650 { Err(format!("{days} days are too long: leave the option out")) } else { Ok(duration) }
 }
 
+/// `64MB`, as PostgreSQL's settings have it: 1 kB is 1024 bytes.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let power = ["B", "kB", "MB", "GB"].iter().position(|known| *known == unit);
+    let bytes = power.zip(number.parse::<usize>().ok());
+    let bytes = bytes.and_then(|(power, number)| number.checked_mul(1 << (10 * power)));
+    bytes.ok_or_else(|| "write it as 500kB, 64MB or 1GB".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (text, size) in [("0B", 0), ("500kB", 512_000), ("64MB", 64 << 20), ("3GB", 3 << 30)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "MB",
+            "-5MB",
+            "1.5GB",
+            "5 MB",
+            "5mb",
+            "5TB",
+            "99999999999999999999B",
+            "99999999999999GB",
+        ] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn durations_have_a_unit() {

@@ -3,9 +3,9 @@
 use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
-use super::stream::{Stream, Take};
-use super::{Failure, install, query};
-use pgwake::{DdlOptions, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
+use super::run::{Run, Take};
+use super::{Failure, install, query, stream};
+use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -19,10 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), Failure> {
     if arguments.transport == Some(Transport::Wal) {
-        // Before anything is installed.
-        let sentence = "the transport wal will read the write-ahead log itself, which this version cannot: \
-            take outbox or notify";
-        return Err(Failure::Usage(sentence.into()));
+        return stream::watch(dsn, format, arguments);
     }
     let mut options = WatchOptions::new()
         .ops(arguments.ops.iter().copied())
@@ -41,9 +38,9 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_with(session, options)?;
-    let mut stream = Stream::new(&events, format, &arguments.until)?;
+    let mut run = Run::new(&events, format, &arguments.until)?;
     let mut changes = Changes::of(session, arguments.name.is_some());
-    stream.run(&mut events, &mut changes)?;
+    run.run(&mut events, &mut changes)?;
     changes.finish(&mut events)
 }
 
@@ -62,7 +59,7 @@ pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Fail
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_ddl(session, options)?;
-    Stream::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
+    Run::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
 }
 
 /// Whoever asks for the same shares the channel: what others read, or what nobody asked for, is not given up.
@@ -103,10 +100,15 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
     let sql = "SELECT EXISTS (SELECT FROM pgwake.watched \
         WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
         pgwake.unwatch_table($1::pg_catalog.regclass)";
+    let failed = |e: Error| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate));
     for table in &arguments.tables {
-        let rows = query::rows(&mut connection, sql, &[table])
-            .map_err(|e| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate)))?;
-        let was_watched = rows.iter().any(|row| row[0] == "t");
+        let was_streamed = stream::unpublish(&mut connection, table).map_err(failed)?;
+        let rows = match query::rows(&mut connection, sql, &[table]) {
+            // Where the log is read, no schema is needed.
+            Err(error) if was_streamed && install::is_missing(&error) => Vec::new(),
+            rows => rows.map_err(failed)?,
+        };
+        let was_watched = was_streamed || rows.iter().any(|row| row[0] == "t");
         say_done!("{table} {}", if was_watched { "is not watched any more" } else { "was not watched" });
     }
     Ok(())

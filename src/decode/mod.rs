@@ -3,11 +3,9 @@
 pub(crate) mod ddl;
 mod object;
 pub(crate) mod pgoutput;
-#[cfg(test)]
-#[path = "../../tests/it/common/random.rs"]
-#[allow(dead_code)]
-mod random;
 pub(crate) mod replication;
 pub(crate) mod row_change;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 pub(crate) mod wire;

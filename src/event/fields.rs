@@ -1,6 +1,6 @@
 //! What is in an event: each is described once, and lines of JSON and of text come from that description.
 
-use super::log::TableColumn;
+use super::column::TableColumn;
 use super::names::{Channel, Lsn, Position};
 use super::target::DdlTarget;
 use crate::error::SqlState;

@@ -1,5 +1,6 @@
 //! What the write-ahead log tells besides row changes: transactions, messages, and the columns of tables.
 
+use super::column::TableColumn;
 use super::fields::{Fields, Value};
 use super::names::{Lsn, Position, SessionId};
 use std::time::SystemTime;
@@ -70,18 +71,6 @@ impl Message<'_> {
         fields.field("xid", Value::of(self.xid.map(|xid| Value::Number(xid.into()))), "");
         fields.if_any("position", self.position.map(Value::Position), "");
     }
-}
-
-/// A column of a table as the log has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TableColumn {
-    /// Its name.
-    pub name: String,
-    /// Its type, as `format_type` writes it for built-in types, or with its schema.
-    pub type_name: String,
-    /// Whether it belongs to the key.
-    pub is_key: bool,
 }
 
 /// What columns a table has: once before its first change, and again only when they differ.

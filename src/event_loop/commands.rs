@@ -34,12 +34,12 @@ impl EventLoop {
     pub fn connect_with(&mut self, conninfo: &str, options: SessionOptions) -> Result<SessionId> {
         let conninfo = Conninfo::parse(conninfo)?;
         conninfo.check()?;
-        self.add(|id, jobs, now| Ok(Source::Sql(SqlSource::new(id, conninfo, &options, jobs, now))))
+        self.add(|id, jobs, now| Ok(Source::Sql(Box::new(SqlSource::new(id, conninfo, &options, jobs, now)))))
     }
 
     /// Adds a connection that streams row changes from the write-ahead log, as `options` say: each comes as
-    /// an [`Event::Change`](crate::Event::Change), after the commit and at no cost for the writers. The server
-    /// needs `wal_level = logical`, and the role REPLICATION.
+    /// an [`Event::Change`](crate::Event::Change), after the commit and at no cost for the writers. The
+    /// server needs `wal_level = logical`, and the role REPLICATION.
     /// [`Event::Listening`](crate::Event::Listening), without channels, tells when it streams;
     /// [`Event::Failed`](crate::Event::Failed) what has to be done before it can.
     ///
@@ -59,8 +59,7 @@ impl EventLoop {
         let conninfo = Conninfo::parse(conninfo)?;
         conninfo.check()?;
         self.add(|id, jobs, now| {
-            let source = StreamSource::new(id, conninfo, options, jobs, now)?;
-            Ok(Source::Stream(Box::new(source)))
+            Ok(Source::Stream(Box::new(StreamSource::new(id, conninfo, options, jobs, now)?)))
         })
     }
 
@@ -76,7 +75,7 @@ impl EventLoop {
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
         let source = source(id, self.background.jobs(id), Instant::now())?;
-        let source = Some(Box::new(source));
+        let source = Some(source);
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
@@ -174,7 +173,7 @@ impl EventLoop {
     /// does not lie behind it. The server is told of whole transactions, within a second.
     pub fn ack(&mut self, session: SessionId, number: u64) -> Result<()> {
         let index = self.index(session)?;
-        let source = self.slots[index].source.as_deref_mut();
+        let source = self.slots[index].source.as_mut();
         source.map_or(Ok(()), |source| source.ack(number, Instant::now()))?;
         self.enqueue(index)
     }
@@ -228,7 +227,7 @@ impl EventLoop {
     /// The session that is asked for something, which may bring forth more than notifications.
     fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
         self.at_hand.stream = NO_SESSION;
-        match self.slots[index].source.as_deref_mut() {
+        match self.slots[index].source.as_mut() {
             Some(source) => source.sql(),
             None => Err(Error::new(ErrorKind::UnknownSession, "the session was disconnected")),
         }

@@ -1,6 +1,6 @@
 //! What can be asked for of a stream of row changes from the write-ahead log.
 
-use super::{HEARTBEAT_DEFAULT, bounded};
+use super::limits::{HEARTBEAT_DEFAULT, bounded};
 use std::time::Duration;
 
 /// How much of transactions that are not committed yet is kept in memory.

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// Heartbeats are taken together within this part of one.
 const HEARTBEAT_PARTS: u32 = 16;
 
+/// So many heartbeats may a server take to answer that sends its log: it looks up from a large transaction
+/// only now and then. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
+const REPLICATION_HEARTBEATS: u32 = 12;
+
 impl<Tag> Session<Tag> {
     /// When `on_deadline` must be called at the latest, if nothing happens before.
     #[inline]
@@ -21,7 +25,11 @@ impl<Tag> Session<Tag> {
             State::Open if self.heartbeat.is_zero() => {
                 Some(self.heard_at + self.connect_timeout.max(2 * HEARTBEAT_DEFAULT))
             }
-            State::Open => Some(self.probed_at.unwrap_or(self.heard_at) + self.heartbeat),
+            State::Open => Some(match (self.probed_at, self.kind) {
+                (None, _) => self.heard_at + self.heartbeat,
+                (Some(probed_at), Kind::Sql) => probed_at + self.heartbeat,
+                (Some(probed_at), Kind::Replication) => probed_at + REPLICATION_HEARTBEATS * self.heartbeat,
+            }),
             State::Failed => None,
         }
     }

@@ -21,7 +21,7 @@ pub(crate) use stream::StreamSource;
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A session that runs SQL.
-    Sql(SqlSource),
+    Sql(Box<SqlSource>),
     /// One that replicates.
     Stream(Box<StreamSource>),
 }

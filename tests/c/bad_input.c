@@ -21,6 +21,7 @@ static void null_handle(void) {
     REFUSED(pgwake_notify(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_watch(NULL, 0, tables, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_watch_ddl(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_stream(NULL, "", NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_ack(NULL, 0, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_metrics_get(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
 }
@@ -33,6 +34,7 @@ static void null_arguments(pgwake *handle, int session) {
     REFUSED(pgwake_notify(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
     REFUSED(pgwake_watch(handle, session, NULL, NULL), PGWAKE_E_INVALID, "name a table");
+    REFUSED(pgwake_stream(handle, NULL, NULL), PGWAKE_E_INVALID, "conninfo is NULL");
     REFUSED(pgwake_metrics_get(handle, session, NULL), PGWAKE_E_INVALID, "metrics");
     CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
 }
@@ -98,7 +100,7 @@ static void bad_watches(pgwake *handle, int session) {
         REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID, "PGWAKE_TRANSPORT_");
         wrong.transport = PGWAKE_TRANSPORT_WAL;
         REFUSED(pgwake_watch(handle, session, tables, &wrong), PGWAKE_E_INVALID,
-                "the transport wal will read the write-ahead log itself, which this version cannot: take outbox or notify");
+                "the transport wal");
         wrong.transport = 0;
     }
     wrong.reserved = 1;
@@ -122,6 +124,45 @@ static void bad_watches(pgwake *handle, int session) {
     REFUSED(pgwake_watch(handle, session, tables, NULL), PGWAKE_E_INVALID, "watches already");
     REFUSED(pgwake_watch_ddl(handle, session, NULL), PGWAKE_E_INVALID, "already");
     REFUSED(pgwake_ack(handle, session, 1), PGWAKE_E_INVALID, "by itself");
+}
+
+/* What a stream cannot be: refused before anything is connected. */
+static void bad_streams(pgwake *handle) {
+    pgwake_stream_options wrong = PGWAKE_STREAM_OPTIONS_INIT;
+    const char *const nowhere = "host=/nonexistent";
+    REFUSED(pgwake_stream(handle, "nonsense", &wrong), PGWAKE_E_INVALID, "");
+    wrong.tables = not_utf8;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "tables is not UTF-8");
+    wrong.tables = tables;
+    wrong.publications = not_utf8;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "publications is not UTF-8");
+    wrong.publications = none;
+    wrong.slot = "\xff";
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "slot is not UTF-8");
+    wrong.slot = NULL;
+    wrong.streaming = 3;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "streaming is 3");
+    wrong.streaming = 0;
+    wrong.origin = -1;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "origin is -1");
+    wrong.origin = 0;
+    wrong.reserved = 1;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "reserved");
+    wrong.reserved = 0;
+    wrong.reserved_2 = tables;
+    REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "reserved");
+    wrong.reserved_2 = NULL;
+    struct {
+        pgwake_stream_options known;
+        uint64_t unknown;
+    } newer = {PGWAKE_STREAM_OPTIONS_INIT, 1};
+    newer.known.struct_size = sizeof newer;
+    REFUSED(pgwake_stream(handle, nowhere, &newer.known), PGWAKE_E_INVALID, "newer");
+    const uint32_t impossible[] = {0, 4, 12, 101, 8192, 0xffffffff};
+    for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+        wrong.struct_size = impossible[i];
+        REFUSED(pgwake_stream(handle, nowhere, &wrong), PGWAKE_E_INVALID, "struct_size");
+    }
 }
 
 /* The same for what is watched: here a size could end within a pointer, too. */
@@ -254,6 +295,7 @@ static void closed(pgwake *handle) {
     REFUSED(pgwake_notify(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_watch(handle, 0, tables, NULL), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_watch_ddl(handle, 0, NULL), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_stream(handle, "", NULL), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_ack(handle, 0, 1), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_metrics_get(handle, 0, &metrics), PGWAKE_E_INVALID, "closed");
 }
@@ -275,6 +317,7 @@ int main(void) {
     bad_watches(handle, session);
     versions(handle);
     watches_of_other_versions(handle);
+    bad_streams(handle);
     metrics_of_other_versions(handle, session);
     unusable();
     CHECK(pgwake_error(handle) == text);

@@ -36,6 +36,10 @@ static void strings_end_with_a_nul(const pgwake_event *event) {
     CHECK(!event->changed || strlen(event->changed) == event->changed_len);
     CHECK(!event->user || strlen(event->user) == event->user_len);
     CHECK(!event->app || strlen(event->app) == event->app_len);
+    CHECK(!event->gid || strlen(event->gid) == event->gid_len);
+    CHECK(!event->unchanged_toast || strlen(event->unchanged_toast) == event->unchanged_toast_len);
+    CHECK(!event->position || strlen(event->position) == event->position_len);
+    CHECK(!event->columns || !event->columns[event->columns_len]);
 }
 
 static const pgwake_event *expect(pgwake *handle, int type, int session) {

@@ -166,9 +166,8 @@ fn a_mistake_is_one_sentence_and_status_2_and_nothing_is_sent() {
         (vec!["-d", &dsn, "notify", &long_name, "x"], "63"),
         (vec!["-d", &dsn, "notify", "c", &long_payload], "7999"),
         (
-            vec!["-d", &dsn, "watch", "t", "--transport", "wal"],
-            "the transport wal will read the write-ahead log itself, which this version cannot: take outbox \
-             or notify",
+            vec!["-d", &dsn, "watch", "t", "--transport", "wal", "--before"],
+            "with --transport wal a change comes as it was made: leave --before out",
         ),
         (vec!["-d", "postgresql://u:hunter2@[bad/db", "listen", "c"], "malformed"),
         (vec!["-d", "host=x password=hunter2 junk", "notify", "c"], "malformed"),

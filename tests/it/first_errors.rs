@@ -364,10 +364,13 @@ fn the_schema() {
 fn watching() {
     let (conninfo, plain, mut sql) = with_plain_role();
     sql.run("CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE unwatched (v int)");
+    sql.run("CREATE TABLE keyed (id int PRIMARY KEY)");
     sql.run("CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t");
     sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
     let watch = |table: &str| run(&conninfo, &["watch", table]);
     let with = |options: &[&str]| run(&conninfo, &[&["watch", "t"], options].concat());
+    let of_log =
+        |options: &[&str]| run(&conninfo, &[&["watch", "keyed", "--transport", "wal"], options].concat());
     let mut reader = Running::start(&["-d", &conninfo, "watch", "t", "--name", "reader"]);
     assert!(reader.line().contains("listening"));
     let in_use = with(&["--name", "reader"]);
@@ -394,7 +397,8 @@ fn watching() {
         ("another reads under this name", in_use),
         ("the consumer's name is empty", with(&["--name", ""])),
         ("an unknown payload", with(&["--payload", "all"])),
-        ("the transport `wal`", with(&["--transport", "wal"])),
+        ("the transport `wal`, of a server whose log cannot be read", of_log(&[])),
+        ("the transport `wal`, and only keys are wanted", of_log(&["--payload", "key"])),
         ("`unwatch` of a table that does not exist", run(&conninfo, &["unwatch", "nowhere"])),
         ("`unwatch` without a right", run(&plain, &["unwatch", "t"])),
         ("`ddl` without a right", run(&plain, &["ddl"])),

@@ -13,6 +13,7 @@ mod exec;
 mod faults;
 mod first_errors;
 mod listen;
+mod log_findings;
 mod metrics;
 mod outage;
 mod refusals;
@@ -26,6 +27,7 @@ mod stream;
 mod stream_bad_days;
 #[cfg(feature = "json")]
 mod stream_bad_input;
+mod stream_command;
 #[cfg(feature = "json")]
 mod stream_crashes;
 #[cfg(feature = "json")]

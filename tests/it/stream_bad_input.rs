@@ -242,8 +242,8 @@ fn a_flipped_byte_is_an_error_or_leaves_the_rows_and_never_holds_up_the_stream()
     }
     let [right, lost, failed] = outcomes;
     println!(
-        "version {}: {right} flips were told as values or not at all, {lost} ended the connection, {failed} the \
-         stream; at most {longest:.1?} without an event",
+        "version {}: {right} flips were told as values or not at all, {lost} ended the connection, {failed} \
+         the stream; at most {longest:.1?} without an event",
         major()
     );
 }

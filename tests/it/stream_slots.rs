@@ -1,5 +1,5 @@
-//! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its SQLSTATE
-//! and a sentence that says what to do.
+//! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its
+//! SQLSTATE and a sentence that says what to do.
 
 use crate::common::log::{SETTINGS, Stream, database, log_server, major};
 use crate::common::proxy::{Fault, Proxy, Upstream};
@@ -351,9 +351,9 @@ fn what_a_version_does_not_have_is_refused_by_name() {
     let options =
         publication().two_phase(true).origin(Origin::None).slot("f").create_slot(true).failover(true);
     match major() {
-        14 => is_refused(&conninfo, options, "0A000", &["two_phase needs PostgreSQL 15", "has 14"]),
-        15 => is_refused(&conninfo, options, "0A000", &["origin needs PostgreSQL 16", "has 15"]),
-        16 => is_refused(&conninfo, options, "0A000", &["failover needs PostgreSQL 17", "has 16"]),
+        14 => is_refused(&conninfo, options, "0A000", &["two_phase needs PostgreSQL 15", "this is 14"]),
+        15 => is_refused(&conninfo, options, "0A000", &["origin needs PostgreSQL 16", "this is 15"]),
+        16 => is_refused(&conninfo, options, "0A000", &["failover needs PostgreSQL 17", "this is 16"]),
         _ => drop(Stream::open(&conninfo, options)),
     }
 }

@@ -155,7 +155,7 @@ fn what_cannot_be_watched_is_one_sentence() {
     let (dsn, mut sql) = database();
     for (arguments, status, word) in [
         (&["watch", "orders", "--no-install"][..], 1, "pgwake install"),
-        (&["watch", "orders", "--transport", "wal"], 2, "write-ahead log itself"),
+        (&["watch", "orders", "--transport", "wal", "--columns", "id"], 2, "pgwake stream --publication"),
         (&["watch", "orders", "--ops", "insert,merge"], 2, "truncate"),
         (&["unwatch", "orders"], 1, "pgwake"),
     ] {

@@ -81,8 +81,8 @@ BEGIN
   ELSIF payload IS NULL OR NOT payload = ANY ('{wake,key,changed,row}') THEN
     RAISE EXCEPTION 'payload is wake, key, changed or row; not %', payload USING ERRCODE = '22023';
   ELSIF transport = 'wal' THEN
-    RAISE EXCEPTION 'the transport wal will read the write-ahead log itself, which this version cannot'
-      USING ERRCODE = 'feature_not_supported', HINT = 'Take outbox or notify.';
+    RAISE EXCEPTION 'the transport wal reads the log itself, and needs no watch: pgwake stream'
+      USING ERRCODE = 'feature_not_supported', HINT = 'Otherwise take outbox or notify.';
   ELSIF transport IS NULL OR NOT transport = ANY ('{outbox,notify}') THEN
     RAISE EXCEPTION 'transport is outbox or notify; not %', transport USING ERRCODE = '22023';
   ELSIF timing IS NULL OR NOT timing = ANY ('{after,before}') THEN

@@ -1,5 +1,5 @@
-//! Whether a server is the one that was read before, and its log still the one that was read: from what it says
-//! of itself when a connection begins, and of its history when that has branched off.
+//! Whether a server is the one that was read before, and its log still the one that was read: from what it
+//! says of itself when a connection begins, and of its history when that has branched off.
 
 use super::sql::Answered;
 use crate::event::Lsn;

@@ -11,6 +11,7 @@ mod row;
 mod slot;
 mod snapshot;
 mod sql;
+mod step;
 mod transaction;
 
 use super::report::{Outage, Report};
@@ -24,12 +25,13 @@ use crate::reactor::WaitFor;
 use crate::session::{Answer, BackgroundJobs, Command, Kind, Loss, Progress, Session};
 use feedback::Feedback;
 use log::{Found, Log, malformed};
-use slot::{BUSY_INTERVAL, Next, Preparation, Step};
+use slot::{BUSY_INTERVAL, Next, Preparation};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
+use step::Step;
 
-/// How many events one turn brings that are not limited by what was read: those of a transaction that was held
-/// back. Then the others have theirs.
+/// How many events one turn brings that are not limited by what was read: those of a transaction that was
+/// held back. Then the others have theirs.
 const EVENTS_PER_TURN: usize = 256;
 
 /// How long the end of a stream may wait for the server to take what was acknowledged last. It has done so
@@ -424,7 +426,7 @@ impl StreamSource {
     #[cold]
     fn lost(&mut self, loss: Loss<Step>) {
         let Loss { error, retry_in, at, .. } = loss;
-        let error = if self.phase == Phase::Connecting { slot::refused_at_the_door(error) } else { error };
+        let error = if self.phase == Phase::Connecting { step::advise_at_the_door(error) } else { error };
         self.phase = Phase::Connecting;
         self.log.lost();
         if self.preparation.is_temporary() {

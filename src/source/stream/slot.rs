@@ -3,10 +3,11 @@
 
 use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
+use super::step::Step;
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Lsn;
-use crate::options::StreamOptions;
+use crate::options::{Origin, StreamOptions};
 use crate::session::Rows;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -18,50 +19,6 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is looked at meanwhile.
 pub(super) const BUSY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A request, and what its answer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Identify,
-    History,
-    Settings,
-    PublicationOfTables,
-    CreatePublication,
-    Publications,
-    Types,
-    Keys,
-    Slot,
-    EndReader,
-    BeginSnapshot,
-    CreateSlot,
-    Failover,
-    SnapshotTables,
-    CopyTable,
-    EndOfTable,
-    EndSnapshot,
-    KeepSlot,
-    Start,
-    /// The stream has ended, and its result says why.
-    End,
-}
-
-impl Step {
-    /// Whether the server may be silent for as long as it likes: it waits for locks on tables, for
-    /// transactions in progress, or reads a table of which no row is wanted.
-    pub(super) fn may_take_long(self) -> bool {
-        !matches!(
-            self,
-            Step::Identify
-                | Step::History
-                | Step::Settings
-                | Step::Types
-                | Step::Slot
-                | Step::EndReader
-                | Step::Start
-                | Step::End
-        )
-    }
-}
 
 /// What to do next.
 #[derive(Debug)]
@@ -153,12 +110,26 @@ impl Preparation {
         (self.major, self.backend_pid) = (major, backend_pid);
         self.slot.busy_for = Duration::ZERO;
         self.begins_at = None;
-        if let Some((option, since)) = sql::unknown_option(major, &self.options) {
-            let message =
-                format!("{option} needs PostgreSQL {since}, and this server has {major}: leave it out");
-            return Next::GiveUp(error("0A000", message));
+        match self.unsupported() {
+            Some((what, since)) => {
+                let message = format!("{what} needs PostgreSQL {since}, and this is {major}: leave it out");
+                Next::GiveUp(error("0A000", message))
+            }
+            None => Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into()),
         }
-        Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into())
+    }
+
+    /// What was asked for that this server does not have, and which one has it.
+    fn unsupported(&self) -> Option<(&'static str, i32)> {
+        let options = &self.options;
+        let wanted = [
+            (true, "logical replication by pgwake", 14),
+            (options.two_phase, "two_phase", 15),
+            (options.origin != Origin::Any, "origin", 16),
+            (options.failover, "failover", 17),
+        ];
+        let lacks = wanted.into_iter().find(|(is_wanted, _, since)| *is_wanted && self.major < *since);
+        lacks.map(|(_, what, since)| (what, since))
     }
 
     /// It was waited for the slot.
@@ -185,6 +156,9 @@ impl Preparation {
         match step {
             Step::Identify => self.identified(&rows, reached),
             Step::History => self.history_found(&rows, reached),
+            Step::Settings if rows.text(0, 0).as_deref() != Some("logical") => {
+                Next::GiveUp(wal_level_refused(&rows))
+            }
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
                 self.publications_next()
@@ -202,35 +176,34 @@ impl Preparation {
                 Some(missing) => Next::GiveUp(error(
                     "42704",
                     format!(
-                        "there is no publication {missing}: make it (CREATE PUBLICATION … FOR TABLE …), or name tables instead"
+                        "there is no publication {missing}: make it (CREATE PUBLICATION … FOR TABLE …), or \
+                         name tables instead"
                     ),
                 )),
                 None if relations.has_types() => self.keys_next(),
                 None => Next::Send(Step::Types, sql::TYPES.into()),
             },
             Step::Types => {
-                for row in 0..rows.rows() {
-                    let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
-                    let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-                    let name = rows.text(row, 1).unwrap_or_default();
-                    relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
-                }
+                add_types(relations, &rows);
                 self.keys_next()
             }
             Step::Keys => {
-                relations.forget_keys();
-                for row in 0..rows.rows() {
-                    let column = rows.text(row, 1).unwrap_or_default();
-                    relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
-                }
+                add_keys(relations, &rows);
                 Next::Send(Step::Slot, self.slot_sql())
             }
             Step::Slot => self.slot_found(&rows, done),
+            _ => self.slot_answered(step, &rows, relations),
+        }
+    }
+
+    /// The same for what concerns the slot, once its state is known.
+    fn slot_answered(&mut self, step: Step, rows: &Answered, relations: &mut Relations) -> Next {
+        match step {
             Step::EndReader => Next::Wait,
             Step::BeginSnapshot => self.create_slot(),
-            Step::CreateSlot => self.slot_created(&rows),
+            Step::CreateSlot => self.slot_created(rows),
             Step::SnapshotTables => {
-                self.snapshot.found(&rows, relations);
+                self.snapshot.found(rows, relations);
                 self.next_table()
             }
             Step::CopyTable => Next::Copying,
@@ -252,7 +225,7 @@ impl Preparation {
                 Next::Streaming
             }
             // A stream has no end of its own.
-            Step::End => Next::Fail(error("08006", "the server has ended the stream")),
+            _ => Next::Fail(error("08006", "the server has ended the stream")),
         }
     }
 
@@ -289,8 +262,8 @@ impl Preparation {
             return Next::GiveUp(error(
                 "55000",
                 format!(
-                    "table {table} has no replica identity: once it is published, its UPDATE and DELETE would fail; \
-                     give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
+                    "table {table} has no replica identity: once it is published, its UPDATE and DELETE \
+                     would fail; give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
                 ),
             ));
         }
@@ -310,34 +283,24 @@ impl Preparation {
     }
 
     fn slot_sql(&self) -> String {
-        sql::slot(&self.slot.name, self.major)
+        sql::slot(&self.slot.name)
     }
 
     fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
         let name = &self.slot.name;
         let is_there = rows.text(0, 0).is_some();
-        let wal_level = rows.text(0, 5).unwrap_or_default();
-        if wal_level != "logical" {
-            return Next::GiveUp(error(
-                "55000",
-                format!(
-                    "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
-                     logical and a restart"
-                ),
-            ));
-        }
         if !is_there {
             if self.slot.was_there && !self.slot.is_temporary {
                 let message = format!(
-                    "the replication slot {name} is gone, and what was not read is lost: somebody dropped it; \
-                     look at the tables afresh, then begin anew with create_slot"
+                    "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
+                     it; look at the tables afresh, then begin anew with create_slot"
                 );
                 return Next::GiveUp(error("42704", message));
             }
             if !self.slot.is_temporary && !self.options.create_slot {
                 let message = format!(
-                    "there is no replication slot {name}: make it with create_slot (the command: --slot), or with \
-                     SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
+                    "there is no replication slot {name}: make it with create_slot (the command: --slot), or \
+                     with SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
                 );
                 return Next::GiveUp(error("42704", message));
             }
@@ -372,7 +335,8 @@ impl Preparation {
             Some(pid) if self.slot.busy_for >= BUSY_MAX => Next::GiveUp(error(
                 "55006",
                 format!(
-                    "the replication slot {name} is in use by process {pid}: end that one, or take another slot"
+                    "the replication slot {name} is in use by process {pid}: end that one, or take another \
+                     slot"
                 ),
             )),
             Some(_) => Next::Wait,
@@ -444,32 +408,7 @@ impl Preparation {
             (Step::EndReader, _) => return Next::Wait,
             _ => {}
         }
-        let advice = match (step, code.as_str()) {
-            (Step::PublicationOfTables, "42P01" | "3F000") => {
-                "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \"Orders\""
-            }
-            (Step::CreatePublication, "42501") => {
-                "let the tables' owner, who also needs CREATE on the database, make a publication, and name that"
-            }
-            (Step::CreatePublication, "25006") => {
-                "a standby takes no new publication: make it on the primary, and name it here"
-            }
-            (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
-            (Step::CreateSlot | Step::Start, "0A000") => {
-                "a standby sends its log from PostgreSQL 16 on: connect to the primary"
-            }
-            (Step::CopyTable, "42501") => "grant this role SELECT on it",
-            (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
-            (Step::Identify, _) => {
-                "logical replication needs the server itself, or a pooler that passes it on as it is"
-            }
-            _ => "",
-        };
-        let message = match advice {
-            "" => refusal.message.clone(),
-            advice => format!("{}; {advice}", refusal.message),
-        };
-        let refusal = Error { message, ..refusal };
+        let refusal = step.advise(refusal);
         // What the server says about the log and what we ask for will be the same the next time.
         let may_pass = refusal.sqlstate.is_none_or(|code| code.may_pass() || code.is_shutdown())
             || code.starts_with("08")
@@ -478,15 +417,30 @@ impl Preparation {
     }
 }
 
-/// What can be done where a connection for replication is refused.
-pub(super) fn refused_at_the_door(refusal: Error) -> Error {
-    let code = refusal.sqlstate.map_or(String::new(), |code| code.as_str().to_string());
-    let advice = match code.as_str() {
-        "42501" => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
-        "08P01" => "where a pooler stands in between, connect to the server itself",
-        _ => return refusal,
-    };
-    Error { message: format!("{}; {advice}", refusal.message), ..refusal }
+fn wal_level_refused(rows: &Answered) -> Error {
+    let wal_level = rows.text(0, 0).unwrap_or_default();
+    let message = format!(
+        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
+         logical and a restart"
+    );
+    error("55000", message)
+}
+
+fn add_types(relations: &mut Relations, rows: &Answered) {
+    for row in 0..rows.rows() {
+        let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
+        let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
+        let name = rows.text(row, 1).unwrap_or_default();
+        relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
+    }
+}
+
+fn add_keys(relations: &mut Relations, rows: &Answered) {
+    relations.forget_keys();
+    for row in 0..rows.rows() {
+        let column = rows.text(row, 1).unwrap_or_default();
+        relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
+    }
 }
 
 fn error(sqlstate: &str, message: impl Into<String>) -> Error {

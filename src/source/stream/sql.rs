@@ -53,10 +53,12 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", quoted_list(texts))
 }
 
-/// What holds for our session alone. Values are to be written as subscriptions of PostgreSQL ask for them
-/// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
-/// the server looks at the connection instead of at us. That leaves out its user timeout, which Linux from
-/// 5.11 on counts for a peer that acknowledges everything and has no room for more, too (`tcp_probe_timer`).
+/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written
+/// as subscriptions of PostgreSQL ask for them (`libpqrcv_connect`, libpqwalreceiver.c).
+///
+/// A caller who takes his time must not be taken for a dead one, so the server looks at the connection
+/// instead of at us. That leaves out its user timeout, which Linux from 5.11 on counts for a peer that
+/// acknowledges everything and has no room for more, too (`tcp_probe_timer`).
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
@@ -87,20 +89,9 @@ pub(super) fn settings(major: i32) -> String {
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
-    sql
-}
-
-/// What was asked for that a server of this version does not have, and since when one has it.
-pub(super) fn unknown_option(major: i32, options: &StreamOptions) -> Option<(&'static str, i32)> {
-    let wanted = [
-        (options.two_phase, "two_phase", 15),
-        (options.origin == Origin::None, "origin", 16),
-        (options.failover, "failover", 17),
-    ];
-    wanted
-        .iter()
-        .find(|(is_wanted, _, since)| *is_wanted && major < *since)
-        .map(|(_, name, since)| (*name, *since))
+    // From 19 on a server raises it by itself, and another setting says to what.
+    let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
+    sql + &format!("SELECT pg_catalog.current_setting('{wal_level}')")
 }
 
 /// The publication that is made for these tables: its name, whether it is there, the command that makes it,
@@ -117,7 +108,8 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
            LEFT JOIN LATERAL pg_catalog.pg_partition_tree(m.oid) AS p ON m.relkind = 'p' AND p.isleaf \
            WHERE m.relkind = 'r' OR p.relid IS NOT NULL), \
          publication AS (\
-           SELECT 'pgwake_' || pg_catalog.md5(pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
+           SELECT 'pgwake_' || pg_catalog.md5(\
+                    pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
                     AS name, \
                   pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables FROM named) \
          SELECT p.name, \
@@ -157,14 +149,11 @@ pub(super) fn keys(publications: &[String]) -> String {
     )
 }
 
-/// The slot, if it is there, and what `wal_level` amounts to.
-pub(super) fn slot(name: &str, major: i32) -> String {
-    // From 19 on a server raises it by itself, and another setting says to what.
-    let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
+/// The slot, if it is there.
+pub(super) fn slot(name: &str) -> String {
     format!(
-        "SELECT s.slot_name, s.plugin, s.database = pg_catalog.current_database(), s.active_pid, s.wal_status, \
-                pg_catalog.current_setting('{wal_level}') \
-         FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_replication_slots AS s ON s.slot_name = {}",
+        "SELECT slot_name, plugin, database = pg_catalog.current_database(), active_pid, wal_status \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         quoted(name)
     )
 }
@@ -236,8 +225,8 @@ pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
               AND {is_published} \
          WHERE p.pubname = ANY ({}) \
-         GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
-                  a.attnum \
+         GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, \
+                  a.atttypmod, a.attnum \
          ORDER BY n.nspname, c.relname, a.attnum",
         array(publications)
     )
@@ -254,12 +243,9 @@ mod tests {
         );
         assert!(!settings(18).contains("wal_sender_shutdown_timeout"));
         assert!(settings(19).contains("SET wal_sender_shutdown_timeout TO '5s'"));
-        assert!(slot("s", 18).contains("current_setting('wal_level')"));
-        assert!(slot("s", 19).contains("current_setting('effective_wal_level')"));
+        assert!(settings(18).contains("current_setting('wal_level')"));
+        assert!(settings(19).contains("current_setting('effective_wal_level')"));
         let options = StreamOptions::new().two_phase(true).failover(true);
-        assert_eq!(unknown_option(14, &options), Some(("two_phase", 15)));
-        assert_eq!(unknown_option(16, &options), Some(("failover", 17)));
-        assert_eq!(unknown_option(17, &options), None);
         let of = |major| slot_options(major, false, false, &options)[1].clone();
         assert_eq!(of(14), "NOEXPORT_SNAPSHOT");
         assert_eq!(of(16), "(SNAPSHOT 'nothing', TWO_PHASE true)");

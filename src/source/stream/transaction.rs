@@ -105,6 +105,7 @@ impl HeldBack {
     }
 
     /// How many transactions are held back.
+    #[cfg(test)]
     pub(crate) fn transactions(&self) -> usize {
         self.transactions.len()
     }

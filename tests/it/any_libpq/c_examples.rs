@@ -1,9 +1,9 @@
 //! Each example of `ffi/examples`, built against the installed tree, takes a burst whole, over a unix socket
-//! and over TLS, and under valgrind; the one that watches a table misses no change between two runs.
+//! and over TLS, and under valgrind; those that follow a table miss no change between two runs.
 
 use crate::common::c;
 use crate::common::outbox::database;
-use crate::common::{Sql, fresh_channel, server, transports};
+use crate::common::{Sql, fresh_channel, server, start_with_settings, transports};
 use c::{Running, Under};
 use std::path::Path;
 use std::process::Command;
@@ -166,6 +166,46 @@ fn watch_has_no_error_under_valgrind() {
     watch_works(Under::Valgrind);
 }
 
+/// The same from the log, by whole transactions.
+fn stream_works(under: Under) {
+    let Some(tree) = c::installed().filter(|_| under == Under::Nothing || c::has("valgrind")) else { return };
+    let directory = c::directory();
+    let Some(program) = build(&tree, "stream", directory.path()) else { return };
+    // Of one's own, because the slot of an example has one name.
+    let server = start_with_settings(&["wal_level = logical"]);
+    let (conninfo, mut sql) = (server.conninfo(), Sql::connect(&server.conninfo()));
+    sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text)");
+    let mut run = |statement: &str, changes: &[&str]| {
+        let mut command = c::limited(under, &program);
+        let mut stream = Running::start(command.args([&conninfo, "orders", &changes.len().to_string()]));
+        assert_eq!(stream.line().as_deref(), Some("streaming from postgres"));
+        sql.run(statement);
+        for change in changes {
+            assert_eq!(stream.line().as_deref(), Some(*change));
+        }
+        assert_eq!(stream.line(), None);
+        stream.ends_well();
+    };
+    run(
+        "INSERT INTO orders VALUES (1, 'tea'), (2, NULL)",
+        &[r#"insert {"id":1} {"id":1,"note":"tea"}"#, r#"insert {"id":2} {"id":2,"note":null}"#],
+    );
+    run(
+        "BEGIN; DELETE FROM orders WHERE id = 1; TRUNCATE orders; COMMIT",
+        &[r#"delete {"id":1} -"#, "truncate - -"],
+    );
+}
+
+#[test]
+fn stream_goes_on_where_it_ended() {
+    stream_works(Under::Nothing);
+}
+
+#[test]
+fn stream_has_no_error_under_valgrind() {
+    stream_works(Under::Valgrind);
+}
+
 fn python(tree: &Path, name: &str) -> Command {
     let mut command = c::limited(Under::Nothing, "python3");
     command.arg("-B").arg(format!("{}/ffi/examples/{name}.py", c::ROOT));
@@ -190,7 +230,7 @@ fn python_with_asyncio_takes_a_burst_whole() {
 
 /// Each example, ready to be started.
 fn every_example(tree: &Path, into: &Path) -> Vec<(&'static str, Command)> {
-    let compiled = ["plain", "watch", "epoll", "libuv", "libev", "cplusplus"].into_iter();
+    let compiled = ["plain", "watch", "stream", "epoll", "libuv", "libev", "cplusplus"].into_iter();
     let compiled =
         compiled.filter_map(|name| Some((name, c::limited(Under::Nothing, build(tree, name, into)?))));
     let scripts = ["ctypes_plain", "ctypes_asyncio"].into_iter().filter(|_| c::has("python3"));

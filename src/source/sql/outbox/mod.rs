@@ -15,7 +15,8 @@ mod tests;
 mod watching;
 
 use super::advice::{WATCHING, advised};
-use super::link::{Link, Reader, WAKE_CHANNEL};
+use super::link::{Link, WAKE_CHANNEL};
+use super::readers::Reader;
 use super::refusals::Refusals;
 use super::statements::{CONVERT, FETCH, WATCHED_PAYLOAD, encoding};
 use super::tag::{OutboxRequest, Tag};
@@ -93,8 +94,8 @@ impl Outbox {
         }
         if options.transport == Some(Transport::Wal) {
             return Err(invalid(
-                "the transport wal will read the write-ahead log itself, which this version cannot: take \
-                 outbox or notify",
+                "the transport wal is read over a connection of its own: take EventLoop::stream (in C \
+                 pgwake_stream) for it, or outbox or notify",
             ));
         }
         Ok(Outbox {

@@ -1,14 +1,10 @@
 //! What is held back against a model, against disks that do not take it, and against the cap on memory.
 
 use super::*;
-use random::Random;
+use crate::random::Random;
 use std::collections::HashSet;
 use std::time::Instant;
 use tempfile::{TempDir, tempdir};
-
-#[allow(dead_code, reason = "the other tests use all of it")]
-#[path = "../../../../tests/it/common/random.rs"]
-mod random;
 
 /// A transaction on the server, whose messages are kept until those who wrote them abort.
 struct Model {

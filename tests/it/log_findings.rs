@@ -1,0 +1,132 @@
+//! What `check` and `status` say of the log: slots, senders, rights, published tables.
+#![cfg(feature = "command")]
+
+use crate::common::command::{Running, run};
+use crate::common::log::{SETTINGS, database, major};
+use crate::common::{Sql, start_with_settings};
+use serde_json::Value;
+
+/// What `check` finds of an object: severity, problem, remedy.
+fn found(dsn: &str, object: &str) -> Vec<[String; 3]> {
+    let output = run(&["-d", dsn, "-f", "json", "check"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let is_harmful = all.iter().any(|finding| finding["severity"] != "info");
+    assert_eq!(output.status.code(), Some(i32::from(is_harmful)), "{text}");
+    let fields = |finding: &Value| {
+        ["severity", "problem", "remedy"].map(|name| finding[name].as_str().unwrap().to_string())
+    };
+    all.iter().filter(|finding| finding["object"] == object).map(fields).collect()
+}
+
+/// There is one such finding; its remedy.
+#[track_caller]
+fn finds(dsn: &str, object: &str, severity: &str, problem: &str) -> String {
+    let all = found(dsn, object);
+    let [[found_severity, found_problem, remedy]] = &all[..] else { panic!("{object}: {all:?}") };
+    assert!(found_severity == severity && found_problem.contains(problem), "{object}: {all:?}");
+    remedy.clone()
+}
+
+#[test]
+fn a_slot_that_nobody_reads_is_found_and_what_it_may_cost() {
+    let (dsn, mut sql) = database("");
+    let slot = sql.value("SELECT 'idle_' || current_database()");
+    let object = format!("slot {slot}");
+    assert!(found(&dsn, &object).is_empty());
+    sql.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    let keeps = finds(&dsn, "max_slot_wal_keep_size", "warning", "until the disk is full");
+    assert!(keeps.contains("ALTER SYSTEM SET max_slot_wal_keep_size"), "{keeps}");
+    match major() {
+        18.. => _ = finds(&dsn, "idle_replication_slot_timeout", "info", "kept for ever"),
+        _ => assert!(found(&dsn, "idle_replication_slot_timeout").is_empty()),
+    }
+    let remedy = finds(&dsn, &object, "warning", "nobody reads it");
+    // The schema's own check says when it is much; what it says is not said twice.
+    sql.run(&pgwake::install::install());
+    sql.run("UPDATE pgwake.setting SET value = 0 WHERE name = 'slot_bytes'");
+    finds(&dsn, &object, "warning", "of WAL are kept for it");
+    sql.run(remedy.split_once(", or ").unwrap().1);
+    assert!(found(&dsn, &object).is_empty());
+}
+
+#[test]
+fn a_slot_that_is_read_is_in_order_and_in_the_status() {
+    let (dsn, mut sql) = database("");
+    let slot = sql.value("SELECT 'read_' || current_database()");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let arguments = ["-d", &dsn, "-f", "json", "stream", "--table", "t", "--slot", &slot];
+    let mut stream = Running::start(&arguments);
+    let first = stream.json();
+    assert!(found(&dsn, &format!("slot {slot}")).is_empty());
+    let output = run(&["-d", &dsn, "-f", "json", "status"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown =
+        status["slots"].as_array().unwrap().iter().find(|shown| shown["name"] == slot.as_str()).unwrap();
+    assert_eq!((&shown["plugin"], &shown["wal_status"]), (&"pgoutput".into(), &"reserved".into()));
+    assert_eq!((&shown["active_pid"], &shown["active"]), (&first["backend_pid"], &true.into()));
+    assert!(shown["lag_bytes"].is_number() && shown["confirmed_flush_lsn"].is_string(), "{shown}");
+    assert_eq!(status["server"]["wal_level"], "logical");
+    let text = String::from_utf8(run(&["-d", &dsn, "status"]).stdout).unwrap();
+    assert!(text.contains(&format!("name {slot}  plugin pgoutput")), "{text}");
+    stream.child.kill().unwrap();
+    stream.child.wait().unwrap();
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    while sql.value(&active) != "f" {}
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
+fn a_role_that_may_not_read_the_log_and_tables_whose_writers_fail_are_found() {
+    let (dsn, mut sql) = database("");
+    let role = sql.value("SELECT 'reader_' || current_database()");
+    sql.run(&format!("CREATE ROLE {role} LOGIN"));
+    let as_role = dsn.replace("user=postgres", &format!("user={role}"));
+    let remedy = finds(&as_role, &format!("role {role}"), "info", "no REPLICATION");
+    sql.run(remedy.strip_prefix("let a superuser ").unwrap());
+    assert!(found(&as_role, &format!("role {role}")).is_empty());
+    sql.run(
+        "CREATE TABLE t (id int); CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id);
+         CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1); ALTER TABLE p_1 REPLICA IDENTITY NOTHING;
+         CREATE PUBLICATION of_root FOR TABLE p WITH (publish_via_partition_root);
+         CREATE PUBLICATION of_leaf FOR TABLE p, t; CREATE PUBLICATION harmless FOR TABLE t",
+    );
+    for table in ["public.t", "public.p_1"] {
+        let remedy = finds(&dsn, table, "error", "no replica identity");
+        sql.run(remedy.split_once(", or ").unwrap().1);
+        assert!(found(&dsn, table).is_empty());
+    }
+    sql.run("ALTER TABLE t REPLICA IDENTITY DEFAULT; DROP PUBLICATION of_leaf");
+    sql.run("ALTER PUBLICATION harmless SET (publish = 'insert')");
+    assert!(found(&dsn, "public.t").is_empty());
+}
+
+#[test]
+fn a_slot_that_is_nearly_lost_and_one_that_is_and_a_server_with_no_room_are_found() {
+    let mut settings: Vec<&str> = SETTINGS.iter().copied().filter(|line| !line.contains("max_")).collect();
+    settings.extend(["max_wal_senders = 1", "max_replication_slots = 1", "max_slot_wal_keep_size = '1MB'"]);
+    let server = start_with_settings(&settings);
+    let dsn = server.conninfo();
+    let mut sql = Sql::connect(&dsn);
+    sql.run("CREATE TABLE t (id int PRIMARY KEY)");
+    for setting in ["max_wal_senders", "max_replication_slots", "max_slot_wal_keep_size"] {
+        assert!(found(&dsn, setting).is_empty());
+    }
+    let mut stream = Running::start(&["-d", &dsn, "stream", "--table", "t", "--slot", "s"]);
+    assert!(stream.line().contains("listening"));
+    finds(&dsn, "max_wal_senders", "warning", "all 1 are in use");
+    finds(&dsn, "max_replication_slots", "warning", "all 1 are in use");
+    stream.child.kill().unwrap();
+    stream.child.wait().unwrap();
+    while sql.value("SELECT active FROM pg_replication_slots") != "f" {}
+    finds(&dsn, "slot s", "warning", "nobody reads it");
+    for _ in 0..4 {
+        sql.run("SELECT pg_logical_emit_message(true, 'a', 'b')");
+        sql.run("SELECT pg_switch_wal()");
+    }
+    finds(&dsn, "slot s", "warning", "about to remove some");
+    sql.run("CHECKPOINT");
+    let remedy = finds(&dsn, "slot s", "error", "has removed log");
+    sql.run(remedy.split_once("; ").unwrap().1);
+    assert!(found(&dsn, "slot s").is_empty());
+}
