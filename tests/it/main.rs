@@ -32,6 +32,8 @@ mod stream_command;
 mod stream_crashes;
 #[cfg(feature = "json")]
 mod stream_slots;
+#[cfg(feature = "json")]
+mod stream_standby;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;
