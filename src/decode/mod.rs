@@ -5,5 +5,7 @@ mod object;
 pub(crate) mod pgoutput;
 pub(crate) mod replication;
 pub(crate) mod row_change;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 pub(crate) mod wire;

@@ -266,6 +266,11 @@ impl Connection {
         unsafe { text(pq_sys::PQparameterStatus(self.raw.as_ptr(), name.as_ptr())) }
     }
 
+    /// Whether this is a forked child, and the connection its parent's.
+    pub(crate) fn is_of_parent(&self) -> bool {
+        self.forks != sys::forks()
+    }
+
     /// The server's version, such as `15.18`, without what distributors put behind it.
     pub fn server_version(&self) -> String {
         let version = self.parameter(c"server_version");
@@ -366,8 +371,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.forks != sys::forks() {
-            // In a forked child: PQfinish would say goodbye to the server in the name of the parent. Its
+        if self.is_of_parent() {
+            // PQfinish would say goodbye to the server in the name of the parent. Its
             // memory stays.
             return self.socket().map_or((), sys::close);
         }

@@ -97,6 +97,14 @@ impl<Tag> Session<Tag> {
     fn protect(&self, conninfo: &mut Conninfo) {
         if self.kind == Kind::Replication {
             conninfo.set("replication", "database");
+            // It may be silent for long, and says nothing then that could fail to arrive.
+            for (keyword, value) in
+                [("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")]
+            {
+                if self.attempt.get(keyword).is_none_or(str::is_empty) {
+                    conninfo.set(keyword, value);
+                }
+            }
         }
         // A standby cannot LISTEN. (`read-write` would also turn away a primary whose transactions are
         // read-only by default, which can.) From 16 on it can send its log, so one that is named is asked.

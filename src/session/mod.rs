@@ -37,6 +37,10 @@ const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 /// Heartbeats are taken together within this part of one.
 const HEARTBEAT_PARTS: u32 = 16;
 
+/// So many heartbeats may a server take to answer that sends its log: it looks up from a large transaction
+/// only now and then. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
+const REPLICATION_HEARTBEATS: u32 = 12;
+
 /// How long a connection must have worked to count as a success.
 const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
 
@@ -252,7 +256,11 @@ impl<Tag> Session<Tag> {
             State::Open if self.heartbeat.is_zero() => {
                 Some(self.heard_at + self.connect_timeout.max(2 * HEARTBEAT_DEFAULT))
             }
-            State::Open => Some(self.probed_at.unwrap_or(self.heard_at) + self.heartbeat),
+            State::Open => Some(match (self.probed_at, self.kind) {
+                (None, _) => self.heard_at + self.heartbeat,
+                (Some(probed_at), Kind::Sql) => probed_at + self.heartbeat,
+                (Some(probed_at), Kind::Replication) => probed_at + REPLICATION_HEARTBEATS * self.heartbeat,
+            }),
             State::Failed => None,
         }
     }
@@ -282,10 +290,7 @@ impl<Tag> Session<Tag> {
     #[cold]
     fn beat(&mut self, now: Instant) {
         let Some(connection) = &mut self.connection else { return };
-        if self.kind == Kind::Replication && !self.requests.is_empty() {
-            // A server that makes a slot, or copies a table, does so for as long as it takes.
-            self.heard_at = now;
-        } else if self.probed_at.is_none() && !self.heartbeat.is_zero() {
+        if self.probed_at.is_none() && !self.heartbeat.is_zero() {
             (self.probed_at, self.probe_sent_at) = (Some(now), now);
             match self.kind {
                 Kind::Sql => self.send_as(None, [Command::Run { sql: b"", parameters: &[] }].into_iter()),
@@ -315,6 +320,12 @@ impl<Tag> Session<Tag> {
     /// failure of the connection, and comes as [`Progress::Lost`]. Nothing is sent before it is open.
     pub(crate) fn send<'a>(&mut self, tag: Tag, commands: impl Iterator<Item = Command<'a>>) {
         self.send_as(Some(tag), commands);
+    }
+
+    /// The server need not say anything now: it does what it was asked for.
+    #[cold]
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        (self.heard_at, self.probed_at) = (now, None);
     }
 
     /// Whether the source is to ask the server for a sign of life.

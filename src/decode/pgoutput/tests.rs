@@ -1,6 +1,13 @@
 //! Every message, byte by byte as the manual describes it, and written back from what was read of it.
 
 use super::*;
+use crate::decode::replication::{Frame, status, time};
+use crate::decode::tests::{Sql, start_server, unhex};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 /// A session in which every message comes: whether it comes within a block of a streamed transaction, and its
 /// bytes. What follows the letter is written as the manual lists it.
@@ -43,11 +50,7 @@ pub(crate) fn recorded() -> Vec<(bool, Vec<u8>)> {
         ("r", format!("00 {lsns} 0002a3b4c5d6e7f7 {end}")),
         ("p", format!("00 {lsns} {end}")),
     ];
-    let of = |is_in_stream, tag: &str, hex: &str| {
-        let digits: Vec<u32> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
-        let bytes = digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8);
-        (is_in_stream, tag.bytes().chain(bytes).collect())
-    };
+    let of = |is_in_stream, tag: &str, hex: &str| (is_in_stream, tag.bytes().chain(unhex(hex)).collect());
     let plain = plain.iter().map(|(tag, hex)| of(false, tag, hex));
     plain.chain(streamed.iter().map(|(tag, hex)| of(true, tag, hex))).collect()
 }
@@ -223,7 +226,7 @@ fn later_fields(out: &mut Vec<u8>, message: &Message<'_>) -> u8 {
 
 #[test]
 fn every_message_is_read_and_no_byte_of_it_is_lost() {
-    let mut tags = std::collections::BTreeSet::new();
+    let mut tags = BTreeSet::new();
     for (is_in_stream, bytes) in recorded() {
         let (xid, message) = read(&bytes, is_in_stream).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(written(xid, &message), bytes, "{message:?}");
@@ -296,4 +299,157 @@ fn what_is_not_as_it_should_be_is_told_with_its_place() {
     for (bytes, at, what) in cases {
         assert_eq!(read(bytes, false), Err(Malformed { what, tag: bytes.first().copied(), at }));
     }
+}
+
+/// Nothing here takes that long, not even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection over which a server streams, without libpq: this reads no more than the frames need (manual,
+/// "Message Formats").
+struct Walsender {
+    socket: UnixStream,
+    tags: BTreeSet<u8>,
+    aborts: BTreeSet<usize>,
+    is_in_stream: bool,
+}
+
+impl Walsender {
+    fn start(directory: &Path, options: &str) -> Self {
+        let socket = UnixStream::connect(directory.join(".s.PGSQL.5432")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (tags, aborts) = (BTreeSet::new(), BTreeSet::new());
+        let mut walsender = Walsender { socket, tags, aborts, is_in_stream: false };
+        let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0replication\0database\0\0";
+        walsender.send(b"", startup);
+        while walsender.receive().0 != b'Z' {}
+        let command = format!("START_REPLICATION SLOT s LOGICAL 0/0 ({options})\0");
+        walsender.send(b"Q", command.as_bytes());
+        assert_eq!(walsender.receive().0, b'W');
+        walsender
+    }
+
+    fn send(&mut self, tag: &[u8], content: &[u8]) {
+        let length = content.len() as u32 + 4;
+        self.socket.write_all(&[tag, &length.to_be_bytes()[..], content].concat()).unwrap();
+    }
+
+    fn receive(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 5];
+        self.socket.read_exact(&mut head).unwrap();
+        let mut content = vec![0; u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize - 4];
+        self.socket.read_exact(&mut content).unwrap();
+        assert!(head[0] != b'E', "{}", String::from_utf8_lossy(&content));
+        (head[0], content)
+    }
+
+    /// Reads until the message comes that is now written with a commit of its own, acknowledges that, and
+    /// waits for an answer.
+    fn advance(&mut self, sql: &mut Sql) {
+        sql.run("SELECT pg_logical_emit_message(true, 'here', '')");
+        let (mut is_here, mut acknowledged) = (false, None);
+        loop {
+            let (tag, content) = self.receive();
+            assert_eq!(tag, b'd');
+            match Frame::read(&content).unwrap() {
+                Frame::Data { sent_at_us, message, .. } => {
+                    let age = SystemTime::now().duration_since(time(sent_at_us)).unwrap_or_default();
+                    assert!(age < Duration::from_secs(3600), "{sent_at_us}");
+                    match self.message(message) {
+                        Message::Logical { prefix: b"here", .. } => is_here = true,
+                        Message::Commit(commit) if is_here => {
+                            acknowledged = Some(commit.end_lsn);
+                            self.send(b"d", &status(commit.end_lsn, commit.end_lsn, 0, true));
+                        }
+                        _ => {}
+                    }
+                }
+                Frame::Keepalive { end, .. } if acknowledged.is_some_and(|lsn| lsn <= end) => break,
+                Frame::Keepalive { .. } => {}
+                Frame::Unknown(tag) => panic!("{tag}"),
+            }
+        }
+        let (confirmed, started) = ("SELECT confirmed_flush_lsn FROM pg_replication_slots", Instant::now());
+        while sql.rows::<1>(confirmed)[0][0].parse().ok() != acknowledged {
+            assert!(started.elapsed() < PATIENCE, "{acknowledged:?} is not confirmed");
+        }
+    }
+
+    fn message<'a>(&mut self, bytes: &'a [u8]) -> Message<'a> {
+        let (xid, message) = read(bytes, self.is_in_stream).unwrap_or_else(|e| panic!("{e}: {bytes:?}"));
+        assert_eq!(written(xid, &message), bytes, "{message:?}");
+        match message {
+            Message::StreamStart { .. } => self.is_in_stream = true,
+            Message::StreamStop => self.is_in_stream = false,
+            Message::StreamAbort { .. } => _ = self.aborts.insert(bytes.len()),
+            _ => {}
+        }
+        self.tags.insert(bytes[0]);
+        message
+    }
+}
+
+const TABLES: &str = "CREATE TYPE mood AS ENUM ('fine');
+    CREATE TABLE a (id int PRIMARY KEY, m mood, t text, j jsonb);
+    ALTER TABLE a ALTER t SET STORAGE EXTERNAL;
+    CREATE TABLE b (LIKE a);
+    ALTER TABLE b REPLICA IDENTITY FULL;
+    CREATE PUBLICATION p FOR TABLE a, b;
+    SELECT pg_replication_origin_create('o')";
+
+const CHANGES: [&str; 5] = [
+    "INSERT INTO a VALUES (1, 'fine', repeat('x', 9000), '{}'), (2, NULL, '', NULL)",
+    "UPDATE a SET j = '[1]' WHERE id = 1; UPDATE a SET id = 3 WHERE id = 2; DELETE FROM a WHERE id = 3",
+    "INSERT INTO b SELECT * FROM a; UPDATE b SET id = 4; DELETE FROM b; TRUNCATE a, b CASCADE",
+    "SELECT pg_logical_emit_message(true, 'p', 'm'), pg_logical_emit_message(false, '', '')",
+    "SELECT pg_replication_origin_session_setup('o'); INSERT INTO a VALUES (5)",
+];
+
+/// More than the server keeps in memory.
+const MANY: &str = "INSERT INTO a SELECT n, 'fine', repeat('x', 90) FROM generate_series(1000, 5000) n";
+const MORE: &str = "INSERT INTO a SELECT n, 'fine', repeat('x', 90) FROM generate_series(6000, 9999) n";
+
+#[test]
+fn every_message_of_a_real_server_is_read() {
+    let settings =
+        ["wal_level = logical", "logical_decoding_work_mem = 64kB", "max_prepared_transactions = 9"];
+    let server = start_server(&settings);
+    let (mut sql, mut other) = (Sql::connect(&server), Sql::connect(&server));
+    let version = sql.rows::<1>("SHOW server_version_num")[0][0].parse::<u32>().unwrap() / 10000;
+    let (two_phase, options) = match version {
+        14 => ("", "proto_version '2', streaming 'on'"),
+        15 => (", false, true", "proto_version '3', streaming 'on'"),
+        _ => (", false, true", "proto_version '4', streaming 'parallel', binary 'on'"),
+    };
+    sql.run(TABLES);
+    sql.run(&format!("SELECT pg_create_logical_replication_slot('s', 'pgoutput'{two_phase})"));
+    let options = format!("{options}, publication_names 'p', messages 'on'");
+    let mut walsender = Walsender::start(server.directory(), &options);
+    CHANGES.iter().for_each(|change| other.run(change));
+    other.run("SELECT pg_replication_origin_session_reset()");
+    walsender.advance(&mut sql);
+    for change in ["BEGIN", MANY, "SAVEPOINT s", MORE, "SELECT pg_logical_emit_message(true, 'p', 'm')"] {
+        other.run(change);
+    }
+    walsender.advance(&mut sql);
+    other.run("ROLLBACK TO s");
+    walsender.advance(&mut sql);
+    other.run("TRUNCATE a; COMMIT");
+    walsender.advance(&mut sql);
+    let mut expected: BTreeSet<u8> = b"RYIUDTMOBCSEAc".iter().copied().collect();
+    if version > 14 {
+        expected.extend(b"bPKrp");
+        for (name, change, end) in
+            [("x", CHANGES[0], "COMMIT"), ("y", MANY, "ROLLBACK"), ("z", MORE, "COMMIT")]
+        {
+            other.run("BEGIN");
+            other.run(change);
+            walsender.advance(&mut sql);
+            other.run(&format!("PREPARE TRANSACTION '{name}'"));
+            walsender.advance(&mut sql);
+            other.run(&format!("{end} PREPARED '{name}'"));
+            walsender.advance(&mut sql);
+        }
+    }
+    assert_eq!(walsender.tags, expected);
+    assert_eq!(walsender.aborts, BTreeSet::from([if version > 15 { 25 } else { 9 }]));
 }

@@ -1,13 +1,8 @@
 //! Values of a real server, in both of their forms: both give the JSON that the outbox gives.
 
-#[path = "../../cli/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 use super::*;
-use crate::pq::{Connection, Conninfo, ResultStatus};
+use crate::decode::tests::{Sql, start_server, unhex};
 use crate::random::Random;
-use server::{PrivateServer, ServerOptions};
 
 /// How many random values of each type there are.
 const RANDOM_VALUES: usize = 120;
@@ -346,22 +341,6 @@ fn what_is_malformed_in_binary_leaves_nothing() {
     assert_eq!(out, r#""\\x0a1b""#);
 }
 
-struct Sql(Connection);
-
-impl Sql {
-    fn rows<const N: usize>(&mut self, sql: &str) -> Vec<[String; N]> {
-        self.0.send_query(sql).unwrap();
-        let mut rows = Vec::new();
-        while let Some(result) = self.0.result() {
-            assert!(result.status() != ResultStatus::Failed, "{sql}: {}", result.error());
-            let value =
-                |row, column| String::from_utf8(result.value(row, column).unwrap_or(b"null").into()).unwrap();
-            rows.extend((0..result.rows()).map(|row| std::array::from_fn(|column| value(row, column))));
-        }
-        rows
-    }
-}
-
 fn of(write: impl FnOnce(&mut String)) -> String {
     let mut out = String::from("before ");
     write(&mut out);
@@ -369,8 +348,7 @@ fn of(write: impl FnOnce(&mut String)) -> String {
 }
 
 fn of_binary(kind: Kind, digits: &str) -> String {
-    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-    let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+    let bytes = unhex(digits);
     of(|out| write_binary(out, kind, &bytes).unwrap_or_else(|error| panic!("{kind:?} {digits}: {error}")))
 }
 
@@ -382,28 +360,23 @@ fn kind(sql: &mut Sql, name: &str) -> Kind {
 
 #[test]
 fn both_forms_of_a_value_give_the_json_of_the_outbox() {
-    let programs = std::env::var_os("PGWAKE_TEST_BINDIR").map(Into::into);
-    let options = ServerOptions { programs, ..ServerOptions::default() };
-    let server = PrivateServer::start(&options).unwrap_or_else(|error| panic!("{error}"));
-    let conninfo = Conninfo::parse(&server.conninfo()).unwrap();
-    let mut sql = Sql(Connection::connect(&conninfo).unwrap());
-    sql.rows::<0>(&crate::install::install());
-    sql.rows::<0>("CREATE TYPE mood AS ENUM ('fine', 'so \"so\"', 'élan')");
-    sql.rows::<0>(
-        "SET DateStyle = ISO; SET IntervalStyle = postgres; SET TimeZone = UTC; SET bytea_output = hex",
-    );
-    sql.rows::<0>("SET extra_float_digits = 3; SET client_encoding = UTF8");
+    let server = start_server(&[]);
+    let mut sql = Sql::connect(&server);
+    sql.run(&crate::install::install());
+    sql.run("CREATE TYPE mood AS ENUM ('fine', 'so \"so\"', 'élan')");
+    sql.run("SET DateStyle = ISO; SET IntervalStyle = postgres; SET TimeZone = UTC; SET bytea_output = hex");
+    sql.run("SET extra_float_digits = 3; SET client_encoding = UTF8");
     let mut random = Random::seeded();
     many_floats(&mut sql, &mut random);
     for (name, edges, some) in SAMPLES {
         let mut values: Vec<String> = edges.iter().map(|edge| edge.to_string()).collect();
         values.extend((0..RANDOM_VALUES).map(|_| some(&mut random)));
-        sql.rows::<0>(&format!("CREATE TEMP TABLE sample (place serial, v {name})"));
+        sql.run(&format!("CREATE TEMP TABLE sample (place serial, v {name})"));
         let rows: Vec<String> = values.iter().map(|value| format!("($v${value}$v$)")).collect();
-        sql.rows::<0>(&format!("INSERT INTO sample (v) VALUES {}", rows.join(",")));
+        sql.run(&format!("INSERT INTO sample (v) VALUES {}", rows.join(",")));
         one_by_one(&mut sql, name, values.len());
         in_arrays(&mut sql, name);
-        sql.rows::<0>("DROP TABLE sample");
+        sql.run("DROP TABLE sample");
     }
 }
 

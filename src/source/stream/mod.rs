@@ -123,6 +123,10 @@ impl StreamSource {
     }
 
     pub(super) fn on_deadline(&mut self, now: Instant) {
+        let is_at_work = self.session.unanswered().next().is_some_and(Step::may_take_long);
+        if is_at_work || self.phase == Phase::Copying {
+            self.session.excuse(now);
+        }
         self.session.on_deadline(now);
     }
 
@@ -434,7 +438,8 @@ impl StreamSource {
 /// What was acknowledged last is told before the connection is closed, or it would come again.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        if self.phase == Phase::Streaming && self.feedback.has_news() {
+        let is_ours = self.session.connection().is_some_and(|connection| !connection.is_of_parent());
+        if is_ours && self.phase == Phase::Streaming && self.feedback.has_news() {
             self.send_status(Instant::now());
         }
     }

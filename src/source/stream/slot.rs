@@ -5,7 +5,7 @@ use super::sql::{self, Answered, quoted};
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Lsn;
-use crate::options::StreamOptions;
+use crate::options::{Origin, StreamOptions};
 use crate::session::Rows;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -40,6 +40,13 @@ pub(super) enum Step {
     Start,
     /// The stream has ended, and its result says why.
     End,
+}
+
+impl Step {
+    /// Whether the server may be silent about it for as long as others write, or hold locks.
+    pub(super) fn may_take_long(&self) -> bool {
+        matches!(self, Step::CreatePublication | Step::CreateSlot | Step::CopyTable | Step::KeepSlot)
+    }
 }
 
 /// What to do next.
@@ -135,7 +142,26 @@ impl Preparation {
         self.major = major;
         self.slot.busy_for = Duration::ZERO;
         self.begins_at = None;
-        Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into())
+        match self.unsupported() {
+            Some((what, since)) => {
+                let message = format!("{what} needs PostgreSQL {since}, and this is {major}: leave it out");
+                Next::GiveUp(error("0A000", message))
+            }
+            None => Next::Send(Step::Identify, "IDENTIFY_SYSTEM".into()),
+        }
+    }
+
+    /// What was asked for that this server does not have, and which one has it.
+    fn unsupported(&self) -> Option<(&'static str, i32)> {
+        let options = &self.options;
+        let wanted = [
+            (true, "logical replication by pgwake", 14),
+            (options.two_phase, "two_phase", 15),
+            (options.origin != Origin::Any, "origin", 16),
+            (options.failover, "failover", 17),
+        ];
+        let lacks = wanted.into_iter().find(|(is_wanted, _, since)| *is_wanted && self.major < *since);
+        lacks.map(|(_, what, since)| (what, since))
     }
 
     /// It was waited for the slot.
@@ -158,6 +184,16 @@ impl Preparation {
         };
         match step {
             Step::Identify => self.identified(&rows, done),
+            Step::Settings if rows.text(0, 0).as_deref() != Some("logical") => {
+                let wal_level = rows.text(0, 0).unwrap_or_default();
+                Next::GiveUp(error(
+                    "55000",
+                    format!(
+                        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET \
+                         wal_level = logical and a restart"
+                    ),
+                ))
+            }
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
                 self.publications_next()
@@ -280,22 +316,12 @@ impl Preparation {
     }
 
     fn slot_sql(&self) -> String {
-        sql::slot(&self.slot.name, self.major)
+        sql::slot(&self.slot.name)
     }
 
     fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
         let name = &self.slot.name;
         let is_there = rows.text(0, 0).is_some();
-        let wal_level = rows.text(0, 5).unwrap_or_default();
-        if wal_level != "logical" {
-            return Next::GiveUp(error(
-                "55000",
-                format!(
-                    "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
-                     logical and a restart"
-                ),
-            ));
-        }
         if !is_there {
             if self.slot.was_there && !self.slot.is_temporary {
                 let message = format!(

@@ -46,7 +46,7 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", quoted_list(texts))
 }
 
-/// What holds for our session alone. Values are to be written as subscriptions of PostgreSQL ask for them
+/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written as subscriptions of PostgreSQL ask for them
 /// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
 /// the server looks at the connection instead of at us.
 pub(super) fn settings(major: i32) -> String {
@@ -79,7 +79,9 @@ pub(super) fn settings(major: i32) -> String {
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
-    sql
+    // From 19 on a server raises it by itself, and another setting says to what.
+    let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
+    sql + &format!("SELECT pg_catalog.current_setting('{wal_level}')")
 }
 
 /// The publication that is made for these tables: its name, whether it is there, the command that makes it,
@@ -136,14 +138,11 @@ pub(super) fn keys(publications: &[String]) -> String {
     )
 }
 
-/// The slot, if it is there, and what `wal_level` amounts to.
-pub(super) fn slot(name: &str, major: i32) -> String {
-    // From 19 on a server raises it by itself, and another setting says to what.
-    let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
+/// The slot, if it is there.
+pub(super) fn slot(name: &str) -> String {
     format!(
-        "SELECT s.slot_name, s.plugin, s.database = pg_catalog.current_database(), s.active_pid, s.wal_status, \
-                pg_catalog.current_setting('{wal_level}') \
-         FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_replication_slots AS s ON s.slot_name = {}",
+        "SELECT slot_name, plugin, database = pg_catalog.current_database(), active_pid, wal_status \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         quoted(name)
     )
 }
@@ -233,8 +232,8 @@ mod tests {
         );
         assert!(!settings(18).contains("wal_sender_shutdown_timeout"));
         assert!(settings(19).contains("SET wal_sender_shutdown_timeout TO '5s'"));
-        assert!(slot("s", 18).contains("current_setting('wal_level')"));
-        assert!(slot("s", 19).contains("current_setting('effective_wal_level')"));
+        assert!(settings(18).contains("current_setting('wal_level')"));
+        assert!(settings(19).contains("current_setting('effective_wal_level')"));
         let options = StreamOptions::new().two_phase(true).failover(true);
         let of = |major| slot_options(major, false, false, &options)[1].clone();
         assert_eq!(of(14), "NOEXPORT_SNAPSHOT");
