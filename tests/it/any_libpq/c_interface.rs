@@ -145,10 +145,16 @@ fn every_function_works(command: &mut Command) {
     sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE woken (id int)");
     sql.run("CREATE TABLE earlier (id int PRIMARY KEY)");
     sql.run("CREATE TABLE notified (LIKE orders INCLUDING INDEXES)");
-    let mut program = Running::start(command.args([&conninfo, &fresh_channel()]));
+    let (log, mut log_sql) = crate::common::log::database("");
+    log_sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); INSERT INTO orders VALUES (1, 'tea')");
+    let mut program = Running::start(command.args([&conninfo, &fresh_channel(), &log]));
     let mut line = program.line().unwrap_or_default();
-    while let Some(statement) = line.strip_prefix("sql ") {
-        sql.run(statement);
+    while let Some((place, statement)) = line.split_once(' ') {
+        if place == "log" {
+            log_sql.run(statement)
+        } else {
+            sql.run(statement)
+        }
         line = program.line().unwrap_or_default();
     }
     assert_eq!(line, "ok");
