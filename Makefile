@@ -11,7 +11,8 @@
 # make lib      the C library alone
 # Each installs what it needs and is missing, or names it.
 
-CARGO = PATH="$$PATH:$$HOME/.cargo/bin" cargo
+# Without what make says to a make: a cargo takes it for its own.
+CARGO = MAKEFLAGS= PATH="$$PATH:$$HOME/.cargo/bin" $(NICE) cargo
 # The command and the library with the system's libpq instead of the bundled one.
 SYSTEM_LIBPQ = --no-default-features --features command
 
@@ -38,8 +39,11 @@ ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
 .PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
-  setup-demo setup-deb setup-test
+  setup-demo setup-deb setup-test tested tested-bundled tested-system built
+# But for what `test` does side by side.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 all: lib
 	$(CARGO) build --release
@@ -50,19 +54,33 @@ demo: setup-demo
 	@$(CARGO) build --release
 	@target/release/pgwake demo
 
-# Tests wait for a server most of the time, so more of them run at once than there are cores.
+# Tests wait for a server most of the time. So more of them run at once than there are cores; and beside them goes on,
+# with less right to the processor, what they can do without. Each part is printed when it is over.
 WAITING = RUST_TEST_THREADS=4
-test: setup-test check peers all
-	$(MAKE) --no-print-directory install PREFIX=$(CURDIR)/target/installed
+ASIDE = nice -n 19
+test: setup-test
+	@$(MAKE) --no-print-directory -j2 -Otarget SIDE_BY_SIDE=yes tested
+
+tested: tested-system check
+
+tested-bundled:
 	$(WAITING) $(CARGO) test --features capi
+
+# The command is at the same place for both, so one is built when the other is not needed any more.
+tested-system: tested-bundled built
 	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test $(SYSTEM_LIBPQ)
+
+built:
+	@$(MAKE) --no-print-directory SIDE_BY_SIDE= NICE='$(ASIDE)' all peers
+	@$(MAKE) --no-print-directory SIDE_BY_SIDE= install PREFIX=$(CURDIR)/target/installed
 
 test-debian:
 	tests/empty_debian.sh
 
+check: NICE = $(ASIDE)
 check: setup-test
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --features capi-test -- -D warnings
+	$(CARGO) clippy --all-targets --features capi-test,peer -- -D warnings
 	$(CARGO) clippy --all-targets $(SYSTEM_LIBPQ) -- -D warnings
 	$(CARGO) clippy --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
@@ -138,9 +156,8 @@ deb: setup-deb all
 # The programs of a side-by-side measurement, on the system's libpq: pgwake from Rust and from C, and the bare C loop.
 peers: setup-test lib-test
 	@mkdir -p target/peers
-	$(CARGO) build --profile bench --bench peer --no-default-features --message-format=json-render-diagnostics \
-	  >target/peer.json
-	cp "$$(sed -n 's/.*"name":"peer".*"executable":"\([^"]*\)".*/\1/p' target/peer.json)" target/peers/pgwake
+	$(CARGO) build --release --bin peer --no-default-features --features peer
+	cp target/release/peer target/peers/pgwake
 	cc -O2 -Wall -Wextra -Werror -o target/peers/c-libpq-epoll benches/c_libpq_epoll.c \
 	  $$(pkg-config --cflags --libs libpq)
 	cc -O2 -Wall -Wextra -Werror -Iffi/include -o target/peers/pgwake-c benches/peer.c target/lib-test/libpgwake.a \

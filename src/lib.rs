@@ -46,7 +46,7 @@
 //! | [`pq`] | the thin layer over libpq, for those who own a mio loop and want the three steps bare |
 //!
 //! To add something that is read over SQL is to write one file in `source/sql`, a `Reader` with six verbs
-//! (opened, lost, heard, answered, step, deadline), and to name it in `readers.rs` and `tag.rs`. To add a
+//! (opened, lost, heard, answered, step, deadline), and to name it in `mod.rs` and `tag.rs` there. To add a
 //! kind of connection is to add a variant to `Source`, of which the loop knows no more than its verbs.
 //!
 //! # What is promised

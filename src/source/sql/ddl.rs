@@ -2,7 +2,8 @@
 //! asked for.
 
 use super::advice::{OF_DDL, advised};
-use super::link::{Link, Reader};
+use super::link::Link;
+use super::readers::Reader;
 use super::refusals::Refusals;
 use super::statements::{
     CONVERT, FETCH, LOOK_INTERVAL, LOOK_INTERVAL_MIN, WATCHED_PAYLOAD, array, encoding, in_utf8,

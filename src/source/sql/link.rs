@@ -7,11 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, SessionId};
 use crate::metrics::Metrics;
 use crate::pq::Notify;
-use crate::session::{Command, Rows, Session};
+use crate::session::{Command, Session};
 use crate::source::report::Report;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
-use std::time::Instant;
 
 /// By this channel the schema `pgwake` wakes its readers; those of DDL have others that begin with it.
 pub(super) const WAKE_CHANNEL: &str = "pgwake";
@@ -54,35 +52,6 @@ pub(super) enum InLibpq {
     Nothing,
     /// The last turn ended for others before all was delivered that it held.
     Rest,
-}
-
-/// Something that reads over a session. A request is sent with a tag, and its answer comes back with it.
-pub(super) trait Reader {
-    type Request;
-
-    /// All channels listen on a new connection.
-    fn opened(&mut self, link: &mut Link, now: Instant);
-
-    /// The connection is lost.
-    fn lost(&mut self);
-
-    /// Takes a notification that is meant for this reader; gives back any other.
-    fn heard(&mut self, link: &mut Link, notify: Notify) -> Option<Notify>;
-
-    /// A request of this reader was answered. `Break`: it is of no use to go on.
-    fn answered(
-        &mut self,
-        link: &mut Link,
-        request: Self::Request,
-        answer: Result<Rows>,
-        now: Instant,
-    ) -> ControlFlow<()>;
-
-    /// Sends what is due; `false` when nothing is.
-    fn step(&mut self, link: &mut Link, now: Instant) -> bool;
-
-    /// When a step is wanted at the latest.
-    fn deadline(&self) -> Option<Instant>;
 }
 
 /// Asks who the process is and, for a session that is to last, sets the time-outs off for it alone.
@@ -195,7 +164,7 @@ pub(super) mod tests {
     use crate::pq::Conninfo;
     use crate::reactor::Reactor;
     use crate::session::{Background, Kind};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// A link that is not connected: what a reader sends over it goes nowhere.
     pub(in crate::source::sql) fn link(conninfo: &str, now: Instant) -> Link {

@@ -3,6 +3,7 @@
 
 mod advice;
 mod channels;
+mod commands;
 mod ddl;
 mod link;
 mod listen;
@@ -16,15 +17,16 @@ mod tag;
 
 use super::report::Report;
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::event::{Channel, Event, Notification, SessionId};
+use crate::event::{Event, Notification, SessionId};
 use crate::metrics::Metrics;
-use crate::options::{DdlOptions, Overflow, SessionOptions, WatchOptions};
+use crate::options::{Overflow, SessionOptions};
 use crate::pq::{Connection, Conninfo, Notify};
 use crate::reactor::WaitFor;
 use crate::session::{Answer, BackgroundJobs, Kind, Loss, Progress, Rows, Session};
+use ddl::DdlReader;
 use link::{InLibpq, Link};
 use listen::Listen;
-use outbox::Next;
+use outbox::{Next, Outbox};
 use read_ahead::ReadAhead;
 use readers::Readers;
 use self_test::SelfTest;
@@ -166,41 +168,6 @@ impl SqlSource {
         std::mem::take(&mut self.link.wants_turn) | self.link.session.holds_more()
     }
 
-    pub(crate) fn listen(&mut self, channel: Channel) -> Result<()> {
-        self.link.refuse_if_failed()?;
-        self.link.channels.subscribe(channel);
-        Ok(())
-    }
-
-    pub(crate) fn unlisten(&mut self, channel: Channel) -> Result<()> {
-        self.link.refuse_if_failed()?;
-        self.link.channels.unsubscribe(channel);
-        Ok(())
-    }
-
-    pub(crate) fn notify(&mut self, channel: Channel, payload: &[u8]) -> Result<()> {
-        self.listen.notify(&self.link, channel, payload)
-    }
-
-    pub(crate) fn watch(&mut self, options: WatchOptions, now: Instant) -> Result<()> {
-        self.link.refuse_if_failed()?;
-        self.readers.watch(&mut self.link, options, now)?;
-        self.readers_changed();
-        Ok(())
-    }
-
-    pub(crate) fn watch_ddl(&mut self, options: DdlOptions, now: Instant) -> Result<()> {
-        self.link.refuse_if_failed()?;
-        self.readers.watch_ddl(&mut self.link, options, now)?;
-        self.readers_changed();
-        Ok(())
-    }
-
-    /// Acknowledges all changes up to this one.
-    pub(crate) fn ack(&mut self, id: u64, now: Instant) -> Result<()> {
-        self.readers.ack(&mut self.link, id, now)
-    }
-
     /// A reader came or went.
     fn readers_changed(&mut self) {
         self.is_plain = !self.skip_own && !self.read_ahead.is_on() && self.readers.is_empty();
@@ -271,7 +238,7 @@ impl SqlSource {
         match &self.at_hand {
             AtHand::Nothing => None,
             AtHand::Notification(notify, folded) => Some(Event::Notification(self.lend(notify, *folded))),
-            AtHand::Change => self.readers.change(id, db).map(Event::Change),
+            AtHand::Change => self.readers.get::<Outbox>()?.change(id, db).map(Event::Change),
             AtHand::Report(report) => Some(report.as_event(id, db, Instant::now())),
         }
     }
@@ -313,7 +280,8 @@ impl SqlSource {
 
     /// The next change or gap of the outbox.
     fn look_for_change(&mut self, now: Instant) -> Look {
-        match self.readers.advance(&mut self.link, now) {
+        let Some(outbox) = self.readers.get_mut::<Outbox>() else { return Look::Nothing };
+        match outbox.advance(&mut self.link, now) {
             Next::Change => {
                 self.link.metrics.changes += 1;
                 self.at_hand = AtHand::Change;
@@ -353,7 +321,7 @@ impl SqlSource {
 
     /// Whether something waits that comes before the next notification.
     fn is_held_back(&self) -> bool {
-        self.link.awaits_first() || self.readers.has_notified()
+        self.link.awaits_first() || self.readers.get().is_some_and(Outbox::has_notified)
     }
 
     /// As [`advance`](Self::advance), for a session that reads more than its caller takes, so that what comes
@@ -407,7 +375,8 @@ impl SqlSource {
                 continue;
             }
             // Changes are neither folded nor dropped: they wait in the server.
-            if self.readers.has_changes() || (!self.go_on(now) && !self.link.session.look_ahead()) {
+            let has_changes = self.readers.get().is_some_and(Outbox::has_changes);
+            if has_changes || (!self.go_on(now) && !self.link.session.look_ahead()) {
                 return;
             }
         }
@@ -465,15 +434,10 @@ impl SqlSource {
                     self.listen.prepare(link, !self.readers.is_empty());
                 }
             }
-            Tag::Outbox(request) => {
-                self.readers.outbox_answered(link, request, answer, now);
-                self.readers_changed();
-            }
-            Tag::Ddl(request) => {
-                self.readers.ddl_answered(link, request, answer, now);
-                self.readers_changed();
-            }
+            Tag::Outbox(request) => self.readers.answered::<Outbox>(link, request, answer, now),
+            Tag::Ddl(request) => self.readers.answered::<DdlReader>(link, request, answer, now),
         }
+        self.readers_changed();
     }
 
     #[cold]

@@ -1,151 +1,120 @@
-//! The readers of a session, each when it is asked for. A new reader is named here and in `tag.rs`.
+//! The readers of a session, each when it is asked for, and what a reader is. None is named here: a reader is
+//! found by its type.
 
-use super::ddl::DdlReader;
-use super::link::{Link, Reader};
-use super::outbox::{Next, Outbox};
-use super::tag::{DdlRequest, OutboxRequest};
+use super::link::Link;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Change, SessionId};
-use crate::options::{DdlOptions, WatchOptions};
 use crate::pq::Notify;
 use crate::session::Rows;
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-#[derive(Debug, Default)]
-pub(super) struct Readers {
-    outbox: Option<Box<Outbox>>,
-    ddl: Option<Box<DdlReader>>,
+/// Something that reads over a session. A request is sent with a tag, and its answer comes back with it.
+pub(super) trait Reader: Any + Debug + Send {
+    type Request
+    where
+        Self: Sized;
+
+    /// All channels listen on a new connection.
+    fn opened(&mut self, link: &mut Link, now: Instant);
+
+    /// The connection is lost.
+    fn lost(&mut self);
+
+    /// Takes a notification that is meant for this reader; gives back any other.
+    fn heard(&mut self, link: &mut Link, notify: Notify) -> Option<Notify>;
+
+    /// A request of this reader was answered. `Break`: it is of no use to go on.
+    fn answered(
+        &mut self,
+        link: &mut Link,
+        request: Self::Request,
+        answer: Result<Rows>,
+        now: Instant,
+    ) -> ControlFlow<()>
+    where
+        Self: Sized;
+
+    /// Sends what is due; `false` when nothing is.
+    fn step(&mut self, link: &mut Link, now: Instant) -> bool;
+
+    /// When a step is wanted at the latest.
+    fn deadline(&self) -> Option<Instant>;
 }
+
+/// Those that were asked for, at most one of a type.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Vec<Box<dyn Reader>>);
 
 impl Readers {
     pub(super) fn is_empty(&self) -> bool {
-        self.outbox.is_none() && self.ddl.is_none()
+        self.0.is_empty()
     }
 
-    pub(super) fn watch(&mut self, link: &mut Link, options: WatchOptions, now: Instant) -> Result<()> {
-        if self.outbox.is_some() {
-            let message = "the session watches already: name all tables at once, or connect another session";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
+    pub(super) fn get<R: Reader>(&self) -> Option<&R> {
+        self.0.iter().find_map(|reader| (&**reader as &dyn Any).downcast_ref())
+    }
+
+    pub(super) fn get_mut<R: Reader>(&mut self) -> Option<&mut R> {
+        self.0.iter_mut().find_map(|reader| (&mut **reader as &mut dyn Any).downcast_mut())
+    }
+
+    /// Adds one that was asked for; on a connection that listens already it begins. `taken` says what to do
+    /// when there is one of its type.
+    pub(super) fn add<R: Reader>(
+        &mut self,
+        link: &mut Link,
+        mut reader: R,
+        taken: &str,
+        now: Instant,
+    ) -> Result<()> {
+        if self.get::<R>().is_some() {
+            return Err(Error::new(ErrorKind::InvalidArgument, taken));
         }
-        self.outbox = Some(begun(Outbox::new(options)?, link, now));
+        if link.is_listening {
+            reader.opened(link, now);
+        }
+        self.0.push(Box::new(reader));
         Ok(())
     }
 
-    pub(super) fn watch_ddl(&mut self, link: &mut Link, options: DdlOptions, now: Instant) -> Result<()> {
-        if self.ddl.is_some() {
-            let message = "the session hears of DDL already: connect another session";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        self.ddl = Some(begun(DdlReader::new(options), link, now));
-        Ok(())
-    }
-
-    /// Acknowledges all changes up to this one.
-    pub(super) fn ack(&mut self, link: &mut Link, id: u64, now: Instant) -> Result<()> {
-        let Some(outbox) = &mut self.outbox else {
-            return Err(Error::new(ErrorKind::InvalidArgument, "the session watches no table"));
-        };
-        outbox.ack(link, id, now)
-    }
-
-    /// All channels listen on a new connection.
     #[cold]
     pub(super) fn opened(&mut self, link: &mut Link, now: Instant) {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.opened(link, now);
-        }
-        if let Some(ddl) = &mut self.ddl {
-            ddl.opened(link, now);
-        }
+        self.0.iter_mut().for_each(|reader| reader.opened(link, now));
     }
 
-    /// The connection is lost.
     #[cold]
     pub(super) fn lost(&mut self) {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.lost();
-        }
-        if let Some(ddl) = &mut self.ddl {
-            ddl.lost();
-        }
+        self.0.iter_mut().for_each(|reader| reader.lost());
     }
 
-    /// A notification that no reader takes.
+    /// Gives back a notification that no reader takes.
     #[cold]
-    pub(super) fn heard(&mut self, link: &mut Link, mut notify: Notify) -> Option<Notify> {
-        if let Some(outbox) = &mut self.outbox {
-            notify = outbox.heard(link, notify)?;
-        }
-        match &mut self.ddl {
-            Some(ddl) => ddl.heard(link, notify),
-            None => Some(notify),
-        }
+    pub(super) fn heard(&mut self, link: &mut Link, notify: Notify) -> Option<Notify> {
+        self.0.iter_mut().try_fold(notify, |notify, reader| reader.heard(link, notify))
     }
 
-    pub(super) fn outbox_answered(
+    /// One for which it is of no use to go on is dropped.
+    #[cold]
+    pub(super) fn answered<R: Reader>(
         &mut self,
         link: &mut Link,
-        request: OutboxRequest,
+        request: R::Request,
         answer: Result<Rows>,
         now: Instant,
     ) {
-        let outbox = self.outbox.as_deref_mut();
-        if outbox.is_some_and(|outbox| outbox.answered(link, request, answer, now).is_break()) {
-            self.outbox = None;
+        if self.get_mut::<R>().is_some_and(|reader| reader.answered(link, request, answer, now).is_break()) {
+            self.0.retain(|reader| !(&**reader as &dyn Any).is::<R>());
         }
     }
 
-    pub(super) fn ddl_answered(
-        &mut self,
-        link: &mut Link,
-        request: DdlRequest,
-        answer: Result<Rows>,
-        now: Instant,
-    ) {
-        let ddl = self.ddl.as_deref_mut();
-        if ddl.is_some_and(|ddl| ddl.answered(link, request, answer, now).is_break()) {
-            self.ddl = None;
-        }
-    }
-
-    /// Sends what is due; `false` when nothing is.
     #[cold]
     pub(super) fn step(&mut self, link: &mut Link, now: Instant) -> bool {
-        self.outbox.as_deref_mut().is_some_and(|outbox| outbox.step(link, now))
-            || self.ddl.as_deref_mut().is_some_and(|ddl| ddl.step(link, now))
+        self.0.iter_mut().any(|reader| reader.step(link, now))
     }
 
-    /// When a step is wanted at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let outbox = self.outbox.as_deref().and_then(Outbox::deadline);
-        outbox.into_iter().chain(self.ddl.as_deref().and_then(DdlReader::deadline)).min()
+        self.0.iter().filter_map(|reader| reader.deadline()).min()
     }
-
-    /// Whether changes wait that come before the next notification.
-    pub(super) fn has_notified(&self) -> bool {
-        self.outbox.as_deref().is_some_and(Outbox::has_notified)
-    }
-
-    /// Whether changes wait to be delivered.
-    pub(super) fn has_changes(&self) -> bool {
-        self.outbox.as_deref().is_some_and(Outbox::has_changes)
-    }
-
-    /// The next change or gap.
-    pub(super) fn advance(&mut self, link: &mut Link, now: Instant) -> Next {
-        self.outbox.as_deref_mut().map_or(Next::Nothing, |outbox| outbox.advance(link, now))
-    }
-
-    /// The change that was gone on to.
-    pub(super) fn change<'a>(&'a self, session: SessionId, db: &'a str) -> Option<Change<'a>> {
-        self.outbox.as_deref()?.change(session, db)
-    }
-}
-
-/// A reader that was asked for; on a connection that listens already it begins.
-fn begun<R: Reader>(mut reader: R, link: &mut Link, now: Instant) -> Box<R> {
-    if link.is_listening {
-        reader.opened(link, now);
-    }
-    Box::new(reader)
 }

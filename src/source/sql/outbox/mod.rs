@@ -15,7 +15,8 @@ mod tests;
 mod watching;
 
 use super::advice::{WATCHING, advised};
-use super::link::{Link, Reader, WAKE_CHANNEL};
+use super::link::{Link, WAKE_CHANNEL};
+use super::readers::Reader;
 use super::refusals::Refusals;
 use super::statements::{CONVERT, FETCH, WATCHED_PAYLOAD, encoding};
 use super::tag::{OutboxRequest, Tag};

@@ -2,8 +2,7 @@
 //! CHANNEL COUNT`.
 //!
 //! Listens, prints `READY`, takes COUNT notifications, compares the time of each (`CLOCK_MONOTONIC`,
-//! nanoseconds) with the number at the start of its payload, and prints one line of JSON. Called without
-//! arguments, as `cargo bench` and `cargo test` do, it says so and ends.
+//! nanoseconds) with the number at the start of its payload, and prints one line of JSON.
 
 use pgwake::{Event, EventLoop, EventLoopOptions, Result};
 use std::time::Duration;
@@ -32,7 +31,7 @@ fn leading_number(payload: &[u8]) -> i64 {
 }
 
 fn main() -> Result<()> {
-    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut options = EventLoopOptions::new();
     while let [option, value, ..] = arguments.as_slice() {
         options = match option.as_str() {
