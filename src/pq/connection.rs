@@ -254,6 +254,11 @@ impl Connection {
         }
     }
 
+    /// Whether this process made it, and not one of which it is a fork.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.forks == sys::forks()
+    }
+
     /// The PID of the server's process (`PQbackendPID`). It changes with each connection.
     pub fn backend_pid(&self) -> i32 {
         // SAFETY: the connection is alive.
@@ -264,11 +269,6 @@ impl Connection {
     pub fn parameter(&self, name: &std::ffi::CStr) -> String {
         // SAFETY: the connection is alive, the value is copied before anything else is called.
         unsafe { text(pq_sys::PQparameterStatus(self.raw.as_ptr(), name.as_ptr())) }
-    }
-
-    /// Whether this is a forked child, and the connection its parent's.
-    pub(crate) fn is_of_parent(&self) -> bool {
-        self.forks != sys::forks()
     }
 
     /// The server's version, such as `15.18`, without what distributors put behind it.
@@ -371,8 +371,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.is_of_parent() {
-            // PQfinish would say goodbye to the server in the name of the parent. Its
+        if !self.is_of_this_process() {
+            // In a forked child: PQfinish would say goodbye to the server in the name of the parent. Its
             // memory stays.
             return self.socket().map_or((), sys::close);
         }

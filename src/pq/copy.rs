@@ -7,6 +7,7 @@ use crate::error::Result;
 use std::ffi::{c_char, c_int};
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::time::Instant;
 
 /// One message of COPY, in the memory that libpq has taken for it, and freed on drop.
 #[derive(Debug)]
@@ -62,6 +63,26 @@ impl Connection {
         // SAFETY: the connection is alive; no message means that it is no error.
         let put = unsafe { pq_sys::PQputCopyEnd(self.raw.as_ptr(), std::ptr::null()) };
         self.accepted(put == 1)
+    }
+
+    /// Ends a COPY in both directions in good order: says that no more is sent, and takes what still comes
+    /// until the server has said the same. Waits no longer than until then.
+    ///
+    /// A socket that is closed with something unread is reset, and a server that is just sending finds out by
+    /// that, and never reads what was said to it last.
+    pub(crate) fn end_copy(&mut self, until: Instant) -> Result<()> {
+        self.put_copy_end()?;
+        while Instant::now() < until {
+            match self.copy_data() {
+                CopyData::Message(_) => continue,
+                CopyData::Nothing => {}
+                CopyData::End | CopyData::Failed => break,
+            }
+            let is_flushed = self.flush()?;
+            self.wait(true, !is_flushed, Some(until))?;
+            self.consume_input()?;
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,8 @@ pub enum ResultStatus {
     Rows,
     /// What follows is COPY, from the server (`PGRES_COPY_OUT`).
     CopyOut,
+    /// COPY, to the server, is what it waits for (`PGRES_COPY_IN`).
+    CopyIn,
     /// What follows is COPY in both directions: replication (`PGRES_COPY_BOTH`).
     CopyBoth,
     /// All that was sent before a synchronisation point of the pipeline has been answered.
@@ -55,6 +57,7 @@ impl QueryResult {
                 ResultStatus::Rows
             }
             pq_sys::ExecStatusType::PGRES_COPY_OUT => ResultStatus::CopyOut,
+            pq_sys::ExecStatusType::PGRES_COPY_IN => ResultStatus::CopyIn,
             pq_sys::ExecStatusType::PGRES_COPY_BOTH => ResultStatus::CopyBoth,
             pq_sys::ExecStatusType::PGRES_PIPELINE_SYNC => ResultStatus::PipelineSync,
             pq_sys::ExecStatusType::PGRES_PIPELINE_ABORTED => ResultStatus::PipelineAborted,

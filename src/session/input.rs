@@ -67,7 +67,7 @@ impl<Tag> Session<Tag> {
     /// A message was complete.
     #[inline]
     pub(crate) fn has_said_something(&mut self) {
-        self.is_in_message = false;
+        (self.is_in_message, self.is_overdue) = (false, false);
     }
 
     /// Consumes what a poller told of; `false` when it told of nothing.

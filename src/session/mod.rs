@@ -12,6 +12,7 @@ mod background;
 mod backoff;
 mod connecting;
 mod endpoint;
+mod heartbeat;
 mod input;
 mod requests;
 
@@ -33,13 +34,6 @@ const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
-
-/// Heartbeats are taken together within this part of one.
-const HEARTBEAT_PARTS: u32 = 16;
-
-/// So many heartbeats may a server take to answer that sends its log: it looks up from a large transaction
-/// only now and then. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
-const REPLICATION_HEARTBEATS: u32 = 12;
 
 /// How long a connection must have worked to count as a success.
 const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
@@ -143,6 +137,10 @@ pub(crate) struct Session<Tag> {
     probe_sent_at: Instant,
     /// The source is to send one.
     is_probe_due: bool,
+    /// One was sent, and no message was complete since.
+    is_overdue: bool,
+    /// What was asked takes as long as it takes.
+    is_patient: bool,
     backoff: Backoff,
     /// Since when the source is content with the connection there is.
     settled_at: Option<Instant>,
@@ -189,6 +187,8 @@ impl<Tag> Session<Tag> {
             last_probe: None,
             probe_sent_at: now,
             is_probe_due: false,
+            is_overdue: false,
+            is_patient: false,
             backoff: Backoff::default(),
             settled_at: None,
             refused: None,
@@ -215,11 +215,6 @@ impl<Tag> Session<Tag> {
         self.connection.as_ref().map(|connection| (connection, self.wait_for))
     }
 
-    /// When the last probe was sent that has been answered, and how long that took.
-    pub(crate) fn last_probe(&self) -> Option<(Instant, Duration)> {
-        self.last_probe
-    }
-
     /// Whether it has given up, and nothing comes any more.
     pub(crate) fn has_failed(&self) -> bool {
         self.state == State::Failed
@@ -244,34 +239,6 @@ impl<Tag> Session<Tag> {
         matches!(self.state, State::Open)
     }
 
-    /// When `on_deadline` must be called at the latest, if nothing happens before.
-    #[inline]
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Waiting { until } | State::Resolving { until } | State::Connecting { until } => {
-                Some(until)
-            }
-            // Without heartbeats, a server must at least answer what is said first.
-            State::Open if self.heartbeat.is_zero() && self.settled_at.is_some() => None,
-            State::Open if self.heartbeat.is_zero() => {
-                Some(self.heard_at + self.connect_timeout.max(2 * HEARTBEAT_DEFAULT))
-            }
-            State::Open => Some(match (self.probed_at, self.kind) {
-                (None, _) => self.heard_at + self.heartbeat,
-                (Some(probed_at), Kind::Sql) => probed_at + self.heartbeat,
-                (Some(probed_at), Kind::Replication) => probed_at + REPLICATION_HEARTBEATS * self.heartbeat,
-            }),
-            State::Failed => None,
-        }
-    }
-
-    /// How much earlier than the deadline `on_deadline` may be called: heartbeats of many sessions are taken
-    /// together, or each would wake the process for itself.
-    pub(crate) fn slack(&self) -> Duration {
-        let is_for_a_probe = self.state == State::Open && self.probed_at.is_none();
-        if is_for_a_probe { self.heartbeat / HEARTBEAT_PARTS } else { Duration::ZERO }
-    }
-
     /// The deadline may have come.
     #[cold]
     pub(crate) fn on_deadline(&mut self, now: Instant) {
@@ -282,29 +249,6 @@ impl<Tag> Session<Tag> {
             State::Connecting { until } if now >= until => self.pass_over(now),
             State::Open if self.deadline().is_some_and(|deadline| soon >= deadline) => self.beat(now),
             _ => {}
-        }
-    }
-
-    /// Nothing was heard for a heartbeat: ask the server for a sign of life, or give it up if it was asked
-    /// already.
-    #[cold]
-    fn beat(&mut self, now: Instant) {
-        let Some(connection) = &mut self.connection else { return };
-        if self.probed_at.is_none() && !self.heartbeat.is_zero() {
-            (self.probed_at, self.probe_sent_at) = (Some(now), now);
-            match self.kind {
-                Kind::Sql => self.send_as(None, [Command::Run { sql: b"", parameters: &[] }].into_iter()),
-                Kind::Replication => self.is_probe_due = true,
-            }
-        } else if connection.has_kernel_input().unwrap_or(true) {
-            // We were late ourselves: the sign waits in the socket.
-            self.set_ready();
-        } else {
-            let message = format!(
-                "the server did not answer for {:.1?}: it is frozen or cut off",
-                now.duration_since(self.heard_at)
-            );
-            self.ending = Some(lost(message, SqlState::CONNECTION_LOST));
         }
     }
 
@@ -322,30 +266,15 @@ impl<Tag> Session<Tag> {
         self.send_as(Some(tag), commands);
     }
 
-    /// The server need not say anything now: it does what it was asked for.
-    #[cold]
-    pub(crate) fn excuse(&mut self, now: Instant) {
-        (self.heard_at, self.probed_at) = (now, None);
-    }
-
-    /// Whether the source is to ask the server for a sign of life.
-    #[inline]
-    pub(crate) fn wants_probe(&self) -> bool {
-        self.is_probe_due
-    }
-
-    /// The same, once for each time.
-    pub(crate) fn take_probe(&mut self) -> bool {
-        std::mem::take(&mut self.is_probe_due)
-    }
-
     /// The next message of the COPY that is going on.
     #[inline]
     pub(crate) fn copy_data(&mut self) -> CopyData {
         let Some(connection) = &mut self.connection else { return CopyData::Failed };
         let data = connection.copy_data();
-        if let CopyData::Message(_) = data {
-            self.is_in_message = false;
+        match data {
+            CopyData::Message(_) => self.has_said_something(),
+            CopyData::Failed if self.ending.is_none() => self.ending = Some(connection.loss()),
+            _ => {}
         }
         data
     }
@@ -481,7 +410,8 @@ impl<Tag> Session<Tag> {
         (self.is_in_message, self.message_bytes) = (false, 0);
         let unanswered = self.requests.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);
-        (self.is_interest_new, self.is_drained, self.is_probe_due) = (false, false, false);
+        (self.is_interest_new, self.is_drained) = (false, false);
+        (self.is_probe_due, self.is_overdue, self.is_patient) = (false, false, false);
         // A connection that breaks at once is no success: the waits go on growing. Unless somebody ended it,
         // once for each of our attempts: then the pace is theirs.
         let was_terminated = error.sqlstate == Some(SqlState::ADMIN_SHUTDOWN);

@@ -146,6 +146,13 @@ impl<Tag> Requests<Tag> {
                     self.rows = Some(result);
                     return self.answer();
                 }
+                // The server has ended its half of a COPY. There is nothing for ours.
+                ResultStatus::CopyIn => {
+                    if let Err(error) = connection.put_copy_end() {
+                        self.failed(error);
+                        return self.answer();
+                    }
+                }
                 _ => {}
             }
         }

@@ -23,7 +23,13 @@ mod service;
 mod sessions;
 #[cfg(feature = "json")]
 mod stream;
+#[cfg(feature = "json")]
+mod stream_bad_days;
 mod stream_command;
+#[cfg(feature = "json")]
+mod stream_crashes;
+#[cfg(feature = "json")]
+mod stream_slots;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;

@@ -114,7 +114,10 @@ impl Feedback {
         if lsn > end {
             return false;
         }
-        self.acknowledged = self.acknowledged.max((lsn, if lsn >= commit_lsn { ordinal } else { u64::MAX }));
+        // What was given last is the most that this can be about: the end of its transaction may be where the
+        // commit of the next one stands.
+        let reached = if lsn < commit_lsn { (lsn, u64::MAX) } else { (commit_lsn, ordinal) };
+        self.acknowledged = self.acknowledged.max(reached);
         self.settle();
         true
     }
@@ -240,6 +243,12 @@ mod tests {
         assert_eq!(feedback.done(), Lsn(22));
         feedback.committed(Lsn(30), Lsn(32), 0);
         assert_eq!(feedback.done(), Lsn(32), "nothing of it was given out");
+        feedback.gives(Lsn(40), 1);
+        feedback.committed(Lsn(40), Lsn(42), 1);
+        assert!(feedback.acknowledge(Lsn(42)));
+        feedback.gives(Lsn(42), 1);
+        feedback.committed(Lsn(42), Lsn(44), 1);
+        assert_eq!(feedback.done(), Lsn(42), "it begins where the last one ends, and was given out later");
     }
 
     #[test]

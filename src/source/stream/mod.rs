@@ -31,9 +31,15 @@ use std::time::{Duration, Instant, SystemTime};
 /// held back. Then the others have theirs.
 const EVENTS_PER_TURN: usize = 256;
 
+/// How long the end of a stream may wait for the server to take what was acknowledged last. It has done so
+/// within a millisecond, if it is alive.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+
 /// What comes over the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// There is none yet.
+    Connecting,
     /// Answers to what is asked before the stream begins.
     Preparing,
     /// The slot is in use: it is asked again at this time.
@@ -97,7 +103,7 @@ impl StreamSource {
             id,
             db: session.database_asked_for().to_string(),
             session,
-            phase: Phase::Preparing,
+            phase: Phase::Connecting,
             log: Log::new(&options),
             feedback: Feedback::new(options.manual_ack, now),
             preparation: Preparation::new(options),
@@ -123,10 +129,6 @@ impl StreamSource {
     }
 
     pub(super) fn on_deadline(&mut self, now: Instant) {
-        let is_at_work = self.session.unanswered().next().is_some_and(Step::may_take_long);
-        if is_at_work || self.phase == Phase::Copying {
-            self.session.excuse(now);
-        }
         self.session.on_deadline(now);
     }
 
@@ -172,7 +174,7 @@ impl StreamSource {
         let own = match self.phase {
             Phase::Waiting(until) => Some(until),
             Phase::Streaming => self.feedback.deadline(),
-            Phase::Preparing | Phase::Copying => None,
+            Phase::Connecting | Phase::Preparing | Phase::Copying => None,
         };
         self.session.deadline().into_iter().chain(own).min()
     }
@@ -226,11 +228,9 @@ impl StreamSource {
                 }
                 Err(error) => self.session.fail(error),
             }
-            if self.replayed >= EVENTS_PER_TURN {
-                return false;
-            }
+            // Also while a large transaction is given out, for as long as which nothing is read.
             self.tell(now);
-            if !self.go_on(now) {
+            if self.replayed >= EVENTS_PER_TURN || !self.go_on(now) {
                 return false;
             }
         }
@@ -242,7 +242,7 @@ impl StreamSource {
         match self.phase {
             Phase::Streaming => self.look_at_log(),
             Phase::Copying => self.look_at_rows(),
-            Phase::Preparing | Phase::Waiting(_) => Ok(None),
+            Phase::Connecting | Phase::Preparing | Phase::Waiting(_) => Ok(None),
         }
     }
 
@@ -365,7 +365,8 @@ impl StreamSource {
                 self.db = connection.database();
                 let version = connection.server_version();
                 let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
-                let next = self.preparation.opened(major.unwrap_or(0));
+                self.phase = Phase::Preparing;
+                let next = self.preparation.opened(major.unwrap_or(0), connection.backend_pid());
                 self.take_next(next, now);
             }
             Progress::Answered(step, answer) => {
@@ -380,7 +381,10 @@ impl StreamSource {
 
     fn take_next(&mut self, next: Next, now: Instant) {
         match next {
-            Next::Send(step, sql) => self.session.send(step, [Command::Simple { sql: &sql }].into_iter()),
+            Next::Send(step, sql) => {
+                self.session.be_patient(step.may_take_long());
+                self.session.send(step, [Command::Simple { sql: &sql }].into_iter());
+            }
             Next::Wait => self.phase = Phase::Waiting(now + BUSY_INTERVAL),
             Next::GiveUp(error) => self.session.give_up_for_good(error),
             Next::Fail(error) => self.session.fail(error),
@@ -391,6 +395,7 @@ impl StreamSource {
             }
             Next::Streaming => {
                 self.phase = Phase::Streaming;
+                self.session.be_patient(false);
                 self.session.settled(now);
                 self.feedback.streams_from(self.preparation.begins_at().unwrap_or_default(), now);
                 self.report_begin();
@@ -418,7 +423,8 @@ impl StreamSource {
     #[cold]
     fn lost(&mut self, loss: Loss<Step>) {
         let Loss { error, retry_in, at, .. } = loss;
-        self.phase = Phase::Preparing;
+        let error = if self.phase == Phase::Connecting { slot::refused_at_the_door(error) } else { error };
+        self.phase = Phase::Connecting;
         self.log.lost();
         if self.preparation.is_temporary() {
             self.feedback.forget();
@@ -435,12 +441,22 @@ impl StreamSource {
     }
 }
 
-/// What was acknowledged last is told before the connection is closed, or it would come again.
+/// What was acknowledged last is told before the connection is closed, or it would come again. That may wait
+/// for the server, but not for long.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        let is_ours = self.session.connection().is_some_and(|connection| !connection.is_of_parent());
-        if is_ours && self.phase == Phase::Streaming && self.feedback.has_news() {
-            self.send_status(Instant::now());
+        if self.phase != Phase::Streaming || !self.feedback.has_news() || self.session.is_ending() {
+            return;
+        }
+        // In a forked child it is the parent who speaks to the server.
+        if self.session.connection().is_some_and(|connection| connection.is_of_this_process()) {
+            let now = Instant::now();
+            self.send_status(now);
+            if let Some(connection) = self.session.connection()
+                && let Err(error) = connection.end_copy(now + FAREWELL_MAX)
+            {
+                ::log::debug!("what was acknowledged last may come again: {error}");
+            }
         }
     }
 }

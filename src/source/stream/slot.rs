@@ -29,6 +29,7 @@ pub(super) enum Step {
     Types,
     Keys,
     Slot,
+    EndReader,
     BeginSnapshot,
     CreateSlot,
     Failover,
@@ -43,9 +44,19 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// Whether the server may be silent about it for as long as others write, or hold locks.
-    pub(super) fn may_take_long(&self) -> bool {
-        matches!(self, Step::CreatePublication | Step::CreateSlot | Step::CopyTable | Step::KeepSlot)
+    /// Whether the server may be silent for as long as it likes: it waits for locks on tables, for
+    /// transactions in progress, or reads a table of which no row is wanted.
+    pub(super) fn may_take_long(self) -> bool {
+        !matches!(
+            self,
+            Step::Identify
+                | Step::Settings
+                | Step::Types
+                | Step::Slot
+                | Step::EndReader
+                | Step::Start
+                | Step::End
+        )
     }
 }
 
@@ -82,6 +93,8 @@ struct Slot {
     /// It was there once: it is not made again.
     was_there: bool,
     busy_for: Duration,
+    /// The server's process that read it for us last.
+    reader: Option<i32>,
 }
 
 #[derive(Debug)]
@@ -91,6 +104,7 @@ pub(super) struct Preparation {
     /// How far its log was when we connected.
     server_lsn: Lsn,
     major: i32,
+    backend_pid: i32,
     slot: Slot,
     publications: Vec<String>,
     snapshot: snapshot::Tables,
@@ -116,6 +130,7 @@ impl Preparation {
             identity: None,
             server_lsn: Lsn(0),
             major: 0,
+            backend_pid: 0,
             slot,
             publications: Vec::new(),
             snapshot: snapshot::Tables::default(),
@@ -137,9 +152,9 @@ impl Preparation {
         &mut self.snapshot
     }
 
-    /// A new connection to a server of this major version.
-    pub(super) fn opened(&mut self, major: i32) -> Next {
-        self.major = major;
+    /// A new connection to a server of this major version, which serves it by this process.
+    pub(super) fn opened(&mut self, major: i32, backend_pid: i32) -> Next {
+        (self.major, self.backend_pid) = (major, backend_pid);
         self.slot.busy_for = Duration::ZERO;
         self.begins_at = None;
         match self.unsupported() {
@@ -235,6 +250,7 @@ impl Preparation {
                 Next::Send(Step::Slot, self.slot_sql())
             }
             Step::Slot => self.slot_found(&rows, done),
+            Step::EndReader => Next::Wait,
             Step::BeginSnapshot => self.create_slot(),
             Step::CreateSlot => self.slot_created(&rows),
             Step::SnapshotTables => {
@@ -256,6 +272,7 @@ impl Preparation {
             Step::Start => {
                 // A temporary slot is a new beginning with each connection.
                 self.wants_snapshot = self.options.snapshot && self.slot.is_temporary;
+                self.slot.reader = Some(self.backend_pid);
                 Next::Streaming
             }
             // A stream has no end of its own.
@@ -361,6 +378,10 @@ impl Preparation {
             return Next::GiveUp(error("55000", message));
         }
         match active_pid {
+            // It is our own of before: the connection to it broke, and it has not noticed. It may never.
+            Some(pid) if self.slot.reader.take().is_some_and(|reader| reader.to_string() == pid) => {
+                Next::Send(Step::EndReader, format!("SELECT pg_catalog.pg_terminate_backend({pid})"))
+            }
             Some(pid) if self.slot.busy_for >= BUSY_MAX => Next::GiveUp(error(
                 "55006",
                 format!(
@@ -433,6 +454,7 @@ impl Preparation {
             (Step::Start, "55006") | (Step::CreateSlot, "42710") if self.slot.busy_for < BUSY_MAX => {
                 return Next::Wait;
             }
+            (Step::EndReader, _) => return Next::Wait,
             _ => {}
         }
         let advice = match (step, code.as_str()) {
@@ -467,6 +489,17 @@ impl Preparation {
             || code == "XX000";
         if may_pass || step == Step::End { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
     }
+}
+
+/// What can be done where a connection for replication is refused.
+pub(super) fn refused_at_the_door(refusal: Error) -> Error {
+    let code = refusal.sqlstate.map_or(String::new(), |code| code.as_str().to_string());
+    let advice = match code.as_str() {
+        "42501" => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
+        "08P01" => "where a pooler stands in between, connect to the server itself",
+        _ => return refusal,
+    };
+    Error { message: format!("{}; {advice}", refusal.message), ..refusal }
 }
 
 fn error(sqlstate: &str, message: impl Into<String>) -> Error {

@@ -1,0 +1,411 @@
+//! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its SQLSTATE
+//! and a sentence that says what to do.
+
+use crate::common::log::{SETTINGS, Stream, database, log_server, major};
+use crate::common::proxy::{Fault, Proxy, Upstream};
+use crate::common::relay::relay;
+use crate::common::{
+    PATIENCE, PrivateServer, Sql, fresh_channel, make_standby, say_loudly, server, start_with_settings,
+};
+use pgwake::StreamOptions;
+use serde_json::Value;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nothing comes within that time.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// A table `t`, a publication `p` of it.
+fn published(sql: &mut Sql) {
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
+}
+
+fn publication() -> StreamOptions {
+    StreamOptions::new().publication("p")
+}
+
+/// A slot of that name is made when it is missing.
+fn kept(slot: &str) -> StreamOptions {
+    publication().slot(slot).create_slot(true)
+}
+
+fn told(event: &Value) -> (String, String, String) {
+    let text = |name: &str| event[name].as_str().unwrap_or_default().to_string();
+    (text("event"), text("sqlstate"), text("message"))
+}
+
+/// It fails for good, which is the one thing it says, with this code and these words.
+fn fails(stream: &mut Stream, sqlstate: &str, words: &[&str]) {
+    let failed = stream.next();
+    let (event, code, message) = told(&failed);
+    assert_eq!((&*event, &*code), ("failed", sqlstate), "{failed}");
+    assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not all in: {message}");
+    println!("{sqlstate}: {message}");
+    assert_eq!(stream.within(QUIET), None, "it is said once");
+}
+
+/// The connection is lost or refused, with this code and these words.
+fn is_lost(stream: &mut Stream, sqlstate: &str, words: &[&str]) {
+    let lost = stream.next();
+    let (event, code, message) = told(&lost);
+    assert_eq!((&*event, &*code), ("disconnected", sqlstate), "{lost}");
+    assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not all in: {message}");
+}
+
+fn is_refused(conninfo: &str, options: StreamOptions, sqlstate: &str, words: &[&str]) {
+    fails(&mut Stream::start(conninfo, options), sqlstate, words);
+}
+
+fn active_pid(sql: &mut Sql, slot: &str) -> String {
+    sql.value(&format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}'"))
+}
+
+/// Ends the process that reads a slot, and waits for its end.
+fn end_reader(sql: &mut Sql, slot: &str) {
+    let pid = active_pid(sql, slot);
+    assert_eq!(sql.value(&format!("SELECT pg_terminate_backend({pid}, 20000)")), "t");
+}
+
+#[test]
+fn a_slot_that_is_missing_is_made_only_where_that_is_asked_for() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let slot = fresh_channel();
+    is_refused(&conninfo, publication().slot(&slot), "42704", &["no replication slot", &slot, "create_slot"]);
+    drop(Stream::open(&conninfo, kept(&slot)));
+    drop(Stream::open(&conninfo, publication().slot(&slot)));
+}
+
+#[test]
+fn a_slot_that_was_dropped_while_we_were_away_is_not_made_anew() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let slot = fresh_channel();
+    let mut stream = Stream::open(&conninfo, kept(&slot));
+    end_reader(&mut sql, &slot);
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+    is_lost(&mut stream, "57P01", &[]);
+    fails(&mut stream, "42704", &[&slot, "is gone", "somebody dropped it"]);
+    let count = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    assert_eq!(sql.value(&count), "0");
+}
+
+#[test]
+fn a_slot_that_is_lost_is_told_once_and_never_made_anew() {
+    let server = start_with_settings(&[&SETTINGS[..], &["max_slot_wal_keep_size = 1MB"]].concat());
+    let (conninfo, mut sql) = (server.conninfo(), Sql::connect(&server.conninfo()));
+    published(&mut sql);
+    sql.run("CREATE TABLE other (id int)");
+    let mut stream = Stream::open(&conninfo, kept("lost"));
+    let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lost'";
+    while sql.value(status) != "lost" {
+        sql.run("INSERT INTO other VALUES (1); SELECT pg_switch_wal()");
+        sql.run("CHECKPOINT");
+    }
+    is_lost(&mut stream, "57P01", &[]);
+    let words = ["is lost", "max_slot_wal_keep_size", "begin anew"];
+    fails(&mut stream, "55000", &words);
+    is_refused(&conninfo, kept("lost"), "55000", &words);
+    assert_eq!(sql.value(status), "lost");
+}
+
+#[test]
+fn a_slot_that_somebody_else_reads_is_waited_for_and_then_told_with_the_process() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let slot = fresh_channel();
+    let first = Stream::open(&conninfo, kept(&slot));
+    let pid = active_pid(&mut sql, &slot);
+    is_refused(&conninfo, kept(&slot), "55006", &[&slot, &format!("process {pid}")]);
+    assert_eq!(active_pid(&mut sql, &slot), pid, "nobody ends what is not his");
+    let mut second = Stream::start(&conninfo, kept(&slot));
+    assert_eq!(second.within(Duration::from_secs(1)), None, "it waits");
+    drop(first);
+    assert_eq!(second.next()["event"], "listening");
+}
+
+/// The server does not notice that its client is gone, as behind a firewall that forgets: its process would
+/// read the slot for ever.
+#[test]
+fn our_own_process_of_before_gives_way_when_the_way_to_it_is_cut() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let proxy = Proxy::new(Upstream::Tcp(log_server().port()));
+    let name = sql.value("SELECT current_database()");
+    let through = proxy.conninfo("disable").replace("dbname=postgres", &format!("dbname={name}"));
+    let slot = fresh_channel();
+    let mut stream = Stream::open(&through, kept(&slot).heartbeat(Duration::from_secs(1)));
+    let pid = active_pid(&mut sql, &slot);
+    proxy.set(Fault::BlackHole);
+    is_lost(&mut stream, "08006", &["did not answer"]);
+    proxy.set(Fault::Nothing);
+    while stream.next()["event"] != "listening" {}
+    assert_ne!(active_pid(&mut sql, &slot), pid);
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(stream.change()["new"]["id"], 1);
+    drop(conninfo);
+}
+
+#[test]
+fn a_server_without_a_slot_left_says_so_and_is_asked_again() {
+    let settings: Vec<_> =
+        SETTINGS.iter().filter(|line| !line.starts_with("max_replication")).copied().collect();
+    let server = start_with_settings(&[&settings[..], &["max_replication_slots = 1"]].concat());
+    let conninfo = server.conninfo();
+    published(&mut Sql::connect(&conninfo));
+    let first = Stream::open(&conninfo, publication());
+    let mut second = Stream::start(&conninfo, publication());
+    is_lost(&mut second, "53400", &["in use", "max_replication_slots"]);
+    drop(first);
+    while second.next()["event"] != "listening" {}
+}
+
+#[test]
+fn who_may_not_replicate_is_told_what_to_ask_for() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    sql.run("CREATE ROLE may_not_replicate LOGIN");
+    let mut stream =
+        Stream::start(&conninfo.replace("user=postgres", "user=may_not_replicate"), publication());
+    is_lost(&mut stream, "42501", &["ALTER ROLE"]);
+    fails(&mut stream, "42501", &["ALTER ROLE", "REPLICATION"]);
+    // Another table's owner may not make a publication of it either.
+    sql.run("CREATE ROLE may_replicate LOGIN REPLICATION");
+    let conninfo = conninfo.replace("user=postgres", "user=may_replicate");
+    is_refused(&conninfo, StreamOptions::new().table("t"), "42501", &["owner", "publication"]);
+    drop(Stream::open(&conninfo, publication()));
+}
+
+#[test]
+fn a_server_that_does_not_log_what_is_needed_is_told() {
+    let table = fresh_channel();
+    let mut sql = Sql::connect(&server().conninfo());
+    sql.run(&format!("CREATE TABLE {table} (id int PRIMARY KEY)"));
+    let options = StreamOptions::new().table(&table);
+    is_refused(&server().conninfo(), options, "55000", &["wal_level is replica", "ALTER SYSTEM"]);
+    sql.run(&format!("DROP TABLE {table}"));
+}
+
+#[test]
+fn a_publication_that_is_missing_is_named() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    is_refused(
+        &conninfo,
+        publication().publication("nil"),
+        "42704",
+        &["publication nil", "CREATE PUBLICATION"],
+    );
+    is_refused(&conninfo, StreamOptions::new().table("Nil"), "42P01", &["nil", "as SQL does"]);
+}
+
+#[test]
+fn a_table_without_a_replica_identity_is_refused_before_its_writers_fail() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE bare (id int); INSERT INTO bare VALUES (1)");
+    sql.run(
+        "CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts DEFAULT",
+    );
+    for (table, named) in [("bare", "table bare"), ("parts", "table part ")] {
+        let words = [named, "no replica identity", "REPLICA IDENTITY FULL"];
+        is_refused(&conninfo, StreamOptions::new().table(table), "55000", &words);
+    }
+    sql.run("UPDATE bare SET id = 2; DELETE FROM bare");
+    assert_eq!(sql.value("SELECT count(*) FROM pg_publication"), "0");
+}
+
+#[test]
+fn a_slot_of_another_plugin_or_database_is_not_read() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let (elsewhere, other) = (fresh_channel(), fresh_channel());
+    Sql::connect(&log_server().conninfo())
+        .run(&format!("SELECT pg_create_logical_replication_slot('{elsewhere}', 'pgoutput')"));
+    is_refused(&conninfo, kept(&elsewhere), "55000", &[&elsewhere, "not one of pgoutput in this database"]);
+    sql.run(&format!("SELECT pg_create_physical_replication_slot('{other}')"));
+    is_refused(&conninfo, kept(&other), "55000", &[&other, "not one of pgoutput in this database"]);
+    sql.run(&format!(
+        "SELECT pg_drop_replication_slot(name) FROM (VALUES ('{elsewhere}'), ('{other}')) AS s (name)"
+    ));
+}
+
+/// Leads every new connection to the port that stands there then.
+fn switch(port: Arc<AtomicU16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own_port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port.load(Ordering::SeqCst))) else { continue };
+            let ends = [(&client, &server), (&server, &client)]
+                .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
+            for (mut from, mut to) in ends {
+                std::thread::spawn(move || {
+                    let copied = std::io::copy(&mut from, &mut to);
+                    to.shutdown(Shutdown::Both).and(copied)
+                });
+            }
+        }
+    });
+    own_port
+}
+
+fn at_port(port: u16) -> String {
+    format!("host=127.0.0.1 port={port} user=postgres dbname=postgres sslmode=disable gssencmode=disable")
+}
+
+#[test]
+fn another_server_at_the_same_address_is_not_taken_for_the_one_that_was_read() {
+    let servers: [PrivateServer; 2] = std::array::from_fn(|_| start_with_settings(&SETTINGS));
+    let mut sql = [0, 1].map(|n: usize| Sql::connect(&servers[n].conninfo()));
+    sql.iter_mut().for_each(published);
+    let port = Arc::new(AtomicU16::new(servers[0].port()));
+    let conninfo = at_port(switch(port.clone()));
+    let mut stream = Stream::open(&conninfo, kept("swapped"));
+    let mut temporary = Stream::open(&conninfo, publication());
+    port.store(servers[1].port(), Ordering::SeqCst);
+    sql[0].run("SELECT pg_terminate_backend(active_pid, 20000) FROM pg_replication_slots");
+    is_lost(&mut stream, "57P01", &[]);
+    fails(&mut stream, "55000", &["another server", "system identifier"]);
+    assert_eq!(sql[1].value("SELECT count(*) FROM pg_replication_slots"), "0", "none is made there");
+    // What is not kept begins anew in any case, with a gap.
+    is_lost(&mut temporary, "57P01", &[]);
+    assert_eq!(temporary.next()["event"], "gap");
+}
+
+/// From now on the relay has the server say that its log is at its beginning.
+static IS_RESTORED: AtomicBool = AtomicBool::new(false);
+
+fn restored(kind: u8, content: &mut [u8]) -> bool {
+    // The answer to IDENTIFY_SYSTEM: the identifier, the timeline, the place in the log, the database.
+    if kind == b'D' && content.starts_with(&[0, 4]) && IS_RESTORED.load(Ordering::SeqCst) {
+        let slash = content.iter().position(|byte| *byte == b'/').unwrap();
+        let hexadecimal = content[slash + 1..].iter_mut().take_while(|byte| byte.is_ascii_hexdigit());
+        hexadecimal.for_each(|digit| *digit = b'0');
+    }
+    true
+}
+
+#[test]
+fn a_server_whose_log_went_back_is_not_read_on() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let (slot, name) = (fresh_channel(), sql.value("SELECT current_database()"));
+    let port = relay(log_server().port(), restored);
+    let through = at_port(port).replace("dbname=postgres", &format!("dbname={name}"));
+    let mut stream = Stream::open(&through, kept(&slot));
+    sql.run("INSERT INTO t VALUES (1)");
+    stream.change();
+    IS_RESTORED.store(true, Ordering::SeqCst);
+    end_reader(&mut sql, &slot);
+    is_lost(&mut stream, "57P01", &[]);
+    fails(&mut stream, "55000", &["the server's log is at 0/0", "restored from a backup"]);
+    drop(conninfo);
+}
+
+#[test]
+fn a_standby_that_cannot_send_its_log_is_told_from_which_version_on_it_can() {
+    if major() > 15 {
+        return say_loudly("SKIPPED: a standby of this version can send its log");
+    }
+    let mut server = start_with_settings(&SETTINGS);
+    published(&mut Sql::connect(&server.conninfo()));
+    make_standby(&mut server);
+    let mut stream = Stream::start(&server.conninfo(), publication());
+    fails(&mut stream, "0A000", &["standby", "PostgreSQL 16", "the primary"]);
+    is_refused(&server.conninfo(), StreamOptions::new().table("t"), "25006", &["make it on the primary"]);
+}
+
+/// PgBouncer, that leads to the server of these tests. It goes with the test.
+struct Pooler {
+    process: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl Pooler {
+    /// `None` where it is not installed.
+    fn start(settings: &str) -> Option<Self> {
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| exists(path))?;
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = directory.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nauth_type = any\nunix_socket_dir =\n{settings}\n",
+            log_server().port()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-q").arg(&file).stderr(Stdio::null());
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            // It does not run as root, and must be able to read its settings.
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(directory.path(), open).unwrap();
+            let nobody = std::fs::metadata(log_server().directory()).unwrap();
+            command.uid(nobody.uid()).gid(nobody.gid());
+        }
+        let process = command.spawn().unwrap();
+        let pooler = Pooler { process, port, _directory: directory };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "the pooler does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(pooler)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+fn exists(path: &str) -> bool {
+    std::path::Path::new(path).exists()
+}
+
+#[test]
+fn a_pooler_in_between_is_told_as_one() {
+    // One that refuses what it does not know, and one that does not pass it on.
+    for (settings, sqlstate, words) in [
+        ("", "08P01", ["replication", "connect to the server itself"]),
+        ("ignore_startup_parameters = replication", "42601", ["syntax error", "needs the server itself"]),
+    ] {
+        let Some(pooler) = Pooler::start(settings) else {
+            return say_loudly("SKIPPED: no pgbouncer is installed, so no stream meets a pooler");
+        };
+        let mut stream = Stream::start(&at_port(pooler.port), publication());
+        let (event, code, message) = told(&stream.next());
+        let is_told = ["disconnected", "failed"].contains(&&*event) && code == sqlstate;
+        assert!(is_told && words.iter().all(|word| message.contains(word)), "{event} {code}: {message}");
+        println!("{code}: {message}");
+    }
+}
+
+#[test]
+fn who_cannot_connect_is_told_as_in_other_sessions() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    for (from, to, sqlstate) in [
+        ("user=postgres", "user=locked password=wrong", "28P01"),
+        ("user=postgres", "user=nobody_is_called_that", "28000"),
+        ("dbname=log_", "dbname=nothing_is_called_", "3D000"),
+    ] {
+        let mut stream = Stream::start(&conninfo.replace(from, to), publication());
+        is_lost(&mut stream, sqlstate, &[]);
+        fails(&mut stream, sqlstate, &[]);
+    }
+}
+
+#[test]
+fn a_stream_says_what_it_cannot_do_before_it_connects() {
+    let error = pgwake::EventLoop::new().unwrap().stream("", StreamOptions::new()).unwrap_err();
+    assert!(error.message.contains("a publication or a table"), "{error}");
+}
