@@ -33,7 +33,7 @@ const CONNECTING: &[Row] = &[
     ("55000", "", "let a superuser ALTER DATABASE … ALLOW_CONNECTIONS true, or name another with dbname="),
     ("53300", "for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),
     ("53300", "for database", "raise it: ALTER DATABASE … CONNECTION LIMIT, or close some"),
-    ("53300", "max_wal_senders", "raise max_wal_senders, or end another reader of the log"),
+    ("53300", "standby connections", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
     ("25006", "", "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"),
