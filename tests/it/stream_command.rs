@@ -89,6 +89,11 @@ fn a_transaction_that_was_cut_off_comes_again_as_a_whole() {
     assert_eq!(ids(&again), [2, 3, 4, 5]);
     let nothing = lines(&[&arguments[..], &["--for", "300ms"]].concat());
     assert!(ids(&nothing).is_empty(), "all of it was acknowledged");
+    sql.run("INSERT INTO orders VALUES (6)");
+    let with_commits = [&arguments[..], &["--transactions"]].concat();
+    assert_eq!(ids(&lines(&[&with_commits[..], &["--count", "1"]].concat())), [6]);
+    let nothing = lines(&[&with_commits[..], &["--for", "300ms"]].concat());
+    assert!(ids(&nothing).is_empty(), "no more than the line of its commit was not written: {nothing:?}");
     assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
 }
 
