@@ -28,6 +28,7 @@ mod stream_bad_days;
 mod stream_command;
 #[cfg(feature = "json")]
 mod stream_crashes;
+mod stream_errors;
 #[cfg(feature = "json")]
 mod stream_slots;
 mod watch;
