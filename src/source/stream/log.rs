@@ -154,7 +154,10 @@ impl Log {
             }
             let Some(mut ending) = self.ending.take() else { return Ok(None) };
             let found = match ending.replay.next()? {
-                Some(message) => self.read(message, true, feedback)?,
+                Some((lsn, message)) => {
+                    self.place.0 = lsn;
+                    self.read(message, true, feedback)?
+                }
                 None => {
                     let (found, end_lsn) = (ending.found, ending.end_lsn);
                     if let Some(found) = self.end(found, end_lsn, feedback) {
@@ -199,7 +202,7 @@ impl Log {
         if self.wanted.early {
             return self.read(message, true, feedback);
         }
-        self.held.append(xid, subxid.unwrap_or(xid), message)?;
+        self.held.append(xid, subxid.unwrap_or(xid), self.place.0, message)?;
         Ok(None)
     }
 
