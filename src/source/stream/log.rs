@@ -284,14 +284,14 @@ impl Log {
     /// What concerns transactions that are sent before their commit.
     fn read_streamed(&mut self, read: Read<'_>, feedback: &mut Feedback) -> Result<Option<Found>> {
         match read {
-            Read::StreamStart { xid, is_first } => {
+            Read::StreamStart { xid, .. } => {
                 self.streamed = Some(xid);
                 if !self.wanted.early {
                     return Ok(None);
                 }
                 self.begin(xid, None, 0, None);
                 self.current.ordinal = self.early.remove(&xid).unwrap_or(0);
-                Ok(if is_first { self.begun(feedback) } else { None })
+                Ok(self.begun(feedback))
             }
             Read::StreamCommit { xid, commit } => {
                 self.streamed_ends(xid, Found::Commit, commit, None, feedback)
