@@ -145,7 +145,9 @@ impl StreamOptions {
         self
     }
 
-    /// Delivers messages, too ([`Event::Message`](crate::Event::Message)).
+    /// Delivers messages, too ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
+    /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a subtransaction
+    /// that was rolled back.
     pub fn messages(mut self, messages: bool) -> Self {
         self.messages = messages;
         self
