@@ -253,7 +253,9 @@ impl Log {
             Read::RollbackPrepared(rolled_back) => {
                 let gid = String::from_utf8_lossy(rolled_back.gid).into_owned();
                 let at_us = rolled_back.rolled_back_at_us;
-                self.begin(rolled_back.xid, Some(rolled_back.end_lsn), at_us, Some(gid));
+                // The server does not say where it begins, and where it ends the next commit may stand.
+                let lsn = Lsn(rolled_back.end_lsn.0.saturating_sub(1));
+                self.begin(rolled_back.xid, Some(lsn), at_us, Some(gid));
                 Ok(self.end(Found::Rollback, rolled_back.end_lsn, feedback))
             }
             Read::Relation(relation) => {
@@ -440,7 +442,7 @@ impl Log {
         tables.read(line, &self.relations, &mut self.row).map_err(malformed)
     }
 
-    /// That row, which stands where the slot begins.
+    /// That row, which stands before all that the slot has.
     pub(super) fn row<'a>(
         &'a self,
         session: SessionId,
