@@ -52,7 +52,6 @@ fn array(texts: &[String]) -> String {
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
-        ("client_encoding", "UTF8"),
         ("datestyle", "ISO"),
         ("intervalstyle", "postgres"),
         ("extra_float_digits", "3"),
@@ -75,7 +74,11 @@ pub(super) fn settings(major: i32) -> String {
     if major >= 19 {
         settings.push(("wal_sender_shutdown_timeout", "5s"));
     }
-    let mut sql = String::new();
+    // A database in SQL_ASCII holds whatever bytes it was given, and has nothing that could convert them.
+    let mut sql =
+        "SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.current_setting('server_encoding') \
+                   WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false); "
+            .to_string();
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
