@@ -34,6 +34,7 @@ pub(super) enum Step {
     CreateSlot,
     Failover,
     SnapshotTables,
+    LockTables,
     CopyTable,
     EndOfTable,
     EndSnapshot,
@@ -255,9 +256,13 @@ impl Preparation {
             Step::CreateSlot => self.slot_created(&rows),
             Step::SnapshotTables => {
                 self.snapshot.found(&rows, relations);
-                self.next_table()
+                match &self.snapshot.names()[..] {
+                    [] => self.next_table(),
+                    names => Next::Send(Step::LockTables, sql::lock(names)),
+                }
             }
             Step::CopyTable => Next::Copying,
+            Step::LockTables => self.next_table(),
             Step::EndOfTable => self.next_table(),
             Step::EndSnapshot => self.snapshot_ended(),
             Step::KeepSlot => {
@@ -456,6 +461,8 @@ impl Preparation {
             }
             (Step::EndReader, _) => return Next::Wait,
             _ => {}
+            // A table was dropped just now.
+            (Step::LockTables, "42P01") => return Next::Fail(refusal),
         }
         let advice = match (step, code.as_str()) {
             (Step::PublicationOfTables, "42P01" | "3F000") => {
@@ -471,7 +478,7 @@ impl Preparation {
             (Step::CreateSlot | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
-            (Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
             (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
             (Step::Identify, _) => {
                 "logical replication needs the server itself, or a pooler that passes it on as it is"

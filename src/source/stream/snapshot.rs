@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 struct Table {
     oid: u32,
+    /// Its name in SQL, with ONLY where its children are not meant.
+    name: String,
     copy: String,
 }
 
@@ -66,11 +68,8 @@ impl Tables {
             (Some("f"), Some(filter)) => format!(" WHERE {filter}"),
             _ => String::new(),
         };
-        let (quoted_schema, quoted_table) = (identifier(&schema), identifier(&table));
-        let copy = format!(
-            "COPY (SELECT {} FROM {only}{quoted_schema}.{quoted_table}{filter}) TO STDOUT",
-            names.join(", ")
-        );
+        let name = format!("{only}{}.{}", identifier(&schema), identifier(&table));
+        let copy = format!("COPY (SELECT {} FROM {name}{filter}) TO STDOUT", names.join(", "));
         let identity = match rows.text(row, 4).as_deref() {
             Some("f") => ReplicaIdentity::Full,
             _ => ReplicaIdentity::Default,
@@ -82,12 +81,17 @@ impl Tables {
             is_key: column.is_key,
         });
         relations.describe(oid, (schema.as_bytes(), table.as_bytes()), identity, described);
-        self.waiting.push_back(Table { oid, copy });
+        self.waiting.push_back(Table { oid, name, copy });
+    }
+
+    /// The names of those that wait, as SQL has them.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.waiting.iter().map(|table| table.name.clone()).collect()
     }
 
     /// The command that copies the next table.
     pub(super) fn next_table(&mut self) -> Option<String> {
-        let Table { oid, copy } = self.waiting.pop_front()?;
+        let Table { oid, copy, .. } = self.waiting.pop_front()?;
         self.current = oid;
         Some(copy)
     }

@@ -196,7 +196,14 @@ pub(super) fn start_options(major: i32, publications: &[String], options: &Strea
     list
 }
 
-/// The columns of published tables, for a snapshot of them: in their order, a row for each.
+/// Keeps these tables, names as SQL has them, from being truncated or rewritten: a snapshot that is older
+/// would find them empty (manual, "Caveats" of concurrency control).
+pub(super) fn lock(tables: &[String]) -> String {
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))
+}
+
+/// The columns of published tables, for a snapshot of them: in their order, a row for each. The type comes as
+/// the log names it, which is that below a domain.
 pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
     // Column lists and row filters came with 15; before that generated columns are all that is left out.
     let (filter, is_published) = match major {
