@@ -237,8 +237,9 @@ impl Preparation {
                 for row in 0..rows.rows() {
                     let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
                     let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-                    let name = rows.text(row, 1).unwrap_or_default();
-                    relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
+                    let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
+                    let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
+                    relations.add_type(oid, &name, category, element, &in_catalog);
                 }
                 self.keys_next()
             }
@@ -261,8 +262,8 @@ impl Preparation {
                     names => Next::Send(Step::LockTables, sql::lock(names)),
                 }
             }
-            Step::CopyTable => Next::Copying,
             Step::LockTables => self.next_table(),
+            Step::CopyTable => Next::Copying,
             Step::EndOfTable => self.next_table(),
             Step::EndSnapshot => self.snapshot_ended(),
             Step::KeepSlot => {
@@ -460,9 +461,9 @@ impl Preparation {
                 return Next::Wait;
             }
             (Step::EndReader, _) => return Next::Wait,
-            _ => {}
             // A table was dropped just now.
             (Step::LockTables, "42P01") => return Next::Fail(refusal),
+            _ => {}
         }
         let advice = match (step, code.as_str()) {
             (Step::PublicationOfTables, "42P01" | "3F000") => {

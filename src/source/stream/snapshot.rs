@@ -1,7 +1,7 @@
 //! Rows that are there before the stream begins: COPY of each published table, in the snapshot with which the
 //! slot was made, on the same session. What comes is COPY's text format (manual, COPY, "Text Format").
 
-use super::relations::Relations;
+use super::relations::{FIRST_NAMED, Relations};
 use super::row::Row;
 use super::sql::{Answered, identifier};
 use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
@@ -46,9 +46,14 @@ impl Tables {
             let first = row;
             let mut columns = Vec::new();
             while row < rows.rows() && oid(row) == oid(first) {
+                let type_oid = rows.number(row, 6).unwrap_or(0) as u32;
+                if type_oid >= FIRST_NAMED {
+                    let [schema, name] = [11, 12].map(|column| rows.text(row, column).unwrap_or_default());
+                    relations.name_type(type_oid, schema.as_bytes(), name.as_bytes());
+                }
                 columns.push(Column {
                     name: rows.text(row, 5).unwrap_or_default(),
-                    type_oid: rows.number(row, 6).unwrap_or(0) as u32,
+                    type_oid,
                     modifier: rows.number(row, 7).unwrap_or(-1) as i32,
                     is_key: rows.text(row, 8).as_deref() == Some("t"),
                 });
