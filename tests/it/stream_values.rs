@@ -1,7 +1,9 @@
 //! Row changes from the log, in values and names of every kind: a copy of the tables built from the events
 //! has what the server says of them.
 
+use crate::common::log::{Stream, database};
 use crate::common::workload::Workload;
+use pgwake::StreamOptions;
 use serde_json::json;
 
 /// Types of all sorts, each with a few values as SQL.
@@ -217,4 +219,29 @@ fn bytes_that_are_no_text_anywhere_become_replacement_characters() {
     load.open_with_snapshot();
     load.run(&format!("BEGIN; {} UPDATE t SET v = v || E'\\xfe' || v; COMMIT", Workload::fill()));
     load.check_streamed();
+}
+
+#[test]
+fn what_has_no_place_in_utf8_ends_the_stream_with_what_to_do() {
+    // Row 94 of EUC_KR is for characters of the user's own.
+    let (conninfo, mut sql) = database("TEMPLATE template0 ENCODING EUC_KR LC_COLLATE 'C' LC_CTYPE 'C'");
+    sql.run("SET client_encoding = UTF8; CREATE TABLE t (id int PRIMARY KEY, v text)");
+    let slot = sql.value("SELECT current_database()");
+    let options = StreamOptions::new().table("t").slot(&slot).create_slot(true);
+    let mut stream = Stream::open(&conninfo, options.clone());
+    sql.run("INSERT INTO t VALUES (1, '가')");
+    assert_eq!(stream.change()["new"], json!({"id": 1, "v": "가"}));
+    sql.run("INSERT INTO t VALUES (2, '가' || convert_from('\\xfea1', 'EUC_KR'))");
+    let failed = stream.next();
+    assert_eq!((&failed["event"], &failed["sqlstate"]), (&json!("failed"), &json!("22P05")));
+    assert!(failed["message"].as_str().unwrap().contains("pg_replication_slot_advance"), "{failed}");
+    drop(stream);
+    let is_free = format!("SELECT NOT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    while sql.value(&is_free) != "t" {
+        std::thread::yield_now();
+    }
+    sql.run(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())"));
+    let mut stream = Stream::open(&conninfo, options);
+    sql.run("INSERT INTO t VALUES (3, '나')");
+    assert_eq!(stream.change()["new"], json!({"id": 3, "v": "나"}));
 }

@@ -34,8 +34,8 @@ fn messages_come_with_their_transactions_or_at_once() {
     load.check_streamed();
     for shadow in load.shadows() {
         let of = |channel: &str| -> Vec<_> {
-            let of_channel = shadow.events.iter().filter(|event| event["channel"] == channel);
-            of_channel.map(|event| event["payload"].as_str().unwrap()).collect()
+            let of_channel = shadow.messages.iter().filter(|message| message.0 == channel);
+            of_channel.map(|message| message.1.as_str()).collect()
         };
         assert_eq!(of("q"), ["kept"], "{shadow}");
         // What a savepoint wrote that was rolled back may come, where it was streamed.
@@ -142,7 +142,9 @@ fn subtransactions_end_each_in_its_own_way() {
 
 #[test]
 fn ddl_within_a_transaction_holds_from_its_place_on() {
-    let mut load = Workload::new(TABLE);
+    // PostgreSQL 17 finds no columns when it streams change by change and DDL was rolled back ("pg_attribute
+    // catalog is missing 1 attribute(s)").
+    let mut load = Workload::new(TABLE).in_large_parts();
     load.open();
     load.run(&insert(1, 20));
     let add = Workload::ddl(&json!({"table": "public.t", "add": ["c", 7]}));

@@ -35,6 +35,8 @@ pub(crate) struct Shadow {
     pub(crate) changes: Vec<Value>,
     /// All events but schemas, in their order, by name.
     pub(crate) events: Vec<Value>,
+    /// Channel and payload of each message that counts.
+    pub(crate) messages: Vec<(String, String)>,
     /// How many events came before the commit of their transaction.
     pub(crate) early: usize,
 }
@@ -71,7 +73,7 @@ impl Shadow {
             "change" if event["snapshot"] == true => self.apply(&event),
             "change" => self.keep(&event),
             "message" if event["transactional"] == true => self.keep(&event),
-            "message" => {}
+            "message" => self.take_message(&event),
             "commit" => {
                 let events = match event["gid"].as_str().and_then(|gid| self.prepared.remove(gid)) {
                     Some(events) => events,
@@ -147,10 +149,17 @@ impl Shadow {
     fn commit(&mut self, event: &Value) {
         if event["event"] == "change" {
             self.apply(event);
-        } else if event["channel"] == DDL {
+        } else if event["channel"] != DDL {
+            self.take_message(event);
+        } else {
             let command: Value = serde_json::from_str(event["payload"].as_str().unwrap()).unwrap();
             self.define(&command);
         }
+    }
+
+    fn take_message(&mut self, message: &Value) {
+        let [channel, payload] = ["channel", "payload"].map(|name| message[name].as_str().unwrap().into());
+        self.messages.push((channel, payload));
     }
 
     fn apply(&mut self, change: &Value) {

@@ -72,6 +72,13 @@ impl Workload {
         Workload { sql, conninfo, options, readers: Vec::new(), fences: 0 }
     }
 
+    /// Has transactions streamed once they are large, not change by change.
+    pub(crate) fn in_large_parts(mut self) -> Self {
+        let database = self.sql.value("SELECT current_database()");
+        self.sql.run(&format!("ALTER DATABASE {database} RESET ALL"));
+        self
+    }
+
     /// What all streams are asked for besides.
     pub(crate) fn with(mut self, options: impl Fn(StreamOptions) -> StreamOptions) -> Self {
         self.options = options(self.options.clone());
