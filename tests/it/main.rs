@@ -30,7 +30,15 @@ mod stream_command;
 mod stream_crashes;
 mod stream_errors;
 #[cfg(feature = "json")]
+mod stream_random;
+#[cfg(feature = "json")]
 mod stream_slots;
+#[cfg(feature = "json")]
+mod stream_tables;
+#[cfg(feature = "json")]
+mod stream_values;
+#[cfg(feature = "json")]
+mod stream_workloads;
 mod watch;
 mod watch_bad_days;
 mod watch_burst;

@@ -41,6 +41,7 @@ impl Row {
         write_key(&mut self.key, relation, new)
     }
 
+    /// What was not stored anew stands in the old row, as far as the log has that.
     pub(super) fn update(
         &mut self,
         id: u32,
@@ -50,13 +51,8 @@ impl Row {
     ) -> Result<(), Malformed> {
         self.begin(ChangeOp::Update, id);
         match old {
-            // With REPLICA IDENTITY FULL, what was not stored anew stands in the old row.
             Some(Old::Full(old)) => {
-                let merged = new.columns().zip(old.columns()).map(|(new, old)| match new {
-                    Column::Unchanged => old,
-                    new => new,
-                });
-                write_object(&mut self.new, relation, merged, |_, _| true)?;
+                write_object(&mut self.new, relation, merged(new, old), |_, _| true)?;
                 write_object(&mut self.old, relation, old.columns(), |_, _| true)?;
                 write_changed(&mut self.changed, relation, old, new);
             }
@@ -69,7 +65,13 @@ impl Row {
                 write_names(&mut self.unchanged, relation, unchanged);
             }
         }
-        write_key(&mut self.key, relation, new)
+        match old {
+            // A key is stored apart, too, where it is large.
+            Some(Old::Key(old) | Old::Full(old)) => {
+                write_object(&mut self.key, relation, merged(new, old), |is_key, _| is_key)
+            }
+            None => write_key(&mut self.key, relation, new),
+        }
     }
 
     pub(super) fn delete(&mut self, id: u32, relation: &Relation, old: Old<'_>) -> Result<(), Malformed> {
@@ -114,6 +116,10 @@ impl Row {
             ..Change::of(session, db, self.op, &relation.schema, &relation.table)
         }
     }
+}
+
+fn merged<'a>(new: Tuple<'a>, old: Tuple<'a>) -> impl Iterator<Item = Column<'a>> {
+    new.columns().zip(old.columns()).map(|(new, old)| if new == Column::Unchanged { old } else { new })
 }
 
 fn write_key(out: &mut String, relation: &Relation, tuple: Tuple<'_>) -> Result<(), Malformed> {

@@ -34,6 +34,7 @@ pub(super) enum Step {
     CreateSlot,
     Failover,
     SnapshotTables,
+    LockTables,
     CopyTable,
     EndOfTable,
     EndSnapshot,
@@ -236,8 +237,9 @@ impl Preparation {
                 for row in 0..rows.rows() {
                     let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
                     let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-                    let name = rows.text(row, 1).unwrap_or_default();
-                    relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
+                    let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
+                    let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
+                    relations.add_type(oid, &name, category, element, &in_catalog);
                 }
                 self.keys_next()
             }
@@ -255,8 +257,12 @@ impl Preparation {
             Step::CreateSlot => self.slot_created(&rows),
             Step::SnapshotTables => {
                 self.snapshot.found(&rows, relations);
-                self.next_table()
+                match &self.snapshot.names()[..] {
+                    [] => self.next_table(),
+                    names => Next::Send(Step::LockTables, sql::lock(names)),
+                }
             }
+            Step::LockTables => self.next_table(),
             Step::CopyTable => Next::Copying,
             Step::EndOfTable => self.next_table(),
             Step::EndSnapshot => self.snapshot_ended(),
@@ -455,6 +461,8 @@ impl Preparation {
                 return Next::Wait;
             }
             (Step::EndReader, _) => return Next::Wait,
+            // A table was dropped just now.
+            (Step::LockTables, "42P01") => return Next::Fail(refusal),
             _ => {}
         }
         let advice = match (step, code.as_str()) {
@@ -471,7 +479,11 @@ impl Preparation {
             (Step::CreateSlot | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
-            (Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (Step::End, "22P05" | "22021") => {
+                "what the log holds next cannot be told in UTF-8: let the slot go on behind it \
+                 (pg_replication_slot_advance), and look at the table afresh"
+            }
+            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
             (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
             (Step::Identify, _) => {
                 "logical replication needs the server itself, or a pooler that passes it on as it is"
@@ -487,7 +499,9 @@ impl Preparation {
         let may_pass = refusal.sqlstate.is_none_or(|code| code.may_pass() || code.is_shutdown())
             || code.starts_with("08")
             || code == "XX000";
-        if may_pass || step == Step::End { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
+        // So is what the log holds, which a data exception is about.
+        let may_end = step == Step::End && !code.starts_with("22");
+        if may_pass || may_end { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
     }
 }
 
