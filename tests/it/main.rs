@@ -25,6 +25,8 @@ mod sessions;
 mod stream;
 #[cfg(feature = "json")]
 mod stream_bad_days;
+#[cfg(feature = "json")]
+mod stream_bad_input;
 mod stream_command;
 #[cfg(feature = "json")]
 mod stream_crashes;

@@ -2,6 +2,7 @@
 //! commands of replication (manual, "Streaming Replication Protocol").
 
 use crate::options::{Origin, StreamOptions, Streaming};
+use crate::pq::ResultStatus;
 use crate::session::Rows;
 use std::fmt::Write;
 
@@ -14,6 +15,12 @@ pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), t
 pub(super) struct Answered(pub(super) Rows);
 
 impl Answered {
+    /// It is none yet: what follows is COPY.
+    pub(super) fn begin_copy(&self) -> bool {
+        let status = self.0.as_ref().map(|rows| rows.status());
+        matches!(status, Some(ResultStatus::CopyOut | ResultStatus::CopyBoth))
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.0.as_ref().map_or(0, |rows| rows.rows())
     }
@@ -47,9 +54,12 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", quoted_list(texts))
 }
 
-/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written as subscriptions of PostgreSQL ask for them
-/// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
-/// the server looks at the connection instead of at us.
+/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written
+/// as subscriptions of PostgreSQL ask for them (`libpqrcv_connect`, libpqwalreceiver.c).
+///
+/// A caller who takes his time must not be taken for a dead one, so the server looks at the connection
+/// instead of at us. That leaves out its user timeout, which Linux from 5.11 on counts for a peer that
+/// acknowledges everything and has no room for more, too (`tcp_probe_timer`).
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
@@ -66,7 +76,7 @@ pub(super) fn settings(major: i32) -> String {
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "60000"),
+        ("tcp_user_timeout", "0"),
     ];
     if major >= 17 {
         settings.push(("transaction_timeout", "0"));
@@ -102,7 +112,8 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
            LEFT JOIN LATERAL pg_catalog.pg_partition_tree(m.oid) AS p ON m.relkind = 'p' AND p.isleaf \
            WHERE m.relkind = 'r' OR p.relid IS NOT NULL), \
          publication AS (\
-           SELECT 'pgwake_' || pg_catalog.md5(pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
+           SELECT 'pgwake_' || pg_catalog.md5(\
+                    pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
                     AS name, \
                   pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables FROM named) \
          SELECT p.name, \
