@@ -29,7 +29,7 @@ pub(super) struct Lab {
     pub(super) notes: Vec<String>,
     rounds: usize,
     parameters: BTreeMap<String, Value>,
-    scenario: &'static str,
+    pub(super) scenario: &'static str,
     started_at: SystemTime,
     environment: Environment,
     runs: Vec<Run>,
@@ -188,7 +188,7 @@ impl Lab {
             parameters: self.parameters.clone(),
             environment: self.environment.clone(),
             notes: self.notes.clone(),
-            measurements: report::summarise(&self.runs, report::yardstick(self.scenario)),
+            measurements: report::summarise(&self.runs, self.scenario),
         }
     }
 }
