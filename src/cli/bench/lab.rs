@@ -29,7 +29,7 @@ pub(super) struct Lab {
     pub(super) notes: Vec<String>,
     rounds: usize,
     parameters: BTreeMap<String, Value>,
-    pub(super) scenario: &'static str,
+    scenario: &'static str,
     started_at: SystemTime,
     environment: Environment,
     runs: Vec<Run>,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Whoever has it is at work in the database: two would take what the other made for somebody's, and would
 /// measure each other.
-const LOCK: &str = "pg_catalog.hashtext('pgwake bench writers'), 0";
+const LOCK: &str = "pg_catalog.hashtext('pgwake bench'), 0";
 
 /// How long the server may take to notice that the last one is gone.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
@@ -23,10 +23,8 @@ pub(super) fn alone(
     let until = Instant::now() + FAREWELL_MAX;
     while lab.target.value(&format!("SELECT pg_try_advisory_lock({LOCK})"))? != "t" {
         if Instant::now() >= until || lab.stop.is_asked_for() {
-            let scenario = lab.scenario;
-            let reason =
-                format!("another pgwake bench {scenario} is at work in this database: wait for its end");
-            return Err(Failure::Running(reason));
+            let reason = "another pgwake bench is at work in this database: wait for its end";
+            return Err(Failure::Running(reason.into()));
         }
         std::thread::sleep(NAP);
     }

@@ -3,6 +3,7 @@
 use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
 use crate::decode::value::{self, Kind};
 use crate::event::TableColumn;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// A table as the log describes it.
@@ -33,7 +34,10 @@ struct Type {
 
 #[derive(Debug, Default)]
 pub(super) struct Relations {
-    known: HashMap<u32, Relation>,
+    known: Vec<Relation>,
+    /// Where a table stands in `known`, and the one that was looked for last: most changes are of the same.
+    places: HashMap<u32, usize>,
+    last: Cell<Option<(u32, usize)>>,
     /// Those whose description the caller has not been given since it changed.
     untold: Vec<u32>,
     types: HashMap<u32, Type>,
@@ -97,8 +101,14 @@ impl Relations {
             relation.forms.push(Form { name: in_json, kind, modifier: column.modifier });
             relation.columns.push(TableColumn { name, type_name, is_key });
         }
-        if self.known.get(&id) != Some(&relation) {
-            self.known.insert(id, relation);
+        if self.get(id) != Some(&relation) {
+            match self.places.get(&id) {
+                Some(&place) => self.known[place] = relation,
+                None => {
+                    self.places.insert(id, self.known.len());
+                    self.known.push(relation);
+                }
+            }
             if !self.untold.contains(&id) {
                 self.untold.push(id);
             }
@@ -107,7 +117,12 @@ impl Relations {
 
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Relation> {
-        self.known.get(&id)
+        let place = match self.last.get() {
+            Some((last, place)) if last == id => place,
+            _ => *self.places.get(&id)?,
+        };
+        self.last.set(Some((id, place)));
+        self.known.get(place)
     }
 
     /// Whether the caller is to be given the description first; once for each.
