@@ -1,10 +1,10 @@
 //! `pgwake bench`: measures notifications of a server, with pgwake and with a bare C loop on the same libpq,
-//! in alternation; and what watching a table costs its writers.
+//! in alternation; what watching a table costs its writers; and how fast the log is read.
 //!
 //! A scenario (`latency`, `throughput`, `scale`) works in a [`lab::Lab`]: for each run it starts a listener
 //! in a process of its own (`child`, `listener`, `c_loop`), sends (`sender`), and keeps what was heard as a
-//! run. `writers` has `variants` of a table instead, and `stream` reads the `log`, each in a schema of its own
-//! (`own_schema`). The runs become a `report`, which is shown as a `table`, as JSON or as a page.
+//! run. `writers` has `variants` of a table instead, and `stream` reads the `log`, both in a schema of our
+//! own (`own_schema`). The runs become a `report`, which is shown as a `table`, as JSON or as a page.
 
 mod arguments;
 mod c_loop;

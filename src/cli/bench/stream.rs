@@ -1,4 +1,4 @@
-//! `pgwake bench stream`: how fast the log is read, beside pg_recvlogical, and how soon after a commit its row
+//! `pgwake bench stream`: how fast the log is read, beside pg_recvlogical, and how soon after a commit a row
 //! is there, beside NOTIFY.
 //!
 //! What is read is written once, while a slot keeps it. Each run reads all of it anew, from a copy of that

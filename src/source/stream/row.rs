@@ -114,8 +114,8 @@ impl Row {
     }
 }
 
-/// Writes the columns that are wanted and have a value or NULL; nothing at all if no column is wanted. What of
-/// it belongs to the key is copied there.
+/// Writes the columns that are wanted and have a value or NULL; nothing at all if no column is wanted. What
+/// of it belongs to the key is copied there.
 #[inline]
 fn write_object<'a>(
     out: &mut String,

@@ -5,7 +5,6 @@
 use crate::common::bench::{bench, check_page, complaint, complaints, median, of_series, report, run};
 use crate::common::{PATIENCE, Sql, make_standby, server, signal, start_server};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `pgwake bench` where the log is read: beside pg_recvlogical and NOTIFY, while somebody writes, and without a
-//! trace afterwards.
+//! `pgwake bench` where the log is read: beside pg_recvlogical and NOTIFY, while somebody writes, and without
+//! a trace afterwards.
 #![cfg(feature = "command")]
 
 use crate::common::bench::{bench, check_page, complaint, complaints, median, of_series, report, run};
@@ -87,23 +87,28 @@ fn a_log_that_cannot_be_read_is_told() {
     assert!(table.contains("left out: what is read from the log"), "{table}");
 }
 
+fn wait_for(sql: &mut Sql, query: &str, answer: &str) {
+    let until = Instant::now() + PATIENCE;
+    while sql.value(query) != answer {
+        assert!(Instant::now() < until, "not {answer}: {query}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn slots_are_taken_away_after_a_signal_and_by_the_run_after_one_that_was_killed() {
     let (dsn, mut sql) = database("");
     let endless =
         ["stream", "--series", "latency,one", "--rows", "100", "--count", "900000", "--rounds", "1"];
-    let is_read = "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()
-                     AND temporary";
+    let has_begun = "SELECT count(*) FROM pg_stat_activity
+                     WHERE query LIKE 'NOTIFY%' AND datname = current_database()";
     for is_killed in [true, false] {
         let mut child = bench(&dsn, &endless).spawn().unwrap();
-        let until = Instant::now() + PATIENCE;
-        while sql.value(is_read) == "0" {
-            assert!(Instant::now() < until, "nobody reads");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&mut sql, has_begun, "1");
         if is_killed {
             child.kill().unwrap();
             child.wait().unwrap();
+            wait_for(&mut sql, has_begun, "0");
             assert!(remains_of_log(&mut sql).contains("_one"));
         } else {
             signal(child.id() as i32, Signal::TERM);
