@@ -206,7 +206,9 @@ impl StreamSource {
             AtHand::Nothing => None,
             AtHand::Log(found) => self.log.event(*found, self.id, &self.db),
             AtHand::Row(number) => {
-                let lsn = self.preparation.begins_at().unwrap_or_default();
+                // A commit may stand exactly where the slot begins: rows stand before it.
+                let begins_at = self.preparation.begins_at().unwrap_or_default();
+                let lsn = Lsn(begins_at.0.saturating_sub(1));
                 self.log.row(self.id, &self.db, lsn, *number).map(Event::Change)
             }
             AtHand::Report(report) => Some(report.as_event(self.id, &self.db, Instant::now())),

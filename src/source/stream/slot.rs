@@ -204,8 +204,12 @@ impl Preparation {
             Step::CreateSlot => self.slot_created(rows),
             Step::SnapshotTables => {
                 self.snapshot.found(rows, relations);
-                self.next_table()
+                match &self.snapshot.names()[..] {
+                    [] => self.next_table(),
+                    names => Next::Send(Step::LockTables, sql::lock(names)),
+                }
             }
+            Step::LockTables => self.next_table(),
             Step::CopyTable => Next::Copying,
             Step::EndOfTable => self.next_table(),
             Step::EndSnapshot => self.snapshot_ended(),
@@ -406,6 +410,8 @@ impl Preparation {
                 return Next::Wait;
             }
             (Step::EndReader, _) => return Next::Wait,
+            // A table was dropped just now.
+            (Step::LockTables, "42P01") => return Next::Fail(refusal),
             _ => {}
         }
         let refusal = step.advise(refusal);
@@ -413,7 +419,9 @@ impl Preparation {
         let may_pass = refusal.sqlstate.is_none_or(|code| code.may_pass() || code.is_shutdown())
             || code.starts_with("08")
             || code == "XX000";
-        if may_pass || step == Step::End { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
+        // So is what the log holds, which a data exception is about.
+        let may_end = step == Step::End && !code.starts_with("22");
+        if may_pass || may_end { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
     }
 }
 
@@ -430,8 +438,9 @@ fn add_types(relations: &mut Relations, rows: &Answered) {
     for row in 0..rows.rows() {
         let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
         let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-        let name = rows.text(row, 1).unwrap_or_default();
-        relations.add_type(oid.unwrap_or(0) as u32, &name, category, element.unwrap_or(0) as u32);
+        let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
+        let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
+        relations.add_type(oid, &name, category, element, &in_catalog);
     }
 }
 

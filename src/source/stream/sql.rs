@@ -7,8 +7,9 @@ use crate::session::Rows;
 use std::fmt::Write;
 
 /// The types that every server has, with what tells how their values are told.
-pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem \
-    FROM pg_catalog.pg_type WHERE oid < 16384 AND typrelid = 0";
+pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem, \
+    typname FROM pg_catalog.pg_type \
+    WHERE typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid < 16384 AND typrelid = 0";
 
 /// An answer, in text.
 pub(super) struct Answered(pub(super) Rows);
@@ -62,7 +63,6 @@ fn array(texts: &[String]) -> String {
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
-        ("client_encoding", "UTF8"),
         ("datestyle", "ISO"),
         ("intervalstyle", "postgres"),
         ("extra_float_digits", "3"),
@@ -85,7 +85,11 @@ pub(super) fn settings(major: i32) -> String {
     if major >= 19 {
         settings.push(("wal_sender_shutdown_timeout", "5s"));
     }
-    let mut sql = String::new();
+    // A database in SQL_ASCII holds whatever bytes it was given, and has nothing that could convert them.
+    let mut sql =
+        "SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.current_setting('server_encoding') \
+                   WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false); "
+            .to_string();
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
@@ -204,7 +208,14 @@ pub(super) fn start_options(major: i32, publications: &[String], options: &Strea
     list
 }
 
-/// The columns of published tables, for a snapshot of them: in their order, a row for each.
+/// Keeps these tables, names as SQL has them, from being truncated or rewritten: a snapshot that is older
+/// would find them empty (manual, "Caveats" of concurrency control).
+pub(super) fn lock(tables: &[String]) -> String {
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))
+}
+
+/// The columns of published tables, for a snapshot of them: in their order, a row for each. The type comes as
+/// the log names it, which is that below a domain.
 pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
     // Column lists and row filters came with 15; before that generated columns are all that is left out.
     let (filter, is_published) = match major {
@@ -216,17 +227,24 @@ pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
                 a.atttypmod, \
                 EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid \
                         AND a.attnum = ANY (i.indkey) AND CASE c.relreplident WHEN 'i' THEN i.indisreplident \
-                        ELSE i.indisprimary END), \
+                        WHEN 'n' THEN false ELSE i.indisprimary END), \
                 pg_catalog.bool_or({filter} IS NULL), \
-                pg_catalog.string_agg(DISTINCT {filter}, ' OR ') \
+                pg_catalog.string_agg(DISTINCT {filter}, ' OR '), b.nspname, b.typname \
          FROM pg_catalog.pg_publication_tables AS p \
          JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
          JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
               AND {is_published} \
+         JOIN LATERAL (\
+           WITH RECURSIVE below (oid) AS (\
+             SELECT a.atttypid UNION ALL SELECT d.typbasetype FROM below \
+             JOIN pg_catalog.pg_type AS d ON d.oid = below.oid AND d.typtype = 'd') \
+           SELECT tn.nspname, t.typname FROM below \
+           JOIN pg_catalog.pg_type AS t ON t.oid = below.oid AND t.typtype <> 'd' \
+           JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace) AS b ON true \
          WHERE p.pubname = ANY ({}) \
          GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, \
-                  a.atttypmod, a.attnum \
+                  a.atttypmod, a.attnum, b.nspname, b.typname \
          ORDER BY n.nspname, c.relname, a.attnum",
         array(publications)
     )

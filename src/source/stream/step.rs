@@ -19,6 +19,7 @@ pub(super) enum Step {
     CreateSlot,
     Failover,
     SnapshotTables,
+    LockTables,
     CopyTable,
     EndOfTable,
     EndSnapshot,
@@ -63,7 +64,11 @@ impl Step {
             (Step::CreateSlot | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
-            (Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (Step::End, "22P05" | "22021") => {
+                "what the log holds next cannot be told in UTF-8: let the slot go on behind it \
+                 (pg_replication_slot_advance), and look at the table afresh"
+            }
+            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
             (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
             (Step::Identify, _) => {
                 "logical replication needs the server itself, or a pooler that passes it on as it is"
