@@ -96,7 +96,7 @@ pub struct Change<'a> {
     /// pgwake.fetch(id)` gives them, with the other changes of the same outbox row, as long as the outbox has
     /// them.
     pub oversize: Option<u64>,
-    /// The transaction.
+    /// The transaction; of one that is given out before it is committed, the subtransaction.
     pub xid: Option<u64>,
     /// The change's number: the same when it comes again, and another one for each other change. That of what
     /// was notified ([`Transport::Notify`]) cannot be acknowledged, for it is not kept.

@@ -16,8 +16,11 @@ pub enum Streaming {
     Off,
     /// The server sends it while it runs. It is held back until its commit, in memory and then in a file.
     On,
-    /// The server sends it while it runs, and it is given out at once: without `commit_lsn`, and to be
-    /// forgotten if [`Event::Rollback`](crate::Event::Rollback) comes for its `xid`.
+    /// The server sends it while it runs, and it is given out at once, in parts. Each part begins with
+    /// [`Event::Begin`](crate::Event::Begin), which says of which transaction it is, and has no `lsn`. The
+    /// changes in it have no `commit_lsn`; their `xid` is that of the transaction or of a subtransaction. They
+    /// are to be forgotten if [`Event::Rollback`](crate::Event::Rollback) comes for that `xid` or for the
+    /// transaction, and count once [`Event::Commit`](crate::Event::Commit) comes for the transaction.
     Early,
 }
 
@@ -142,7 +145,9 @@ impl StreamOptions {
         self
     }
 
-    /// Delivers messages, too ([`Event::Message`](crate::Event::Message)).
+    /// Delivers messages, too ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
+    /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a subtransaction
+    /// that was rolled back.
     pub fn messages(mut self, messages: bool) -> Self {
         self.messages = messages;
         self

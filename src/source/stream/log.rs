@@ -154,7 +154,10 @@ impl Log {
             }
             let Some(mut ending) = self.ending.take() else { return Ok(None) };
             let found = match ending.replay.next()? {
-                Some(message) => self.read(message, true, feedback)?,
+                Some((lsn, message)) => {
+                    self.place.0 = lsn;
+                    self.read(message, true, feedback)?
+                }
                 None => {
                     let (found, end_lsn) = (ending.found, ending.end_lsn);
                     if let Some(found) = self.end(found, end_lsn, feedback) {
@@ -199,7 +202,7 @@ impl Log {
         if self.wanted.early {
             return self.read(message, true, feedback);
         }
-        self.held.append(xid, subxid.unwrap_or(xid), message)?;
+        self.held.append(xid, subxid.unwrap_or(xid), self.place.0, message)?;
         Ok(None)
     }
 
@@ -240,7 +243,13 @@ impl Log {
                 self.begin_prepared(&prepared);
                 Ok(self.begun(feedback))
             }
-            Read::Commit(commit) => Ok(self.end(Found::Commit, commit.end_lsn, feedback)),
+            Read::Commit(commit) => {
+                // Its end will be acknowledged: what lies before, the server forgets.
+                if self.current.commit_lsn != Some(commit.commit_lsn) || self.place.0 != commit.end_lsn {
+                    return Err(broken("a commit of another transaction than the one that it began"));
+                }
+                Ok(self.end(Found::Commit, commit.end_lsn, feedback))
+            }
             Read::Prepare(prepared) => Ok(self.end(Found::Prepare, prepared.end_lsn, feedback)),
             Read::CommitPrepared { commit, xid, gid } => {
                 let gid = String::from_utf8_lossy(gid).into_owned();
@@ -250,7 +259,9 @@ impl Log {
             Read::RollbackPrepared(rolled_back) => {
                 let gid = String::from_utf8_lossy(rolled_back.gid).into_owned();
                 let at_us = rolled_back.rolled_back_at_us;
-                self.begin(rolled_back.xid, Some(rolled_back.end_lsn), at_us, Some(gid));
+                // The server does not say where it begins, and where it ends the next commit may stand.
+                let lsn = Lsn(rolled_back.end_lsn.0.saturating_sub(1));
+                self.begin(rolled_back.xid, Some(lsn), at_us, Some(gid));
                 Ok(self.end(Found::Rollback, rolled_back.end_lsn, feedback))
             }
             Read::Relation(relation) => {
@@ -281,14 +292,14 @@ impl Log {
     /// What concerns transactions that are sent before their commit.
     fn read_streamed(&mut self, read: Read<'_>, feedback: &mut Feedback) -> Result<Option<Found>> {
         match read {
-            Read::StreamStart { xid, is_first } => {
+            Read::StreamStart { xid, .. } => {
                 self.streamed = Some(xid);
                 if !self.wanted.early {
                     return Ok(None);
                 }
                 self.begin(xid, None, 0, None);
                 self.current.ordinal = self.early.remove(&xid).unwrap_or(0);
-                Ok(if is_first { self.begun(feedback) } else { None })
+                Ok(self.begun(feedback))
             }
             Read::StreamCommit { xid, commit } => {
                 self.streamed_ends(xid, Found::Commit, commit, None, feedback)
@@ -437,7 +448,7 @@ impl Log {
         tables.read(line, &self.relations, &mut self.row).map_err(malformed)
     }
 
-    /// That row, which stands where the slot begins.
+    /// That row, which stands before all that the slot has.
     pub(super) fn row<'a>(
         &'a self,
         session: SessionId,
@@ -475,10 +486,13 @@ fn undescribed(id: u32) -> Error {
 }
 
 pub(super) fn malformed(malformed: Malformed) -> Error {
-    broken(&malformed.to_string())
+    violation(malformed.to_string())
 }
 
 pub(super) fn broken(what: &str) -> Error {
-    let message = format!("the server sent what its protocol does not have: {what}");
+    violation(format!("the server sent what its protocol does not have: {what}"))
+}
+
+fn violation(message: String) -> Error {
     Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::PROTOCOL_VIOLATION))
 }

@@ -24,8 +24,10 @@ pub(super) struct Form {
     modifier: i32,
 }
 
-/// A type, by its OID.
-#[derive(Debug)]
+/// The first OID of a type whose name comes with the log (`FirstGenbkiObjectId`, transam.h).
+pub(super) const FIRST_NAMED: u32 = 10_000;
+
+#[derive(Debug, Clone)]
 struct Type {
     name: String,
     kind: Kind,
@@ -37,21 +39,27 @@ pub(super) struct Relations {
     /// Those whose description the caller has not been given since it changed.
     untold: Vec<u32>,
     types: HashMap<u32, Type>,
+    /// The OIDs of types in `pg_catalog`, by the names that they have there.
+    built_in: HashMap<String, u32>,
     /// The primary keys of tables with REPLICA IDENTITY FULL, for which the log has all columns as the key.
     keys: HashMap<u32, Vec<String>>,
 }
 
 impl Relations {
-    /// A type as the server has it: its category and its element as in `pg_type`.
-    pub(super) fn add_type(&mut self, oid: u32, name: &str, category: u8, element: u32) {
+    /// A type as the server has it: its category and its element as in `pg_type`, and its name there.
+    pub(super) fn add_type(&mut self, oid: u32, name: &str, category: u8, element: u32, in_catalog: &str) {
         let kind = Kind::of(oid, category, element);
         self.types.insert(oid, Type { name: name.into(), kind });
+        self.built_in.insert(in_catalog.into(), oid);
     }
 
-    /// A type of which the log tells no more than the name.
+    /// A type of which the log tells no more than the name; of a domain, the name of what is below it.
     pub(super) fn name_type(&mut self, oid: u32, schema: &[u8], name: &[u8]) {
-        let name = format!("{}.{}", String::from_utf8_lossy(schema), String::from_utf8_lossy(name));
-        self.types.insert(oid, Type { name, kind: Kind::of(oid, 0, 0) });
+        let [schema, name] = [schema, name].map(String::from_utf8_lossy);
+        let below = self.built_in.get(&*name).filter(|_| schema == "pg_catalog");
+        let known = below.and_then(|below| self.types.get(below)).cloned();
+        let named = || Type { name: format!("{schema}.{name}"), kind: Kind::of(oid, 0, 0) };
+        self.types.insert(oid, known.unwrap_or_else(named));
     }
 
     pub(super) fn has_types(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Rows that are there before the stream begins: COPY of each published table, in the snapshot with which the
 //! slot was made, on the same session. What comes is COPY's text format (manual, COPY, "Text Format").
 
-use super::relations::Relations;
+use super::relations::{FIRST_NAMED, Relations};
 use super::row::Row;
 use super::sql::{Answered, identifier};
 use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 struct Table {
     oid: u32,
+    /// Its name in SQL, with ONLY where its children are not meant.
+    name: String,
     copy: String,
 }
 
@@ -44,9 +46,14 @@ impl Tables {
             let first = row;
             let mut columns = Vec::new();
             while row < rows.rows() && oid(row) == oid(first) {
+                let type_oid = rows.number(row, 6).unwrap_or(0) as u32;
+                if type_oid >= FIRST_NAMED {
+                    let [schema, name] = [11, 12].map(|column| rows.text(row, column).unwrap_or_default());
+                    relations.name_type(type_oid, schema.as_bytes(), name.as_bytes());
+                }
                 columns.push(Column {
                     name: rows.text(row, 5).unwrap_or_default(),
-                    type_oid: rows.number(row, 6).unwrap_or(0) as u32,
+                    type_oid,
                     modifier: rows.number(row, 7).unwrap_or(-1) as i32,
                     is_key: rows.text(row, 8).as_deref() == Some("t"),
                 });
@@ -66,11 +73,8 @@ impl Tables {
             (Some("f"), Some(filter)) => format!(" WHERE {filter}"),
             _ => String::new(),
         };
-        let (quoted_schema, quoted_table) = (identifier(&schema), identifier(&table));
-        let copy = format!(
-            "COPY (SELECT {} FROM {only}{quoted_schema}.{quoted_table}{filter}) TO STDOUT",
-            names.join(", ")
-        );
+        let name = format!("{only}{}.{}", identifier(&schema), identifier(&table));
+        let copy = format!("COPY (SELECT {} FROM {name}{filter}) TO STDOUT", names.join(", "));
         let identity = match rows.text(row, 4).as_deref() {
             Some("f") => ReplicaIdentity::Full,
             _ => ReplicaIdentity::Default,
@@ -82,12 +86,17 @@ impl Tables {
             is_key: column.is_key,
         });
         relations.describe(oid, (schema.as_bytes(), table.as_bytes()), identity, described);
-        self.waiting.push_back(Table { oid, copy });
+        self.waiting.push_back(Table { oid, name, copy });
+    }
+
+    /// The names of those that wait, as SQL has them.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.waiting.iter().map(|table| table.name.clone()).collect()
     }
 
     /// The command that copies the next table.
     pub(super) fn next_table(&mut self) -> Option<String> {
-        let Table { oid, copy } = self.waiting.pop_front()?;
+        let Table { oid, copy, .. } = self.waiting.pop_front()?;
         self.current = oid;
         Some(copy)
     }

@@ -2,17 +2,25 @@
 //! commands of replication (manual, "Streaming Replication Protocol").
 
 use crate::options::{Origin, StreamOptions, Streaming};
+use crate::pq::ResultStatus;
 use crate::session::Rows;
 use std::fmt::Write;
 
 /// The types that every server has, with what tells how their values are told.
-pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem \
-    FROM pg_catalog.pg_type WHERE oid < 16384 AND typrelid = 0";
+pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem, \
+    typname FROM pg_catalog.pg_type \
+    WHERE typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid < 16384 AND typrelid = 0";
 
 /// An answer, in text.
 pub(super) struct Answered(pub(super) Rows);
 
 impl Answered {
+    /// It is none yet: what follows is COPY.
+    pub(super) fn begin_copy(&self) -> bool {
+        let status = self.0.as_ref().map(|rows| rows.status());
+        matches!(status, Some(ResultStatus::CopyOut | ResultStatus::CopyBoth))
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.0.as_ref().map_or(0, |rows| rows.rows())
     }
@@ -46,13 +54,15 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", quoted_list(texts))
 }
 
-/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written as subscriptions of PostgreSQL ask for them
-/// (`libpqrcv_connect`, libpqwalreceiver.c). A caller who takes his time must not be taken for a dead one, so
-/// the server looks at the connection instead of at us.
+/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written
+/// as subscriptions of PostgreSQL ask for them (`libpqrcv_connect`, libpqwalreceiver.c).
+///
+/// A caller who takes his time must not be taken for a dead one, so the server looks at the connection
+/// instead of at us. That leaves out its user timeout, which Linux from 5.11 on counts for a peer that
+/// acknowledges everything and has no room for more, too (`tcp_probe_timer`).
 pub(super) fn settings(major: i32) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
-        ("client_encoding", "UTF8"),
         ("datestyle", "ISO"),
         ("intervalstyle", "postgres"),
         ("extra_float_digits", "3"),
@@ -66,7 +76,7 @@ pub(super) fn settings(major: i32) -> String {
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "60000"),
+        ("tcp_user_timeout", "0"),
     ];
     if major >= 17 {
         settings.push(("transaction_timeout", "0"));
@@ -75,7 +85,11 @@ pub(super) fn settings(major: i32) -> String {
     if major >= 19 {
         settings.push(("wal_sender_shutdown_timeout", "5s"));
     }
-    let mut sql = String::new();
+    // A database in SQL_ASCII holds whatever bytes it was given, and has nothing that could convert them.
+    let mut sql =
+        "SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.current_setting('server_encoding') \
+                   WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false); "
+            .to_string();
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
@@ -99,7 +113,8 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
            LEFT JOIN LATERAL pg_catalog.pg_partition_tree(m.oid) AS p ON m.relkind = 'p' AND p.isleaf \
            WHERE m.relkind = 'r' OR p.relid IS NOT NULL), \
          publication AS (\
-           SELECT 'pgwake_' || pg_catalog.md5(pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
+           SELECT 'pgwake_' || pg_catalog.md5(\
+                    pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
                     AS name, \
                   pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables, \
                   pg_catalog.array_agg(oid) AS oids FROM named) \
@@ -198,7 +213,14 @@ pub(super) fn start_options(major: i32, publications: &[String], options: &Strea
     list
 }
 
-/// The columns of published tables, for a snapshot of them: in their order, a row for each.
+/// Keeps these tables, names as SQL has them, from being truncated or rewritten: a snapshot that is older
+/// would find them empty (manual, "Caveats" of concurrency control).
+pub(super) fn lock(tables: &[String]) -> String {
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))
+}
+
+/// The columns of published tables, for a snapshot of them: in their order, a row for each. The type comes as
+/// the log names it, which is that below a domain.
 pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
     // Column lists and row filters came with 15; before that generated columns are all that is left out.
     let (filter, is_published) = match major {
@@ -210,17 +232,24 @@ pub(super) fn snapshot_tables(publications: &[String], major: i32) -> String {
                 a.atttypmod, \
                 EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid \
                         AND a.attnum = ANY (i.indkey) AND CASE c.relreplident WHEN 'i' THEN i.indisreplident \
-                        ELSE i.indisprimary END), \
+                        WHEN 'n' THEN false ELSE i.indisprimary END), \
                 pg_catalog.bool_or({filter} IS NULL), \
-                pg_catalog.string_agg(DISTINCT {filter}, ' OR ') \
+                pg_catalog.string_agg(DISTINCT {filter}, ' OR '), b.nspname, b.typname \
          FROM pg_catalog.pg_publication_tables AS p \
          JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
          JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
               AND {is_published} \
+         JOIN LATERAL (\
+           WITH RECURSIVE below (oid) AS (\
+             SELECT a.atttypid UNION ALL SELECT d.typbasetype FROM below \
+             JOIN pg_catalog.pg_type AS d ON d.oid = below.oid AND d.typtype = 'd') \
+           SELECT tn.nspname, t.typname FROM below \
+           JOIN pg_catalog.pg_type AS t ON t.oid = below.oid AND t.typtype <> 'd' \
+           JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace) AS b ON true \
          WHERE p.pubname = ANY ({}) \
-         GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
-                  a.attnum \
+         GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relreplident, a.attname, a.atttypid, \
+                  a.atttypmod, a.attnum, b.nspname, b.typname \
          ORDER BY n.nspname, c.relname, a.attnum",
         array(publications)
     )

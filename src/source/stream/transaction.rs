@@ -1,10 +1,11 @@
 //! What streamed transactions wrote, held back until their commit: raw messages come in as the server sends
 //! them, and go out one after the other once their transaction is taken.
 //!
-//! What a transaction wrote is one string of bytes, each message behind its length. It is held in memory, in
-//! blocks. When all transactions together have as many blocks as the memory cap allows and need one more,
-//! the transaction that has the most moves its first block to the end of a file of its own: its string then
-//! begins in the file and goes on in memory. An abort cuts the string, wherever the cut falls.
+//! What a transaction wrote is one string of bytes, each message behind its length and its place in the log.
+//! It is held in memory, in blocks. When all transactions together have as many blocks as the memory cap
+//! allows and need one more, the transaction that has the most moves its first block to the end of a file of
+//! its own: its string then begins in the file and goes on in memory. An abort cuts the string, wherever the
+//! cut falls.
 //!
 //! Besides the blocks, each subtransaction that wrote takes some 40 bytes until its transaction ends: far
 //! less than the server needs for it at the same time.
@@ -12,6 +13,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::event::Lsn;
 use crate::sys::spawn_without_signals;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +37,9 @@ const CLOSED_AT_ONCE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// A message is no longer than 1 GB, which is the most that libpq takes.
 type Length = u32;
 
+/// What stands before a message: its length, and its place in the log.
+const HEADER_BYTES: usize = size_of::<Length>() + size_of::<u64>();
+
 /// The transactions that are open on the server, by the number of the whole transaction.
 #[derive(Debug)]
 pub(crate) struct HeldBack {
@@ -56,10 +61,13 @@ impl HeldBack {
     /// Adds a message of the transaction `xid`, written by its subtransaction `subxid`, or by itself if the
     /// two are equal. After an error, such as a full disk, all is as it was before, and the call can be
     /// repeated.
-    pub(crate) fn append(&mut self, xid: u32, subxid: u32, message: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, xid: u32, subxid: u32, lsn: Lsn, message: &[u8]) -> io::Result<()> {
         let length = Length::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let start = self.transactions.entry(xid).or_default().bytes;
-        let written = self.write(xid, &length.to_ne_bytes()).and_then(|()| self.write(xid, message));
+        let mut header = [0; HEADER_BYTES];
+        header[..size_of::<Length>()].copy_from_slice(&length.to_ne_bytes());
+        header[size_of::<Length>()..].copy_from_slice(&lsn.0.to_ne_bytes());
+        let written = self.write(xid, &header).and_then(|()| self.write(xid, message));
         let transaction = self.transactions.entry(xid).or_default();
         match written {
             Ok(()) => transaction.note_writer(xid, subxid, start),
@@ -249,16 +257,18 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// The next message, in the order in which they came. After an error the rest cannot be read.
-    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    /// The next message and its place in the log, in the order in which they came. After an error the rest
+    /// cannot be read.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(Lsn, &[u8])>> {
         if !self.has_more()? {
             return Ok(None);
         }
-        let mut length = [0; size_of::<Length>()];
-        self.read(length.len())?;
-        length.copy_from_slice(&self.message);
+        self.read(HEADER_BYTES)?;
+        let (mut length, mut lsn) = ([0; size_of::<Length>()], [0; size_of::<u64>()]);
+        length.copy_from_slice(&self.message[..size_of::<Length>()]);
+        lsn.copy_from_slice(&self.message[size_of::<Length>()..]);
         self.read(Length::from_ne_bytes(length) as usize)?;
-        Ok(Some(&self.message))
+        Ok(Some((Lsn(u64::from_ne_bytes(lsn)), &self.message)))
     }
 
     /// Reads this many bytes into `message`.

@@ -12,9 +12,9 @@ use super::PrivateServer;
 /// What a server needs for its log to be read.
 pub(crate) const SETTINGS: [&str; 6] = [
     "wal_level = logical",
-    "max_wal_senders = 60",
-    "max_replication_slots = 60",
-    "max_prepared_transactions = 20",
+    "max_wal_senders = 200",
+    "max_replication_slots = 200",
+    "max_prepared_transactions = 50",
     "logical_decoding_work_mem = '64kB'",
     "max_connections = 200",
 ];

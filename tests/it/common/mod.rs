@@ -17,6 +17,10 @@ pub(crate) mod random;
 pub(crate) mod relay;
 #[path = "../../../src/cli/server.rs"]
 mod server;
+#[cfg(feature = "json")]
+pub(crate) mod shadow;
+#[cfg(feature = "json")]
+pub(crate) mod workload;
 
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};

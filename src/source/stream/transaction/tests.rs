@@ -28,7 +28,7 @@ impl Model {
     }
 
     fn write(&mut self, held: &mut HeldBack, message: Vec<u8>) {
-        held.append(self.xid, self.writer(), &message).unwrap();
+        held.append(self.xid, self.writer(), Lsn(0), &message).unwrap();
         self.messages.push((self.writer(), message));
     }
 
@@ -61,7 +61,7 @@ fn message(random: &mut Random) -> Vec<u8> {
 
 fn all(mut replay: Replay) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
-    while let Some(message) = replay.next().unwrap() {
+    while let Some((_, message)) = replay.next().unwrap() {
         messages.push(message.to_vec());
     }
     assert_eq!(replay.next().unwrap(), None);
@@ -131,15 +131,15 @@ fn what_is_held_back_is_what_was_not_aborted() {
 fn a_subtransaction_that_writes_after_one_inside_of_it_aborts_with_it() {
     let mut held = HeldBack::new(1 << 20, std::env::temp_dir());
     for (subxid, message) in [(1, "a"), (3, "b"), (2, "c"), (3, "d"), (2, "e")] {
-        held.append(1, subxid, message.as_bytes()).unwrap();
+        held.append(1, subxid, Lsn(0), message.as_bytes()).unwrap();
     }
     // 3 was released inside of 2, which aborts now.
     held.abort(1, 3);
     held.abort(1, 2);
-    held.append(1, 2, b"f").unwrap();
-    held.append(1, 1, b"g").unwrap();
+    held.append(1, 2, Lsn(0), b"f").unwrap();
+    held.append(1, 1, Lsn(0), b"g").unwrap();
     held.abort(1, 2);
-    held.append(1, 1, b"h").unwrap();
+    held.append(1, 1, Lsn(0), b"h").unwrap();
     assert_eq!(all(held.take(1)), [b"a", b"h"]);
 }
 
@@ -148,18 +148,18 @@ fn the_largest_transaction_goes_to_a_file_and_the_others_stay() {
     let directory = tempdir().unwrap();
     let mut held = HeldBack::new(16_000, directory.path().into());
     for xid in 1..=4 {
-        held.append(xid, xid, &[xid as u8; 1000]).unwrap();
+        held.append(xid, xid, Lsn(0), &[xid as u8; 1000]).unwrap();
     }
     assert_eq!((held.transactions(), held.bytes_in_files()), (4, 0));
     for _ in 0..100 {
-        held.append(4, 4, &[4; 1000]).unwrap();
+        held.append(4, 4, Lsn(0), &[4; 1000]).unwrap();
     }
     assert!(held.bytes_in_files() > 80_000, "{}", held.bytes_in_files());
     let with_files: Vec<_> = held.transactions.iter().filter(|(_, t)| t.file.is_some()).collect();
     assert!(matches!(with_files[..], [(4, _)]));
     // Truncated, not only forgotten.
-    held.append(4, 5, b"").unwrap();
-    held.append(4, 6, &[6; 100_000]).unwrap();
+    held.append(4, 5, Lsn(0), b"").unwrap();
+    held.append(4, 6, Lsn(0), &[6; 100_000]).unwrap();
     let room = |held: &HeldBack| held.transactions[&4].file.as_ref().unwrap().metadata().unwrap().len();
     assert!(room(&held) > 150_000);
     held.abort(4, 5);
@@ -190,18 +190,18 @@ fn a_file_has_no_name_and_is_its_owners_on_every_file_system() {
 fn a_full_disk_is_an_error_after_which_the_same_message_can_come_again() {
     let directory = tempdir().unwrap();
     let mut held = HeldBack::new(1600, directory.path().into());
-    held.append(1, 1, b"first").unwrap();
+    held.append(1, 1, Lsn(0), b"first").unwrap();
     let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
     held.transactions.get_mut(&1).unwrap().file = Some(full);
     for times in 0..3 {
-        let error = held.append(1, 2, &[7; 5000]).unwrap_err();
+        let error = held.append(1, 2, Lsn(0), &[7; 5000]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
         assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
         assert!(held.bytes_in_memory() <= 1600, "the {times}th time");
     }
     held.transactions.get_mut(&1).unwrap().file = None;
-    held.append(1, 2, &[7; 5000]).unwrap();
-    held.append(1, 1, b"last").unwrap();
+    held.append(1, 2, Lsn(0), &[7; 5000]).unwrap();
+    held.append(1, 1, Lsn(0), b"last").unwrap();
     assert_eq!(all(held.take(1)), [b"first".to_vec(), vec![7; 5000], b"last".to_vec()]);
 }
 
@@ -209,8 +209,8 @@ fn a_full_disk_is_an_error_after_which_the_same_message_can_come_again() {
 fn a_directory_where_no_file_can_be_made_is_an_error_that_names_it() {
     for directory in ["/proc/self", "/nowhere at all"] {
         let mut held = HeldBack::new(160, directory.into());
-        held.append(1, 1, &[1; 100]).unwrap();
-        let error = held.append(1, 1, &[1; 100]).unwrap_err();
+        held.append(1, 1, Lsn(0), &[1; 100]).unwrap();
+        let error = held.append(1, 1, Lsn(0), &[1; 100]).unwrap_err();
         assert!(error.to_string().contains(directory), "{error}");
         assert_eq!(all(held.take(1)), [[1; 100]]);
     }
@@ -221,13 +221,13 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let directory = tempdir().unwrap();
     let mut held = HeldBack::new(160, directory.path().into());
     for _ in 0..10 {
-        held.append(1, 1, &[1; 100]).unwrap();
+        held.append(1, 1, Lsn(0), &[1; 100]).unwrap();
     }
     held.transactions[&1].file.as_ref().unwrap().set_len(500).unwrap();
     let mut replay = held.take(1);
     let error = loop {
         match replay.next() {
-            Ok(Some(message)) => assert_eq!(message, [1; 100]),
+            Ok(Some((_, message))) => assert_eq!(message, [1; 100]),
             Ok(None) => panic!("what was lost was not missed"),
             Err(error) => break error,
         }
@@ -263,7 +263,7 @@ fn a_big_transaction_takes_no_more_memory_than_the_cap() {
     let (begun, mut longest) = (Instant::now(), std::time::Duration::ZERO);
     for number in 0..messages {
         let at = Instant::now();
-        held.append(1, 1, &message(number)).unwrap();
+        held.append(1, 1, Lsn(number), &message(number)).unwrap();
         longest = longest.max(at.elapsed());
     }
     println!("written in {:?}, the longest append {longest:?}", begun.elapsed());
@@ -271,7 +271,7 @@ fn a_big_transaction_takes_no_more_memory_than_the_cap() {
     assert!(in_memory <= memory_cap as u64 && held.bytes_in_files() >= messages * 64 - in_memory);
     let (begun, mut replay) = (Instant::now(), held.take(1));
     for number in 0..messages {
-        assert_eq!(replay.next().unwrap(), Some(&message(number)[..]));
+        assert_eq!(replay.next().unwrap(), Some((Lsn(number), &message(number)[..])));
     }
     assert_eq!(replay.next().unwrap(), None);
     println!("read in {:?}", begun.elapsed());
