@@ -36,6 +36,8 @@ mod stream_random;
 #[cfg(feature = "json")]
 mod stream_slots;
 #[cfg(feature = "json")]
+mod stream_standby;
+#[cfg(feature = "json")]
 mod stream_tables;
 #[cfg(feature = "json")]
 mod stream_values;

@@ -223,7 +223,7 @@ fn a_flipped_byte_is_an_error_or_leaves_the_rows_and_never_holds_up_the_stream()
         let (mut changes, mut outcome, mut quiet_since) = (0, 0, Instant::now());
         while changes < expected {
             // What comes when it is not a sign of life that was swallowed, and a reconnect.
-            let event = stream.within(8 * HEARTBEAT);
+            let event = stream.within(16 * HEARTBEAT);
             let event: Value = event.unwrap_or_else(|| panic!("byte {place}, bit {bit_now}: nothing comes"));
             longest = longest.max(quiet_since.elapsed());
             quiet_since = Instant::now();
