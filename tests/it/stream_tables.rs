@@ -279,6 +279,36 @@ fn what_names_a_row_may_be_any_replica_identity_and_change() {
 }
 
 #[test]
+fn a_key_that_was_renamed_is_not_taken_for_the_column_that_has_its_name_now() {
+    let mut load = Workload::new(
+        "CREATE TABLE f (id int PRIMARY KEY, n int); ALTER TABLE f REPLICA IDENTITY FULL;
+         CREATE TABLE g (n int, id int PRIMARY KEY); ALTER TABLE g REPLICA IDENTITY FULL",
+    );
+    load.open();
+    let insert = "INSERT INTO f VALUES (1, 7), (2, 7); INSERT INTO g VALUES (7, 1), (7, 2)";
+    load.run(insert);
+    load.open_with_snapshot();
+    let swap: String = [("id", "old"), ("n", "id")]
+        .map(|(from, to)| {
+            let told = Workload::ddl(&json!({"table": "public.f", "rename": [from, to]}));
+            format!("ALTER TABLE f RENAME {from} TO {to}; {told}")
+        })
+        .concat();
+    let add = Workload::ddl(&json!({"table": "public.g", "add": ["new", null]}));
+    load.run(&format!("BEGIN; {swap} ALTER TABLE g ADD new int; {add} COMMIT"));
+    load.run(&format!("BEGIN; UPDATE f SET id = 8; UPDATE g SET n = 8; {} COMMIT", Workload::fill()));
+    load.check_streamed();
+    for shadow in load.shadows() {
+        let keys = |table: &str| {
+            let of_table = shadow.changes.iter().filter(|change| change[3] == table && change[2] == "update");
+            of_table.map(|change| change[4].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(keys("f"), [json!(null), json!(null)], "{shadow}");
+        assert_eq!(keys("g"), [json!({"id": 1}), json!({"id": 2})], "{shadow}");
+    }
+}
+
+#[test]
 fn a_table_without_a_replica_identity_can_be_inserted_into() {
     let mut load = Workload::new(
         "CREATE TABLE n (id int PRIMARY KEY, v text); ALTER TABLE n REPLICA IDENTITY NOTHING;
