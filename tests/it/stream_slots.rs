@@ -82,6 +82,23 @@ fn a_slot_that_is_missing_is_made_only_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_slot_that_lasts_is_not_read_as_a_temporary_one() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let slot = fresh_channel();
+    let temporary = publication().slot(&slot).temporary(true);
+    let mut stream = Stream::open(&conninfo, temporary.clone());
+    end_reader(&mut sql, &slot);
+    is_lost(&mut stream, "57P01", &[]);
+    assert_eq!(stream.next()["event"], "gap", "its own is made anew");
+    drop(stream);
+    let mut lasting = Stream::start(&conninfo, kept(&slot));
+    assert_eq!(lasting.next()["event"], "listening");
+    drop(lasting);
+    is_refused(&conninfo, temporary, "42710", &[&slot, "not a temporary one", "leave out temporary"]);
+}
+
+#[test]
 fn a_slot_that_was_dropped_while_we_were_away_is_not_made_anew() {
     let (conninfo, mut sql) = database("");
     published(&mut sql);

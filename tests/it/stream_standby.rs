@@ -49,8 +49,8 @@ impl Standby {
         append(
             &to.join("postgresql.conf"),
             &format!(
-                "\nport = {port}\nunix_socket_directories = '{0}'\nprimary_conninfo = 'host=127.0.0.1 port={1} \
-                 user=postgres'\nhot_standby_feedback = on\n",
+                "\nport = {port}\nunix_socket_directories = '{0}'\nhot_standby_feedback = on\n\
+                 primary_conninfo = 'host=127.0.0.1 port={1} user=postgres'\n",
                 socket.display(),
                 primary.port()
             ),

@@ -291,38 +291,25 @@ impl Preparation {
     }
 
     fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
-        let name = &self.slot.name;
-        let is_there = rows.text(0, 0).is_some();
-        if !is_there {
-            if self.slot.was_there && !self.slot.is_temporary {
-                let message = format!(
-                    "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
-                     it; look at the tables afresh, then begin anew with create_slot"
-                );
-                return Next::GiveUp(error("42704", message));
-            }
-            if !self.slot.is_temporary && !self.options.create_slot {
-                let message = format!(
-                    "there is no replication slot {name}: make it with create_slot (the command: --slot), or \
-                     with SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
-                );
-                return Next::GiveUp(error("42704", message));
-            }
-            if self.wants_snapshot {
-                return Next::Send(
-                    Step::BeginSnapshot,
-                    "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into(),
-                );
-            }
-            return self.create_slot();
+        if rows.text(0, 0).is_none() {
+            return self.slot_missing();
         }
+        let name = &self.slot.name;
         self.slot.was_there = true;
-        let [plugin, is_here, active_pid, wal_status] = [1, 2, 3, 4].map(|column| rows.text(0, column));
+        let [plugin, is_here, active_pid, wal_status, temporary] =
+            [1, 2, 3, 4, 5].map(|column| rows.text(0, column));
         if plugin.as_deref() != Some("pgoutput") || is_here.as_deref() != Some("t") {
             let message = format!(
                 "the replication slot {name} is not one of pgoutput in this database: choose another name"
             );
             return Next::GiveUp(error("55000", message));
+        }
+        if self.slot.is_temporary && temporary.as_deref() == Some("f") {
+            let message = format!(
+                "the replication slot {name} is there already, and not a temporary one: choose another name, \
+                 or leave out temporary to read on from it"
+            );
+            return Next::GiveUp(error("42710", message));
         }
         if wal_status.as_deref() == Some("lost") {
             let message = format!(
@@ -347,6 +334,28 @@ impl Preparation {
             // The server goes by its own position, if that is further on.
             None => self.start(done),
         }
+    }
+
+    fn slot_missing(&self) -> Next {
+        let name = &self.slot.name;
+        if self.slot.was_there && !self.slot.is_temporary {
+            let message = format!(
+                "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
+                 it; look at the tables afresh, then begin anew with create_slot"
+            );
+            return Next::GiveUp(error("42704", message));
+        }
+        if !self.slot.is_temporary && !self.options.create_slot {
+            let message = format!(
+                "there is no replication slot {name}: make it with create_slot (the command: --slot), or \
+                 with SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
+            );
+            return Next::GiveUp(error("42704", message));
+        }
+        if self.wants_snapshot {
+            return Next::Send(Step::BeginSnapshot, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into());
+        }
+        self.create_slot()
     }
 
     /// While rows are copied, and for as long as it is to end with the connection, the slot is temporary.

@@ -161,7 +161,8 @@ pub(super) fn keys(publications: &[String]) -> String {
 /// The slot, if it is there.
 pub(super) fn slot(name: &str) -> String {
     format!(
-        "SELECT slot_name, plugin, database = pg_catalog.current_database(), active_pid, wal_status \
+        "SELECT slot_name, plugin, database = pg_catalog.current_database(), active_pid, wal_status, \
+                temporary \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         quoted(name)
     )
