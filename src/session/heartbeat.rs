@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 /// Heartbeats are taken together within this part of one.
 const HEARTBEAT_PARTS: u32 = 16;
 
-/// So many heartbeats may a server take to answer that sends its log: it looks up from a large transaction
-/// only now and then. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
-const REPLICATION_HEARTBEATS: u32 = 12;
+/// So many heartbeats may a server take to answer that sends its log, ten minutes by default: it does not
+/// look up from a transaction of which it has nothing to send, however large that is, and if we went away, it
+/// would begin with it anew. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
+const REPLICATION_HEARTBEATS: u32 = 120;
 
 impl<Tag> Session<Tag> {
     /// When `on_deadline` must be called at the latest, if nothing happens before.

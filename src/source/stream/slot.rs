@@ -132,6 +132,12 @@ impl Preparation {
         lacks.map(|(_, what, since)| (what, since))
     }
 
+    /// From 19 on, a server that keeps enough for a standby turns to logical decoding with its first slot.
+    fn is_enough(&self, wal_level: Option<String>) -> bool {
+        let levels: &[&str] = if self.major >= 19 { &["logical", "replica"] } else { &["logical"] };
+        wal_level.is_some_and(|level| levels.contains(&&*level))
+    }
+
     /// It was waited for the slot.
     pub(super) fn waited(&mut self) -> Next {
         self.slot.busy_for += BUSY_INTERVAL;
@@ -156,9 +162,7 @@ impl Preparation {
         match step {
             Step::Identify => self.identified(&rows, reached),
             Step::History => self.history_found(&rows, reached),
-            Step::Settings if rows.text(0, 0).as_deref() != Some("logical") => {
-                Next::GiveUp(wal_level_refused(&rows))
-            }
+            Step::Settings if !self.is_enough(rows.text(0, 0)) => Next::GiveUp(wal_level_refused(&rows)),
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
                 self.publications_next()
