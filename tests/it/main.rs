@@ -29,6 +29,8 @@ mod stream_command;
 #[cfg(feature = "json")]
 mod stream_crashes;
 #[cfg(feature = "json")]
+mod stream_publications;
+#[cfg(feature = "json")]
 mod stream_random;
 #[cfg(feature = "json")]
 mod stream_slots;
