@@ -2,11 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
-const SCENARIOS: [&[&str]; 4] = [
+const SCENARIOS: [&[&str]; 5] = [
     &["latency", "--count", "500", "--spin", "2ms"],
     &["throughput", "--payloads", "64,7999", "--for", "300ms"],
     &["scale", "--steps", "1,100", "--count", "200"],
     &["writers", "--clients", "8", "--seconds", "0.5", "--commit-delay", "1ms"],
+    &["stream", "--transactions", "20000", "--rows", "100000", "--count", "500"],
 ];
 
 fn main() -> ExitCode {

@@ -167,16 +167,15 @@ impl EventLoop {
         self.wait.timeout = timeout;
         self.at_hand.notification = None;
         let index = self.at_hand.stream;
-        let source = self.slots.get_mut(index)?.source.as_mut()?;
+        let Some(Source::Sql(source)) = &mut self.slots.get_mut(index)?.source else { return None };
         Some((index, source.take_of_stream()?))
     }
 
     #[inline(always)]
     fn lend(&mut self, index: usize, notify: Notify) -> Option<Notification<'_>> {
         let notify = self.at_hand.notification.insert(notify);
-        let source = self.slots[index].source.as_mut()?;
-        source.metrics_mut().notifications += 1;
-        source.lend(notify)
+        let Some(Source::Sql(source)) = &self.slots[index].source else { return None };
+        Some(source.lend(notify, 0))
     }
 
     /// The other half.

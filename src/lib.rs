@@ -37,7 +37,8 @@
 //! | module | role |
 //! |---|---|
 //! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
-//! | `source` | where events come from: one variant for each kind of connection, and the readers over it |
+//! | `source` | where events come from: a variant for each kind of connection, readers over SQL, the log |
+//! | `decode` | bytes of the server to messages and values: pure |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
 //! | `capi` | the C interface: a client of the names below, nearly as any other program |
@@ -56,13 +57,18 @@
 //! - Row changes that go through the outbox come at least once, each with an id of its own. The database
 //!   keeps the position of a named consumer. What the outbox drops at its cap is one gap, and so is a copy of
 //!   the database ([`GapReason`]).
+//! - Row changes from the log ([`EventLoop::stream`]) come at least once and in commit order, each with a
+//!   position of its own. The server keeps how far a slot was read; a slot that it gave up, or that
+//!   somebody dropped, is one [`Failed`], and is never made anew unasked. A temporary slot goes with its
+//!   connection, and a [`Gap`] says so.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
 //!
 //! [`EventLoop::ack`] takes a number that an event carries, and means: all up to and including this. Of a
-//! change from the outbox that is its `id`. A source that reads the log will take the LSN at which the
-//! change's transaction ends: both only grow, so one word does for both.
+//! change from the outbox that is its `id`, of a stream the LSN of a commit: both only grow, so one word
+//! does for both. The server of a stream is told where transactions end, once all of them was delivered and
+//! acknowledged.
 //!
 //! # Features
 //!

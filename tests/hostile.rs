@@ -258,3 +258,39 @@ fn a_forked_child_may_not_use_the_loop_and_does_not_harm_its_parent() {
     Sql::connect(&server().conninfo()).notify(&channel, "still here");
     assert_eq!(next(&mut events), Seen::notification(&channel, "still here"));
 }
+
+/// A server that lets everybody in, and then never answers what is asked first.
+#[test]
+fn a_server_that_says_nothing_to_a_stream_is_given_up() {
+    let conninfo = scripted(welcome(), |client| {
+        let mut asked = Vec::new();
+        client.read_to_end(&mut asked).unwrap();
+    });
+    let mut events = EventLoop::new().unwrap();
+    let options = pgwake::StreamOptions::new().table("t").heartbeat(Duration::from_millis(300));
+    events.stream(&conninfo, options).unwrap();
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => {
+            assert!(lost.message.contains("did not answer"), "{lost:?}");
+            assert_eq!(lost.sqlstate.unwrap().as_str(), "08006");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// It answers the first question as if it was the last.
+#[test]
+fn a_server_that_streams_before_it_is_asked_to_is_told() {
+    let conninfo = scripted(welcome(), |client| {
+        let mut asked = [0; 1024];
+        assert!(client.read(&mut asked).unwrap() > 0);
+        client.write_all(&message(b'W', &[0, 0, 0])).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let mut events = EventLoop::new().unwrap();
+    events.stream(&conninfo, pgwake::StreamOptions::new().publication("p")).unwrap();
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => assert_eq!(lost.sqlstate.unwrap().as_str(), "08P01", "{lost:?}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -3,9 +3,9 @@
 
 use pgwake::SqlState;
 
-/// An error's code, words of its message, and what to do. What the message quotes is a name, which may hold
-/// any word: it counts only for words that are quoted, too. A server may speak another language: a row
-/// without words comes behind those with.
+/// An error's code, words of its message, and what to do; nothing where the message says it itself. What the
+/// message quotes is a name, which may hold any word: it counts only for words that are quoted, too. A server
+/// may speak another language: a row without words comes behind those with.
 type Row = (&'static str, &'static str, &'static str);
 
 /// On the way to a connection.
@@ -28,13 +28,12 @@ const CONNECTING: &[Row] = &[
     ("28000", "Peer", "on a socket your own name counts: name it with user=, or take TCP, host=localhost"),
     ("28000", "", "the server does not let this user in: its log says why"),
     ("3D000", "", "name another with dbname=, or make it: createdb"),
-    ("42501", "WAL sender", REPLICATION),
-    ("42501", "walsender", REPLICATION),
+    ("42501", "give this role REPLICATION", ""),
     ("42501", "", "let its owner GRANT CONNECT ON DATABASE … TO this role"),
     ("55000", "", "let a superuser ALTER DATABASE … ALLOW_CONNECTIONS true, or name another with dbname="),
     ("53300", "for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),
     ("53300", "for database", "raise it: ALTER DATABASE … CONNECTION LIMIT, or close some"),
-    ("53300", "max_wal_senders", "raise max_wal_senders, or end another reader of the log"),
+    ("53300", "standby connections", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
     ("25006", "", "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"),
@@ -60,7 +59,6 @@ const CONNECTING: &[Row] = &[
     ("08001", "channel binding", "channel_binding=prefer takes a server without it"),
 ];
 
-const REPLICATION: &str = "let a superuser ALTER ROLE … REPLICATION, or name another with user=";
 const REACH: &str = "check host and port (-d, PGHOST, PGPORT), and that the server runs";
 const NO_LINE: &str = "the server's pg_hba.conf does not let this user in from here";
 
@@ -140,7 +138,8 @@ pub(super) fn with_advice(when: When, message: &str, sqlstate: Option<SqlState>)
     let has =
         |words: &str| if words.starts_with('"') { message.contains(words) } else { unquoted.contains(words) };
     let fits = |row: &&Row| row.0 == code && has(row.1);
-    let advice = table.iter().find(fits).map_or(String::new(), |(_, _, advice)| format!("; {advice}"));
+    let advice = table.iter().find(fits).map_or("", |(_, _, advice)| advice);
+    let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
     let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
     format!("{message}{code}{advice}")
 }

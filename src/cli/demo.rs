@@ -42,8 +42,10 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Demo) -> Result<(), Fai
     }
     let programs = find_programs()?;
     say!("starting a private PostgreSQL from {} …", programs.display());
-    let mut server =
-        PrivateServer::start(&ServerOptions { programs: Some(programs), ..ServerOptions::default() })?;
+    // So that all there is can be tried on it.
+    let settings = vec!["wal_level = logical".into()];
+    let options = ServerOptions { programs: Some(programs), settings, ..ServerOptions::default() };
+    let mut server = PrivateServer::start(&options)?;
     let done = if arguments.keep { keep(&mut server) } else { show(&server.conninfo(), format) };
     done.map_err(|failure| failure.explained_by(&mut server))
 }

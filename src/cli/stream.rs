@@ -214,6 +214,11 @@ impl Lines {
         while wanted.is_some_and(|wanted| self.acknowledged(events).is_ok_and(|done| done <= wanted)) {
             match events.next(Some(LOOK_INTERVAL))? {
                 Some(Event::Disconnected(_) | Event::Failed(_)) => return Err(not_acknowledged()),
+                // All its changes were written.
+                Some(Event::Commit(t) | Event::Prepare(t)) if t.position.and_then(commit) == self.last => {
+                    self.has_news = true;
+                    self.acknowledge(events);
+                }
                 Some(event) if commit_of(&event).is_some_and(|commit| Some(commit) == self.last) => {
                     log::info!("the last transaction was cut off, and comes again as a whole");
                     wanted = self.before;
@@ -239,7 +244,11 @@ fn commit_of(event: &Event<'_>) -> Option<Lsn> {
         Event::Message(message) => message.position,
         _ => None,
     };
-    match position? {
+    position.and_then(commit)
+}
+
+fn commit(position: Position) -> Option<Lsn> {
+    match position {
         Position::Log(commit, _) => Some(commit),
         _ => None,
     }

@@ -53,16 +53,19 @@ impl<'a> Reader<'a> {
         Malformed { what, tag: self.tag, at: self.at }
     }
 
+    #[inline]
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let taken = self.rest().get(..count).ok_or_else(|| self.malformed("it ends too early"))?;
         self.at += count;
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let taken = self.rest().first_chunk().ok_or_else(|| self.malformed("it ends too early"))?;
         self.at += N;
@@ -108,6 +111,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How many bytes or fields follow, as 32 bits.
+    #[inline]
     pub(super) fn length(&mut self) -> Result<usize, Malformed> {
         let before = *self;
         usize::try_from(self.i32()?).map_err(|_| before.malformed("a length is negative"))

@@ -10,6 +10,10 @@ use crate::pq::{Connection, Conninfo, Polling};
 use crate::reactor::WaitFor;
 use std::time::Instant;
 
+/// After half a minute without a byte, it is asked three times (manual, "Parameter Key Words").
+const KEEPALIVES: [(&str, &str); 3] =
+    [("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")];
+
 impl<Tag> Session<Tag> {
     /// Finds out where to connect to, and starts to, or looks the names up first.
     pub(super) fn start_attempt(&mut self, now: Instant) {
@@ -98,9 +102,7 @@ impl<Tag> Session<Tag> {
         if self.kind == Kind::Replication {
             conninfo.set("replication", "database");
             // It may be silent for long, and says nothing then that could fail to arrive.
-            for (keyword, value) in
-                [("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")]
-            {
+            for (keyword, value) in KEEPALIVES {
                 if self.attempt.get(keyword).is_none_or(str::is_empty) {
                     conninfo.set(keyword, value);
                 }
@@ -218,11 +220,15 @@ mod tests {
 
     /// What a session would connect with.
     fn protected(conninfo: &str) -> Conninfo {
+        protected_as(Kind::Sql, conninfo)
+    }
+
+    fn protected_as(kind: Kind, conninfo: &str) -> Conninfo {
         let background = Background::new(Reactor::new().unwrap().nudge().clone());
         let conninfo = Conninfo::parse(conninfo).unwrap();
         let now = Instant::now();
         let jobs = background.jobs(SessionId(0));
-        let mut session = Session::<()>::new(Kind::Sql, conninfo, Duration::ZERO, jobs, now);
+        let mut session = Session::<()>::new(kind, conninfo, Duration::ZERO, jobs, now);
         session.attempt = session.conninfo.with_defaults();
         session.route = Route::of(&session.attempt).unwrap();
         let mut conninfo = session.conninfo.clone();
@@ -254,5 +260,14 @@ mod tests {
         assert_eq!(protected("host=/tmp").get("target_session_attrs"), Some("primary"));
         let chosen = protected("host=/tmp target_session_attrs=any");
         assert_eq!(chosen.get("target_session_attrs"), Some("any"));
+    }
+
+    #[test]
+    fn a_session_that_replicates_asks_the_other_kernel_for_signs_of_life() {
+        let replicates = |conninfo| protected_as(Kind::Replication, conninfo);
+        assert_eq!(replicates("host=192.0.2.1").get("replication"), Some("database"));
+        assert_eq!(replicates("host=192.0.2.1").get("keepalives_idle"), Some("30"));
+        assert_eq!(replicates("host=192.0.2.1 keepalives_idle=7").get("keepalives_idle"), Some("7"));
+        assert_eq!(protected("host=192.0.2.1").get("keepalives_idle"), None);
     }
 }

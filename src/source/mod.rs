@@ -8,9 +8,9 @@ mod sql;
 mod stream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Lsn, Notification, SessionId};
+use crate::event::{Event, Lsn, SessionId};
 use crate::metrics::Metrics;
-use crate::pq::{Connection, Notify};
+use crate::pq::Connection;
 use crate::reactor::WaitFor;
 use crate::session::Answer;
 pub(crate) use sql::SqlSource;
@@ -115,30 +115,13 @@ impl Source {
         }
     }
 
-    /// Whether it is, and nothing but notifications will be at hand until libpq holds none.
+    /// Whether it is, and nothing but notifications will be at hand until libpq holds none. The loop takes
+    /// these from the session itself.
     #[inline]
     pub(crate) fn is_streaming(&self) -> bool {
         match self {
             Source::Sql(source) => source.is_streaming(),
             Source::Stream(_) => false,
-        }
-    }
-
-    /// The next notification of such a stream, which the loop keeps for the caller.
-    #[inline(always)]
-    pub(crate) fn take_of_stream(&mut self) -> Option<Notify> {
-        match self {
-            Source::Sql(source) => source.take_of_stream(),
-            Source::Stream(_) => None,
-        }
-    }
-
-    /// A notification of the stream as the caller sees it.
-    #[inline(always)]
-    pub(crate) fn lend<'a>(&'a self, notify: &'a Notify) -> Option<Notification<'a>> {
-        match self {
-            Source::Sql(source) => Some(source.lend(notify, 0)),
-            Source::Stream(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
-/* Every function at its work, and every event: every_function CONNINFO CHANNEL, in a database with the schema `pgwake`
- * and the tables orders, notified (id int PRIMARY KEY, note text), woken (id int), earlier (id int PRIMARY KEY). Prints
- * "sql STATEMENT" for what somebody else is to run. */
+/* Every function at its work, and every event: every_function CONNINFO CHANNEL LOG, in a database with the schema
+ * `pgwake` and the tables orders, notified (id int PRIMARY KEY, note text), woken (id int), earlier (id int PRIMARY
+ * KEY); LOG is another one, whose log can be read, with orders and a row in it. Prints "sql STATEMENT" for what
+ * somebody else is to run, and "log STATEMENT" for the other database. */
 #include "check.h"
 
 static char last_message[512];
@@ -14,6 +15,11 @@ static void keep(void *user, int level, const char *text) {
 
 static void sql(const char *statement) {
     printf("sql %s\n", statement);
+    fflush(stdout);
+}
+
+static void log_sql(const char *statement) {
+    printf("log %s\n", statement);
     fflush(stdout);
 }
 
@@ -293,8 +299,52 @@ static void ddl_commands(pgwake *handle, const char *conninfo) {
     CHECK(pgwake_disconnect(handle, each) == PGWAKE_OK);
 }
 
+/* From the log: a row that is there, then a transaction with a message in it. */
+static void streams(pgwake *handle, const char *conninfo) {
+    pgwake_stream_options options = PGWAKE_STREAM_OPTIONS_INIT;
+    REFUSED(pgwake_stream(handle, conninfo, &options), PGWAKE_E_INVALID, "a publication or a table");
+    options.tables = orders;
+    options.snapshot = options.transactions = options.messages = options.manual_ack = 1;
+    options.heartbeat_ms = 60000;
+    options.memory_max_bytes = 1 << 20;
+    int session = pgwake_stream(handle, conninfo, &options);
+    CHECK(session >= 0);
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_LISTENING, session);
+    CHECK(event->channels_len == 0 && event->backend_pid > 0 && strstr(conninfo, event->db));
+    event = expect(handle, PGWAKE_EVENT_SCHEMA, session);
+    CHECK(event->columns_len == 2 && !strcmp(event->columns[0], "id") && !strcmp(event->columns[1], "note"));
+    CHECK(!strcmp(event->column_types[0], "integer") && !strcmp(event->column_types[1], "text"));
+    CHECK(event->column_is_key[0] == 1 && event->column_is_key[1] == 0 && !strcmp(event->table, "orders"));
+    event = expect(handle, PGWAKE_EVENT_CHANGE, session);
+    CHECK(event->snapshot == 1 && event->op == PGWAKE_OP_INSERT && strstr(event->new_row, "tea"));
+
+    log_sql("INSERT INTO orders VALUES (2, 'milk'); SELECT pg_logical_emit_message(true, 'channel', 'hello')");
+    event = expect(handle, PGWAKE_EVENT_BEGIN, session);
+    uint64_t commit = event->lsn, xid = event->xid;
+    CHECK(commit && xid && event->position_len && event->end_lsn == 0 && !event->gid);
+    event = expect(handle, PGWAKE_EVENT_CHANGE, session);
+    CHECK(event->transport == PGWAKE_TRANSPORT_WAL && event->commit_lsn == commit && event->xid == xid);
+    CHECK(event->ordinal == 1 && event->lsn && event->lsn <= commit && event->snapshot == 0);
+    CHECK(strstr(event->position, "/1") && event->committed_at_us > INT64_C(1700000000000000));
+    CHECK(!strcmp(event->key, "{\"id\":2}") && strstr(event->new_row, "milk") && !event->old_row);
+    CHECK(event->id == 0 && !event->payload && !event->columns);
+    event = expect(handle, PGWAKE_EVENT_MESSAGE, session);
+    CHECK(!strcmp(event->channel, "channel") && !strcmp(event->payload, "hello") && event->transactional == 1);
+    event = expect(handle, PGWAKE_EVENT_COMMIT, session);
+    CHECK(event->lsn == commit && event->end_lsn > commit && event->xid == xid);
+    CHECK(pgwake_ack(handle, session, commit) == PGWAKE_OK);
+    REFUSED(pgwake_ack(handle, session, UINT64_MAX), PGWAKE_E_INVALID, "cannot be acknowledged");
+    REFUSED(pgwake_listen(handle, session, "a"), PGWAKE_E_INVALID, "");
+    REFUSED(pgwake_watch(handle, session, orders, NULL), PGWAKE_E_INVALID, "");
+    pgwake_metrics metrics = PGWAKE_METRICS_INIT;
+    do CHECK(pgwake_metrics_get(handle, session, &metrics) == PGWAKE_OK && pgwake_next(handle, 50, &event) == 0);
+    while (metrics.acknowledged_lsn <= commit); /* the server is told within a second */
+    CHECK(metrics.changes == 2 && metrics.received_lsn >= metrics.acknowledged_lsn && metrics.unknown_messages == 0);
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 3);
+    CHECK(argc == 4);
     const char *conninfo = argv[1], *channel = argv[2];
     CHECK(pgwake_abi_version() == PGWAKE_ABI_VERSION && !strcmp(pgwake_version(), PGWAKE_VERSION));
     CHECK(*pgwake_libpq_version());
@@ -329,6 +379,7 @@ int main(int argc, char **argv) {
     changes(handle, conninfo);
     other_watches(handle, conninfo);
     ddl_commands(handle, conninfo);
+    streams(handle, argv[3]);
 
     CHECK(pgwake_fd(handle) == descriptor);
     CHECK(messages > 0 && *last_message);

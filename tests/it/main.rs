@@ -25,15 +25,20 @@ mod sessions;
 mod stream;
 #[cfg(feature = "json")]
 mod stream_bad_days;
+#[cfg(feature = "json")]
+mod stream_bad_input;
 mod stream_command;
 #[cfg(feature = "json")]
 mod stream_crashes;
+mod stream_errors;
 #[cfg(feature = "json")]
 mod stream_publications;
 #[cfg(feature = "json")]
 mod stream_random;
 #[cfg(feature = "json")]
 mod stream_slots;
+#[cfg(feature = "json")]
+mod stream_standby;
 #[cfg(feature = "json")]
 mod stream_tables;
 #[cfg(feature = "json")]

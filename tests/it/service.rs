@@ -51,6 +51,22 @@ fn who_is_told_that_it_is_ready_may_notify_at_once() {
 }
 
 #[test]
+fn who_is_told_that_a_stream_is_ready_may_write_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let [(socket, name), _] = sockets(directory.path());
+    let (dsn, mut sql) = crate::common::log::database("");
+    sql.run("CREATE TABLE orders (id int PRIMARY KEY)");
+    let mut command = pgwake(&["-d", &dsn, "-f", "json", "stream", "--table", "orders"]);
+    let mut running = Running::of(command.env("NOTIFY_SOCKET", &name));
+    assert_eq!(told(&socket), "READY=1");
+    sql.run("INSERT INTO orders VALUES (1)");
+    while running.json()["event"] != "change" {}
+    signal(running.child.id() as i32, Signal::TERM);
+    assert_eq!(told(&socket), "STOPPING=1");
+    assert_eq!(running.status(), 0);
+}
+
+#[test]
 fn what_never_listened_was_never_ready() {
     let directory = tempfile::tempdir().unwrap();
     let [(socket, name), _] = sockets(directory.path());

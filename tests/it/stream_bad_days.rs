@@ -51,12 +51,12 @@ fn idle_until(stream: &mut Stream, mut is_so: impl FnMut(&mut Stream) -> bool) -
 fn nothing_is_acknowledged_that_was_not_proven_and_all_is_when_nothing_is_open() {
     let (conninfo, mut sql) = database("");
     let (slot, options) = prepare(&mut sql);
-    let mut stream = Stream::open(&conninfo, options.manual_ack(true).transactions(true));
-    let mut commits = Vec::new();
-    for id in 1..=3 {
+    let mut stream = Stream::open(&conninfo, options.manual_ack(true));
+    let commits = [1, 2, 3].map(|id| {
         sql.run(&format!("INSERT INTO t VALUES ({id}), (-{id})"));
-        commits.extend(stream.until(|event| event["event"] == "commit").pop());
-    }
+        stream.change();
+        lsn(&stream.change(), "commit_lsn")
+    });
     // The server's log goes on, and it says so.
     sql.run("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 1000)");
     let end = number(&sql.value("SELECT pg_current_wal_lsn()"));
@@ -64,14 +64,16 @@ fn nothing_is_acknowledged_that_was_not_proven_and_all_is_when_nothing_is_open()
         stream.events.metrics(stream.id).unwrap().received_lsn.is_some_and(|lsn| lsn.0 >= end)
     };
     idle_until(&mut stream, is_heard);
-    assert!(confirmed(&mut sql, &slot) <= lsn(&commits[0], "lsn"), "the first is not acknowledged");
-    stream.events.ack(stream.id, lsn(&commits[0], "lsn")).unwrap();
-    idle_until(&mut stream, |_| confirmed(&mut sql, &slot) >= lsn(&commits[0], "end_lsn"));
+    assert!(confirmed(&mut sql, &slot) <= commits[0], "the first is not acknowledged");
+    stream.events.ack(stream.id, commits[0]).unwrap();
+    idle_until(&mut stream, |_| confirmed(&mut sql, &slot) > commits[0]);
+    let first = confirmed(&mut sql, &slot);
+    assert!(first <= commits[1], "the second is not");
     let quiet = Instant::now();
     idle_until(&mut stream, |_| quiet.elapsed() > 3 * HEARTBEAT);
-    assert_eq!(confirmed(&mut sql, &slot), lsn(&commits[0], "end_lsn"), "a sign of life is no proof");
+    assert_eq!(confirmed(&mut sql, &slot), first, "a sign of life is no proof");
     assert!(stream.events.ack(stream.id, end + (1 << 20)).is_err(), "nothing was given out there");
-    stream.events.ack(stream.id, lsn(&commits[2], "end_lsn")).unwrap();
+    stream.events.ack(stream.id, commits[2]).unwrap();
     idle_until(&mut stream, |_| confirmed(&mut sql, &slot) >= end);
 }
 
@@ -156,7 +158,7 @@ fn what_was_acknowledged_before_a_disconnect_does_not_come_again() {
         let _going_on = going_on;
         let name = &name;
         scope.spawn(move || {
-            let mut writer = Sql::connect(&name);
+            let mut writer = Sql::connect(name);
             // Now the server is busy when it is left, and now it waits.
             for id in 0.. {
                 if goes_on.try_recv() == Err(TryRecvError::Disconnected) {
@@ -313,4 +315,106 @@ fn a_change_that_takes_many_reads_arrives_at_once() {
         );
         assert!(late[20] < Duration::from_millis(50), "{late:?}");
     }
+}
+
+/// Half of how long notifications take, in a loop of a hundred listeners; each of them must be heard.
+fn median_of_listeners(events: &mut EventLoop, channels: &[String]) -> Duration {
+    let started = Instant::now();
+    let conninfo = log_server().conninfo();
+    let mut latencies = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut sql = Sql::connect(&conninfo);
+            for round in 0..10 {
+                for channel in channels {
+                    let sent_at = started.elapsed().as_nanos();
+                    sql.notify(channel, &format!("{round} {sent_at}"));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        while latencies.len() < 10 * channels.len() {
+            match events.next(Some(PATIENCE)).unwrap().expect("a notification was expected, and none came") {
+                Event::Notification(notification) => {
+                    let payload = String::from_utf8(notification.payload.to_vec()).unwrap();
+                    let sent_at = payload.split_once(' ').unwrap().1.parse().unwrap();
+                    latencies.push(started.elapsed() - Duration::from_nanos(sent_at));
+                }
+                Event::Change(_) | Event::Schema(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    latencies.sort();
+    latencies[latencies.len() / 2]
+}
+
+#[test]
+fn listeners_beside_a_busy_stream_hear_everything() {
+    let (conninfo, mut sql) = database("");
+    let (_, options) = prepare(&mut sql);
+    let mut events = EventLoop::new().unwrap();
+    let channels: Vec<_> = (0..100).map(|_| fresh_channel()).collect();
+    for channel in &channels {
+        let session = events.connect(&log_server().conninfo()).unwrap();
+        events.listen(session, channel).unwrap();
+    }
+    for _ in &channels {
+        let event = events.next(Some(PATIENCE)).unwrap();
+        assert!(matches!(event, Some(Event::Listening(_))), "{event:?}");
+    }
+    let without = median_of_listeners(&mut events, &channels);
+    events.stream(&conninfo, options).unwrap();
+    assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+    let (going_on, goes_on) = channel::<()>();
+    let writes = std::thread::spawn(move || {
+        for id in 0.. {
+            if goes_on.try_recv() == Err(TryRecvError::Disconnected) {
+                return id;
+            }
+            sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        }
+        0
+    });
+    let with = median_of_listeners(&mut events, &channels);
+    drop(going_on);
+    let written = writes.join().unwrap();
+    println!("listeners hear after {without:.1?}, beside a stream of {written} changes after {with:.1?}");
+}
+
+/// How much of a processor this thread has had.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn a_stream_that_waits_sleeps() {
+    let (conninfo, mut sql) = database("");
+    let (slot, options) = prepare(&mut sql);
+    let options = options.manual_ack(true);
+    let mut unacknowledged = Stream::open(&conninfo, options.clone());
+    sql.run("INSERT INTO t VALUES (1)");
+    unacknowledged.change();
+    let mut busy = Stream::start(&conninfo, options.clone());
+    let idle = options.clone().slot(&fresh_channel()).create_slot(true);
+    let mut idle = Stream::open(&conninfo, idle);
+    let mut refused = Stream::start("host=127.0.0.1 port=1", options);
+    assert_eq!(refused.next()["event"], "disconnected");
+    for (what, stream) in [
+        ("unacknowledged", &mut unacknowledged),
+        ("busy", &mut busy),
+        ("idle", &mut idle),
+        ("refused", &mut refused),
+    ] {
+        let (before, started) = (processor_time(), Instant::now());
+        while started.elapsed() < Duration::from_secs(2) {
+            let event = stream.within(Duration::from_secs(2));
+            assert!(event.is_none_or(|event| event["event"] == "disconnected"));
+        }
+        let spent = processor_time() - before;
+        println!("{what}: {spent:.1?} of a processor in two seconds");
+        assert!(spent < Duration::from_millis(200), "{what}: {spent:?}");
+    }
+    drop((busy, slot));
 }

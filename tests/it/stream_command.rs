@@ -89,6 +89,11 @@ fn a_transaction_that_was_cut_off_comes_again_as_a_whole() {
     assert_eq!(ids(&again), [2, 3, 4, 5]);
     let nothing = lines(&[&arguments[..], &["--for", "300ms"]].concat());
     assert!(ids(&nothing).is_empty(), "all of it was acknowledged");
+    sql.run("INSERT INTO orders VALUES (6)");
+    let with_commits = [&arguments[..], &["--transactions"]].concat();
+    assert_eq!(ids(&lines(&[&with_commits[..], &["--count", "1"]].concat())), [6]);
+    let nothing = lines(&[&with_commits[..], &["--for", "300ms"]].concat());
+    assert!(ids(&nothing).is_empty(), "no more than the line of its commit was not written: {nothing:?}");
     assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
 }
 
@@ -99,21 +104,21 @@ fn until_ends_behind_what_was_committed_by_then() {
     // An idle server says how far its log is when it is asked.
     let arguments = [&table[..], &["--heartbeat", "500ms"]].concat();
     sql.run("INSERT INTO orders SELECT generate_series(1, 3)");
-    let here = sql.value("SELECT pg_current_wal_insert_lsn()");
+    let here = sql.value("SELECT pg_current_wal_lsn()");
     let until = |lsn: &str, more: &[&str]| lines(&[&arguments[..], &["--until", lsn], more].concat());
     let snapshot = until(&here, &["--snapshot"]);
     assert_eq!(ids(&snapshot), [1, 2, 3]);
     assert!(snapshot.iter().filter(|line| line["event"] == "change").all(|line| line["snapshot"] == true));
     sql.run("INSERT INTO orders VALUES (4)");
     sql.run("INSERT INTO orders VALUES (5)");
-    let here = sql.value("SELECT pg_current_wal_insert_lsn()");
+    let here = sql.value("SELECT pg_current_wal_lsn()");
     sql.run("INSERT INTO orders VALUES (6)");
     assert_eq!(ids(&until(&here, &["--snapshot"])), [4, 5], "neither the rows again, nor what lies beyond");
     assert!(ids(&until(&here, &[])).is_empty(), "nothing is left up to there");
-    let here = sql.value("SELECT pg_current_wal_insert_lsn()");
+    let here = sql.value("SELECT pg_current_wal_lsn()");
     assert_eq!(ids(&until(&here, &[])), [6]);
     sql.run("CREATE TABLE other (id int); INSERT INTO other VALUES (1)");
-    let here = sql.value("SELECT pg_current_wal_insert_lsn()");
+    let here = sql.value("SELECT pg_current_wal_lsn()");
     assert!(ids(&until(&here, &[])).is_empty(), "an end that no change of the table has reached");
     assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
 }
@@ -209,6 +214,26 @@ fn watch_reads_the_log_in_its_own_words_and_unwatch_takes_the_publication_away()
         "0",
         "no schema is needed"
     );
+}
+
+#[test]
+fn a_publication_that_lost_a_table_has_it_again_when_it_is_asked_for() {
+    let (dsn, mut sql, _) = orders();
+    sql.run("CREATE TABLE parcels (id int PRIMARY KEY)");
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "parcels", "--count", "2", "--for", "60s"];
+    for lose in ["SELECT 1", "DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)", "unwatch"] {
+        match lose {
+            "unwatch" => assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0)),
+            lose => sql.run(lose),
+        }
+        let mut stream = streaming(&arguments);
+        sql.run("DELETE FROM orders; DELETE FROM parcels");
+        sql.run("INSERT INTO orders VALUES (1); INSERT INTO parcels VALUES (1)");
+        let tables = [1, 2].map(|_| change(&mut stream)["table"].as_str().unwrap().to_string());
+        assert_eq!(tables, ["orders", "parcels"], "after {lose}");
+        assert_eq!(stream.status(), 0);
+        sql.run("DELETE FROM orders; DELETE FROM parcels");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its SQLSTATE
-//! and a sentence that says what to do.
+//! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its
+//! SQLSTATE and a sentence that says what to do.
 
 use crate::common::log::{SETTINGS, Stream, database, log_server, major};
 use crate::common::proxy::{Fault, Proxy, Upstream};
@@ -7,7 +7,7 @@ use crate::common::relay::relay;
 use crate::common::{
     PATIENCE, PrivateServer, Sql, fresh_channel, make_standby, say_loudly, server, start_with_settings,
 };
-use pgwake::StreamOptions;
+use pgwake::{Origin, StreamOptions};
 use serde_json::Value;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -79,6 +79,23 @@ fn a_slot_that_is_missing_is_made_only_where_that_is_asked_for() {
     is_refused(&conninfo, publication().slot(&slot), "42704", &["no replication slot", &slot, "create_slot"]);
     drop(Stream::open(&conninfo, kept(&slot)));
     drop(Stream::open(&conninfo, publication().slot(&slot)));
+}
+
+#[test]
+fn a_slot_that_lasts_is_not_read_as_a_temporary_one() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let slot = fresh_channel();
+    let temporary = publication().slot(&slot).temporary(true);
+    let mut stream = Stream::open(&conninfo, temporary.clone());
+    end_reader(&mut sql, &slot);
+    is_lost(&mut stream, "57P01", &[]);
+    assert_eq!(stream.next()["event"], "gap", "its own is made anew");
+    drop(stream);
+    let mut lasting = Stream::start(&conninfo, kept(&slot));
+    assert_eq!(lasting.next()["event"], "listening");
+    drop(lasting);
+    is_refused(&conninfo, temporary, "42710", &[&slot, "not a temporary one", "leave out temporary"]);
 }
 
 #[test]
@@ -306,6 +323,56 @@ fn a_server_whose_log_went_back_is_not_read_on() {
     is_lost(&mut stream, "57P01", &[]);
     fails(&mut stream, "55000", &["the server's log is at 0/0", "restored from a backup"]);
     drop(conninfo);
+}
+
+/// From now on the relay has a server say that it branched off at the beginning of its log.
+static HAS_LAGGED: AtomicBool = AtomicBool::new(false);
+
+fn lagged(kind: u8, content: &mut [u8]) -> bool {
+    // The answer to TIMELINE_HISTORY: the name of a file, and what is in it.
+    let place = content.windows(3).position(|bytes| bytes == b"\t0/");
+    if let Some(place) = place.filter(|_| kind == b'D' && HAS_LAGGED.load(Ordering::SeqCst)) {
+        let hexadecimal = content[place + 3..].iter_mut().take_while(|byte| byte.is_ascii_hexdigit());
+        hexadecimal.for_each(|digit| *digit = b'0');
+    }
+    true
+}
+
+#[test]
+fn a_server_that_was_promoted_is_read_on_where_it_has_what_was_read() {
+    let mut server = start_with_settings(&SETTINGS);
+    let mut sql = Sql::connect(&server.conninfo());
+    published(&mut sql);
+    let mut stream = Stream::open(&at_port(relay(server.port(), lagged)), kept("promoted"));
+    for (id, has_lagged) in [(1, false), (2, true)] {
+        sql.run(&format!("INSERT INTO t VALUES ({id})"));
+        assert_eq!(stream.change()["new"]["id"], id);
+        end_reader(&mut sql, "promoted");
+        drop(sql);
+        make_standby(&mut server);
+        sql = Sql::connect(&server.conninfo());
+        assert_eq!(sql.value("SELECT pg_promote()"), "t");
+        HAS_LAGGED.store(has_lagged, Ordering::SeqCst);
+        is_lost(&mut stream, "57P01", &[]);
+        if !has_lagged {
+            assert_eq!(stream.next()["event"], "listening");
+        }
+    }
+    fails(&mut stream, "55000", &["the server's log is at 0/0", "failed over to a standby that lagged"]);
+}
+
+#[test]
+fn what_a_version_does_not_have_is_refused_by_name() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let options =
+        publication().two_phase(true).origin(Origin::None).slot("f").create_slot(true).failover(true);
+    match major() {
+        14 => is_refused(&conninfo, options, "0A000", &["two_phase needs PostgreSQL 15", "this is 14"]),
+        15 => is_refused(&conninfo, options, "0A000", &["origin needs PostgreSQL 16", "this is 15"]),
+        16 => is_refused(&conninfo, options, "0A000", &["failover needs PostgreSQL 17", "this is 16"]),
+        _ => drop(Stream::open(&conninfo, options)),
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) enum Bench {
     Scale(Scale),
     /// What watching a table costs its writers: the rates of statements with and without triggers
     Writers(Writers),
+    /// How fast the log is read, beside pg_recvlogical, and how soon a row is there, beside NOTIFY
+    Stream(Stream),
     /// Two reports side by side: what differs by more than the noise between rounds
     Compare(Compare),
     #[command(hide = true)]
@@ -62,6 +64,7 @@ impl Bench {
                 sorted(&mut writers.clients);
                 sorted(&mut writers.rows);
             }
+            Bench::Stream(stream) => once(&mut stream.series),
             Bench::Compare(_) | Bench::Listener => {}
         }
         Ok(bench)
@@ -73,6 +76,7 @@ impl Bench {
             Bench::Throughput(throughput) => Some(&mut throughput.common),
             Bench::Scale(scale) => Some(&mut scale.common),
             Bench::Writers(writers) => Some(&mut writers.common),
+            Bench::Stream(stream) => Some(&mut stream.common),
             Bench::Compare(_) | Bench::Listener => None,
         }
     }
@@ -269,6 +273,10 @@ pub(crate) enum Variant {
     Outbox,
     /// By the transport of that name: one notification per row
     Notify,
+    /// By pgwake reading the log, which needs wal_level = logical
+    Wal,
+    /// By pg_recvlogical reading the log to /dev/null
+    Recvlogical,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -312,6 +320,62 @@ impl Writers {
     pub(crate) fn variants(&self) -> Vec<Variant> {
         Variant::value_variants().iter().copied().filter(|variant| self.has(*variant)).collect()
     }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Stream {
+    #[command(flatten)]
+    pub(crate) common: Common,
+
+    /// What is read
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "many,one,streaming,binary,latency"
+    )]
+    pub(crate) series: Vec<Series>,
+
+    /// Transactions of one row each
+    #[arg(
+        long, value_name = "N", default_value = "200000",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
+    )]
+    pub(crate) transactions: u32,
+
+    /// Rows of the one transaction
+    #[arg(
+        long, value_name = "N", default_value = "1000000",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
+    )]
+    pub(crate) rows: u32,
+
+    /// For the latency: the time between two rows, 10us or more
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1ms")]
+    pub(crate) interval: Duration,
+
+    /// For the latency: rows in each run
+    #[arg(
+        long, value_name = "N", default_value = "2000",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Series {
+    /// Transactions of one row
+    Many,
+    /// One large transaction
+    One,
+    /// The same, sent while it runs: the server does so when it is larger than logical_decoding_work_mem
+    Streaming,
+    /// The same, its values in the binary format
+    Binary,
+    /// From the answer to a commit until its row, or its notification, is there. It is negative where the
+    /// reader had it before the writer had the answer
+    Latency,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -3,7 +3,8 @@
 
 use super::super::stop::{GRACE, NAP, Stop};
 use super::super::{Failure, not_connected};
-use super::environment::server_cpu_ns;
+use super::clock;
+use super::environment::{cpu_ns, server_cpu_ns};
 use super::listener::{Answer, Order};
 use pgwake::SqlState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,10 @@ pub(super) struct Listening {
     server_cpu_before_ns: Option<i64>,
     pub(super) memory_bytes_each: Option<f64>,
     pub(super) connect_s: f64,
+    /// How long it may take to have heard all.
+    pub(super) patience: Duration,
+    /// When it became another program, and what CPU it had used.
+    became: (i64, i64),
 }
 
 /// What a listener has heard.
@@ -33,7 +38,7 @@ pub(super) struct Heard {
     pub(super) count: u64,
     /// From the first to the last.
     pub(super) wall_s: f64,
-    cpu_ns: i64,
+    pub(super) cpu_ns: i64,
     /// Of the server's process for its first session, where that runs on this machine.
     server_cpu_ns: Option<i64>,
     /// Of each what its payload says, and when it was taken.
@@ -65,6 +70,8 @@ impl Listening {
             server_cpu_before_ns: None,
             memory_bytes_each: None,
             connect_s: 0.0,
+            patience: PATIENCE,
+            became: (0, 0),
         };
         match listening.answer("to connect and to listen")? {
             (Answer::Ready { backend_pid, memory_bytes_each, connect_s }, _) => {
@@ -73,7 +80,34 @@ impl Listening {
                 listening.server_cpu_before_ns = server_cpu_ns(backend_pid);
                 Ok(listening)
             }
+            (Answer::Becomes { at_ns, cpu_ns }, _) => {
+                listening.became = (at_ns, cpu_ns);
+                Ok(listening)
+            }
             other => Err(unexpected(&other.0)),
+        }
+    }
+
+    /// Waits until the program that it became has read all. Gives how long that took, and the CPU it used.
+    pub(super) fn ended(&mut self) -> Result<(f64, i64), Failure> {
+        self.wait_for_output("to read the log")?;
+        let (began_ns, cpu_before_ns) = self.became;
+        let wall_s = (clock::now_ns() - began_ns) as f64 / 1e9;
+        let mut words = String::new();
+        self.output.read_to_string(&mut words)?;
+        // It has ended, and its figures are there until it is waited for.
+        let cpu_ns = cpu_ns(self.child.id()).map_or(0, |cpu_ns| cpu_ns - cpu_before_ns);
+        match self.child.wait()?.success() {
+            true => Ok((wall_s, cpu_ns)),
+            false => Err(Failure::Running(words.trim().replace('\n', "; "))),
+        }
+    }
+
+    /// Fails if it has said anything, for then it reads no more.
+    pub(super) fn is_reading(&mut self) -> Result<(), Failure> {
+        match self.has_output(Duration::ZERO) {
+            true => Err(Failure::Running("a reader of the log ended early".into())),
+            false => Ok(()),
         }
     }
 
@@ -88,7 +122,7 @@ impl Listening {
                 Ok(Heard { count, wall_s: (last_ns - first_ns) as f64 / 1e9, cpu_ns, server_cpu_ns, times })
             }
             (Answer::Done { count, .. }, _) => Err(Failure::Running(format!(
-                "{sent} notifications were sent and {count} came: something in between loses them"
+                "{sent} were sent and {count} came: something in between loses them"
             ))),
             other => Err(unexpected(&other.0)),
         }
@@ -102,20 +136,25 @@ impl Listening {
         }
     }
 
-    fn answer(&mut self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
-        let (mut until, mut is_stopping) = (Instant::now() + PATIENCE, false);
-        while !self.has_output() {
+    fn wait_for_output(&self, purpose: &str) -> Result<(), Failure> {
+        let (mut until, mut is_stopping) = (Instant::now() + self.patience, false);
+        while !self.has_output(NAP) {
             if !std::mem::replace(&mut is_stopping, self.stop.is_asked_for()) && is_stopping {
                 until = until.min(Instant::now() + GRACE);
             }
             if Instant::now() >= until {
                 let why = match is_stopping {
                     true => "until a signal came".into(),
-                    false => format!("for {} s", PATIENCE.as_secs()),
+                    false => format!("for {} s", self.patience.as_secs()),
                 };
                 return Err(Failure::Running(format!("a listener waited in vain {purpose}, {why}")));
             }
         }
+        Ok(())
+    }
+
+    fn answer(&mut self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
+        self.wait_for_output(purpose)?;
         match read_answer(&mut self.output) {
             Ok((Answer::Failed { message, sqlstate }, _)) => {
                 Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
@@ -127,9 +166,9 @@ impl Listening {
         }
     }
 
-    /// Whether it has said something, or ended, within a short while.
-    fn has_output(&self) -> bool {
-        let nap = Timespec { tv_sec: 0, tv_nsec: NAP.as_nanos() as i64 };
+    /// Whether it has said something, or ended, within this while, which is less than a second.
+    fn has_output(&self, time: Duration) -> bool {
+        let nap = Timespec { tv_sec: 0, tv_nsec: time.as_nanos() as i64 };
         let output = || poll(&mut [PollFd::new(self.output.get_ref(), PollFlags::IN)], Some(&nap));
         // A signal ends the wait early, and is looked for next.
         !self.output.buffer().is_empty() || output().is_ok_and(|ready| ready > 0)

@@ -120,7 +120,7 @@ fn compare<'a>(before: &'a Report, after: &'a Report) -> Comparison<'a> {
     let (of_before, of_after): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(before), of(after));
     for old in &before.measurements {
         match of_after.get(&old.subject) {
-            Some(new) => figures(&mut comparison, yardstick(&before.scenario).name, old, new),
+            Some(new) => figures(&mut comparison, &before.scenario, old, new),
             None => comparison.left_over.push(only_in(Side::Before)(old)),
         }
     }
@@ -152,8 +152,9 @@ fn conditions(before: &Report, after: &Report) -> Vec<Condition> {
 }
 
 /// Compares all figures of a measurement.
-fn figures<'a>(comparison: &mut Comparison<'a>, yardstick: &str, old: &'a Measurement, new: &'a Measurement) {
+fn figures<'a>(comparison: &mut Comparison<'a>, scenario: &str, old: &'a Measurement, new: &'a Measurement) {
     let subject = &old.subject;
+    let yardstick = yardstick(scenario, &subject.series).name;
     for kind in KINDS.iter().filter(|kind| kind.name != "notifications") {
         let only_in = match (old.figures.get(kind.name), new.figures.get(kind.name)) {
             (Some(before), Some(after)) => {

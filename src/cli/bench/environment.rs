@@ -85,8 +85,13 @@ fn command_line(arguments: impl Iterator<Item = String>, dsn: &str) -> String {
 /// `schedstat`). A number may mean another process elsewhere, so its title must be a server's.
 pub(super) fn server_cpu_ns(pid: i32) -> Option<i64> {
     let title = read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    title.starts_with("postgres").then(|| cpu_ns(pid.cast_unsigned()))?
+}
+
+/// The CPU that the first thread of a process has used, until it is waited for.
+pub(super) fn cpu_ns(pid: u32) -> Option<i64> {
     let usage = read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    title.starts_with("postgres").then(|| usage.split(' ').next()?.parse().ok())?
+    usage.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ impl Lab {
             parameters: self.parameters.clone(),
             environment: self.environment.clone(),
             notes: self.notes.clone(),
-            measurements: report::summarise(&self.runs, report::yardstick(self.scenario)),
+            measurements: report::summarise(&self.runs, self.scenario),
         }
     }
 }

@@ -1,15 +1,21 @@
 //! The listening side of a measurement, in a process of its own so that its CPU and memory can be told: takes
 //! an [`Order`] on stdin, listens, says [`Answer::Ready`], and reports when it has heard the end. pgwake and
-//! the C loop are driven alike; only the loop differs.
+//! the C loop are driven alike; only the loop differs. Of the log there is no more to be heard than its end,
+//! and instead of the C loop there is pg_recvlogical, which this process becomes.
 
 use super::super::Failure;
 use super::c_loop::CLoop;
 use super::clock;
-use super::report::C_LOOP;
-use pgwake::{Error, Event, EventLoop, EventLoopOptions, Result, SessionId};
+use super::report::{C_LOOP, RECVLOGICAL};
+use pgwake::{
+    ChangeOp, Error, Event, EventLoop, EventLoopOptions, Result, SessionId, StreamOptions, Streaming,
+};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The payload of the notification that ends a measurement; each sender sends one.
@@ -22,11 +28,13 @@ pub(super) enum Contender {
     C,
     /// pgwake, which spins for that long after each event before it sleeps, or by that share of a core.
     Pgwake { spin: Duration, spin_adaptive: f64 },
+    /// PostgreSQL's own program, which reads the log and nothing else.
+    Recvlogical,
 }
 
 impl Contender {
     /// pgwake as it is by default.
-    const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
+    pub(super) const PGWAKE: Contender = Contender::Pgwake { spin: Duration::ZERO, spin_adaptive: 0.0 };
 
     pub(super) const BOTH: [Contender; 2] = [Contender::C, Contender::PGWAKE];
 
@@ -34,6 +42,7 @@ impl Contender {
     pub(super) fn named(self) -> (String, Contender) {
         let name = match self {
             Contender::C => C_LOOP.name.into(),
+            Contender::Recvlogical => RECVLOGICAL.name.into(),
             Contender::PGWAKE => "pgwake".into(),
             Contender::Pgwake { spin, .. } if !spin.is_zero() => format!("pgwake, spin {spin:?}"),
             Contender::Pgwake { spin_adaptive, .. } => format!("pgwake, adaptive {spin_adaptive}"),
@@ -63,6 +72,21 @@ pub(super) struct Order {
     pub(super) takes_times: bool,
     /// After the report the first session is going to be ended: how long until it listens again?
     pub(super) listens_again: bool,
+    /// Row changes are read, up to a TRUNCATE, instead of notifications.
+    pub(super) log: Option<Log>,
+}
+
+/// What of the log is read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Log {
+    pub(super) publication: String,
+    /// `None`: a temporary one. pg_recvlogical has none of its own.
+    pub(super) slot: Option<String>,
+    pub(super) streaming: bool,
+    pub(super) binary: bool,
+    /// Where pg_recvlogical is, and the LSN at which it ends.
+    pub(super) recvlogical: PathBuf,
+    pub(super) end: Option<String>,
 }
 
 /// What a listener says, one line each.
@@ -77,6 +101,8 @@ pub(super) enum Answer {
         /// How long it took to connect them all, and to listen.
         connect_s: f64,
     },
+    /// From here on it is another program, which says nothing: the time, and what CPU was used so far.
+    Becomes { at_ns: i64, cpu_ns: i64 },
     /// The end was heard. The times follow as bytes, two `i64` for each that was counted.
     Done { count: u64, first_ns: i64, last_ns: i64, cpu_ns: i64, has_times: bool },
     /// The session that was ended listens again after that long.
@@ -99,6 +125,7 @@ impl Default for Order {
             count_max: usize::MAX >> 1,
             takes_times: false,
             listens_again: false,
+            log: None,
         }
     }
 }
@@ -135,9 +162,13 @@ pub(crate) fn run() -> std::result::Result<(), Failure> {
     let limit = getrlimit(Resource::Nofile);
     // With fewer descriptors than sessions it fails later, and says so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    let outcome = match order.contender {
-        Contender::C => run_c(&order),
-        Contender::Pgwake { spin, spin_adaptive } => {
+    let outcome = match (order.contender, &order.log) {
+        (Contender::C, _) => run_c(&order),
+        (Contender::Recvlogical, log) => {
+            become_recvlogical(&order.conninfo, &log.clone().unwrap_or_default())
+        }
+        (Contender::Pgwake { .. }, Some(log)) => read_log(&order, log),
+        (Contender::Pgwake { spin, spin_adaptive }, None) => {
             run_pgwake(&order, EventLoopOptions::new().spin(spin).spin_adaptive(spin_adaptive))
         }
     };
@@ -212,6 +243,53 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
         answer(&Answer::ListensAgain { took_ns })?;
     }
     Ok(())
+}
+
+/// Reads changes until a table is emptied. What is told of time and CPU is that of the whole process.
+fn read_log(order: &Order, log: &Log) -> Result<()> {
+    let began_ns = clock::now_ns();
+    let streaming = if log.streaming { Streaming::On } else { Streaming::Off };
+    let options = StreamOptions::new().publication(&log.publication).binary(log.binary).streaming(streaming);
+    let options = log.slot.iter().fold(options, |options, slot| options.slot(slot));
+    let mut events = EventLoop::new()?;
+    events.stream(&order.conninfo, options)?;
+    let (mut count, mut times) = (0, Vec::new());
+    loop {
+        match events.next(None) {
+            Ok(Some(Event::Change(change))) if change.op == ChangeOp::Truncate => break,
+            Ok(Some(Event::Change(change))) => {
+                count += 1;
+                if order.takes_times {
+                    let number = change.key.and_then(|key| key.strip_prefix("{\"id\":")).unwrap_or_default();
+                    times.push([leading_number(number.as_bytes()), clock::now_ns()]);
+                }
+            }
+            Ok(Some(Event::Listening(listening))) => {
+                answer(&ready(order, listening.backend_pid, 0.0, began_ns))?;
+            }
+            Ok(other) => is_no_loss(other)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let (first_ns, last_ns, cpu_ns) = (began_ns, clock::now_ns(), clock::cpu_ns());
+    answer(&Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times })?;
+    Ok(write_times(&times)?)
+}
+
+/// Comes back only when that is not possible. What the program complains of goes where our answers go.
+fn become_recvlogical(conninfo: &str, log: &Log) -> Result<()> {
+    let mut command = Command::new(&log.recvlogical);
+    command.args(["-d", conninfo, "--start", "--no-loop", "-f", "/dev/null"]);
+    command.args(["--slot", log.slot.as_deref().unwrap_or_default()]);
+    command.args(log.end.iter().map(|end| format!("--endpos={end}")));
+    command.args(["-o", &format!("publication_names={}", log.publication)]);
+    let version = if log.streaming { "2" } else { "1" };
+    command.args(["-o", &format!("proto_version={version}")]);
+    command.args(log.streaming.then_some(["-o", "streaming=on"]).into_iter().flatten());
+    command.args(log.binary.then_some(["-o", "binary=true"]).into_iter().flatten());
+    command.stderr(Stdio::from(std::io::stdout()));
+    answer(&Answer::Becomes { at_ns: clock::now_ns(), cpu_ns: clock::cpu_ns() })?;
+    Err(command.exec().into())
 }
 
 /// Adds sessions, and waits until they listen. Gives the PID of the server's process for the first.

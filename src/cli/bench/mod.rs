@@ -1,10 +1,10 @@
 //! `pgwake bench`: measures notifications of a server, with pgwake and with a bare C loop on the same libpq,
-//! in alternation; and what watching a table costs its writers.
+//! in alternation; what watching a table costs its writers; and how fast the log is read.
 //!
 //! A scenario (`latency`, `throughput`, `scale`) works in a [`lab::Lab`]: for each run it starts a listener
 //! in a process of its own (`child`, `listener`, `c_loop`), sends (`sender`), and keeps what was heard as a
-//! run. `writers` needs no listener, and has `variants` of a table instead. The runs become a `report`, which
-//! is shown as a `table`, as JSON or as a page.
+//! run. `writers` has `variants` of a table instead, and `stream` reads the `log`, both in a schema of our
+//! own (`own_schema`). The runs become a `report`, which is shown as a `table`, as JSON or as a page.
 
 mod arguments;
 mod c_loop;
@@ -16,13 +16,16 @@ mod environment;
 mod lab;
 mod latency;
 mod listener;
+mod log;
 mod noise;
+mod own_schema;
 mod page;
 mod report;
 mod report_files;
 mod scale;
 mod sender;
 mod slow_commit;
+mod stream;
 mod table;
 mod target;
 mod throughput;
@@ -33,7 +36,7 @@ mod writers;
 use super::Failure;
 use super::values::Format;
 pub(crate) use arguments::Bench;
-use arguments::{Common, Writers};
+use arguments::{Common, Stream, Writers};
 use lab::Lab;
 use slow_commit::SlowCommit;
 use std::io::Write;
@@ -47,6 +50,7 @@ pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failur
         }
         Bench::Scale(a) => measure(dsn, format, &a.common, "scale".into(), |lab| scale::run(lab, a)),
         Bench::Writers(a) => measure_writers(dsn, format, a),
+        Bench::Stream(a) => measure_stream(dsn, format, a),
         Bench::Compare(a) => compare::run(format, a),
         Bench::Listener => listener::run(),
     }
@@ -69,7 +73,17 @@ fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(),
         scenario.settings.extend(slow_commit::SETTINGS.map(String::from));
         scenario.environment = slow_commit.environment();
     }
+    if arguments.variants().iter().any(|variant| variant.is_read_from_log()) {
+        scenario.settings.extend(log::SETTINGS.map(String::from));
+    }
     measure(dsn, format, &arguments.common, scenario, |lab| writers::run(lab, arguments))
+}
+
+/// A private server whose log can be read.
+fn measure_stream(dsn: &str, format: Format, arguments: &Stream) -> Result<(), Failure> {
+    let settings = writers::SETTINGS.iter().chain(&log::SETTINGS).map(ToString::to_string).collect();
+    let scenario = Scenario { name: "stream", settings, ..Scenario::default() };
+    measure(dsn, format, &arguments.common, scenario, |lab| stream::run(lab, arguments))
 }
 
 /// Runs a scenario and writes its report, also when it could not be finished: then with what there is, marked

@@ -1,7 +1,9 @@
 //! A report as one page that needs nothing else: the figures that matter, plots, a table, what it ran on.
 
 use super::chart::{Axis, Chart, Line, Scale};
-use super::report::{self, C_LOOP, Figure, KINDS, Kind, Measurement, Report, kinds_of, step_unit, yardstick};
+use super::report::{
+    self, C_LOOP, Figure, KINDS, Kind, LATENCY, Measurement, Report, kinds_of, step_unit, yardstick,
+};
 use super::unit::Unit;
 use maud::{Markup, html};
 
@@ -91,13 +93,16 @@ fn headline(report: &Report, m: &Measurement) -> (String, String) {
     let us = |name| median(m, name).map_or(String::new(), |us| Unit::Microseconds.label(us));
     let ratio = |name: &str| {
         let ratio = m.figures.get(name).and_then(|figure| figure.ratio);
-        ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × {}", yardstick(&report.scenario).phrase))
+        let phrase = yardstick(&report.scenario, &m.subject.series).phrase;
+        ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} × {phrase}"))
     };
     let (step, unit) = (m.subject.step, step_unit(&report.scenario, &m.subject.series));
     let unit = if step == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
     let step = format!("{} {unit}", Unit::Plain.label(step as f64));
     match report.scenario.as_str() {
-        "latency" => (us("p50_us"), format!("median; 99 % within {}{}", us("p99_us"), ratio("p50_us"))),
+        _ if report.scenario == "latency" || m.subject.series == LATENCY => {
+            (us("p50_us"), format!("median; 99 % within {}{}", us("p99_us"), ratio("p50_us")))
+        }
         "scale" => (us("p50_us"), format!("median with {step}{}", ratio("p50_us"))),
         _ => {
             let rate = Unit::Plain.label(median(m, "per_s").unwrap_or_default());
@@ -145,7 +150,13 @@ fn heading(group: Group<'_>) -> String {
 fn charts(report: &Report, group: Group<'_>) -> Vec<Chart> {
     let by_step = |title, figure, y, scale| by_step(report, group, title, figure, (y, scale));
     match report.scenario.as_str() {
-        "latency" => vec![distribution(report, group), timeline(report, group)],
+        _ if report.scenario == "latency" || group[0].subject.series == LATENCY => {
+            vec![distribution(report, group), timeline(report, group)]
+        }
+        "stream" => vec![
+            by_step("Rate", "per_s", "rows per second", Scale::Log),
+            by_step("CPU", "cpu_ns_each", "CPU per row", Scale::Linear),
+        ],
         "throughput" => vec![
             by_step("Throughput by payload", "per_s", "notifications per second", Scale::Log),
             by_step("CPU by payload", "cpu_ns_each", "CPU per notification", Scale::Log),
@@ -250,7 +261,8 @@ fn table(report: &Report, group: Group<'_>) -> Markup {
         section {
             h2 { "Figures: " (heading(group)) }
             p.quiet {
-                "Medians over the rounds; below, the median of the ratios to " (yardstick(scenario).phrase)
+                "Medians over the rounds; below, the median of the ratios to "
+                (yardstick(scenario, series).phrase)
                 " in the same round."
             }
             div.scroll {

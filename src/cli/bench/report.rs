@@ -20,10 +20,20 @@ pub(super) struct Yardstick {
 
 pub(super) const C_LOOP: Yardstick = Yardstick { name: "C loop", phrase: "the C loop" };
 pub(super) const NO_TRIGGER: Yardstick = Yardstick { name: "none", phrase: "no trigger" };
+pub(super) const NOTIFY: Yardstick = Yardstick { name: "NOTIFY", phrase: "NOTIFY" };
+pub(super) const RECVLOGICAL: Yardstick = Yardstick { name: "pg_recvlogical", phrase: "pg_recvlogical" };
 
-/// What a scenario compares with.
-pub(super) fn yardstick(scenario: &str) -> &'static Yardstick {
-    if scenario == "writers" { &NO_TRIGGER } else { &C_LOOP }
+/// The series of `stream` that has latencies.
+pub(super) const LATENCY: &str = "latency";
+
+/// What a series of a scenario compares with.
+pub(super) fn yardstick(scenario: &str, series: &str) -> &'static Yardstick {
+    match (scenario, series) {
+        ("writers", _) => &NO_TRIGGER,
+        ("stream", LATENCY) => &NOTIFY,
+        ("stream", _) => &RECVLOGICAL,
+        _ => &C_LOOP,
+    }
 }
 
 /// Slices of a run in its timeline.
@@ -151,6 +161,7 @@ pub(super) fn step_unit<'a>(scenario: &str, series: &'a str) -> &'a str {
     match scenario {
         "throughput" => "bytes",
         "writers" => "clients",
+        "stream" => "rows",
         _ => series,
     }
 }
@@ -220,7 +231,7 @@ fn round_to(value: f64, decimals: i32) -> f64 {
 }
 
 /// Sums the runs up, in the order in which their subjects first came.
-pub(super) fn summarise(runs: &[Run], yardstick: &Yardstick) -> Vec<Measurement> {
+pub(super) fn summarise(runs: &[Run], scenario: &str) -> Vec<Measurement> {
     let mut subjects: Vec<&Subject> = Vec::new();
     for run in runs {
         if !subjects.contains(&&run.subject) {
@@ -232,7 +243,7 @@ pub(super) fn summarise(runs: &[Run], yardstick: &Yardstick) -> Vec<Measurement>
         let timelines = own.iter().filter_map(|run| run.latencies.as_ref());
         Measurement {
             subject: subject.clone(),
-            figures: figures_of(&own, runs, yardstick),
+            figures: figures_of(&own, runs, yardstick(scenario, &subject.series)),
             distribution: distribution(&own),
             timeline: timelines.flat_map(|latencies| latencies.timeline.clone()).collect(),
         }
@@ -348,7 +359,7 @@ mod tests {
         // The machine got ten times slower; the ratio did not change.
         let name = C_LOOP.name;
         let runs = [run(name, 0, 10.0), run("x", 0, 20.0), run(name, 1, 100.0), run("x", 1, 200.0)];
-        let measurements = summarise(&runs, &C_LOOP);
+        let measurements = summarise(&runs, "latency");
         let figure = &measurements[1].figures["p50_us"];
         assert_eq!((figure.median, figure.ratio, &figure.rounds), (110.0, Some(2.0), &vec![20.0, 200.0]));
         assert_eq!(measurements[0].figures["p50_us"].ratio, None);

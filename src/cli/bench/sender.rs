@@ -55,11 +55,7 @@ impl Sender {
         let interval_ns = pace.interval.as_nanos() as i64;
         let mut due_ns = clock::now_ns() + interval_ns;
         for sent in 0..pace.count {
-            let mut slept = false;
-            while clock::now_ns() < due_ns && !self.stop.is_asked_for() {
-                clock::sleep_until(due_ns.min(clock::now_ns() + NAP.as_nanos() as i64));
-                slept = true;
-            }
+            let slept = self.sleep_until(due_ns);
             if self.stop.is_asked_for() {
                 return self.end().map(|()| sent);
             }
@@ -72,6 +68,40 @@ impl Sender {
         self.end()?;
         self.late = Duration::from_nanos((clock::now_ns() - due_ns).max(0) as u64);
         Ok(pace.count)
+    }
+
+    /// Executes a statement per interval, each after the answer to the one before. Gives when each answer
+    /// came.
+    pub(super) fn answered(&mut self, pace: Pace, statement: impl Fn(usize) -> String) -> Result<Vec<i64>> {
+        let interval_ns = pace.interval.as_nanos() as i64;
+        let (mut due_ns, mut answered_ns) = (clock::now_ns() + interval_ns, Vec::with_capacity(pace.count));
+        for number in 0..pace.count {
+            self.sleep_until(due_ns);
+            if self.stop.is_asked_for() {
+                break;
+            }
+            self.answer_to(&statement(number))?;
+            answered_ns.push(clock::now_ns());
+            due_ns += interval_ns;
+        }
+        self.late = Duration::from_nanos((clock::now_ns() - due_ns).max(0) as u64);
+        Ok(answered_ns)
+    }
+
+    /// Executes one statement, and waits for its answer.
+    pub(super) fn answer_to(&mut self, sql: &str) -> Result<()> {
+        self.execute(sql)?;
+        self.take_answers(0)
+    }
+
+    /// Until then, or until somebody says stop. Says whether there was any time left.
+    fn sleep_until(&self, due_ns: i64) -> bool {
+        let mut slept = false;
+        while clock::now_ns() < due_ns && !self.stop.is_asked_for() {
+            clock::sleep_until(due_ns.min(clock::now_ns() + NAP.as_nanos() as i64));
+            slept = true;
+        }
+        slept
     }
 
     /// Sends notifications, each a transaction of its own, until then or until somebody says stop. Gives
@@ -100,7 +130,7 @@ impl Sender {
     }
 
     /// Tells the listeners that all has been sent, and waits until the server has committed it.
-    fn end(&mut self) -> Result<()> {
+    pub(super) fn end(&mut self) -> Result<()> {
         self.notify(END)?;
         self.take_answers(0)
     }

@@ -12,9 +12,14 @@ pub(super) fn of_report(report: &Report) -> String {
         "{}: PostgreSQL {}, libpq {}, Linux {}",
         report.scenario, environment.server, environment.libpq, environment.kernel
     ));
-    if report.measurements.iter().any(|m| m.figures.values().any(|figure| figure.ratio.is_some())) {
-        let phrase = yardstick(&report.scenario).phrase;
-        text += &format!("×: ratio to {phrase} in the same round, the median over the rounds\n");
+    let has_ratio = |m: &&Measurement| m.figures.values().any(|figure| figure.ratio.is_some());
+    let compared = report.measurements.iter().filter(has_ratio);
+    let mut phrases: Vec<_> =
+        compared.map(|m| yardstick(&report.scenario, &m.subject.series).phrase).collect();
+    phrases.dedup();
+    if !phrases.is_empty() {
+        let phrases = phrases.join(" or to ");
+        text += &format!("×: ratio to {phrases} in the same round, the median over the rounds\n");
     }
     for group in report.groups() {
         let subject = &group[0].subject;

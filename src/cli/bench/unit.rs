@@ -32,6 +32,9 @@ impl Unit {
 
 /// In the greatest of these units, the last of which is the least, that makes it one or more.
 fn scaled(value: f64, units: &[(f64, &str)]) -> String {
+    if value < 0.0 {
+        return format!("-{}", scaled(-value, units));
+    }
     let fits = units.iter().find(|(factor, _)| value >= factor * 0.9995).or(units.last());
     let (factor, unit) = fits.copied().unwrap_or((1.0, ""));
     let number = value / factor;
@@ -56,6 +59,7 @@ mod tests {
             (Unit::Microseconds, 0.5, "500 ns"),
             (Unit::Microseconds, 173.2, "173 µs"),
             (Unit::Microseconds, 2_400.0, "2.40 ms"),
+            (Unit::Microseconds, -12.3, "-12.3 µs"),
             (Unit::Nanoseconds, 14_000.0, "14 µs"),
             (Unit::Milliseconds, 45.2, "45.2 ms"),
             (Unit::Kilobytes, 12.34, "12.3 KB"),

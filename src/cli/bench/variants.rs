@@ -4,16 +4,18 @@
 use super::super::advice::When;
 use super::super::{Failure, query};
 use super::arguments::{TABLE_ROWS, Variant, name};
+use super::own_schema::{self, has_pgwake, is_used, remains};
 use super::target::own_session;
-use pgwake::Error;
 use pgwake::install;
-use pgwake::pq::Connection;
 
 impl Variant {
     /// What puts its triggers on `$TABLE`.
     fn setup(self) -> &'static str {
         match self {
             Variant::None => "",
+            // The publication has the name of the schema, as the channel has.
+            Variant::Wal => "ALTER PUBLICATION $CHANNEL ADD TABLE $TABLE",
+            Variant::Recvlogical => "ALTER PUBLICATION $CHANNEL ADD TABLE $TABLE",
             Variant::Naive => {
                 "CREATE FUNCTION $TABLE_notify() RETURNS trigger LANGUAGE plpgsql AS
                    'BEGIN PERFORM pg_notify(''$CHANNEL'', row_to_json(NEW)::text); RETURN NULL; END';
@@ -27,7 +29,12 @@ impl Variant {
     }
 
     fn needs_pgwake(self) -> bool {
-        !matches!(self, Variant::None | Variant::Naive)
+        matches!(self, Variant::Outbox | Variant::Notify)
+    }
+
+    /// Somebody reads the log while the table is written.
+    pub(super) fn is_read_from_log(self) -> bool {
+        matches!(self, Variant::Wal | Variant::Recvlogical)
     }
 }
 
@@ -56,12 +63,15 @@ impl Variants {
     /// Installs the schema pgwake where it is needed and missing, and makes the tables.
     pub(super) fn make(&mut self) -> Result<(), Failure> {
         let mut connection = own_session(&self.conninfo)?;
-        self.remove_earlier(&mut connection)?;
+        self.notes.append(&mut own_schema::remove_earlier(&mut connection)?);
         if self.needs_pgwake() && !has_pgwake(&mut connection)? {
             self.has_installed = true;
             super::super::install::execute(&mut connection, &install::install(), When::Installing)?;
         }
         let mut script = format!("CREATE SCHEMA {};", self.schema);
+        if self.all.iter().any(|variant| variant.is_read_from_log()) {
+            script.push_str(&format!("CREATE PUBLICATION {};", self.schema));
+        }
         for variant in &self.all {
             let table = self.table(*variant);
             let setup = variant.setup().replace("$TABLE", &table).replace("$CHANNEL", &self.schema);
@@ -91,7 +101,7 @@ impl Variants {
         let mut connection = own_session(&self.conninfo).map_err(|failure| remains(&all, failure))?;
         let has_pgwake = has_pgwake(&mut connection).map_err(|failure| remains(&all, failure))?;
         let is_watched = has_pgwake && self.needs_pgwake();
-        drop_schema(&mut connection, &self.schema, is_watched)
+        own_schema::remove(&mut connection, &self.schema, is_watched)
             .map_err(|error| remains(&all, error.into()))?;
         if !has_pgwake || !self.has_installed {
             return Ok(());
@@ -104,68 +114,7 @@ impl Variants {
             .map_err(|error| remains("the schema pgwake", error.into()))
     }
 
-    /// Whoever was killed could not do so: only one of us is at work in a database, so that all else that is
-    /// named like ours is of nobody.
-    fn remove_earlier(&mut self, connection: &mut Connection) -> Result<(), Failure> {
-        const EARLIER: &str =
-            "SELECT nspname FROM pg_namespace WHERE nspname ~ '^pgwake_bench_[0-9a-f]{16}$'";
-        let earlier = query::rows(connection, EARLIER, &[])?;
-        let has_pgwake = !earlier.is_empty() && has_pgwake(connection)?;
-        for schema in earlier.iter().flatten() {
-            self.notes.push(match drop_schema(connection, schema, has_pgwake) {
-                Ok(()) => format!("the schema {schema}, which a run that was killed had left, is taken away"),
-                Err(error) => {
-                    format!(
-                        "the schema {schema}, which a run that was killed had left, stays ({error}): drop it"
-                    )
-                }
-            });
-        }
-        if has_pgwake && is_used(connection).is_ok_and(|is_used| !is_used) {
-            let note =
-                "the schema pgwake may be of the run that was killed, too: pgwake uninstall removes it";
-            self.notes.push(note.into());
-        }
-        Ok(())
-    }
-
     fn needs_pgwake(&self) -> bool {
         self.all.iter().any(|variant| variant.needs_pgwake())
     }
-}
-
-fn remains(what: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Running(reason) | Failure::Usage(reason) => {
-            Failure::Running(format!("{what} is left behind ({reason}): drop it"))
-        }
-        other => other,
-    }
-}
-
-/// A schema of ours with its tables, whose watches end, if they can have any.
-fn drop_schema(connection: &mut Connection, schema: &str, is_watched: bool) -> Result<(), Error> {
-    let unwatch = format!(
-        "SELECT pgwake.unwatch_table(relid) FROM pgwake.watched JOIN pg_class c ON c.oid = relid \
-         WHERE schema_name = '{schema}' AND NOT ended;"
-    );
-    let unwatch = if is_watched { &unwatch } else { "" };
-    let drop = format!("SET client_min_messages = warning; {unwatch} DROP SCHEMA IF EXISTS {schema} CASCADE");
-    query::script(connection, &drop)
-}
-
-fn has_pgwake(connection: &mut Connection) -> Result<bool, Failure> {
-    is_true(connection, "SELECT to_regnamespace('pgwake') IS NOT NULL")
-}
-
-/// Whether somebody else has begun to watch or to read.
-fn is_used(connection: &mut Connection) -> Result<bool, Failure> {
-    let any = "SELECT EXISTS (SELECT FROM pgwake.watched WHERE NOT ended) \
-        OR EXISTS (SELECT FROM pgwake.consumer) OR EXISTS (SELECT FROM pgwake.ddl_watch)";
-    is_true(connection, any)
-}
-
-fn is_true(connection: &mut Connection, sql: &str) -> Result<bool, Failure> {
-    let rows = query::rows(connection, sql, &[])?;
-    Ok(rows.into_iter().flatten().next().is_some_and(|value| value == "t"))
 }

@@ -6,8 +6,12 @@
 
 use super::super::stop::{NAP, Stop};
 use super::super::{Failure, query};
-use super::arguments::{TABLE_ROWS, Writers, name};
-use super::lab::{Case, Found, Lab};
+use super::arguments::{TABLE_ROWS, Variant, Writers, name};
+use super::child::Listening;
+use super::lab::{Case, Found, Lab, Trial};
+use super::listener::{Contender, Log, Order};
+use super::log::{self, find_recvlogical};
+use super::own_schema::{self, both};
 use super::target::own_session;
 use super::variants::Variants;
 use std::collections::BTreeMap;
@@ -28,22 +32,11 @@ struct Load {
     time: Duration,
 }
 
-/// Whoever has it is at work in the database: two would take what the other made for somebody's, and would
-/// measure each other.
-const LOCK: &str = "pg_catalog.hashtext('pgwake bench writers'), 0";
-
-/// How long the server may take to notice that the last one is gone.
-const FAREWELL_MAX: Duration = Duration::from_secs(2);
-
 pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     if let Some(delay) = arguments.commit_delay {
         check_delay(lab, delay)?;
     }
-    lock(lab)?;
-    let outcome = measure(lab, arguments);
-    // The next one may be started before our session has ended.
-    let _ = lab.target.value(&format!("SELECT pg_advisory_unlock({LOCK})"));
-    outcome
+    own_schema::alone(lab, |lab| measure(lab, arguments))
 }
 
 /// What cannot be preloaded is left out without an error that anybody sees (ld.so(8)): one commit shows it.
@@ -59,18 +52,6 @@ fn check_delay(lab: &mut Lab, delay: Duration) -> Result<(), Failure> {
     }
 }
 
-fn lock(lab: &mut Lab) -> Result<(), Failure> {
-    let until = Instant::now() + FAREWELL_MAX;
-    while lab.target.value(&format!("SELECT pg_try_advisory_lock({LOCK})"))? != "t" {
-        if Instant::now() >= until || lab.stop.is_asked_for() {
-            let reason = "another pgwake bench writers is at work in this database: wait for its end";
-            return Err(Failure::Running(reason.into()));
-        }
-        std::thread::sleep(NAP);
-    }
-    Ok(())
-}
-
 fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     let loads = loads(lab, arguments)?;
     lab.add_parameters([
@@ -78,7 +59,8 @@ fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
         ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
     ]);
     let conninfo = lab.target.transports[0].conninfo.clone();
-    let mut variants = Variants::new(conninfo, &lab.channel, arguments.variants());
+    let all = possible(lab, arguments.variants())?;
+    let mut variants = Variants::new(conninfo, &lab.channel, all);
     // Whatever comes in between, what was made is taken away.
     let outcome = variants.make().and_then(|()| rounds(lab, &variants, &loads));
     let removed = variants.remove();
@@ -86,14 +68,19 @@ fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     both(outcome, removed)
 }
 
-/// Of two failures neither is kept quiet: the second says what is left behind.
-fn both(outcome: Result<(), Failure>, removed: Result<(), Failure>) -> Result<(), Failure> {
-    match (outcome, removed) {
-        (Err(Failure::Running(outcome)), Err(Failure::Running(removed))) => {
-            Err(Failure::Running(format!("{outcome}; and {removed}")))
-        }
-        (outcome, removed) => outcome.and(removed),
+/// What was asked for, without what nobody can read here.
+fn possible(lab: &mut Lab, mut variants: Vec<Variant>) -> Result<Vec<Variant>, Failure> {
+    if variants.contains(&Variant::Recvlogical) && find_recvlogical().is_none() {
+        lab.note(log::NO_RECVLOGICAL.into());
+        variants.retain(|variant| *variant != Variant::Recvlogical);
     }
+    if variants.iter().any(|variant| variant.is_read_from_log())
+        && let Some(reason) = log::why_unreadable(&mut lab.target)?
+    {
+        lab.note(format!("left out: what is read from the log, for {reason}"));
+        variants.retain(|variant| !variant.is_read_from_log());
+    }
+    Ok(variants)
 }
 
 /// What was asked for, as far as the server has room for the clients.
@@ -132,9 +119,38 @@ fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Case<Load>]) -> Result<()
             variants.vacuum()?;
         }
         lab.target.wait_for_room(load.clients, &lab.stop)?;
+        let mut reader = reader(lab, trial, *variant)?;
         let per_s = rate(&trial.conninfo, &variants.table(*variant), *load, &lab.stop)?;
+        if let Some(reader) = &mut reader {
+            reader.is_reading()?;
+        }
+        drop(reader);
+        if *variant == Variant::Recvlogical {
+            own_schema::drop_slots(&mut own_session(&trial.conninfo)?, &lab.channel)?;
+        }
         Ok(Some(Found { figures: BTreeMap::from([("per_s", per_s)]), latencies: None }))
     })
+}
+
+/// Who reads the log while a variant's table is written.
+fn reader(lab: &mut Lab, trial: &Trial, variant: Variant) -> Result<Option<Listening>, Failure> {
+    let schema = lab.channel.clone();
+    let contender = match variant {
+        Variant::Wal => Contender::PGWAKE,
+        Variant::Recvlogical => Contender::Recvlogical,
+        _ => return Ok(None),
+    };
+    let mut log = Log { publication: schema.clone(), ..Log::default() };
+    if variant == Variant::Recvlogical {
+        lab.target.value(&format!("SELECT pg_create_logical_replication_slot('{schema}', 'pgoutput')"))?;
+        log.slot = Some(schema.clone());
+        log.recvlogical = find_recvlogical().unwrap_or_default();
+    }
+    let reader = Listening::start(&Order { log: Some(log), ..lab.order(trial, contender) }, &lab.stop)?;
+    if variant == Variant::Recvlogical {
+        log::wait_for_reader(&mut lab.target, &schema, &lab.stop)?;
+    }
+    Ok(Some(reader))
 }
 
 /// Statements a second of all clients together.

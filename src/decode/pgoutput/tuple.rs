@@ -41,17 +41,17 @@ impl<'a> Tuple<'a> {
 }
 
 impl<'a> Column<'a> {
+    #[inline]
     fn read(fields: &mut Reader<'a>) -> Result<Self, Malformed> {
         let before = *fields;
-        let form: fn(&'a [u8]) -> Self = match fields.u8()? {
+        let (is_text, length) = match fields.u8()? {
             b'n' => return Ok(Column::Null),
             b'u' => return Ok(Column::Unchanged),
-            b't' => Column::Text,
-            b'b' => Column::Binary,
+            form @ (b't' | b'b') => (form == b't', fields.length()?),
             _ => return Err(before.malformed("a column comes in an unknown form")),
         };
-        let length = fields.length()?;
-        fields.take(length).map(form)
+        let value = fields.take(length)?;
+        Ok(if is_text { Column::Text(value) } else { Column::Binary(value) })
     }
 }
 

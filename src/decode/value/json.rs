@@ -83,8 +83,7 @@ fn in_utf8(text: &[u8], mut take: impl FnMut(&str)) {
 
 fn escaped(out: &mut String, mut text: &str) {
     use std::fmt::Write;
-    let needs_escape = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
-    while let Some(at) = text.as_bytes().iter().position(needs_escape) {
+    while let Some(at) = first_to_escape(text.as_bytes()) {
         out.push_str(&text[..at]);
         match text.as_bytes()[at] {
             byte @ (b'"' | b'\\') => out.extend(['\\', char::from(byte)]),
@@ -99,6 +98,15 @@ fn escaped(out: &mut String, mut text: &str) {
         text = &text[at + 1..];
     }
     out.push_str(text);
+}
+
+fn first_to_escape(text: &[u8]) -> Option<usize> {
+    // Of a chunk all bytes are looked at: without a branch, the processor does so with all of them at once.
+    let needs_escape = |byte: &u8| (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');
+    let is_clean = |chunk: &[u8; 16]| !chunk.iter().fold(false, |found, byte| found | needs_escape(byte));
+    let (chunks, _) = text.as_chunks();
+    let clean = chunks.iter().take_while(|chunk| is_clean(chunk)).count() * 16;
+    text[clean..].iter().position(needs_escape).map(|at| clean + at)
 }
 
 #[cfg(test)]
@@ -117,6 +125,12 @@ mod tests {
         assert_eq!(of(string, text), "\"say \\\"h\\\\i\\\"\\b\\f\\n\\r\\t\\u0001\\u001f\x7f é\"");
         assert_eq!(of(string, b"caf\xe9\"\xf0\x9f\x98"), "\"caf\u{fffd}\\\"\u{fffd}\"");
         assert_eq!(of(string, b""), "\"\"");
+        for length in [0, 15, 16, 17, 40] {
+            let plain = "x".repeat(length);
+            assert_eq!(of(string, plain.as_bytes()), format!("\"{plain}\""));
+            let (text, escaped) = (format!("{plain}\n{plain}\""), format!("\"{plain}\\n{plain}\\\"\""));
+            assert_eq!(of(string, text.as_bytes()), escaped);
+        }
     }
 
     #[test]

@@ -201,8 +201,10 @@ impl SqlSource {
     }
 
     #[inline(always)]
-    pub(super) fn take_of_stream(&mut self) -> Option<Notify> {
-        self.link.next_notification()
+    pub(crate) fn take_of_stream(&mut self) -> Option<Notify> {
+        let notify = self.link.next_notification()?;
+        self.link.metrics.notifications += 1;
+        Some(notify)
     }
 
     #[inline]
@@ -245,7 +247,7 @@ impl SqlSource {
 
     /// A notification as the caller sees it.
     #[inline(always)]
-    pub(super) fn lend<'a>(&'a self, notify: &'a Notify, folded: u64) -> Notification<'a> {
+    pub(crate) fn lend<'a>(&'a self, notify: &'a Notify, folded: u64) -> Notification<'a> {
         let (channel, payload, pid) = (notify.channel_text(), notify.payload_text(), notify.pid());
         let (session, db, own) = (self.link.id, &*self.link.db, self.link.is_own(pid));
         Notification { session, db, channel, payload, pid, own, folded }

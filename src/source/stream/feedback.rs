@@ -89,6 +89,11 @@ impl Feedback {
         self.done
     }
 
+    /// How far the log was read: the caller knows what lies before, whether or not it is acknowledged.
+    pub(super) fn reached(&self) -> Lsn {
+        self.done.max(self.given.0)
+    }
+
     /// An event of this transaction is given to the caller.
     #[inline]
     pub(super) fn gives(&mut self, commit_lsn: Lsn, ordinal: u64) {

@@ -243,7 +243,13 @@ impl Log {
                 self.begin_prepared(&prepared);
                 Ok(self.begun(feedback))
             }
-            Read::Commit(commit) => Ok(self.end(Found::Commit, commit.end_lsn, feedback)),
+            Read::Commit(commit) => {
+                // Its end will be acknowledged: what lies before, the server forgets.
+                if self.current.commit_lsn != Some(commit.commit_lsn) || self.place.0 != commit.end_lsn {
+                    return Err(broken("a commit of another transaction than the one that it began"));
+                }
+                Ok(self.end(Found::Commit, commit.end_lsn, feedback))
+            }
             Read::Prepare(prepared) => Ok(self.end(Found::Prepare, prepared.end_lsn, feedback)),
             Read::CommitPrepared { commit, xid, gid } => {
                 let gid = String::from_utf8_lossy(gid).into_owned();
@@ -480,10 +486,13 @@ fn undescribed(id: u32) -> Error {
 }
 
 pub(super) fn malformed(malformed: Malformed) -> Error {
-    broken(&malformed.to_string())
+    violation(malformed.to_string())
 }
 
 pub(super) fn broken(what: &str) -> Error {
-    let message = format!("the server sent what its protocol does not have: {what}");
+    violation(format!("the server sent what its protocol does not have: {what}"))
+}
+
+fn violation(message: String) -> Error {
     Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::PROTOCOL_VIOLATION))
 }

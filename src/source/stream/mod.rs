@@ -4,12 +4,14 @@
 //! known by its position; of a temporary slot it does not, and a gap says so.
 
 mod feedback;
+mod identity;
 mod log;
 mod relations;
 mod row;
 mod slot;
 mod snapshot;
 mod sql;
+mod step;
 mod transaction;
 
 use super::report::{Outage, Report};
@@ -23,9 +25,10 @@ use crate::reactor::WaitFor;
 use crate::session::{Answer, BackgroundJobs, Command, Kind, Loss, Progress, Session};
 use feedback::Feedback;
 use log::{Found, Log, malformed};
-use slot::{BUSY_INTERVAL, Next, Preparation, Step};
+use slot::{BUSY_INTERVAL, Next, Preparation};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
+use step::Step;
 
 /// How many events one turn brings that are not limited by what was read: those of a transaction that was
 /// held back. Then the others have theirs.
@@ -374,8 +377,8 @@ impl StreamSource {
                 self.take_next(next, now);
             }
             Progress::Answered(step, answer) => {
-                let done = self.feedback.done();
-                let next = self.preparation.answered(step, answer, done, &mut self.log.relations);
+                let places = (self.feedback.done(), self.feedback.reached());
+                let next = self.preparation.answered(step, answer, places, &mut self.log.relations);
                 self.take_next(next, now);
             }
             Progress::Lost(loss) => self.lost(loss),
@@ -427,7 +430,7 @@ impl StreamSource {
     #[cold]
     fn lost(&mut self, loss: Loss<Step>) {
         let Loss { error, retry_in, at, .. } = loss;
-        let error = if self.phase == Phase::Connecting { slot::refused_at_the_door(error) } else { error };
+        let error = if self.phase == Phase::Connecting { step::advise_at_the_door(error) } else { error };
         self.phase = Phase::Connecting;
         self.log.lost();
         if self.preparation.is_temporary() {

@@ -37,8 +37,7 @@ impl Row {
 
     pub(super) fn insert(&mut self, id: u32, relation: &Relation, new: Tuple<'_>) -> Result<(), Malformed> {
         self.begin(ChangeOp::Insert, id);
-        write_object(&mut self.new, relation, new.columns(), |_, _| true)?;
-        write_key(&mut self.key, relation, new)
+        write_object(&mut self.new, Some(&mut self.key), relation, new.columns(), |_| true)
     }
 
     /// What was not stored anew stands in the old row, as far as the log has that.
@@ -52,34 +51,30 @@ impl Row {
         self.begin(ChangeOp::Update, id);
         match old {
             Some(Old::Full(old)) => {
-                write_object(&mut self.new, relation, merged(new, old), |_, _| true)?;
-                write_object(&mut self.old, relation, old.columns(), |_, _| true)?;
+                write_object(&mut self.new, Some(&mut self.key), relation, merged(new, old), |_| true)?;
+                write_object(&mut self.old, None, relation, old.columns(), |_| true)?;
                 write_changed(&mut self.changed, relation, old, new);
+                return Ok(());
             }
-            other => {
-                write_object(&mut self.new, relation, new.columns(), |_, _| true)?;
-                if let Some(Old::Key(old)) = other {
-                    write_object(&mut self.old, relation, old.columns(), |is_key, _| is_key)?;
-                }
-                let unchanged = new.columns().map(|column| matches!(column, Column::Unchanged));
-                write_names(&mut self.unchanged, relation, unchanged);
+            Some(Old::Key(old)) => {
+                write_object(&mut self.new, None, relation, new.columns(), |_| true)?;
+                // A key is stored apart, too, where it is large.
+                write_object(&mut self.key, None, relation, merged(new, old), |is_key| is_key)?;
+                write_object(&mut self.old, None, relation, old.columns(), |is_key| is_key)?;
             }
+            None => write_object(&mut self.new, Some(&mut self.key), relation, new.columns(), |_| true)?,
         }
-        match old {
-            // A key is stored apart, too, where it is large.
-            Some(Old::Key(old) | Old::Full(old)) => {
-                write_object(&mut self.key, relation, merged(new, old), |is_key, _| is_key)
-            }
-            None => write_key(&mut self.key, relation, new),
-        }
+        let unchanged = new.columns().map(|column| matches!(column, Column::Unchanged));
+        write_names(&mut self.unchanged, relation, unchanged);
+        Ok(())
     }
 
     pub(super) fn delete(&mut self, id: u32, relation: &Relation, old: Old<'_>) -> Result<(), Malformed> {
         self.begin(ChangeOp::Delete, id);
         let (Old::Key(tuple) | Old::Full(tuple)) = old;
         let is_whole = matches!(old, Old::Full(_));
-        write_object(&mut self.old, relation, tuple.columns(), |is_key, _| is_whole || is_key)?;
-        write_key(&mut self.key, relation, tuple)
+        let is_wanted = |is_key| is_whole || is_key;
+        write_object(&mut self.old, Some(&mut self.key), relation, tuple.columns(), is_wanted)
     }
 
     pub(super) fn truncate(&mut self, id: u32) {
@@ -91,12 +86,11 @@ impl Row {
         &mut self,
         id: u32,
         relation: &Relation,
-        values: impl Iterator<Item = Option<&'a [u8]>> + Clone,
+        values: impl Iterator<Item = Option<&'a [u8]>>,
     ) -> Result<(), Malformed> {
         self.begin(ChangeOp::Insert, id);
         let columns = values.map(|value| value.map_or(Column::Null, Column::Text));
-        write_object(&mut self.new, relation, columns.clone(), |_, _| true)?;
-        write_object(&mut self.key, relation, columns, |is_key, _| is_key)
+        write_object(&mut self.new, Some(&mut self.key), relation, columns, |_| true)
     }
 
     pub(super) fn as_event<'a>(
@@ -122,33 +116,37 @@ fn merged<'a>(new: Tuple<'a>, old: Tuple<'a>) -> impl Iterator<Item = Column<'a>
     new.columns().zip(old.columns()).map(|(new, old)| if new == Column::Unchanged { old } else { new })
 }
 
-fn write_key(out: &mut String, relation: &Relation, tuple: Tuple<'_>) -> Result<(), Malformed> {
-    write_object(out, relation, tuple.columns(), |is_key, _| is_key)
-}
-
-/// Writes the columns that are wanted and have a value or NULL; nothing at all if no column is wanted.
+/// Writes the columns that are wanted and have a value or NULL; nothing at all if no column is wanted. What
+/// of it belongs to the key is copied there.
 #[inline]
 fn write_object<'a>(
     out: &mut String,
+    mut key: Option<&mut String>,
     relation: &Relation,
     columns: impl Iterator<Item = Column<'a>>,
-    is_wanted: impl Fn(bool, usize) -> bool,
+    is_wanted: impl Fn(bool) -> bool,
 ) -> Result<(), Malformed> {
-    for (i, (column, (form, about))) in columns.zip(relation.forms.iter().zip(&relation.columns)).enumerate()
-    {
-        if !is_wanted(about.is_key, i) || matches!(column, Column::Unchanged) {
+    for (column, (form, about)) in columns.zip(relation.forms.iter().zip(&relation.columns)) {
+        if !is_wanted(about.is_key) || matches!(column, Column::Unchanged) {
             continue;
         }
         out.push(if out.is_empty() { '{' } else { ',' });
+        let start = out.len();
         out.push_str(&form.name);
         match column {
             Column::Text(text) => value::write(out, form.kind, text),
             Column::Binary(bytes) => value::write_binary(out, form.kind, bytes)?,
             Column::Null | Column::Unchanged => out.push_str("null"),
         }
+        if about.is_key
+            && let Some(key) = &mut key
+        {
+            key.push(if key.is_empty() { '{' } else { ',' });
+            key.push_str(&out[start..]);
+        }
     }
-    if !out.is_empty() {
-        out.push('}');
+    for object in [Some(out), key].into_iter().flatten().filter(|object| !object.is_empty()) {
+        object.push('}');
     }
     Ok(())
 }

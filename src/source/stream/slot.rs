@@ -1,7 +1,9 @@
 //! What is asked of a server before it streams, one thing after another: who it is, whether the publications
 //! are there, in what state the slot is. Each state that keeps it from streaming has a sentence of its own.
 
+use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
+use super::step::Step;
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Lsn;
@@ -18,49 +20,6 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 pub(super) const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A request, and what its answer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Identify,
-    Settings,
-    PublicationOfTables,
-    CreatePublication,
-    Publications,
-    Types,
-    Keys,
-    Slot,
-    EndReader,
-    BeginSnapshot,
-    CreateSlot,
-    Failover,
-    SnapshotTables,
-    LockTables,
-    CopyTable,
-    EndOfTable,
-    EndSnapshot,
-    KeepSlot,
-    Start,
-    /// The stream has ended, and its result says why.
-    End,
-}
-
-impl Step {
-    /// Whether the server may be silent for as long as it likes: it waits for locks on tables, for
-    /// transactions in progress, or reads a table of which no row is wanted.
-    pub(super) fn may_take_long(self) -> bool {
-        !matches!(
-            self,
-            Step::Identify
-                | Step::Settings
-                | Step::Types
-                | Step::Slot
-                | Step::EndReader
-                | Step::Start
-                | Step::End
-        )
-    }
-}
-
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -75,13 +34,6 @@ pub(super) enum Next {
     GiveUp(Error),
     /// It cannot go on now.
     Fail(Error),
-}
-
-/// Which server it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    system: String,
-    timeline: String,
 }
 
 /// What is known of the slot.
@@ -101,9 +53,9 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Preparation {
     options: StreamOptions,
+    /// The server that was read last, and the one that we are connected to.
     identity: Option<Identity>,
-    /// How far its log was when we connected.
-    server_lsn: Lsn,
+    found: Identity,
     major: i32,
     backend_pid: i32,
     slot: Slot,
@@ -129,7 +81,7 @@ impl Preparation {
             wants_snapshot: options.snapshot,
             options,
             identity: None,
-            server_lsn: Lsn(0),
+            found: Identity::default(),
             major: 0,
             backend_pid: 0,
             slot,
@@ -186,29 +138,26 @@ impl Preparation {
         Next::Send(Step::Slot, self.slot_sql())
     }
 
-    /// `done`: what the server was told, or would have been, is done with.
+    /// `done`: what the server was told, or would have been, is done with. `reached`: what was read.
     pub(super) fn answered(
         &mut self,
         step: Step,
         answer: Result<Rows>,
-        done: Lsn,
+        (done, reached): (Lsn, Lsn),
         relations: &mut Relations,
     ) -> Next {
         let rows = match answer {
             Ok(rows) => Answered(rows),
             Err(error) => return self.refused(step, error),
         };
+        if rows.begin_copy() != matches!(step, Step::Start | Step::CopyTable) {
+            return Next::Fail(error("08P01", "the server answered something else than it was asked"));
+        }
         match step {
-            Step::Identify => self.identified(&rows, done),
+            Step::Identify => self.identified(&rows, reached),
+            Step::History => self.history_found(&rows, reached),
             Step::Settings if rows.text(0, 0).as_deref() != Some("logical") => {
-                let wal_level = rows.text(0, 0).unwrap_or_default();
-                Next::GiveUp(error(
-                    "55000",
-                    format!(
-                        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET \
-                         wal_level = logical and a restart"
-                    ),
-                ))
+                Next::GiveUp(wal_level_refused(&rows))
             }
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
@@ -227,36 +176,34 @@ impl Preparation {
                 Some(missing) => Next::GiveUp(error(
                     "42704",
                     format!(
-                        "there is no publication {missing}: make it (CREATE PUBLICATION … FOR TABLE …), or name tables instead"
+                        "there is no publication {missing}: make it (CREATE PUBLICATION … FOR TABLE …), or \
+                         name tables instead"
                     ),
                 )),
                 None if relations.has_types() => self.keys_next(),
                 None => Next::Send(Step::Types, sql::TYPES.into()),
             },
             Step::Types => {
-                for row in 0..rows.rows() {
-                    let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
-                    let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-                    let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
-                    let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
-                    relations.add_type(oid, &name, category, element, &in_catalog);
-                }
+                add_types(relations, &rows);
                 self.keys_next()
             }
             Step::Keys => {
-                relations.forget_keys();
-                for row in 0..rows.rows() {
-                    let column = rows.text(row, 1).unwrap_or_default();
-                    relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
-                }
+                add_keys(relations, &rows);
                 Next::Send(Step::Slot, self.slot_sql())
             }
             Step::Slot => self.slot_found(&rows, done),
+            _ => self.slot_answered(step, &rows, relations),
+        }
+    }
+
+    /// The same for what concerns the slot, once its state is known.
+    fn slot_answered(&mut self, step: Step, rows: &Answered, relations: &mut Relations) -> Next {
+        match step {
             Step::EndReader => Next::Wait,
             Step::BeginSnapshot => self.create_slot(),
-            Step::CreateSlot => self.slot_created(&rows),
+            Step::CreateSlot => self.slot_created(rows),
             Step::SnapshotTables => {
-                self.snapshot.found(&rows, relations);
+                self.snapshot.found(rows, relations);
                 match &self.snapshot.names()[..] {
                     [] => self.next_table(),
                     names => Next::Send(Step::LockTables, sql::lock(names)),
@@ -282,33 +229,34 @@ impl Preparation {
                 Next::Streaming
             }
             // A stream has no end of its own.
-            Step::End => Next::Fail(error("08006", "the server has ended the stream")),
+            _ => Next::Fail(error("08006", "the server has ended the stream")),
         }
     }
 
-    fn identified(&mut self, rows: &Answered, done: Lsn) -> Next {
-        let [system, timeline] = [0, 1].map(|column| rows.text(0, column).unwrap_or_default());
-        self.server_lsn = rows.text(0, 2).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
-        let identity = Identity { system, timeline };
-        let is_other = self.identity.as_ref().is_some_and(|before| before.system != identity.system);
-        if is_other && !self.slot.is_temporary {
-            return Next::GiveUp(error(
-                "55000",
-                "this is another server than the one that was read so far (its system identifier differs): \
-                 its log goes on elsewhere; begin anew with another slot, or connect to the right one",
-            ));
+    fn identified(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        self.found = Identity::read(rows);
+        // A temporary slot begins anew with each connection.
+        let before = self.identity.as_ref().filter(|_| !self.slot.is_temporary);
+        if let Some(objection) = self.found.objection(before, reached) {
+            return Next::GiveUp(error("55000", objection));
         }
-        if self.server_lsn < done && !self.slot.is_temporary {
-            return Next::GiveUp(error(
-                "55000",
-                format!(
-                    "the server's log is at {}, and was read up to {done}: it was restored from a backup or failed \
-                     over to a standby that lagged; look at the tables afresh, then begin anew with another slot",
-                    self.server_lsn
-                ),
-            ));
+        if before.is_some_and(|before| before.timeline != self.found.timeline) {
+            return Next::Send(Step::History, format!("TIMELINE_HISTORY {}", self.found.timeline));
         }
-        self.identity = Some(identity);
+        self.settings_next()
+    }
+
+    fn history_found(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        let history = rows.text(0, 1).unwrap_or_default();
+        let timeline = self.identity.as_ref().map_or("", |before| &before.timeline);
+        match objection_of_history(&history, timeline, reached) {
+            Some(objection) => Next::GiveUp(error("55000", objection)),
+            None => self.settings_next(),
+        }
+    }
+
+    fn settings_next(&mut self) -> Next {
+        self.identity = Some(self.found.clone());
         Next::Send(Step::Settings, sql::settings(self.major))
     }
 
@@ -318,8 +266,8 @@ impl Preparation {
             return Next::GiveUp(error(
                 "55000",
                 format!(
-                    "table {table} has no replica identity: once it is published, its UPDATE and DELETE would fail; \
-                     give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
+                    "table {table} has no replica identity: once it is published, its UPDATE and DELETE \
+                     would fail; give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
                 ),
             ));
         }
@@ -343,38 +291,25 @@ impl Preparation {
     }
 
     fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
-        let name = &self.slot.name;
-        let is_there = rows.text(0, 0).is_some();
-        if !is_there {
-            if self.slot.was_there && !self.slot.is_temporary {
-                let message = format!(
-                    "the replication slot {name} is gone, and what was not read is lost: somebody dropped it; \
-                     look at the tables afresh, then begin anew with create_slot"
-                );
-                return Next::GiveUp(error("42704", message));
-            }
-            if !self.slot.is_temporary && !self.options.create_slot {
-                let message = format!(
-                    "there is no replication slot {name}: make it with create_slot (the command: --slot), or with \
-                     SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
-                );
-                return Next::GiveUp(error("42704", message));
-            }
-            if self.wants_snapshot {
-                return Next::Send(
-                    Step::BeginSnapshot,
-                    "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into(),
-                );
-            }
-            return self.create_slot();
+        if rows.text(0, 0).is_none() {
+            return self.slot_missing();
         }
+        let name = &self.slot.name;
         self.slot.was_there = true;
-        let [plugin, is_here, active_pid, wal_status] = [1, 2, 3, 4].map(|column| rows.text(0, column));
+        let [plugin, is_here, active_pid, wal_status, temporary] =
+            [1, 2, 3, 4, 5].map(|column| rows.text(0, column));
         if plugin.as_deref() != Some("pgoutput") || is_here.as_deref() != Some("t") {
             let message = format!(
                 "the replication slot {name} is not one of pgoutput in this database: choose another name"
             );
             return Next::GiveUp(error("55000", message));
+        }
+        if self.slot.is_temporary && temporary.as_deref() == Some("f") {
+            let message = format!(
+                "the replication slot {name} is there already, and not a temporary one: choose another name, \
+                 or leave out temporary to read on from it"
+            );
+            return Next::GiveUp(error("42710", message));
         }
         if wal_status.as_deref() == Some("lost") {
             let message = format!(
@@ -391,13 +326,36 @@ impl Preparation {
             Some(pid) if self.slot.busy_for >= BUSY_MAX => Next::GiveUp(error(
                 "55006",
                 format!(
-                    "the replication slot {name} is in use by process {pid}: end that one, or take another slot"
+                    "the replication slot {name} is in use by process {pid}: end that one, or take another \
+                     slot"
                 ),
             )),
             Some(_) => Next::Wait,
             // The server goes by its own position, if that is further on.
             None => self.start(done),
         }
+    }
+
+    fn slot_missing(&self) -> Next {
+        let name = &self.slot.name;
+        if self.slot.was_there && !self.slot.is_temporary {
+            let message = format!(
+                "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
+                 it; look at the tables afresh, then begin anew with create_slot"
+            );
+            return Next::GiveUp(error("42704", message));
+        }
+        if !self.slot.is_temporary && !self.options.create_slot {
+            let message = format!(
+                "there is no replication slot {name}: make it with create_slot (the command: --slot), or \
+                 with SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
+            );
+            return Next::GiveUp(error("42704", message));
+        }
+        if self.wants_snapshot {
+            return Next::Send(Step::BeginSnapshot, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into());
+        }
+        self.create_slot()
     }
 
     /// While rows are copied, and for as long as it is to end with the connection, the slot is temporary.
@@ -465,36 +423,7 @@ impl Preparation {
             (Step::LockTables, "42P01") => return Next::Fail(refusal),
             _ => {}
         }
-        let advice = match (step, code.as_str()) {
-            (Step::PublicationOfTables, "42P01" | "3F000") => {
-                "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \"Orders\""
-            }
-            (Step::CreatePublication, "42501") => {
-                "let the tables' owner, who also needs CREATE on the database, make a publication, and name that"
-            }
-            (Step::CreatePublication, "25006") => {
-                "a standby takes no new publication: make it on the primary, and name it here"
-            }
-            (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
-            (Step::CreateSlot | Step::Start, "0A000") => {
-                "a standby sends its log from PostgreSQL 16 on: connect to the primary"
-            }
-            (Step::End, "22P05" | "22021") => {
-                "what the log holds next cannot be told in UTF-8: let the slot go on behind it \
-                 (pg_replication_slot_advance), and look at the table afresh"
-            }
-            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
-            (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
-            (Step::Identify, _) => {
-                "logical replication needs the server itself, or a pooler that passes it on as it is"
-            }
-            _ => "",
-        };
-        let message = match advice {
-            "" => refusal.message.clone(),
-            advice => format!("{}; {advice}", refusal.message),
-        };
-        let refusal = Error { message, ..refusal };
+        let refusal = step.advise(refusal);
         // What the server says about the log and what we ask for will be the same the next time.
         let may_pass = refusal.sqlstate.is_none_or(|code| code.may_pass() || code.is_shutdown())
             || code.starts_with("08")
@@ -505,15 +434,31 @@ impl Preparation {
     }
 }
 
-/// What can be done where a connection for replication is refused.
-pub(super) fn refused_at_the_door(refusal: Error) -> Error {
-    let code = refusal.sqlstate.map_or(String::new(), |code| code.as_str().to_string());
-    let advice = match code.as_str() {
-        "42501" => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
-        "08P01" => "where a pooler stands in between, connect to the server itself",
-        _ => return refusal,
-    };
-    Error { message: format!("{}; {advice}", refusal.message), ..refusal }
+fn wal_level_refused(rows: &Answered) -> Error {
+    let wal_level = rows.text(0, 0).unwrap_or_default();
+    let message = format!(
+        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
+         logical and a restart"
+    );
+    error("55000", message)
+}
+
+fn add_types(relations: &mut Relations, rows: &Answered) {
+    for row in 0..rows.rows() {
+        let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
+        let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
+        let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
+        let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
+        relations.add_type(oid, &name, category, element, &in_catalog);
+    }
+}
+
+fn add_keys(relations: &mut Relations, rows: &Answered) {
+    relations.forget_keys();
+    for row in 0..rows.rows() {
+        let column = rows.text(row, 1).unwrap_or_default();
+        relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
+    }
 }
 
 fn error(sqlstate: &str, message: impl Into<String>) -> Error {

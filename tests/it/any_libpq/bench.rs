@@ -2,111 +2,12 @@
 //! and good order when it cannot go on.
 #![cfg(feature = "command")]
 
-use crate::common::bench::{bench, complaint, complaints};
+use crate::common::bench::{bench, check_page, complaint, complaints, median, of_series, report, run};
 use crate::common::{PATIENCE, Sql, make_standby, server, signal, start_server};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-
-/// Runs it to its end, which must be a good one. Gives its table.
-fn run(dsn: &str, arguments: &[&str]) -> String {
-    let output = bench(dsn, arguments).output().unwrap();
-    assert_eq!((output.status.code(), &*complaints(&output)), (Some(0), ""), "{arguments:?}");
-    let table = String::from_utf8(output.stdout).unwrap();
-    let is_wide = |line: &&str| line.chars().count() > 100;
-    assert_eq!(table.lines().find(is_wide), None, "{table}");
-    table
-}
-
-/// The report in a file, of which everything that benches/README.md promises is checked.
-fn report(path: &Path) -> Value {
-    let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(report["pgwake_bench"], 1);
-    for text in ["scenario", "started_at"] {
-        assert!(report[text].is_string(), "{text}: {report}");
-    }
-    for text in ["pgwake", "libpq", "server", "kernel", "cpu", "command_line"] {
-        assert!(report["environment"][text].is_string(), "{text}: {report}");
-    }
-    assert!(report["complete"].is_boolean() && report["seconds"].as_f64().unwrap() > 0.0);
-    assert!(report["notes"].is_array() && report["parameters"]["rounds"].as_u64().unwrap() > 0);
-    for measurement in report["measurements"].as_array().unwrap() {
-        check_measurement(measurement);
-    }
-    report
-}
-
-fn check_measurement(measurement: &Value) {
-    for text in ["contender", "transport", "series"] {
-        assert!(measurement[text].is_string(), "{text}: {measurement}");
-    }
-    let is_yardstick = ["C loop", "none"].contains(&measurement["contender"].as_str().unwrap());
-    let count =
-        if measurement["series"].as_str().unwrap().starts_with("rows ") { "per_s" } else { "notifications" };
-    assert!(measurement["step"].is_u64() && measurement["figures"][count].is_object());
-    for (name, figure) in measurement["figures"].as_object().unwrap() {
-        let rounds = figure["rounds"].as_array().unwrap();
-        let (least, most) = rounds
-            .iter()
-            .map(|round| round.as_f64().unwrap())
-            .fold((f64::MAX, f64::MIN), |(least, most), round| (least.min(round), most.max(round)));
-        let median = figure["median"].as_f64().unwrap();
-        assert!(least - 0.001 <= median && median <= most + 0.001, "{name}: {figure}");
-        assert!(median >= 0.0 && median.is_finite(), "{name}: {figure}");
-        let ratios = figure["ratio_rounds"].as_array().unwrap();
-        assert!(ratios.is_empty() || (!is_yardstick && ratios.len() <= rounds.len()), "{name}: {figure}");
-        assert_eq!(figure["ratio"].is_null(), ratios.is_empty(), "{name}: {figure}");
-    }
-    if !measurement["figures"]["p50_us"].is_object() {
-        return;
-    }
-    let [p50, p90, p99, p999, max] =
-        ["p50_us", "p90_us", "p99_us", "p999_us", "max_us"].map(|name| median(measurement, name));
-    assert!(0.0 < p50 && p50 <= p90 && p90 <= p99 && p99 <= p999 && p999 <= max, "{measurement}");
-    assert!(max < 60e6, "all clocks are the same: {measurement}");
-    let distribution = measurement["distribution"].as_array().unwrap();
-    for pair in distribution.windows(2) {
-        assert!(pair[0][0].as_f64() <= pair[1][0].as_f64() && pair[0][1].as_f64() <= pair[1][1].as_f64());
-    }
-    assert_eq!(distribution.last().unwrap()[0], 100.0);
-    assert!(
-        measurement["timeline"].as_array().unwrap().iter().all(|slice| slice.as_array().unwrap().len() == 3)
-    );
-}
-
-fn median(measurement: &Value, figure: &str) -> f64 {
-    let median = &measurement["figures"][figure]["median"];
-    median.as_f64().unwrap_or_else(|| panic!("no {figure}: {measurement}"))
-}
-
-/// All that was measured of one series; without series all there is.
-fn of_series<'a>(report: &'a Value, series: &'a str) -> impl Iterator<Item = &'a Value> {
-    report["measurements"].as_array().unwrap().iter().filter(move |m| m["series"] == series)
-}
-
-/// Each tag is closed by its own, nothing is loaded from elsewhere, no script runs.
-fn check_page(path: &Path) -> String {
-    let page = std::fs::read_to_string(path).unwrap();
-    let markup = page.strip_prefix("<!doctype html>").expect("a document type");
-    let mut open = Vec::new();
-    for tag in markup.split('<').skip(1) {
-        let (tag, _) = tag.split_once('>').expect("a tag ends");
-        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap();
-        match (tag.starts_with('/'), tag.ends_with('/')) {
-            (true, _) => assert_eq!(open.pop(), Some(name), "in {tag}"),
-            (false, true) => {}
-            (false, false) => open.push(name),
-        }
-    }
-    assert_eq!(open, Vec::<&str>::new());
-    for elsewhere in ["http:", "https:", "//", "url(", "@import", "<script", " src=", "NaN", "inf\""] {
-        assert!(!markup.contains(elsewhere), "{elsewhere} in the page");
-    }
-    page
-}
 
 #[test]
 fn latency_is_told_for_each_way_and_program_and_compares_with_itself() {

@@ -104,7 +104,7 @@ fn a_second_one_in_the_same_database_does_not_begin() {
     let (dsn, mut sql) = database("crowded");
     let first = writing(&mut bench(&dsn, &ENDLESS), &mut sql);
     let sentence = complaint(bench(&dsn, &QUICK).output().unwrap());
-    assert!(sentence.contains("another pgwake bench writers is at work"), "{sentence}");
+    assert!(sentence.contains("another pgwake bench is at work"), "{sentence}");
     signal(first.id() as i32, Signal::TERM);
     assert_eq!(first.wait_with_output().unwrap().status.code(), Some(0));
     assert_eq!(remains(&mut sql), "");

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ARCHIVE_BYTES_MAX: u64 = 1_600_000;
-const EXAMPLE_BYTES_MAX: u64 = 1_000_000;
+const ARCHIVE_BYTES_MAX: u64 = 1_900_000;
+const EXAMPLE_BYTES_MAX: u64 = 1_300_000;
 
 fn header() -> String {
     fs::read_to_string(format!("{}/ffi/include/pgwake.h", c::ROOT)).unwrap()
@@ -145,10 +145,16 @@ fn every_function_works(command: &mut Command) {
     sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE woken (id int)");
     sql.run("CREATE TABLE earlier (id int PRIMARY KEY)");
     sql.run("CREATE TABLE notified (LIKE orders INCLUDING INDEXES)");
-    let mut program = Running::start(command.args([&conninfo, &fresh_channel()]));
+    let (log, mut log_sql) = crate::common::log::database("");
+    log_sql.run("CREATE TABLE orders (id int PRIMARY KEY, note text); INSERT INTO orders VALUES (1, 'tea')");
+    let mut program = Running::start(command.args([&conninfo, &fresh_channel(), &log]));
     let mut line = program.line().unwrap_or_default();
-    while let Some(statement) = line.strip_prefix("sql ") {
-        sql.run(statement);
+    while let Some((place, statement)) = line.split_once(' ') {
+        if place == "log" {
+            log_sql.run(statement)
+        } else {
+            sql.run(statement)
+        }
         line = program.line().unwrap_or_default();
     }
     assert_eq!(line, "ok");

@@ -91,7 +91,7 @@ fn bash_completes_commands_options_and_their_values() {
     assert_eq!(bash_completes(&["pgwake", "li"]), ["listen"]);
     assert_eq!(bash_completes(&["pgwake", "bench", "co"]), ["compare"]);
     // Not what only we start ourselves.
-    let benches = ["latency", "throughput", "scale", "writers", "compare"];
+    let benches = ["latency", "throughput", "scale", "writers", "stream", "compare"];
     let offered = bash_completes(&["pgwake", "bench", ""]);
     assert!(
         offered.iter().all(|word| word.starts_with('-') || benches.contains(&word.as_str())),

@@ -5,6 +5,7 @@ mod before_triggers;
 mod bench;
 mod bench_page;
 mod bench_reports;
+mod bench_stream;
 mod bench_writers;
 mod build_systems;
 mod c_examples;

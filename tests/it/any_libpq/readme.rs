@@ -6,7 +6,7 @@
 #![cfg(feature = "command")]
 
 use crate::common::c;
-use crate::common::{Sql, server_programs, start_server};
+use crate::common::{Sql, server_programs, start_with_settings};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -87,7 +87,8 @@ fn script(page: &str, has_library: bool) -> String {
 /// Pastes a script into a shell that finds the command, the library and a server with a database `app`. What
 /// it prints.
 fn paste(script: &str, tree: Option<&Path>) -> String {
-    let (directory, server) = (tempfile::tempdir().unwrap(), start_server());
+    let server = start_with_settings(&["max_connections = 100", "wal_level = logical"]);
+    let directory = tempfile::tempdir().unwrap();
     // Another server that the script starts is here, too, and belongs to somebody else.
     fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     Sql::connect(&server.conninfo()).run("CREATE DATABASE app");
@@ -167,7 +168,18 @@ fn every_block_about_the_command_runs_as_it_stands() {
         return;
     }
     let printed = paste(&script(&page("docs/command.md"), false), None);
-    assert_printed(&printed, &[&["is heard"], &["1"], &["2"], &["server"], &["nothing would go wrong"]]);
+    assert_printed(
+        &printed,
+        &[
+            &["is heard"],
+            &["1"],
+            &["2"],
+            &["\"snapshot\":true"],
+            &["delete", "\"id\":1"],
+            &["server"],
+            &["nothing would go wrong"],
+        ],
+    );
 }
 
 /// The ways to link a C program, each tried on that of the README.

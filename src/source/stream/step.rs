@@ -1,0 +1,97 @@
+//! What is asked of a server before it streams, and what can be done where it refuses.
+
+use crate::error::Error;
+
+/// A request, and what its answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Identify,
+    History,
+    Settings,
+    PublicationOfTables,
+    CreatePublication,
+    Publications,
+    Types,
+    Keys,
+    Slot,
+    EndReader,
+    BeginSnapshot,
+    CreateSlot,
+    Failover,
+    SnapshotTables,
+    LockTables,
+    CopyTable,
+    EndOfTable,
+    EndSnapshot,
+    KeepSlot,
+    Start,
+    /// The stream has ended, and its result says why.
+    End,
+}
+
+impl Step {
+    /// Whether the server may be silent for as long as it likes: it waits for locks on tables, for
+    /// transactions in progress, or reads a table of which no row is wanted.
+    pub(super) fn may_take_long(self) -> bool {
+        !matches!(
+            self,
+            Step::Identify
+                | Step::History
+                | Step::Settings
+                | Step::Types
+                | Step::Slot
+                | Step::EndReader
+                | Step::Start
+                | Step::End
+        )
+    }
+
+    /// A refusal of this step with what can be done about it.
+    pub(super) fn advise(self, refusal: Error) -> Error {
+        let advice = match (self, code(&refusal)) {
+            (Step::PublicationOfTables, "42P01" | "3F000") => {
+                "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals, \
+                 \"Orders\""
+            }
+            (Step::CreatePublication, "42501") => {
+                "let the tables' owner, who also needs CREATE on the database, make a publication, and name \
+                 that"
+            }
+            (Step::CreatePublication, "25006") => {
+                "a standby takes no new publication: make it on the primary, and name it here"
+            }
+            (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
+            (Step::CreateSlot | Step::Start, "0A000") => {
+                "a standby sends its log from PostgreSQL 16 on: connect to the primary"
+            }
+            (Step::End, "22P05" | "22021") => {
+                "what the log holds next cannot be told in UTF-8: let the slot go on behind it \
+                 (pg_replication_slot_advance), and look at the table afresh"
+            }
+            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
+            (Step::Identify, _) => {
+                "logical replication needs the server itself, or a pooler that passes it on as it is"
+            }
+            _ => return refusal,
+        };
+        advised(refusal, advice)
+    }
+}
+
+/// The same where the connection itself is refused.
+pub(super) fn advise_at_the_door(refusal: Error) -> Error {
+    match code(&refusal) {
+        "42501" => advised(refusal, "give this role REPLICATION (ALTER ROLE … REPLICATION)"),
+        "08P01" => advised(refusal, "where a pooler stands in between, connect to the server itself"),
+        _ => refusal,
+    }
+}
+
+fn code(refusal: &Error) -> &str {
+    refusal.sqlstate.as_ref().map_or("", |code| code.as_str())
+}
+
+fn advised(refusal: Error, advice: &str) -> Error {
+    Error { message: format!("{}; {advice}", refusal.message), ..refusal }
+}

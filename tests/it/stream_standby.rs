@@ -1,0 +1,123 @@
+//! Streams from a standby, which sends its log from PostgreSQL 16 on, and becomes the primary.
+
+use crate::common::log::{SETTINGS, Stream};
+use crate::common::{PATIENCE, PrivateServer, Sql, say_loudly, server_programs, start_with_settings};
+use pgwake::StreamOptions;
+use pgwake::pq::{Connection, Conninfo};
+use std::fs::{OpenOptions, create_dir, metadata, read_dir, remove_dir_all, remove_file, write};
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// A standby of a server, in a directory of that server's. It goes with this, before the server does.
+struct Standby {
+    process: Child,
+    conninfo: String,
+}
+
+fn append(path: &Path, text: &str) {
+    OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+impl Standby {
+    fn of(primary: &PrivateServer, sql: &mut Sql) -> Self {
+        let (from, to) = (primary.directory().join("data"), primary.directory().join("standby"));
+        append(&from.join("pg_hba.conf"), "\nhost replication all 127.0.0.1/32 trust\n");
+        sql.run("SELECT pg_reload_conf()");
+        sql.run("SELECT pg_backup_start('standby', true)");
+        // Files may go while it is copied, which is no fault.
+        Command::new("cp").arg("-a").args([&from, &to]).stderr(Stdio::null()).status().unwrap();
+        let label = sql.value("SELECT labelfile FROM pg_backup_stop()");
+        let _ = remove_file(to.join("postmaster.pid"));
+        for slot in read_dir(to.join("pg_replslot")).unwrap().flatten() {
+            remove_dir_all(slot.path()).unwrap();
+        }
+        let owner = metadata(primary.directory()).unwrap();
+        for (name, text) in [("backup_label", &*label), ("standby.signal", "")] {
+            write(to.join(name), text).unwrap();
+            chown(to.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let socket = primary.directory().join("socket");
+        create_dir(&socket).unwrap();
+        chown(&socket, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        append(
+            &to.join("postgresql.conf"),
+            &format!(
+                "\nport = {port}\nunix_socket_directories = '{0}'\nhot_standby_feedback = on\n\
+                 primary_conninfo = 'host=127.0.0.1 port={1} user=postgres'\n",
+                socket.display(),
+                primary.port()
+            ),
+        );
+        let mut command = Command::new(server_programs().join("postgres"));
+        command.arg("-D").arg(&to).current_dir(&to).stdout(Stdio::null()).stderr(Stdio::null());
+        if metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(owner.uid()).gid(owner.gid());
+        }
+        let process = command.spawn().unwrap();
+        let conninfo = format!("host={} port={port} user=postgres dbname=postgres", socket.display());
+        let (standby, started) = (Standby { process, conninfo }, Instant::now());
+        let parsed = Conninfo::parse(&standby.conninfo).unwrap();
+        while Connection::connect(&parsed).is_err() {
+            assert!(started.elapsed() < PATIENCE, "the standby does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        standby
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        let _ = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+#[test]
+fn a_standby_sends_what_the_primary_wrote() {
+    let primary = start_with_settings(&SETTINGS);
+    let mut sql = Sql::connect(&primary.conninfo());
+    if sql.value("SHOW server_version_num").parse::<u32>().unwrap() < 160_000 {
+        return say_loudly("SKIPPED: a standby sends its log from PostgreSQL 16 on");
+    }
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
+    let standby = Standby::of(&primary, &mut sql);
+    let options = StreamOptions::new().publication("p").slot("s").create_slot(true);
+    // The slot is made as soon as the primary tells which transactions run, which it does from time to time.
+    let mut stream = std::thread::scope(|scope| {
+        let (waits, waiting) = channel::<()>();
+        let mut primary = Sql::connect(&primary.conninfo());
+        scope.spawn(move || {
+            while waiting.recv_timeout(Duration::from_millis(100)) != Err(RecvTimeoutError::Disconnected) {
+                primary.run("SELECT pg_log_standby_snapshot()");
+            }
+        });
+        let stream = Stream::open(&standby.conninfo, options.clone());
+        drop(waits);
+        stream
+    });
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(stream.change()["new"]["id"], 1);
+    drop(stream);
+    sql.run("INSERT INTO t VALUES (2)");
+    let mut stream = Stream::open(&standby.conninfo, options);
+    let mut change = stream.change();
+    if change["new"]["id"] == 1 {
+        // It was not acknowledged.
+        change = stream.change();
+    }
+    assert_eq!(change["new"]["id"], 2);
+    // It becomes the primary while it is read: the same process goes on.
+    let mut promoted = Sql::connect(&standby.conninfo);
+    let promotes = std::thread::spawn(move || {
+        promoted.value("SELECT pg_promote()");
+        promoted.run("INSERT INTO t VALUES (3)");
+    });
+    assert_eq!(stream.change()["new"]["id"], 3);
+    promotes.join().unwrap();
+}
