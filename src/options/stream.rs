@@ -180,10 +180,10 @@ impl StreamOptions {
         self
     }
 
-    /// Has the server send values in the binary format, which is cheaper for it. The events are the same, but
-    /// for types whose binary form is not known here: ranges, geometric types, `money`, `tsvector` and the
-    /// like, and all that are not built in. Their bytes come as `\x…`, while the rows of a snapshot have them
-    /// as text.
+    /// Has the server send values in the binary format, which is cheaper for it. The events are the same,
+    /// but for types whose binary form is not known here: ranges, geometric types, `money`, `tsvector` and
+    /// the like, and all that are not built in. Their bytes come as `\x…`, while the rows of a snapshot have
+    /// them as text.
     pub fn binary(mut self, binary: bool) -> Self {
         self.binary = binary;
         self

@@ -1,5 +1,5 @@
-//! Row changes from the log, through publications of every kind: a copy of the tables built from the events is
-//! what is published of them.
+//! Row changes from the log, through publications of every kind: a copy of the tables built from the events
+//! is what is published of them.
 
 use crate::common::log::{has, major};
 use crate::common::workload::Workload;
