@@ -140,7 +140,7 @@ impl Workload {
         self.sql.run(&format!("INSERT INTO fence VALUES ({})", self.fences));
         for Reader { stream, shadow, .. } in &mut self.readers {
             let is_there = |shadow: &Shadow| {
-                shadow.rows("public.fence").iter().any(|row| row["id"] == Value::from(self.fences))
+                shadow.rows("public.fence").iter().any(|row| row["id"] == self.fences)
             };
             let mut since = std::time::Instant::now();
             while !is_there(shadow) {
