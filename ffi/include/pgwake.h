@@ -179,15 +179,16 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_SCHEMA 11
 /* From the log, if `transactions` asks for them: a transaction begins, and its changes follow; it is committed, and
  * all of them have come. `xid`, `lsn` (where the commit stands), `end_lsn` (where it ends; 0 at the begin),
- * `committed_at_us`, `position`. What is 0 is not known yet: a transaction that is given out while it runs
- * (PGWAKE_STREAMING_EARLY) begins without any but `xid`. */
+ * `committed_at_us`, `position`. A transaction that is given out while it runs (PGWAKE_STREAMING_EARLY) comes in
+ * parts, asked for or not: each begins with this event, which has no more than `xid`. */
 #define PGWAKE_EVENT_BEGIN 12
 #define PGWAKE_EVENT_COMMIT 13
 /* The same for a transaction that was prepared, with its `gid`, if `two_phase` asks for it: a commit or a rollback
  * with that `gid` follows, in this run or in a later one. */
 #define PGWAKE_EVENT_PREPARE 14
-/* A transaction was rolled back that was prepared, or given out while it ran: forget its changes. `xid`, `gid` if it
- * was prepared, `lsn`, `end_lsn`. */
+/* A transaction was rolled back that was prepared, or given out while it ran: forget the changes of its `xid`. Of the
+ * latter that may be a subtransaction, too, whose changes alone are to be forgotten. `gid` if it was prepared, `lsn`,
+ * `end_lsn`. */
 #define PGWAKE_EVENT_ROLLBACK 15
 /* From the log, if `messages` asks for them: somebody called pg_logical_emit_message. `channel` (the prefix),
  * `payload` (any bytes: rely on its length), `lsn`, `transactional` (1: it came with its transaction's commit), `xid`
@@ -377,8 +378,8 @@ typedef struct pgwake_ddl_options {
 /* What becomes of a large transaction before it is committed. */
 #define PGWAKE_STREAMING_OFF 0   /* the server keeps it, and sends it after its commit */
 #define PGWAKE_STREAMING_ON 1    /* the server sends it while it runs; it is held back here until its commit */
-#define PGWAKE_STREAMING_EARLY 2 /* it is given out while it runs, without `commit_lsn`; PGWAKE_EVENT_ROLLBACK takes
-                                    it back */
+#define PGWAKE_STREAMING_EARLY 2 /* it is given out while it runs, in parts, without `commit_lsn`;
+                                    PGWAKE_EVENT_ROLLBACK takes it back, or a subtransaction of it */
 
 /* Whose changes come, from PostgreSQL 16 on. */
 #define PGWAKE_ORIGIN_ANY 0  /* all, also those that the server itself has from another one */

@@ -77,7 +77,9 @@ pub struct Change<'a> {
     /// The partition or child that was changed, if it is not the table itself; a name as SQL takes it.
     pub partition: Option<&'a str>,
     /// The columns of the primary key, an object; after an update the new ones. `None` for a table without a
-    /// key, for TRUNCATE, and with [`ChangePayload::Wake`](crate::ChangePayload).
+    /// key, for TRUNCATE, and with [`ChangePayload::Wake`](crate::ChangePayload). From the log it is those of
+    /// the replica identity; where that is FULL, those of the primary key that the table had when the stream
+    /// connected, and `None` once they were moved or renamed.
     pub key: Option<&'a str>,
     /// What the row was, an object: of an update that changed its key only that, of other changes what the
     /// watch's payload says.

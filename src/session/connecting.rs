@@ -102,9 +102,7 @@ impl<Tag> Session<Tag> {
         if self.kind == Kind::Replication {
             conninfo.set("replication", "database");
             // It may be silent for long, and says nothing then that could fail to arrive.
-            for (keyword, value) in
-                [("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")]
-            {
+            for (keyword, value) in KEEPALIVES {
                 if self.attempt.get(keyword).is_none_or(str::is_empty) {
                     conninfo.set(keyword, value);
                 }

@@ -115,8 +115,8 @@ impl Source {
         }
     }
 
-    /// Whether it is, and nothing but notifications will be at hand until libpq holds none. The loop takes these
-    /// from the session itself, without going through what others need.
+    /// Whether it is, and nothing but notifications will be at hand until libpq holds none. The loop takes
+    /// these from the session itself.
     #[inline]
     pub(crate) fn is_streaming(&self) -> bool {
         match self {

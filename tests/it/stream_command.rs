@@ -217,6 +217,26 @@ fn watch_reads_the_log_in_its_own_words_and_unwatch_takes_the_publication_away()
 }
 
 #[test]
+fn a_publication_that_lost_a_table_has_it_again_when_it_is_asked_for() {
+    let (dsn, mut sql, _) = orders();
+    sql.run("CREATE TABLE parcels (id int PRIMARY KEY)");
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "parcels", "--count", "2", "--for", "60s"];
+    for lose in ["SELECT 1", "DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)", "unwatch"] {
+        match lose {
+            "unwatch" => assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0)),
+            lose => sql.run(lose),
+        }
+        let mut stream = streaming(&arguments);
+        sql.run("DELETE FROM orders; DELETE FROM parcels");
+        sql.run("INSERT INTO orders VALUES (1); INSERT INTO parcels VALUES (1)");
+        let tables = [1, 2].map(|_| change(&mut stream)["table"].as_str().unwrap().to_string());
+        assert_eq!(tables, ["orders", "parcels"], "after {lose}");
+        assert_eq!(stream.status(), 0);
+        sql.run("DELETE FROM orders; DELETE FROM parcels");
+    }
+}
+
+#[test]
 fn what_cannot_be_streamed_is_one_sentence_before_anything_is_connected() {
     let nowhere = "host=/nonexistent";
     let wal = ["watch", "orders", "--transport", "wal"];

@@ -193,7 +193,9 @@ impl StreamSource {
 
     /// All that was given out of transactions up to this place in the log is done with.
     pub(crate) fn ack(&mut self, lsn: Lsn) -> Result<()> {
-        if self.feedback.acknowledge(lsn) {
+        // Rows of a snapshot stand before the slot, which keeps nothing of them.
+        let is_of_row = self.preparation.begins_at().is_some_and(|begins_at| lsn < begins_at);
+        if is_of_row || self.feedback.acknowledge(lsn) {
             return Ok(());
         }
         let message =

@@ -41,8 +41,16 @@ pub(super) struct Relations {
     types: HashMap<u32, Type>,
     /// The OIDs of types in `pg_catalog`, by the names that they have there.
     built_in: HashMap<String, u32>,
-    /// The primary keys of tables with REPLICA IDENTITY FULL, for which the log has all columns as the key.
-    keys: HashMap<u32, Vec<String>>,
+    /// Of tables with REPLICA IDENTITY FULL, for which the log has all columns as the key.
+    keys: HashMap<u32, Key>,
+}
+
+/// A primary key as it was when the connection began.
+#[derive(Debug, Default)]
+struct Key {
+    names: Vec<String>,
+    /// Where they stand among the columns. Elsewhere, another column may have been given the name.
+    places: Vec<usize>,
 }
 
 impl Relations {
@@ -72,7 +80,7 @@ impl Relations {
 
     /// A column of the primary key of a table with REPLICA IDENTITY FULL.
     pub(super) fn add_key(&mut self, table: u32, column: &str) {
-        self.keys.entry(table).or_default().push(column.into());
+        self.keys.entry(table).or_default().names.push(column.into());
     }
 
     /// Takes a description. It comes again with each connection, and when nothing has changed as well.
@@ -88,13 +96,9 @@ impl Relations {
             table: String::from_utf8_lossy(table).into_owned(),
             ..Relation::default()
         };
-        let keys = self.keys.get(&id);
         for column in columns {
             let name = String::from_utf8_lossy(column.name).into_owned();
-            let is_key = match identity {
-                ReplicaIdentity::Full => keys.is_some_and(|keys| keys.contains(&name)),
-                _ => column.is_key,
-            };
+            let is_key = column.is_key && identity != ReplicaIdentity::Full;
             let (kind, type_name) = match self.types.get(&column.type_oid) {
                 Some(known) => (known.kind, known.name.clone()),
                 None => (Kind::of(column.type_oid, 0, 0), column.type_oid.to_string()),
@@ -105,11 +109,29 @@ impl Relations {
             relation.forms.push(Form { name: in_json, kind, modifier: column.modifier });
             relation.columns.push(TableColumn { name, type_name, is_key });
         }
+        if identity == ReplicaIdentity::Full {
+            self.mark_key(id, &mut relation.columns);
+        }
         if self.known.get(&id) != Some(&relation) {
             self.known.insert(id, relation);
             if !self.untold.contains(&id) {
                 self.untold.push(id);
             }
+        }
+    }
+
+    /// Marks the columns of the key, as long as they are sure to be those.
+    fn mark_key(&mut self, id: u32, columns: &mut [TableColumn]) {
+        let Some(key) = self.keys.get_mut(&id) else { return };
+        let is_named = |(_, column): &(usize, &TableColumn)| key.names.contains(&column.name);
+        let places: Vec<_> = columns.iter().enumerate().filter(is_named).map(|(place, _)| place).collect();
+        if key.places.is_empty() {
+            key.places.clone_from(&places);
+        }
+        if key.places == places {
+            places.iter().for_each(|place| columns[*place].is_key = true);
+        } else {
+            self.keys.remove(&id);
         }
     }
 

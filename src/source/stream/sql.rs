@@ -72,7 +72,9 @@ pub(super) fn settings(major: i32) -> String {
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
         ("idle_session_timeout", "0"),
-        ("wal_sender_timeout", "0"),
+        // As good as none. With 0, a server looks after each message whether we have written, which costs a
+        // fifth of its rate (`WalSndWriteData`, walsender.c).
+        ("wal_sender_timeout", "24d"),
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
@@ -98,8 +100,9 @@ pub(super) fn settings(major: i32) -> String {
     sql + &format!("SELECT pg_catalog.current_setting('{wal_level}')")
 }
 
-/// The publication that is made for these tables: its name, whether it is there, the command that makes it,
-/// and the first table whose writers it would break.
+/// The publication that is made for these tables: its name, whether it is there with all of them (one may
+/// have been dropped and made anew), the command that makes it so, and the first table whose writers it would
+/// break.
 pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String {
     format!(
         "WITH named AS (\
@@ -115,17 +118,21 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
            SELECT 'pgwake_' || pg_catalog.md5(\
                     pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
                     AS name, \
-                  pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables FROM named) \
+                  pg_catalog.string_agg(name, ', ' ORDER BY name) AS tables, \
+                  pg_catalog.array_agg(oid) AS oids FROM named) \
          SELECT p.name, \
-                EXISTS (SELECT FROM pg_catalog.pg_publication AS e WHERE e.pubname = p.name), \
-                pg_catalog.format('CREATE PUBLICATION %I FOR TABLE %s \
-                                   WITH (publish_via_partition_root = {via_root})', p.name, p.tables), \
+                e.oid IS NOT NULL AND p.oids <@ ARRAY(\
+                  SELECT r.prrelid FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = e.oid), \
+                pg_catalog.format(CASE WHEN e.oid IS NOT NULL THEN 'ALTER PUBLICATION %I SET TABLE %s' \
+                                  ELSE 'CREATE PUBLICATION %I FOR TABLE %s \
+                                        WITH (publish_via_partition_root = {via_root})' END, \
+                                  p.name, p.tables), \
                 (SELECT pg_catalog.min(l.oid::pg_catalog.regclass::text) FROM leaves AS l \
                  JOIN pg_catalog.pg_class AS c ON c.oid = l.oid \
                  WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (\
                    SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
                    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)) \
-         FROM publication AS p",
+         FROM publication AS p LEFT JOIN pg_catalog.pg_publication AS e ON e.pubname = p.name",
         tables = array(tables),
     )
 }
@@ -260,6 +267,7 @@ mod tests {
         assert!(
             !settings(16).contains("transaction_timeout TO") || settings(16).contains("idle_in_transaction")
         );
+        assert!(settings(14).contains("SET wal_sender_timeout TO '24d'"), "with 0 a server is slower");
         assert!(!settings(18).contains("wal_sender_shutdown_timeout"));
         assert!(settings(19).contains("SET wal_sender_shutdown_timeout TO '5s'"));
         assert!(settings(18).contains("current_setting('wal_level')"));
