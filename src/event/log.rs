@@ -16,8 +16,8 @@ pub struct Transaction<'a> {
     pub db: &'a str,
     /// The transaction.
     pub xid: u32,
-    /// Where its commit, or its PREPARE TRANSACTION, stands in the log. `None` at the begin of each part of one
-    /// that is given out before it is committed.
+    /// Where its commit, or its PREPARE TRANSACTION, stands in the log. `None` at the begin of each part of
+    /// one that is given out before it is committed.
     pub lsn: Option<Lsn>,
     /// Where that ends: what is acknowledged. `None` at the begin of a transaction.
     pub end_lsn: Option<Lsn>,

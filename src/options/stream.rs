@@ -18,9 +18,10 @@ pub enum Streaming {
     On,
     /// The server sends it while it runs, and it is given out at once, in parts. Each part begins with
     /// [`Event::Begin`](crate::Event::Begin), which says of which transaction it is, and has no `lsn`. The
-    /// changes in it have no `commit_lsn`; their `xid` is that of the transaction or of a subtransaction. They
-    /// are to be forgotten if [`Event::Rollback`](crate::Event::Rollback) comes for that `xid` or for the
-    /// transaction, and count once [`Event::Commit`](crate::Event::Commit) comes for the transaction.
+    /// changes in it have no `commit_lsn`; their `xid` is that of the transaction or of a subtransaction.
+    /// They are to be forgotten if [`Event::Rollback`](crate::Event::Rollback) comes for that `xid` or for
+    /// the transaction, or the connection is lost, and count once [`Event::Commit`](crate::Event::Commit)
+    /// comes for the transaction.
     Early,
 }
 
@@ -146,8 +147,8 @@ impl StreamOptions {
     }
 
     /// Delivers messages, too ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
-    /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a subtransaction
-    /// that was rolled back.
+    /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a
+    /// subtransaction that was rolled back, and counts among the ordinals of its transaction.
     pub fn messages(mut self, messages: bool) -> Self {
         self.messages = messages;
         self
@@ -179,8 +180,10 @@ impl StreamOptions {
         self
     }
 
-    /// Has the server send values in the binary format, which is cheaper for it. The events are the same, but
-    /// for types that are not built in: their bytes come as `\x…`.
+    /// Has the server send values in the binary format, which is cheaper for it. The events are the same,
+    /// but for types whose binary form is not known here: ranges, geometric types, `money`, `tsvector` and
+    /// the like, and all that are not built in. Their bytes come as `\x…`, while the rows of a snapshot have
+    /// them as text.
     pub fn binary(mut self, binary: bool) -> Self {
         self.binary = binary;
         self

@@ -32,6 +32,8 @@ mod stream_command;
 mod stream_crashes;
 mod stream_errors;
 #[cfg(feature = "json")]
+mod stream_publications;
+#[cfg(feature = "json")]
 mod stream_random;
 #[cfg(feature = "json")]
 mod stream_slots;

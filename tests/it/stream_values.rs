@@ -189,7 +189,8 @@ fn names_and_values_are_utf8_whatever_the_encoding_of_the_database() {
         let table = format!("\"{text}\".\"t\"\"{text}'\"");
         let insert = |from: i32| {
             format!(
-                "INSERT INTO {table} SELECT '{text}' || i, E'a\\tb\\nc\\\\d\"{text}', '{{\"{text}\": \"{text}\"}}',
+                "INSERT INTO {table}
+                 SELECT '{text}' || i, E'a\\tb\\nc\\\\d\"{text}', '{{\"{text}\": \"{text}\"}}',
                    '{text}', '{{\"{text}\",\"a\\\"{text}\"}}'
                  FROM generate_series({from}, {from} + 20) i; "
             )

@@ -142,8 +142,6 @@ fn subtransactions_end_each_in_its_own_way() {
 
 #[test]
 fn ddl_within_a_transaction_holds_from_its_place_on() {
-    // PostgreSQL 17 finds no columns when it streams change by change and DDL was rolled back ("pg_attribute
-    // catalog is missing 1 attribute(s)").
     let mut load = Workload::new(TABLE).in_large_parts();
     load.open();
     load.run(&insert(1, 20));

@@ -30,6 +30,15 @@ pub(crate) fn major() -> u32 {
     version.parse::<u32>().unwrap() / 10_000
 }
 
+/// Whether the server is at least this version; says so, if it is not.
+pub(crate) fn has(version: u32, what: &str) -> bool {
+    let is_there = major() >= version;
+    if !is_there {
+        super::say_loudly(&format!("SKIPPED: {what} came with PostgreSQL {version}"));
+    }
+    is_there
+}
+
 /// A database of its own on that server.
 pub(crate) fn database(options: &str) -> (String, Sql) {
     static COUNTER: AtomicU32 = AtomicU32::new(0);

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 /// Values by the names of their columns.
 pub(crate) type Row = BTreeMap<String, Value>;
 
-/// The channel of messages that tell a shadow of DDL in its place among the changes.
-pub(crate) const DDL: &str = "shadow";
+/// The table by whose rows a shadow hears of DDL in its place among the changes. Messages would not do: those
+/// of a subtransaction that was rolled back may come.
+const DDL: &str = "ddl";
 
 #[derive(Debug, Default)]
 struct Table {
@@ -75,8 +76,9 @@ impl Shadow {
             "message" if event["transactional"] == true => self.keep(&event),
             "message" => self.take_message(&event),
             "commit" => {
-                let events = match event["gid"].as_str().and_then(|gid| self.prepared.remove(gid)) {
-                    Some(events) => events,
+                let events = match event["gid"].as_str() {
+                    // PostgreSQL does not tell that a transaction was prepared which changed nothing.
+                    Some(gid) => self.prepared.remove(gid).unwrap_or_default(),
                     None => self.end(&event),
                 };
                 for event in events {
@@ -135,7 +137,7 @@ impl Shadow {
     fn roll_back(&mut self, event: &Value) {
         self.current = None;
         if let Some(gid) = event["gid"].as_str() {
-            assert!(self.prepared.remove(gid).is_some(), "{}: never prepared: {event}", self.reader);
+            self.prepared.remove(gid);
             return;
         }
         let xid = event["xid"].as_u64().unwrap();
@@ -147,13 +149,12 @@ impl Shadow {
     }
 
     fn commit(&mut self, event: &Value) {
-        if event["event"] == "change" {
-            self.apply(event);
-        } else if event["channel"] != DDL {
-            self.take_message(event);
-        } else {
-            let command: Value = serde_json::from_str(event["payload"].as_str().unwrap()).unwrap();
-            self.define(&command);
+        if event["event"] == "message" {
+            return self.take_message(event);
+        }
+        self.apply(event);
+        if event["table"] == DDL {
+            self.define(&event["new"]["command"]);
         }
     }
 
