@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-const HEARTBEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// What becomes of the bytes that come from the server on the connection of this number, from its first
 /// message of COPY on. It may write others, and says whether anything more is passed on.
@@ -225,7 +225,7 @@ fn a_flipped_byte_is_an_error_or_leaves_the_rows_and_never_holds_up_the_stream()
         let (mut changes, mut outcome, mut quiet_since) = (0, 0, Instant::now());
         while changes < expected {
             // A heartbeat until it is asked for a sign of life, twelve for that, and a reconnect.
-            let event = stream.within(20 * HEARTBEAT);
+            let event = stream.within(40 * HEARTBEAT);
             let event: Value = event.unwrap_or_else(|| panic!("byte {place}, bit {bit_now}: nothing comes"));
             longest = longest.max(quiet_since.elapsed());
             quiet_since = Instant::now();

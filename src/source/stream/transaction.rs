@@ -63,10 +63,17 @@ impl HeldBack {
     /// repeated.
     pub(crate) fn append(&mut self, xid: u32, subxid: u32, lsn: Lsn, message: &[u8]) -> io::Result<()> {
         let length = Length::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let start = self.transactions.entry(xid).or_default().bytes;
         let mut header = [0; HEADER_BYTES];
         header[..size_of::<Length>()].copy_from_slice(&length.to_ne_bytes());
         header[size_of::<Length>()..].copy_from_slice(&lsn.0.to_ne_bytes());
+        let transaction = self.transactions.entry(xid).or_default();
+        let start = transaction.bytes;
+        if transaction.has_room(HEADER_BYTES + message.len(), self.block_bytes) {
+            transaction.fill_block(&header, self.block_bytes);
+            transaction.fill_block(message, self.block_bytes);
+            transaction.note_writer(xid, subxid, start);
+            return Ok(());
+        }
         let written = self.write(xid, &header).and_then(|()| self.write(xid, message));
         let transaction = self.transactions.entry(xid).or_default();
         match written {
@@ -170,6 +177,11 @@ struct Transaction {
 }
 
 impl Transaction {
+    /// Whether the last block takes so much more.
+    fn has_room(&self, bytes: usize, block_bytes: usize) -> bool {
+        self.blocks.back().is_some_and(|block| block.len() + bytes <= block_bytes)
+    }
+
     /// Fills the last block; gives back what it had no room for.
     fn fill_block<'a>(&mut self, bytes: &'a [u8], block_bytes: usize) -> &'a [u8] {
         let Some(block) = self.blocks.back_mut() else { return bytes };

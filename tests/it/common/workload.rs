@@ -139,9 +139,8 @@ impl Workload {
         self.fences += 1;
         self.sql.run(&format!("INSERT INTO fence VALUES ({})", self.fences));
         for Reader { stream, shadow, .. } in &mut self.readers {
-            let is_there = |shadow: &Shadow| {
-                shadow.rows("public.fence").iter().any(|row| row["id"] == self.fences)
-            };
+            let is_there =
+                |shadow: &Shadow| shadow.rows("public.fence").iter().any(|row| row["id"] == self.fences);
             let mut since = std::time::Instant::now();
             while !is_there(shadow) {
                 let before = shadow.events.len();
