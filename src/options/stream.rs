@@ -202,9 +202,10 @@ impl StreamOptions {
         self
     }
 
-    /// When nothing came for this long, the server is asked for a sign of life. It has 120 times as long to
-    /// answer, for it does not look up from a large transaction of which it sends nothing. A server that is
-    /// cut off is noticed within two of them. It also bounds how late an idle slot moves on.
+    /// When nothing came for this long, the server is asked for a sign of life. It has 12 times as long to
+    /// answer, for it does not look up from a large transaction of which it sends nothing; and twice as long
+    /// again each time that it was given up without having come further. It also bounds how late an idle slot
+    /// moves on.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = bounded(heartbeat);
         self

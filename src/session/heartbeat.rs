@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 /// Heartbeats are taken together within this part of one.
 const HEARTBEAT_PARTS: u32 = 16;
 
-/// So many heartbeats may a server take to answer that sends its log, ten minutes by default: it does not
-/// look up from a transaction of which it has nothing to send, however large that is, and if we went away, it
-/// would begin with it anew. (One that is cut off is found by TCP, which knows that a probe has not arrived.)
-const REPLICATION_HEARTBEATS: u32 = 120;
+/// So many heartbeats may a server take to answer that sends its log, a minute by default. It does not look up
+/// from a transaction of which it has nothing to send, however large that is, and when we come back it begins
+/// with it anew: so each time that it is given up without having come further it has twice as long,
+pub(super) const LOG_HEARTBEATS: u32 = 12;
+
+/// up to this, an hour by default.
+const LOG_HEARTBEATS_MAX: u32 = 720;
 
 impl<Tag> Session<Tag> {
     /// When `on_deadline` must be called at the latest, if nothing happens before.
@@ -29,7 +32,7 @@ impl<Tag> Session<Tag> {
             State::Open => Some(match (self.probed_at, self.kind) {
                 (None, _) => self.heard_at + self.heartbeat,
                 (Some(probed_at), Kind::Sql) => probed_at + self.heartbeat,
-                (Some(probed_at), Kind::Replication) => probed_at + REPLICATION_HEARTBEATS * self.heartbeat,
+                (Some(probed_at), Kind::Replication) => probed_at + self.log_heartbeats * self.heartbeat,
             }),
             State::Failed => None,
         }
@@ -62,6 +65,7 @@ impl<Tag> Session<Tag> {
             (self.heard_at, self.probed_at) = (now, None);
             self.set_ready();
         } else {
+            self.log_heartbeats = (2 * self.log_heartbeats).min(LOG_HEARTBEATS_MAX);
             let message = format!(
                 "the server did not answer for {:.1?}: it is frozen or cut off",
                 now.duration_since(self.heard_at)
@@ -79,6 +83,11 @@ impl<Tag> Session<Tag> {
     /// The same, once for each time.
     pub(crate) fn take_probe(&mut self) -> bool {
         std::mem::take(&mut self.is_probe_due)
+    }
+
+    /// The server has come further in its log.
+    pub(crate) fn has_come_further(&mut self) {
+        self.log_heartbeats = LOG_HEARTBEATS;
     }
 
     /// Whether the server may be silent for as long as it likes: it waits for a lock, or reads a table.

@@ -141,6 +141,8 @@ pub(crate) struct Session<Tag> {
     is_overdue: bool,
     /// What was asked takes as long as it takes.
     is_patient: bool,
+    /// How many heartbeats a server has to answer that sends its log.
+    log_heartbeats: u32,
     backoff: Backoff,
     /// Since when the source is content with the connection there is.
     settled_at: Option<Instant>,
@@ -189,6 +191,7 @@ impl<Tag> Session<Tag> {
             is_probe_due: false,
             is_overdue: false,
             is_patient: false,
+            log_heartbeats: heartbeat::LOG_HEARTBEATS,
             backoff: Backoff::default(),
             settled_at: None,
             refused: None,

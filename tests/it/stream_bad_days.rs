@@ -258,8 +258,7 @@ fn a_snapshot_waits_for_a_lock_for_as_long_as_it_takes() {
 fn a_frozen_server_process_is_noticed_and_ended() {
     let (conninfo, mut sql) = database("");
     let (slot, options) = prepare(&mut sql);
-    // It has 120 of them.
-    let mut stream = Stream::open(&conninfo, options.heartbeat(Duration::from_millis(20)));
+    let mut stream = Stream::open(&conninfo, options);
     let active = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{slot}'");
     let pid = sql.value(&active).parse().unwrap();
     let frozen_at = Instant::now();

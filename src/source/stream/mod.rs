@@ -348,7 +348,9 @@ impl StreamSource {
         let written = done.max(self.feedback.received());
         let wants_reply = self.session.take_probe();
         self.session.put_copy_data(&status(done, written, microseconds(SystemTime::now()), wants_reply));
-        self.metrics.acknowledged_lsn = Some(done);
+        if self.metrics.acknowledged_lsn.replace(done) < Some(done) {
+            self.session.has_come_further();
+        }
     }
 
     /// Sees to what comes next; `false` when there is nothing.
