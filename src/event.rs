@@ -53,7 +53,7 @@ pub enum Event<'a> {
     /// It is prepared (PREPARE TRANSACTION), and all its changes have come: a commit or a rollback with the
     /// same `gid` follows.
     Prepare(Transaction<'a>),
-    /// A transaction is rolled back that was prepared, or was given out before its end.
+    /// A transaction is rolled back that was prepared, or was delivered before its end.
     Rollback(Transaction<'a>),
     /// A message was written into the log.
     Message(Message<'a>),

@@ -179,14 +179,14 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_SCHEMA 11
 /* From the log, if `transactions` asks for them: a transaction begins, and its changes follow; it is committed, and
  * all of them have come. `xid`, `lsn` (where the commit stands), `end_lsn` (where it ends; 0 at the begin),
- * `committed_at_us`, `position`. A transaction that is given out while it runs (PGWAKE_STREAMING_EARLY) comes in
+ * `committed_at_us`, `position`. A transaction that is delivered while it runs (PGWAKE_STREAMING_EARLY) comes in
  * parts, asked for or not: each begins with this event, which has no more than `xid`. */
 #define PGWAKE_EVENT_BEGIN 12
 #define PGWAKE_EVENT_COMMIT 13
 /* The same for a transaction that was prepared, with its `gid`, if `two_phase` asks for it: a commit or a rollback
  * with that `gid` follows, in this run or in a later one. */
 #define PGWAKE_EVENT_PREPARE 14
-/* A transaction was rolled back that was prepared, or given out while it ran: forget the changes of its `xid`. Of the
+/* A transaction was rolled back that was prepared, or delivered while it ran: forget the changes of its `xid`. Of the
  * latter that may be a subtransaction, too, whose changes alone are to be forgotten. `gid` if it was prepared, `lsn`,
  * `end_lsn`. */
 #define PGWAKE_EVENT_ROLLBACK 15
@@ -378,7 +378,7 @@ typedef struct pgwake_ddl_options {
 /* What becomes of a large transaction before it is committed. */
 #define PGWAKE_STREAMING_OFF 0   /* the server keeps it, and sends it after its commit */
 #define PGWAKE_STREAMING_ON 1    /* the server sends it while it runs; it is held back here until its commit */
-#define PGWAKE_STREAMING_EARLY 2 /* it is given out while it runs, in parts, without `commit_lsn`;
+#define PGWAKE_STREAMING_EARLY 2 /* it is delivered while it runs, in parts, without `commit_lsn`;
                                     PGWAKE_EVENT_ROLLBACK takes it back, or a subtransaction of it */
 
 /* Whose changes come, from PostgreSQL 16 on. */

@@ -98,7 +98,7 @@ pub struct Change<'a> {
     /// pgwake.fetch(id)` gives them, with the other changes of the same outbox row, as long as the outbox has
     /// them.
     pub oversize: Option<u64>,
-    /// The transaction; of one that is given out before it is committed, the subtransaction.
+    /// The transaction; of one that is delivered before it is committed, the subtransaction.
     pub xid: Option<u64>,
     /// The change's number: the same when it comes again, and another one for each other change. That of what
     /// was notified ([`Transport::Notify`]) cannot be acknowledged, for it is not kept.
@@ -108,7 +108,7 @@ pub struct Change<'a> {
     /// Where the change itself stands in the log. Many changes may share one place.
     pub lsn: Option<Lsn>,
     /// Where the commit of its transaction stands in the log. With `ordinal` this is the order of changes.
-    /// `None` of what is given out before it is committed.
+    /// `None` of what is delivered before it is committed.
     pub commit_lsn: Option<Lsn>,
     /// Its place within the transaction, from 1 on.
     pub ordinal: Option<u64>,
@@ -150,7 +150,7 @@ impl<'a> Change<'a> {
     }
 
     /// Where it stands in its source for ever. `None` of what was notified, for that is not kept, and of what
-    /// is given out before it is committed.
+    /// is delivered before it is committed.
     pub fn position(&self) -> Option<Position> {
         match (self.commit_lsn, self.ordinal, self.id) {
             (Some(commit_lsn), Some(ordinal), _) => Some(Position::Log(commit_lsn, ordinal)),

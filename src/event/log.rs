@@ -1,4 +1,4 @@
-//! What the write-ahead log tells besides row changes: transactions, messages, and the columns of tables.
+//! What the write-ahead log has besides row changes: transactions, messages, and the columns of tables.
 
 use super::column::TableColumn;
 use super::fields::{Fields, Value};
@@ -17,7 +17,7 @@ pub struct Transaction<'a> {
     /// The transaction.
     pub xid: u32,
     /// Where its commit, or its PREPARE TRANSACTION, stands in the log. `None` at the begin of each part of
-    /// one that is given out before it is committed.
+    /// one that is delivered before it is committed.
     pub lsn: Option<Lsn>,
     /// Where that ends: what is acknowledged. `None` at the begin of a transaction.
     pub end_lsn: Option<Lsn>,

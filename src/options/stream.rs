@@ -16,7 +16,7 @@ pub enum Streaming {
     Off,
     /// The server sends it while it runs. It is held back until its commit, in memory and then in a file.
     On,
-    /// The server sends it while it runs, and it is given out at once, in parts. Each part begins with
+    /// The server sends it while it runs, and it is delivered at once, in parts. Each part begins with
     /// [`Event::Begin`](crate::Event::Begin), which says of which transaction it is, and has no `lsn`. The
     /// changes in it have no `commit_lsn`; their `xid` is that of the transaction or of a subtransaction.
     /// They are to be forgotten if [`Event::Rollback`](crate::Event::Rollback) comes for that `xid` or for

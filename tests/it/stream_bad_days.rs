@@ -72,7 +72,7 @@ fn nothing_is_acknowledged_that_was_not_proven_and_all_is_when_nothing_is_open()
     let quiet = Instant::now();
     idle_until(&mut stream, |_| quiet.elapsed() > 3 * HEARTBEAT);
     assert_eq!(confirmed(&mut sql, &slot), first, "a sign of life is no proof");
-    assert!(stream.events.ack(stream.id, end + (1 << 20)).is_err(), "nothing was given out there");
+    assert!(stream.events.ack(stream.id, end + (1 << 20)).is_err(), "nothing was delivered there");
     stream.events.ack(stream.id, commits[2]).unwrap();
     idle_until(&mut stream, |_| confirmed(&mut sql, &slot) >= end);
 }

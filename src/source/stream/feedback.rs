@@ -1,6 +1,6 @@
-//! What the server may forget: which transactions are done with, and when it is told.
+//! What the server may forget: which transactions are done with, and when a status says so.
 //!
-//! What is told is the *end* LSN of a transaction, once all of it was given to the caller and acknowledged:
+//! A status carries the *end* LSN of a transaction, once all of it was delivered and acknowledged:
 //! its commit LSN would bring it again. Where nothing is open, it is as far as the server says its log is:
 //! else an idle slot would keep log for ever, and a server that shuts down would wait for us.
 
@@ -8,7 +8,7 @@ use crate::event::Lsn;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How late the server is told of what was acknowledged. Each time costs it a write of its slot at the next
+/// How late a status says what was acknowledged. Each time costs it a write of its slot at the next
 /// checkpoint, and us a system call.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -19,13 +19,13 @@ const REPEAT_INTERVAL: Duration = Duration::from_millis(50);
 /// and not for longer than this. Then we hang up, and it ends.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// How many transactions are told apart that were given out and not acknowledged. When there are more, two
+/// How many transactions are kept apart that were delivered and not acknowledged. When there are more, two
 /// neighbours count as one, which is acknowledged with the later of them.
 const OPEN_MAX: usize = 1 << 16;
 
-/// A transaction that was given to the caller.
+/// A transaction that was delivered.
 #[derive(Debug, Clone, Copy)]
-struct Given {
+struct Delivered {
     commit_lsn: Lsn,
     end_lsn: Lsn,
     /// The ordinal of its last event.
@@ -39,15 +39,15 @@ pub(super) struct Feedback {
     received: Lsn,
     /// What is done with: the server may forget what lies before.
     done: Lsn,
-    /// Given to the caller in full, and not acknowledged, in order.
-    open: VecDeque<Given>,
+    /// Delivered to the caller in full, and not acknowledged, in order.
+    open: VecDeque<Delivered>,
     /// The event that the caller has now, or had last: its transaction and ordinal.
-    given: (Lsn, u64),
+    delivered: (Lsn, u64),
     /// What was acknowledged last.
     acknowledged: (Lsn, u64),
-    /// What the server was told, and when.
-    told: (Lsn, Instant),
-    /// Since when it asks for an answer that we have given already.
+    /// What the last status said, and when.
+    sent: (Lsn, Instant),
+    /// Since when it asks for an answer that it has already.
     asked_since: Option<Instant>,
     is_asked: bool,
 }
@@ -59,26 +59,26 @@ impl Feedback {
             received: Lsn(0),
             done: Lsn(0),
             open: VecDeque::new(),
-            given: (Lsn(0), 0),
+            delivered: (Lsn(0), 0),
             acknowledged: (Lsn(0), 0),
-            told: (Lsn(0), now),
+            sent: (Lsn(0), now),
             asked_since: None,
             is_asked: false,
         }
     }
 
-    /// A new connection streams from here on: what was given and not acknowledged comes again.
+    /// A new connection streams from here on: what was delivered and not acknowledged comes again.
     pub(super) fn streams_from(&mut self, lsn: Lsn, now: Instant) {
         self.open.clear();
         self.done = self.done.max(lsn);
-        self.told = (Lsn(0), now);
+        self.sent = (Lsn(0), now);
         (self.asked_since, self.is_asked) = (None, false);
     }
 
     /// Another slot, whose positions have nothing to do with those of the last.
     pub(super) fn forget(&mut self) {
         (self.received, self.done) = (Lsn(0), Lsn(0));
-        (self.given, self.acknowledged) = ((Lsn(0), 0), (Lsn(0), 0));
+        (self.delivered, self.acknowledged) = ((Lsn(0), 0), (Lsn(0), 0));
     }
 
     pub(super) fn received(&self) -> Lsn {
@@ -91,35 +91,35 @@ impl Feedback {
 
     /// How far the log was read: the caller knows what lies before, whether or not it is acknowledged.
     pub(super) fn reached(&self) -> Lsn {
-        self.done.max(self.given.0)
+        self.done.max(self.delivered.0)
     }
 
-    /// An event of this transaction is given to the caller.
+    /// An event of this transaction is delivered.
     #[inline]
-    pub(super) fn gives(&mut self, commit_lsn: Lsn, ordinal: u64) {
-        self.given = (commit_lsn, ordinal);
+    pub(super) fn delivers(&mut self, commit_lsn: Lsn, ordinal: u64) {
+        self.delivered = (commit_lsn, ordinal);
     }
 
     /// The caller asks for the next event: it has dealt with the last, unless it says so itself.
     #[inline]
     pub(super) fn asked_for_next(&mut self) {
         if !self.is_manual {
-            self.acknowledged = self.given;
+            self.acknowledged = self.delivered;
             if !self.open.is_empty() {
                 self.settle();
             }
         }
     }
 
-    /// The caller has dealt with all that it was given of transactions up to this place in the log. `false`
-    /// when it was given nothing from so far on.
+    /// The caller has dealt with all that was delivered of transactions up to this place in the log. `false`
+    /// when nothing was delivered from so far on.
     pub(super) fn acknowledge(&mut self, lsn: Lsn) -> bool {
-        let (commit_lsn, ordinal) = self.given;
+        let (commit_lsn, ordinal) = self.delivered;
         let end = self.open.back().map_or(commit_lsn, |last| last.end_lsn.max(commit_lsn)).max(self.done);
         if lsn > end {
             return false;
         }
-        // What was given last is the most that this can be about: the end of its transaction may be where the
+        // What was delivered last is the most that this can be about: the end of its transaction may be where the
         // commit of the next one stands.
         let reached = if lsn < commit_lsn { (lsn, u64::MAX) } else { (commit_lsn, ordinal) };
         self.acknowledged = self.acknowledged.max(reached);
@@ -136,7 +136,7 @@ impl Feedback {
                 is_later
             });
         }
-        self.open.push_back(Given { commit_lsn, end_lsn, last });
+        self.open.push_back(Delivered { commit_lsn, end_lsn, last });
         self.received = self.received.max(end_lsn);
         self.settle();
     }
@@ -152,7 +152,7 @@ impl Feedback {
         }
     }
 
-    /// The server says how far its log is. `is_idle`: no transaction is being given out.
+    /// The server says how far its log is. `is_idle`: no transaction is being delivered.
     pub(super) fn heard(&mut self, end: Lsn, is_idle: bool, wants_reply: bool) {
         self.received = self.received.max(end);
         if is_idle && self.open.is_empty() {
@@ -161,21 +161,21 @@ impl Feedback {
         self.is_asked |= wants_reply;
     }
 
-    /// Whether the server is to be told now.
+    /// Whether a status is to be sent now.
     #[inline]
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        (self.is_asked || self.done > self.told.0) && self.deadline().is_some_and(|at| at <= now)
+        (self.is_asked || self.done > self.sent.0) && self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether something is done with of which the server was not told.
+    /// Whether something is done with of which no status was sent.
     pub(super) fn has_news(&self) -> bool {
-        self.done > self.told.0
+        self.done > self.sent.0
     }
 
     /// When it is, if nothing happens before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let (told, at) = self.told;
-        match (self.is_asked, self.done > told) {
+        let (sent, at) = self.sent;
+        match (self.is_asked, self.done > sent) {
             // The first answer, and any that says something new, goes at once.
             (true, true) => Some(at),
             (true, false) if self.asked_since.is_none() => Some(at),
@@ -185,14 +185,14 @@ impl Feedback {
         }
     }
 
-    /// The server is told now. Gives what.
-    pub(super) fn tell(&mut self, now: Instant) -> Lsn {
-        if self.is_asked && self.done <= self.told.0 {
+    /// A status is sent now. Gives what it says.
+    pub(super) fn status_sent(&mut self, now: Instant) -> Lsn {
+        if self.is_asked && self.done <= self.sent.0 {
             self.asked_since.get_or_insert(now);
         } else {
             self.asked_since = None;
         }
-        self.told = (self.done, now);
+        self.sent = (self.done, now);
         self.is_asked = false;
         self.done
     }
@@ -214,14 +214,14 @@ mod tests {
     #[test]
     fn a_transaction_is_done_with_once_its_last_event_was_dealt_with() {
         let mut feedback = feedback(false);
-        feedback.gives(Lsn(10), 1);
+        feedback.delivers(Lsn(10), 1);
         feedback.asked_for_next();
-        feedback.gives(Lsn(10), 2);
+        feedback.delivers(Lsn(10), 2);
         feedback.asked_for_next();
         assert_eq!(feedback.done(), Lsn(0), "there may be more of it");
         feedback.committed(Lsn(10), Lsn(12), 2);
         assert_eq!(feedback.done(), Lsn(12));
-        feedback.gives(Lsn(20), 1);
+        feedback.delivers(Lsn(20), 1);
         feedback.committed(Lsn(20), Lsn(22), 1);
         assert_eq!(feedback.done(), Lsn(12), "the caller has it, and has not asked for the next");
         feedback.heard(Lsn(30), true, false);
@@ -232,28 +232,28 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_given_out_can_be_acknowledged() {
+    fn only_what_was_delivered_can_be_acknowledged() {
         let mut feedback = feedback(true);
         assert!(!feedback.acknowledge(Lsn(1)));
-        feedback.gives(Lsn(10), 1);
+        feedback.delivers(Lsn(10), 1);
         assert!(!feedback.acknowledge(Lsn(11)) && feedback.acknowledge(Lsn(10)));
-        feedback.gives(Lsn(10), 2);
+        feedback.delivers(Lsn(10), 2);
         feedback.committed(Lsn(10), Lsn(12), 2);
-        assert_eq!(feedback.done(), Lsn(0), "its second event was given out behind that");
-        feedback.gives(Lsn(20), 1);
+        assert_eq!(feedback.done(), Lsn(0), "its second event was delivered behind that");
+        feedback.delivers(Lsn(20), 1);
         feedback.committed(Lsn(20), Lsn(22), 1);
         assert!(feedback.acknowledge(Lsn(10)));
         assert_eq!(feedback.done(), Lsn(12), "all of it");
         assert!(feedback.acknowledge(Lsn(22)), "by its end as well as by its commit");
         assert_eq!(feedback.done(), Lsn(22));
         feedback.committed(Lsn(30), Lsn(32), 0);
-        assert_eq!(feedback.done(), Lsn(32), "nothing of it was given out");
-        feedback.gives(Lsn(40), 1);
+        assert_eq!(feedback.done(), Lsn(32), "nothing of it was delivered");
+        feedback.delivers(Lsn(40), 1);
         feedback.committed(Lsn(40), Lsn(42), 1);
         assert!(feedback.acknowledge(Lsn(42)));
-        feedback.gives(Lsn(42), 1);
+        feedback.delivers(Lsn(42), 1);
         feedback.committed(Lsn(42), Lsn(44), 1);
-        assert_eq!(feedback.done(), Lsn(42), "it begins where the last one ends, and was given out later");
+        assert_eq!(feedback.done(), Lsn(42), "it begins where the last one ends, and was delivered later");
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
         let mut feedback = feedback(true);
         let transactions = 10 * OPEN_MAX as u64;
         for lsn in (10..).step_by(10).take(transactions as usize) {
-            feedback.gives(Lsn(lsn), 1);
+            feedback.delivers(Lsn(lsn), 1);
             feedback.committed(Lsn(lsn), Lsn(lsn + 2), 1);
             assert!(feedback.open.len() <= OPEN_MAX);
         }
@@ -276,17 +276,17 @@ mod tests {
     fn a_server_that_shuts_down_is_answered_at_once_then_seldom_and_not_for_ever() {
         let start = Instant::now();
         let mut feedback = Feedback::new(true, start);
-        feedback.gives(Lsn(10), 1);
+        feedback.delivers(Lsn(10), 1);
         feedback.committed(Lsn(10), Lsn(12), 1);
         feedback.heard(Lsn(12), true, true);
         assert!(feedback.is_due(start));
-        assert_eq!(feedback.tell(start), Lsn(0));
+        assert_eq!(feedback.status_sent(start), Lsn(0));
         feedback.heard(Lsn(12), true, true);
         assert!(!feedback.is_due(start) && feedback.is_due(start + REPEAT_INTERVAL));
         assert!(!feedback.is_grace_over(start) && feedback.is_grace_over(start + SHUTDOWN_GRACE));
         feedback.acknowledge(Lsn(10));
-        assert!(feedback.is_due(start), "something new is told at once");
-        assert_eq!(feedback.tell(start), Lsn(12));
+        assert!(feedback.is_due(start), "something new is sent at once");
+        assert_eq!(feedback.status_sent(start), Lsn(12));
         assert!(!feedback.is_grace_over(start + SHUTDOWN_GRACE));
     }
 }

@@ -1,4 +1,4 @@
-//! The log, message by message, and what of it is given to the caller: transactions in the order of their
+//! The log, message by message, and what of it is delivered: transactions in the order of their
 //! commits, each change with its place.
 
 use super::feedback::Feedback;
@@ -37,7 +37,7 @@ struct Wanted {
     early: bool,
 }
 
-/// The transaction whose events are given out.
+/// The transaction whose events are being delivered.
 #[derive(Debug, Default)]
 struct Current {
     is_open: bool,
@@ -75,12 +75,12 @@ pub(super) struct Log {
     row: Row,
     /// Where the change stands, and which subtransaction wrote it, where that is known.
     place: (Lsn, Option<u32>),
-    /// The change is told in `row`, and its table's columns were given first.
+    /// The change is in `row`, and its table's columns were delivered first.
     is_change_due: bool,
     current: Current,
     /// The transaction whose block of a stream this is.
     streamed: Option<u32>,
-    /// The ordinals of those that are given out before their commit.
+    /// The ordinals of those that are delivered before their commit.
     early: HashMap<u32, u64>,
     held: HeldBack,
     ending: Option<Box<Ending>>,
@@ -118,7 +118,7 @@ impl Log {
         self.current = Current::default();
     }
 
-    /// Whether no transaction is being given out.
+    /// Whether no transaction is being delivered.
     pub(super) fn is_idle(&self) -> bool {
         !self.current.is_open && !self.is_change_due && self.ending.is_none() && self.truncated.is_empty()
     }
@@ -127,7 +127,7 @@ impl Log {
         self.held.bytes_in_memory() as u64 + self.held.bytes_in_files()
     }
 
-    /// What is left of messages that were taken: a change whose table was told first, tables of a TRUNCATE,
+    /// What is left of messages that were taken: a change whose table was delivered first, tables of a TRUNCATE,
     /// and a transaction that was held back.
     /// `None` when nothing is.
     #[inline]
@@ -145,7 +145,7 @@ impl Log {
         }
         loop {
             if let Some(&relation) = self.truncated.front() {
-                if self.relations.take_untold(relation) {
+                if self.relations.take_undelivered(relation) {
                     return Ok(Some(Found::Schema(relation)));
                 }
                 self.truncated.pop_front();
@@ -226,7 +226,7 @@ impl Log {
             _ => Ok(()),
         }
         .map_err(malformed)?;
-        if self.relations.take_untold(id) {
+        if self.relations.take_undelivered(id) {
             self.is_change_due = true;
             return Ok(Some(Found::Schema(id)));
         }
@@ -312,11 +312,11 @@ impl Log {
             }
             Read::StreamAbort { xid, subxid, .. } => {
                 self.held.abort(xid, subxid);
-                let was_given = self.early.contains_key(&xid);
+                let was_delivered = self.early.contains_key(&xid);
                 if xid == subxid {
                     self.early.remove(&xid);
                 }
-                if !was_given {
+                if !was_delivered {
                     return Ok(None);
                 }
                 self.begin(subxid, None, 0, None);
@@ -329,7 +329,7 @@ impl Log {
         }
     }
 
-    /// The commit of a transaction that was held back, or has been given out.
+    /// The commit of a transaction that was held back, or has been delivered.
     fn streamed_ends(
         &mut self,
         xid: u32,
@@ -369,11 +369,11 @@ impl Log {
         if !self.wanted.transactions {
             return None;
         }
-        self.gives(feedback);
+        self.delivers(feedback);
         Some(Found::Begin)
     }
 
-    /// The end of the current transaction, which is told if that is wanted.
+    /// The end of the current transaction, which is delivered if that is wanted.
     fn end(&mut self, found: Found, end_lsn: Lsn, feedback: &mut Feedback) -> Option<Found> {
         let found = self.wanted.transactions.then(|| self.counted(found, feedback));
         self.current.is_open = false;
@@ -388,14 +388,14 @@ impl Log {
     #[inline]
     fn counted(&mut self, found: Found, feedback: &mut Feedback) -> Found {
         self.current.ordinal += 1;
-        self.gives(feedback);
+        self.delivers(feedback);
         found
     }
 
     #[inline]
-    fn gives(&self, feedback: &mut Feedback) {
+    fn delivers(&self, feedback: &mut Feedback) {
         if let Some(commit_lsn) = self.current.commit_lsn {
-            feedback.gives(commit_lsn, self.current.ordinal);
+            feedback.delivers(commit_lsn, self.current.ordinal);
         }
     }
 

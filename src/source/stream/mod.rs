@@ -191,7 +191,7 @@ impl StreamSource {
         has_rest | self.session.holds_more()
     }
 
-    /// All that was given out of transactions up to this place in the log is done with.
+    /// All that was delivered of transactions up to this place in the log is done with.
     pub(crate) fn ack(&mut self, lsn: Lsn) -> Result<()> {
         // Rows of a snapshot stand before the slot, which keeps nothing of them.
         let is_of_row = self.preparation.begins_at().is_some_and(|begins_at| lsn < begins_at);
@@ -199,7 +199,7 @@ impl StreamSource {
             return Ok(());
         }
         let message =
-            format!("nothing was given out that lies at {lsn} or behind it, so it cannot be acknowledged");
+            format!("nothing was delivered that lies at {lsn} or behind it, so it cannot be acknowledged");
         Err(Error::new(ErrorKind::InvalidArgument, message))
     }
 
@@ -235,8 +235,8 @@ impl StreamSource {
                 }
                 Err(error) => self.session.fail(error),
             }
-            // Also while a large transaction is given out, for as long as which nothing is read.
-            self.tell(now);
+            // Also while a large transaction is delivered, and nothing is read.
+            self.send_what_is_due(now);
             if self.replayed >= EVENTS_PER_TURN || !self.go_on(now) {
                 return false;
             }
@@ -310,7 +310,7 @@ impl StreamSource {
             return Ok(None);
         }
         let table = self.preparation.snapshot().current();
-        if self.log.relations.take_untold(table) {
+        if self.log.relations.take_undelivered(table) {
             return Ok(Some(AtHand::Log(Found::Schema(table))));
         }
         match self.session.copy_data() {
@@ -331,7 +331,7 @@ impl StreamSource {
 
     /// Tells the server what is done with, when that is due; and asks it for a sign of life.
     #[inline]
-    fn tell(&mut self, now: Instant) {
+    fn send_what_is_due(&mut self, now: Instant) {
         if self.phase == Phase::Streaming && (self.feedback.is_due(now) || self.session.wants_probe()) {
             self.send_status(now);
         }
@@ -344,7 +344,7 @@ impl StreamSource {
             let ended = Error::new(ErrorKind::Connection, message);
             return self.session.fail(ended.with_sqlstate(Some(SqlState::ADMIN_SHUTDOWN)));
         }
-        let done = self.feedback.tell(now);
+        let done = self.feedback.status_sent(now);
         let written = done.max(self.feedback.received());
         let wants_reply = self.session.take_probe();
         self.session.put_copy_data(&status(done, written, microseconds(SystemTime::now()), wants_reply));
@@ -450,7 +450,7 @@ impl StreamSource {
     }
 }
 
-/// What was acknowledged last is told before the connection is closed, or it would come again. That may wait
+/// What was acknowledged last is sent before the connection is closed, or it would come again. That may wait
 /// for the server, but not for long.
 impl Drop for StreamSource {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The tables of the log: what their columns are called, how their values are told, and what their key is.
+//! The tables of the log: what their columns are called, how their values are written, and what their key is.
 
 use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
 use crate::decode::value::{self, Kind};
@@ -11,11 +11,11 @@ pub(super) struct Relation {
     pub(super) schema: String,
     pub(super) table: String,
     pub(super) columns: Vec<TableColumn>,
-    /// How the columns are told.
+    /// How the columns are written.
     pub(super) forms: Vec<Form>,
 }
 
-/// How the values of a column are told.
+/// How the values of a column are written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Form {
     /// Its name in JSON, with the colon behind it.
@@ -36,8 +36,8 @@ struct Type {
 #[derive(Debug, Default)]
 pub(super) struct Relations {
     known: HashMap<u32, Relation>,
-    /// Those whose description the caller has not been given since it changed.
-    untold: Vec<u32>,
+    /// Those whose description was not delivered since it changed.
+    undelivered: Vec<u32>,
     types: HashMap<u32, Type>,
     /// The OIDs of types in `pg_catalog`, by the names that they have there.
     built_in: HashMap<String, u32>,
@@ -114,8 +114,8 @@ impl Relations {
         }
         if self.known.get(&id) != Some(&relation) {
             self.known.insert(id, relation);
-            if !self.untold.contains(&id) {
-                self.untold.push(id);
+            if !self.undelivered.contains(&id) {
+                self.undelivered.push(id);
             }
         }
     }
@@ -140,13 +140,13 @@ impl Relations {
         self.known.get(&id)
     }
 
-    /// Whether the caller is to be given the description first; once for each.
+    /// Whether the description is to be delivered first; once for each.
     #[inline]
-    pub(super) fn take_untold(&mut self, id: u32) -> bool {
-        !self.untold.is_empty() && {
-            let before = self.untold.len();
-            self.untold.retain(|untold| *untold != id);
-            self.untold.len() < before
+    pub(super) fn take_undelivered(&mut self, id: u32) -> bool {
+        !self.undelivered.is_empty() && {
+            let before = self.undelivered.len();
+            self.undelivered.retain(|undelivered| *undelivered != id);
+            self.undelivered.len() < before
         }
     }
 }

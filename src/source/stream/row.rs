@@ -1,4 +1,4 @@
-//! One change of a row, told as JSON. The same texts are filled again and again, so that nothing is allocated
+//! One change of a row as JSON. The same texts are filled again and again, so that nothing is allocated
 //! for a row once they are large enough.
 
 use super::relations::Relation;
@@ -154,7 +154,7 @@ fn write_object<'a>(
 fn write_changed(out: &mut String, relation: &Relation, old: Tuple<'_>, new: Tuple<'_>) {
     let is_changed = |(new, old): (Column<'_>, Column<'_>)| !matches!(new, Column::Unchanged) && new != old;
     write_names(out, relation, new.columns().zip(old.columns()).map(is_changed));
-    // That nothing has changed is known, and told.
+    // That nothing has changed is known, and said.
     if out.is_empty() {
         out.push_str("[]");
     }

@@ -144,7 +144,7 @@ impl Preparation {
         Next::Send(Step::Slot, self.slot_sql())
     }
 
-    /// `done`: what the server was told, or would have been, is done with. `reached`: what was read.
+    /// `done`: what is done with, whether a status has said so or not. `reached`: what was read.
     pub(super) fn answered(
         &mut self,
         step: Step,

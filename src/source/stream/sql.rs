@@ -6,7 +6,7 @@ use crate::pq::ResultStatus;
 use crate::session::Rows;
 use std::fmt::Write;
 
-/// The types that every server has, with what tells how their values are told.
+/// The types that every server has, with what says how their values are written.
 pub(super) const TYPES: &str = "SELECT oid, pg_catalog.format_type(oid, NULL), typcategory, typelem, \
     typname FROM pg_catalog.pg_type \
     WHERE typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid < 16384 AND typrelid = 0";
@@ -197,7 +197,7 @@ pub(super) fn set_failover(name: &str) -> String {
     format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", identifier(name))
 }
 
-/// What the plugin is told (manual, "Logical Streaming Replication Parameters").
+/// What the plugin is asked for (manual, "Logical Streaming Replication Parameters").
 pub(super) fn start_options(major: i32, publications: &[String], options: &StreamOptions) -> String {
     // 2 has transactions in progress, 3 prepared ones, 4 came with 16.
     let version = (major - 12).clamp(2, 4);

@@ -65,7 +65,7 @@ impl Step {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
             (Step::End, "22P05" | "22021") => {
-                "what the log holds next cannot be told in UTF-8: let the slot go on behind it \
+                "what the log holds next cannot be written in UTF-8: let the slot go on behind it \
                  (pg_replication_slot_advance), and look at the table afresh"
             }
             (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
