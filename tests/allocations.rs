@@ -4,6 +4,8 @@ mod common;
 
 use common::proxy::{Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
+#[cfg(feature = "json")]
+use pgwake::StreamOptions;
 use pgwake::{Event, EventLoop, SessionOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -115,6 +117,39 @@ fn those_of_many_sessions_at_once_cost_none() {
             assert!(events.next(Some(Duration::ZERO)).unwrap().is_none());
             assert_eq!(allocations(), before, "{transport}, {i}");
         }
+    }
+}
+
+/// Rows of the log, in one transaction and each in its own, once the texts have grown to their size.
+#[cfg(feature = "json")]
+#[test]
+fn nor_does_a_row_of_the_log_once_there_was_one_like_it() {
+    let (conninfo, mut sql) = common::log::database("");
+    sql.run("CREATE TABLE t (id bigint PRIMARY KEY, n numeric, v text, a int[], b bytea, j jsonb)");
+    let insert = |from: i32, to: i32| {
+        format!(
+            "INSERT INTO t SELECT i, i / 7.0, repeat(E'x\n', 20), ARRAY[i, NULL], '\\x00ff', '{{\"a\": 1}}' \
+             FROM generate_series({from}, {to}) AS i"
+        )
+    };
+    for binary in [false, true] {
+        let mut events = EventLoop::new().unwrap();
+        let options = StreamOptions::new().table("t").binary(binary).transactions(true);
+        events.stream(&conninfo, options.heartbeat(Duration::ZERO)).unwrap();
+        assert!(matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Listening(_))));
+        sql.run(&insert(99_000, 99_999));
+        while !matches!(events.next(Some(PATIENCE)).unwrap(), Some(Event::Commit(_))) {}
+        sql.run(&insert(10_000, 29_999));
+        for id in 30_000..30_100 {
+            sql.run(&insert(id, id));
+        }
+        let before = allocations();
+        for _ in 0..20_000 + 2 + 3 * 100 {
+            let event = events.next(Some(PATIENCE)).unwrap();
+            assert!(matches!(event, Some(Event::Change(_) | Event::Begin(_) | Event::Commit(_))));
+        }
+        assert_eq!(allocations() - before, 0, "binary: {binary}");
+        sql.run("TRUNCATE t");
     }
 }
 
