@@ -1,6 +1,6 @@
 //! Signs of life: when the server is asked for one, and when it is given up for want of it.
 
-use super::{Command, Kind, Session, State, lost};
+use super::{Command, Kind, LOG_HEARTBEATS, Session, State, lost};
 use crate::error::SqlState;
 use crate::options::HEARTBEAT_DEFAULT;
 use std::time::{Duration, Instant};
@@ -8,12 +8,7 @@ use std::time::{Duration, Instant};
 /// Heartbeats are taken together within this part of one.
 const HEARTBEAT_PARTS: u32 = 16;
 
-/// So many heartbeats may a server take to answer that sends its log, a minute by default. It does not look up
-/// from a transaction of which it has nothing to send, however large that is, and when we come back it begins
-/// with it anew: so each time that it is given up without having come further it has twice as long,
-pub(super) const LOG_HEARTBEATS: u32 = 12;
-
-/// up to this, an hour by default.
+/// A server that sends its log has at most so many heartbeats to answer, an hour by default.
 const LOG_HEARTBEATS_MAX: u32 = 720;
 
 impl<Tag> Session<Tag> {

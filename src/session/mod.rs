@@ -35,6 +35,11 @@ const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The wait between two attempts that a permanent error ends.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
+/// So many heartbeats may a server take to answer that sends its log, a minute by default. It does not look
+/// up from a transaction of which it has nothing to send, however large that is, and when we come back it
+/// begins with it anew: so each time that it is given up without having come further it has twice as long.
+const LOG_HEARTBEATS: u32 = 12;
+
 /// How long a connection must have worked to count as a success.
 const SETTLED_TIME_MIN: Duration = Duration::from_secs(2);
 
@@ -191,7 +196,7 @@ impl<Tag> Session<Tag> {
             is_probe_due: false,
             is_overdue: false,
             is_patient: false,
-            log_heartbeats: heartbeat::LOG_HEARTBEATS,
+            log_heartbeats: LOG_HEARTBEATS,
             backoff: Backoff::default(),
             settled_at: None,
             refused: None,

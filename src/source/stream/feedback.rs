@@ -119,8 +119,8 @@ impl Feedback {
         if lsn > end {
             return false;
         }
-        // What was delivered last is the most that this can be about: the end of its transaction may be where the
-        // commit of the next one stands.
+        // What was delivered last is the most that this can be about: the end of its transaction may be where
+        // the commit of the next one stands.
         let reached = if lsn < commit_lsn { (lsn, u64::MAX) } else { (commit_lsn, ordinal) };
         self.acknowledged = self.acknowledged.max(reached);
         self.settle();

@@ -127,9 +127,8 @@ impl Log {
         self.held.bytes_in_memory() as u64 + self.held.bytes_in_files()
     }
 
-    /// What is left of messages that were taken: a change whose table was delivered first, tables of a TRUNCATE,
-    /// and a transaction that was held back.
-    /// `None` when nothing is.
+    /// What is left of messages that were taken: a change whose table was delivered first, tables of a
+    /// TRUNCATE, and a transaction that was held back. `None` when nothing is.
     #[inline]
     pub(super) fn rest(&mut self, feedback: &mut Feedback) -> Result<Option<Found>> {
         if !self.is_change_due && self.truncated.is_empty() && self.ending.is_none() {
