@@ -87,7 +87,11 @@ impl Writer {
                 self.depth += 1;
                 format!("SAVEPOINT s{}", self.depth)
             }
-            11 if self.depth > 0 => format!("ROLLBACK TO s{}", 1 + self.random.below(self.depth.into())),
+            11 if self.depth > 0 => {
+                // Those that were made behind it go with what is rolled back.
+                self.depth = 1 + self.random.below(self.depth.into()) as u32;
+                format!("ROLLBACK TO s{}", self.depth)
+            }
             12 if self.depth > 0 => {
                 self.depth -= 1;
                 format!("RELEASE s{}", self.depth + 1)
