@@ -525,8 +525,8 @@ int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_opti
  *
  * Of a stream the number is a `commit_lsn`: all that was delivered is acknowledged of transactions whose commit does
  * not stand behind it. The server keeps a transaction until all of it was delivered and acknowledged; of one that was
- * cut off in the middle all comes again, with the same positions. The server is told about once a second, and when
- * the session ends; pgwake_metrics has what it was told. */
+ * cut off in the middle all comes again, with the same positions. The server hears of it about once a second, and when
+ * the session ends; pgwake_metrics has what it has heard. */
 int pgwake_ack(pgwake *handle, int session, uint64_t id);
 
 /* METRICS */

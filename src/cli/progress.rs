@@ -1,5 +1,5 @@
-//! How far the rows of a snapshot have come: one line on stderr, written over and over, for whoever sits at a
-//! terminal and does not see the rows themselves.
+//! How far the rows of a snapshot have come: one line on stderr, written over and over, for the user at a
+//! terminal who does not see the rows themselves.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

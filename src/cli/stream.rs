@@ -273,7 +273,7 @@ impl Take for Lines {
             (self.last, self.has_news) = (commit, true);
         }
         match event {
-            // Of no interest to whoever reads the changes.
+            // It is about the session, not about a change.
             Event::Acknowledged(_) => return Ok(false),
             Event::Change(change) if !self.ops.is_empty() && !self.ops.contains(&change.op) => {
                 return Ok(false);

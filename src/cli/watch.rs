@@ -191,7 +191,7 @@ impl Changes {
 impl Take for Changes {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
         match event {
-            // Of no interest to whoever reads the changes.
+            // It is about the session, not about a change.
             Event::Acknowledged(acknowledged) => {
                 self.acknowledged(acknowledged.id);
                 return Ok(false);

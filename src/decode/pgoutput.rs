@@ -11,9 +11,7 @@ mod tuple;
 
 use super::wire::{Malformed, Reader};
 use crate::event::Lsn;
-#[allow(unused_imports)]
 pub(crate) use relation::{Relation, RelationColumn, ReplicaIdentity};
-#[allow(unused_imports)]
 pub(crate) use tuple::{Column, Tuple};
 
 /// One message. Times are microseconds since 2000, as [`time`](super::replication::time) takes them; strings
@@ -74,7 +72,7 @@ pub(crate) enum Message<'a> {
         xid: u32,
         commit: Commit,
     },
-    /// A subtransaction is rolled back, or all of it if both numbers are the same. Where and when is told to
+    /// A subtransaction is rolled back, or all of it if both numbers are the same. Where and when comes to
     /// those alone who asked for `streaming = parallel`.
     StreamAbort {
         xid: u32,

@@ -245,7 +245,7 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
     Ok(())
 }
 
-/// Reads changes until a table is emptied. What is told of time and CPU is that of the whole process.
+/// Reads changes until a table is emptied. Time and CPU are those of the whole process.
 fn read_log(order: &Order, log: &Log) -> Result<()> {
     let began_ns = clock::now_ns();
     let streaming = if log.streaming { Streaming::On } else { Streaming::Off };

@@ -8,7 +8,7 @@ use pgwake::pq::Connection;
 use pgwake::{Error, SqlState};
 use std::time::{Duration, Instant};
 
-/// Whoever has it is at work in the database: two would take what the other made for somebody's, and would
+/// Its owner is at work in the database: two would take what the other made for somebody's, and would
 /// measure each other.
 const LOCK: &str = "pg_catalog.hashtext('pgwake bench'), 0";
 
