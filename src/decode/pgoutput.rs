@@ -135,8 +135,7 @@ pub(crate) enum Old<'a> {
 /// number of the transaction or subtransaction that they belong to, which is returned with them.
 pub(crate) fn read(bytes: &[u8], is_in_stream: bool) -> Result<(Option<u32>, Message<'_>), Malformed> {
     let (tag, mut fields) = Reader::tagged(bytes)?;
-    let is_numbered = is_in_stream && matches!(tag, b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M');
-    let xid = if is_numbered { Some(fields.u32()?) } else { None };
+    let xid = if is_in_stream { writer(tag, &mut fields)? } else { None };
     let message = match tag {
         b'R' => Message::Relation(Relation::read(&mut fields)?),
         b'I' | b'U' | b'D' | b'T' => change(tag, &mut fields)?,
@@ -151,6 +150,28 @@ pub(crate) fn read(bytes: &[u8], is_in_stream: bool) -> Result<(Option<u32>, Mes
     };
     fields.finish()?;
     Ok((xid, message))
+}
+
+/// Looks at what a message within the block of a streamed transaction is, for somebody who reads it later:
+/// whether the block ends with it, or else which transaction or subtransaction it belongs to.
+pub(crate) fn look(bytes: &[u8]) -> Result<InStream, Malformed> {
+    let (tag, mut fields) = Reader::tagged(bytes)?;
+    Ok(if tag == b'E' { InStream::Stop } else { InStream::Of(writer(tag, &mut fields)?) })
+}
+
+/// What such a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InStream {
+    Stop,
+    /// `None` for what says no number.
+    Of(Option<u32>),
+}
+
+/// The number that stands first in such a message.
+#[inline]
+fn writer(tag: u8, fields: &mut Reader<'_>) -> Result<Option<u32>, Malformed> {
+    let is_numbered = matches!(tag, b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M');
+    if is_numbered { fields.u32().map(Some) } else { Ok(None) }
 }
 
 fn change<'a>(tag: u8, fields: &mut Reader<'a>) -> Result<Message<'a>, Malformed> {

@@ -6,7 +6,7 @@ use super::relations::Relations;
 use super::row::Row;
 use super::snapshot::Tables;
 use super::transaction::{HeldBack, Replay};
-use crate::decode::pgoutput::{self, Commit, Message as Read, Prepared, Relation};
+use crate::decode::pgoutput::{self, Commit, InStream, Message as Read, Prepared, Relation};
 use crate::decode::replication::time;
 use crate::decode::wire::Malformed;
 use crate::error::{Error, ErrorKind, Result, SqlState};
@@ -187,22 +187,24 @@ impl Log {
         }
     }
 
-    /// A message within the block of a transaction that is not committed yet.
+    /// A message within the block of a transaction that is not committed yet. What is held back is read when
+    /// it is taken.
     fn take_streamed(&mut self, xid: u32, message: &[u8], feedback: &mut Feedback) -> Result<Option<Found>> {
-        let (subxid, read) = pgoutput::read(message, true).map_err(malformed)?;
-        if let Read::StreamStop = read {
-            self.streamed = None;
-            if self.wanted.early {
-                self.early.insert(xid, self.current.ordinal);
-                self.current = Current::default();
+        match pgoutput::look(message).map_err(malformed)? {
+            InStream::Stop => {
+                self.streamed = None;
+                if self.wanted.early {
+                    self.early.insert(xid, self.current.ordinal);
+                    self.current = Current::default();
+                }
+                Ok(None)
             }
-            return Ok(None);
+            InStream::Of(_) if self.wanted.early => self.read(message, true, feedback),
+            InStream::Of(subxid) => {
+                self.held.append(xid, subxid.unwrap_or(xid), self.place.0, message)?;
+                Ok(None)
+            }
         }
-        if self.wanted.early {
-            return self.read(message, true, feedback);
-        }
-        self.held.append(xid, subxid.unwrap_or(xid), self.place.0, message)?;
-        Ok(None)
     }
 
     #[inline]

@@ -20,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, remove_file};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::mem;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -263,7 +264,7 @@ pub(crate) struct Replay {
     block: Vec<u8>,
     block_bytes_given: usize,
     block_bytes: usize,
-    /// As large as the largest message so far, which may be up to 1 GB.
+    /// As large as the largest message so far that lay in more than one block, up to 1 GB.
     message: Vec<u8>,
     directory: PathBuf,
 }
@@ -275,16 +276,22 @@ impl Replay {
         if !self.has_more()? {
             return Ok(None);
         }
-        self.read(HEADER_BYTES)?;
+        let header = self.read(HEADER_BYTES)?;
         let (mut length, mut lsn) = ([0; size_of::<Length>()], [0; size_of::<u64>()]);
-        length.copy_from_slice(&self.message[..size_of::<Length>()]);
-        lsn.copy_from_slice(&self.message[size_of::<Length>()..]);
-        self.read(Length::from_ne_bytes(length) as usize)?;
-        Ok(Some((Lsn(u64::from_ne_bytes(lsn)), &self.message)))
+        length.copy_from_slice(&header[..size_of::<Length>()]);
+        lsn.copy_from_slice(&header[size_of::<Length>()..]);
+        let message = self.read(Length::from_ne_bytes(length) as usize)?;
+        Ok(Some((Lsn(u64::from_ne_bytes(lsn)), message)))
     }
 
-    /// Reads this many bytes into `message`.
-    fn read(&mut self, bytes: usize) -> io::Result<()> {
+    /// The next bytes, as many as are asked for: where they lie, or put together in `message` if they do not
+    /// lie in one block.
+    fn read(&mut self, bytes: usize) -> io::Result<&[u8]> {
+        let end = self.block_bytes_given + bytes;
+        if end <= self.block.len() {
+            let start = mem::replace(&mut self.block_bytes_given, end);
+            return Ok(&self.block[start..end]);
+        }
         self.message.clear();
         self.message.reserve(bytes);
         while self.message.len() < bytes {
@@ -296,7 +303,7 @@ impl Replay {
             self.message.extend_from_slice(part);
             self.block_bytes_given += part.len();
         }
-        Ok(())
+        Ok(&self.message)
     }
 
     /// Whether any byte is left. Goes on to the next block, of the file and then of memory, when all of the
