@@ -18,6 +18,7 @@ mod metrics;
 mod outage;
 mod refusals;
 mod restarts;
+mod schedules;
 mod self_test;
 mod service;
 mod sessions;
