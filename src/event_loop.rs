@@ -311,13 +311,15 @@ impl EventLoop {
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
     #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
+        let (mut has_found, mut is_timer_due, mut is_waker_due, mut is_clock_set) =
+            (false, false, false, false);
         let timeout = if self.rotation.wanting.is_empty() { timeout } else { Some(Duration::ZERO) };
         for ready in self.reactor.poll(timeout)? {
             has_found = true;
             match ready {
                 Ready::Timer => is_timer_due = true,
                 Ready::Waker => is_waker_due = true,
+                Ready::Clock => is_clock_set = true,
                 Ready::Socket(index) => {
                     if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
                         source.on_ready();
@@ -344,6 +346,9 @@ impl EventLoop {
         }
         if is_waker_due {
             self.on_wakeup();
+        }
+        if is_clock_set {
+            self.on_clock_set()?;
         }
         Ok(has_found || self.rotation.turn.is_some())
     }

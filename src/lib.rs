@@ -118,6 +118,8 @@ pub use options::{
     StreamOptions, Streaming, WatchOptions,
 };
 pub use reactor::Waker;
+#[cfg(feature = "schedules")]
+pub use source::Cron;
 pub use text::Text;
 
 /// The programs of the README and of the page about the crate compile.

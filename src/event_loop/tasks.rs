@@ -4,6 +4,8 @@ use super::{EventLoop, NOTHING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::TaskId;
 use crate::options::ScheduleOptions;
+#[cfg(feature = "schedules")]
+use crate::source::Cron;
 use crate::source::{Now, Rule, Schedule, Schedules, Source};
 use std::time::Duration;
 
@@ -63,8 +65,9 @@ impl EventLoop {
     /// ```
     #[cfg(feature = "schedules")]
     pub fn cron(&mut self, expression: &str, options: ScheduleOptions) -> Result<TaskId> {
-        let rule = Rule::cron(expression, options.time_zone.as_deref(), std::time::SystemTime::now())?;
-        self.add_schedule(expression.to_string(), rule, options)
+        let cron = Cron::new(expression, options.time_zone.as_deref())?;
+        self.reactor.watch_clock()?;
+        self.add_schedule(expression.to_string(), Rule::Cron(Box::new(cron)), options)
     }
 
     /// Ends a schedule: no event of it comes any more.
@@ -77,6 +80,18 @@ impl EventLoop {
     /// ([`ScheduleOptions::manual_finish`]).
     pub fn finish(&mut self, task: TaskId) -> Result<()> {
         self.find_task(|source| source.finish(task))
+    }
+
+    /// The wall clock was set: what goes by it looks at it now, and at its due times.
+    #[cold]
+    pub(super) fn on_clock_set(&mut self) -> Result<()> {
+        self.reactor.watch_clock()?;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.source.as_ref().is_some_and(Source::goes_by_the_clock) {
+                self.rotation.ready.push_back(index);
+            }
+        }
+        Ok(())
     }
 
     /// Asks each source whether the task is one of its own; the one that has it gets a turn.

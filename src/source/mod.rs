@@ -14,6 +14,8 @@ use crate::metrics::Metrics;
 use crate::pq::Connection;
 use crate::reactor::WaitFor;
 use crate::session::Answer;
+#[cfg(feature = "schedules")]
+pub use schedule::Cron;
 pub(crate) use schedule::{Now, Rule, Schedule, Schedules};
 pub(crate) use sql::SqlSource;
 use std::time::{Duration, Instant};
@@ -240,6 +242,11 @@ impl Source {
             Source::Stream(source) => source.last_probe(),
             Source::Schedule(_) => None,
         }
+    }
+
+    /// Whether it goes by the time of day, and has to look when the clock is set.
+    pub(crate) fn goes_by_the_clock(&self) -> bool {
+        matches!(self, Source::Schedule(_))
     }
 
     /// Ends a task; `false` when it is none of this source's.

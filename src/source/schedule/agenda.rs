@@ -1,10 +1,11 @@
 //! Schedules in the order in which they are due. Times flow in, ticks flow out: it reads no clock.
 
-use super::rule::{ClockKind, Nanos, Rule, nanos, wall_nanos};
+use super::clock::{ClockKind, Nanos, Now, duration, nanos, wall_nanos, wall_time};
+use super::rule::Rule;
 use crate::event::TaskId;
 use crate::options::Missed;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What is found later than this is missed, not late.
 const LATE_MAX: Nanos = Duration::from_secs(60).as_nanos() as Nanos;
@@ -14,19 +15,6 @@ const SET_BACK_MAX: Nanos = Duration::from_secs(24 * 3600).as_nanos() as Nanos;
 
 /// Nobody waits longer without a look at the clocks.
 const WAIT_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-
-/// Both clocks, read at one time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    pub(crate) instant: Instant,
-    pub(crate) wall: SystemTime,
-}
-
-impl Now {
-    pub(crate) fn read() -> Self {
-        Now { instant: Instant::now(), wall: SystemTime::now() }
-    }
-}
 
 /// One schedule.
 #[derive(Debug)]
@@ -69,17 +57,6 @@ pub(crate) struct Agenda {
     /// What the clocks said when they were looked at last.
     seen: Now,
     random: u64,
-}
-
-/// A time on the wall clock; what it cannot hold is cut.
-fn wall_time(nanos: Nanos) -> SystemTime {
-    let distance = duration(nanos.abs());
-    let time = if nanos < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    time.unwrap_or(UNIX_EPOCH)
-}
-
-fn duration(nanos: Nanos) -> Duration {
-    Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
 }
 
 impl Agenda {

@@ -15,12 +15,13 @@
 //!
 //! Each due time is computed from the zone's rules when it is needed. No offset is kept.
 
-use super::rule::Nanos;
+use super::clock::{Nanos, wall_time};
 use crate::error::{Error, ErrorKind, Result};
-use croner::Cron;
+use croner::Cron as Expression;
 use croner::parser::{CronParser, Year};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
+use std::time::SystemTime;
 
 /// A gap that is longer is no summer time but days that the zone left out. It is also how far croner looks for
 /// the end of one.
@@ -29,36 +30,61 @@ const GAP_MAX: SignedDuration = SignedDuration::from_hours(2);
 /// How many changes of a zone's offset are looked through for such a gap.
 const CHANGES_MAX: usize = 1000;
 
-/// A cron expression in a time zone.
+/// A cron expression in a time zone: when it is due. [`EventLoop::cron`](crate::EventLoop::cron) takes the
+/// expression itself; this is for those who want to know its times without waiting for them.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// let nightly = pgwake::Cron::new("30 2 * * *", Some("Europe/Berlin"))?;
+/// let first = nightly.after(SystemTime::now()).unwrap();
+/// let second = nightly.after(first).unwrap();
+/// assert!(second - Duration::from_secs(26 * 3600) < first && nightly.after(second).is_some());
+/// # Ok::<(), pgwake::Error>(())
+/// ```
 #[derive(Debug, Clone)]
-pub(crate) struct Civil {
-    cron: Cron,
+pub struct Cron {
+    expression: Expression,
     zone: TimeZone,
 }
 
-impl Civil {
-    /// Reads an expression. One that is never due from `now` on is refused.
-    pub(crate) fn new(expression: &str, zone: Option<&str>, now: Nanos) -> Result<Self> {
-        let parser = CronParser::builder().year(Year::Disallowed).build();
-        let cron = parser.parse(expression).map_err(|reason| {
+impl Cron {
+    /// Reads an expression: five fields, minute, hour, day of the month, month and day of the week, or six
+    /// with the second before them; or `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`.
+    /// The zone is a name of the IANA database; `None` is the system's. An expression that is never due from
+    /// now on is refused.
+    pub fn new(expression: &str, time_zone: Option<&str>) -> Result<Self> {
+        let given = if expression.eq_ignore_ascii_case("@midnight") { "@daily" } else { expression };
+        let parsed = CronParser::builder().year(Year::Disallowed).build().parse(given);
+        let parsed = parsed.map_err(|reason| {
             refused(format!(
-                "{expression:?} is no cron expression ({reason}): it takes five fields, minute, hour, day of the \
-                 month, month, day of the week, or six with the second before them"
+                "{expression:?} is no cron expression ({reason}): it takes five fields, minute, hour, day of \
+                 the month, month, day of the week, or six with the second before them",
+                reason = reason.to_string().trim_end_matches('.')
             ))
         })?;
-        let civil = Civil { cron, zone: time_zone(zone)? };
-        if civil.after(now).is_none() {
-            let message = format!("{expression:?} is never due: no day has all that it asks for");
-            return Err(refused(message));
+        let cron = Cron { expression: parsed, zone: zone(time_zone)? };
+        if cron.after(SystemTime::now()).is_none() {
+            return Err(refused(format!("{expression:?} is never due: no day has all that it asks for")));
         }
-        Ok(civil)
+        Ok(cron)
     }
 
-    /// The first due time behind `time`.
-    pub(super) fn after(&self, time: Nanos) -> Option<Nanos> {
+    /// The first due time behind `time`; `None` when there is none any more.
+    pub fn after(&self, time: SystemTime) -> Option<SystemTime> {
+        self.due_after(Timestamp::try_from(time).ok()?.as_nanosecond()).map(wall_time)
+    }
+
+    /// The zone's name, if it has one.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.zone.iana_name()
+    }
+
+    /// The first due time behind `time`, both in nanoseconds since 1970.
+    pub(super) fn due_after(&self, time: Nanos) -> Option<Nanos> {
         let (mut from, mut from_itself) = (self.zoned(time)?, false);
         loop {
-            (from, from_itself) = match self.cron.find_next_occurrence(&from, from_itself) {
+            (from, from_itself) = match self.expression.find_next_occurrence(&from, from_itself) {
                 Ok(due) if self.is_of_a_lost_day(&due) => (due, false),
                 Ok(due) => return Some(due.timestamp().as_nanosecond()),
                 // A day that the zone left out may have stopped the search.
@@ -72,7 +98,7 @@ impl Civil {
     pub(super) fn latest(&self, now: Nanos) -> Option<Nanos> {
         const SECONDS: [Nanos; 6] = [60, 3600, 86_400, 32 * 86_400, 366 * 86_400, 8 * 366 * 86_400];
         SECONDS.iter().find_map(|seconds| {
-            let up_to_now = |time| self.after(time).filter(|due| *due <= now);
+            let up_to_now = |time| self.due_after(time).filter(|due| *due <= now);
             let mut latest = up_to_now(now - seconds * 1_000_000_000)?;
             while let Some(next) = up_to_now(latest) {
                 latest = next;
@@ -87,7 +113,7 @@ impl Civil {
 
     /// Whether this is the end of a long gap, to which a time in the gap was put off.
     fn is_of_a_lost_day(&self, due: &Zoned) -> bool {
-        !self.cron.is_time_matching(due).unwrap_or(true) && self.gap_before(due.timestamp()) > GAP_MAX
+        !self.expression.is_time_matching(due).unwrap_or(true) && self.gap_before(due.timestamp()) > GAP_MAX
     }
 
     /// How far the clock was put forward at this time.
@@ -106,7 +132,7 @@ impl Civil {
 }
 
 /// The zone of this name, or the system's.
-fn time_zone(name: Option<&str>) -> Result<TimeZone> {
+fn zone(name: Option<&str>) -> Result<TimeZone> {
     match name {
         None => TimeZone::try_system().map_err(|reason| {
             refused(format!(

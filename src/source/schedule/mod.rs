@@ -3,11 +3,15 @@
 mod agenda;
 #[cfg(feature = "schedules")]
 mod civil;
+mod clock;
 mod rule;
 
 use crate::event::{Event, Tick};
 use crate::metrics::Metrics;
-pub(crate) use agenda::{Agenda, Due, Now, Schedule};
+pub(crate) use agenda::{Agenda, Due, Schedule};
+#[cfg(feature = "schedules")]
+pub use civil::Cron;
+pub(crate) use clock::Now;
 pub(crate) use rule::Rule;
 use std::time::Instant;
 

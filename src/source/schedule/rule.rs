@@ -1,36 +1,12 @@
-//! When something is due: the times of one schedule on its clock.
+//! When something is due: the times of one schedule, on its clock.
 
 #[cfg(feature = "schedules")]
-use super::civil::Civil;
-#[cfg(feature = "schedules")]
-use crate::error::Result;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Nanoseconds: since 1970 on the wall clock, since an agenda was made on the monotonic one.
-pub(crate) type Nanos = i128;
-
-pub(super) fn wall_nanos(wall: SystemTime) -> Nanos {
-    match wall.duration_since(UNIX_EPOCH) {
-        Ok(since) => nanos(since),
-        Err(before) => -nanos(before.duration()),
-    }
-}
-
-pub(super) fn nanos(duration: Duration) -> Nanos {
-    duration.as_nanos() as Nanos
-}
+use super::civil::Cron;
+use super::clock::{ClockKind, Nanos};
 
 /// So many due times of an expression that have passed are counted; more are more than anybody wants to know.
 #[cfg(feature = "schedules")]
 const COUNTED_MAX: u64 = 10_000;
-
-/// Which clock a schedule goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockKind {
-    Monotonic,
-    #[cfg(feature = "schedules")]
-    Wall,
-}
 
 #[derive(Debug)]
 pub(crate) enum Rule {
@@ -38,16 +14,10 @@ pub(crate) enum Rule {
     Every(Nanos),
     /// A cron expression in a time zone.
     #[cfg(feature = "schedules")]
-    Cron(Box<Civil>),
+    Cron(Box<Cron>),
 }
 
 impl Rule {
-    /// A cron expression in the zone of that name, or in the system's.
-    #[cfg(feature = "schedules")]
-    pub(crate) fn cron(expression: &str, zone: Option<&str>, now: SystemTime) -> Result<Self> {
-        Ok(Rule::Cron(Box::new(Civil::new(expression, zone, wall_nanos(now))?)))
-    }
-
     pub(super) fn clock(&self) -> ClockKind {
         match self {
             Rule::Every(_) => ClockKind::Monotonic,
@@ -62,7 +32,7 @@ impl Rule {
         match self {
             Rule::Every(interval) => Some(time + interval),
             #[cfg(feature = "schedules")]
-            Rule::Cron(civil) => civil.after(time),
+            Rule::Cron(cron) => cron.due_after(time),
         }
     }
 
@@ -74,11 +44,11 @@ impl Rule {
                 (due + passed * interval, passed as u64)
             }
             #[cfg(feature = "schedules")]
-            Rule::Cron(civil) => {
+            Rule::Cron(cron) => {
                 let (mut latest, mut passed) = (due, 0);
-                while let Some(next) = civil.after(latest).filter(|next| *next <= now) {
+                while let Some(next) = cron.due_after(latest).filter(|next| *next <= now) {
                     if passed == COUNTED_MAX {
-                        return (civil.latest(now).unwrap_or(latest), passed);
+                        return (cron.latest(now).unwrap_or(latest), passed);
                     }
                     (latest, passed) = (next, passed + 1);
                 }
