@@ -168,12 +168,13 @@ impl Agenda {
     }
 
     fn begin_anew(&mut self, now: Now) {
-        let tasks: Vec<TaskId> = self.wall.iter().map(|(_, task)| *task).collect();
-        self.wall.clear();
-        for task in tasks {
-            if let Some(entry) = self.entries.get_mut(&task) {
-                entry.due = entry.schedule.rule.after(wall_nanos(now.wall));
-            }
+        let waiting = std::mem::take(&mut self.wall);
+        for entry in
+            self.entries.values_mut().filter(|entry| entry.schedule.rule.clock() != ClockKind::Monotonic)
+        {
+            entry.due = entry.schedule.rule.after(wall_nanos(now.wall));
+        }
+        for (_, task) in waiting {
             self.enqueue(task);
         }
     }

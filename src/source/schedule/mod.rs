@@ -5,6 +5,8 @@ mod agenda;
 mod civil;
 mod clock;
 mod rule;
+#[cfg(test)]
+mod tests;
 
 use crate::event::{Event, Tick};
 use crate::metrics::Metrics;
