@@ -53,8 +53,8 @@ impl EventLoop {
 
     /// Ticks whenever a cron expression is due, in a time zone: [`Event::Tick`](crate::Event::Tick) comes
     /// each time. The expression has five fields, minute, hour, day of the month, month and day of the week,
-    /// or six with the second before them; or it is a name such as `@daily`. One that is never due is refused,
-    /// as is a zone that does not exist.
+    /// or six with the second before them; or it is a name such as `@daily`, or an interval: `@every 90s`. One
+    /// that is never due is refused, as is a zone that does not exist.
     ///
     /// ```no_run
     /// use pgwake::{EventLoop, ScheduleOptions};
@@ -65,6 +65,10 @@ impl EventLoop {
     /// ```
     #[cfg(feature = "schedules")]
     pub fn cron(&mut self, expression: &str, options: ScheduleOptions) -> Result<TaskId> {
+        if let Some(interval) = expression.strip_prefix("@every ") {
+            let options = ScheduleOptions { name: options.name.or(Some(expression.into())), ..options };
+            return self.every_with(interval_of(interval)?, options);
+        }
         let cron = Cron::new(expression, options.time_zone.as_deref())?;
         self.reactor.watch_clock()?;
         self.add_schedule(expression.to_string(), Rule::Cron(Box::new(cron)), options)
@@ -130,4 +134,14 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// Such as `90s` or `1h 30m`.
+#[cfg(feature = "schedules")]
+fn interval_of(text: &str) -> Result<Duration> {
+    let interval = text.trim().parse::<jiff::SignedDuration>().ok();
+    interval.and_then(|interval| Duration::try_from(interval).ok()).ok_or_else(|| {
+        let message = format!("{text:?} is no interval: write it as 250ms, 90s, 5m or 1h30m");
+        Error::new(ErrorKind::InvalidArgument, message)
+    })
 }

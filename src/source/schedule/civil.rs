@@ -16,9 +16,11 @@
 //! Each due time is computed from the zone's rules when it is needed. No offset is kept.
 
 use super::clock::{Nanos, wall_time};
+use super::explain::explain;
 use crate::error::{Error, ErrorKind, Result};
-use croner::Cron as Expression;
+use croner::errors::CronError;
 use croner::parser::{CronParser, Year};
+use croner::{Cron as Expression, JobType};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use std::time::SystemTime;
@@ -57,10 +59,15 @@ impl Cron {
         let given = if expression.eq_ignore_ascii_case("@midnight") { "@daily" } else { expression };
         let parsed = CronParser::builder().year(Year::Disallowed).build().parse(given);
         let parsed = parsed.map_err(|reason| {
+            let reason = match reason {
+                CronError::ComponentError(why) | CronError::IllegalCharacters(why) => {
+                    format!(" ({})", why.trim_end_matches('.'))
+                }
+                _ => String::new(),
+            };
             refused(format!(
-                "{expression:?} is no cron expression ({reason}): it takes five fields, minute, hour, day of \
-                 the month, month, day of the week, or six with the second before them",
-                reason = reason.to_string().trim_end_matches('.')
+                "{expression:?} is no cron expression{reason}: it takes five fields, minute, hour, day of the \
+                 month, month, day of the week, or six with the second before them"
             ))
         })?;
         let cron = Cron { expression: parsed, zone: zone(time_zone)? };
@@ -73,6 +80,22 @@ impl Cron {
     /// The first due time behind `time`; `None` when there is none any more.
     pub fn after(&self, time: SystemTime) -> Option<SystemTime> {
         self.due_after(Timestamp::try_from(time).ok()?.as_nanosecond()).map(wall_time)
+    }
+
+    /// The expression in words, such as `at 02:30, on Monday to Friday`.
+    pub fn explain(&self) -> String {
+        explain(&self.expression.pattern)
+    }
+
+    /// Whether it names one time of day, and so runs once a day also where clocks are put forward or back.
+    pub fn is_one_time_of_day(&self) -> bool {
+        self.expression.determine_job_type() == JobType::FixedTime
+    }
+
+    /// What a clock on the wall shows at this time, such as `2026-03-29T03:00:00+02:00[Europe/Berlin]`.
+    pub fn local(&self, time: SystemTime) -> String {
+        let zoned = Timestamp::try_from(time).map(|time| time.to_zoned(self.zone.clone()));
+        zoned.map_or_else(|_| String::new(), |zoned| zoned.to_string())
     }
 
     /// The zone's name, if it has one.

@@ -4,6 +4,8 @@ mod agenda;
 #[cfg(feature = "schedules")]
 mod civil;
 mod clock;
+#[cfg(feature = "schedules")]
+mod explain;
 mod rule;
 #[cfg(test)]
 mod tests;
