@@ -6,7 +6,7 @@ use crate::event::TaskId;
 use crate::options::ScheduleOptions;
 #[cfg(feature = "schedules")]
 use crate::source::Cron;
-use crate::source::{Now, Rule, Schedule, Schedules, Source};
+use crate::source::{Job, Now, Rule, Schedule, Schedules, Source};
 use std::time::Duration;
 
 /// The shortest interval: what is due more often is better done in a loop.
@@ -71,7 +71,9 @@ impl EventLoop {
         }
         let cron = Cron::new(expression, options.time_zone.as_deref())?;
         self.reactor.watch_clock()?;
-        self.add_schedule(expression.to_string(), Rule::Cron(Box::new(cron)), options)
+        let zone = cron.time_zone().unwrap_or("UTC");
+        let options = ScheduleOptions { name: options.name.or(Some(expression.into())), ..options };
+        self.add_schedule(format!("{expression} in {zone}"), Rule::Cron(Box::new(cron)), options)
     }
 
     /// Ends a schedule: no event of it comes any more.
@@ -80,10 +82,10 @@ impl EventLoop {
         self.find_task(|source| source.cancel(task))
     }
 
-    /// Says that the work of a task's last event has ended, for one that leaves that to the caller
-    /// ([`ScheduleOptions::manual_finish`]).
-    pub fn finish(&mut self, task: TaskId) -> Result<()> {
-        self.find_task(|source| source.finish(task))
+    /// Says that the work of a task's last event has ended, and why if it failed, for one that leaves that to
+    /// the caller ([`ScheduleOptions::manual_finish`]).
+    pub fn finish(&mut self, task: TaskId, failure: Option<&str>) -> Result<()> {
+        self.find_task(|source| source.finish(task, failure))
     }
 
     /// The wall clock was set: what goes by it looks at it now, and at its due times.
@@ -110,14 +112,22 @@ impl EventLoop {
         }
     }
 
-    fn add_schedule(&mut self, name: String, rule: Rule, options: ScheduleOptions) -> Result<TaskId> {
-        let ScheduleOptions { name: own_name, missed, jitter, manual_finish, .. } = options;
-        let name = own_name.unwrap_or(name);
-        let index = self.schedules()?;
+    fn add_schedule(&mut self, definition: String, rule: Rule, options: ScheduleOptions) -> Result<TaskId> {
+        let ScheduleOptions { name, missed, jitter, manual_finish, session, key, sql, .. } = options;
+        let name = name.unwrap_or_else(|| definition.clone());
+        let index = match session {
+            Some(session) => self.index(session)?,
+            None => self.schedules()?,
+        };
         let task = self.tasks.next_id()?;
-        if let Some(Source::Schedule(schedules)) = &mut self.slots[index].source {
-            let schedule = Schedule { name, rule, missed, jitter, manual_finish };
-            schedules.agenda().add(task, schedule, Now::read());
+        let schedule = Schedule { name, rule, missed, jitter, manual_finish };
+        match &mut self.slots[index].source {
+            Some(Source::Schedule(schedules)) => schedules.agenda().add(task, schedule, Now::read()),
+            _ => {
+                let job = Job { key, definition, sql, manual_finish };
+                self.sql(index)?.schedule(task, schedule, job)?;
+                self.enqueue(index)?;
+            }
         }
         // The timer is set now: nobody need call `next` before it is due.
         self.schedule(index)?;

@@ -17,7 +17,7 @@ use crate::session::Answer;
 #[cfg(feature = "schedules")]
 pub use schedule::Cron;
 pub(crate) use schedule::{Now, Rule, Schedule, Schedules};
-pub(crate) use sql::SqlSource;
+pub(crate) use sql::{Job, SqlSource};
 use std::time::{Duration, Instant};
 pub(crate) use stream::StreamSource;
 
@@ -246,22 +246,28 @@ impl Source {
 
     /// Whether it goes by the time of day, and has to look when the clock is set.
     pub(crate) fn goes_by_the_clock(&self) -> bool {
-        matches!(self, Source::Schedule(_))
+        match self {
+            Source::Schedule(_) => true,
+            Source::Sql(source) => source.has_schedules(),
+            Source::Stream(_) => false,
+        }
     }
 
     /// Ends a task; `false` when it is none of this source's.
     pub(crate) fn cancel(&mut self, task: TaskId) -> bool {
         match self {
             Source::Schedule(source) => source.agenda().cancel(task),
-            Source::Sql(_) | Source::Stream(_) => false,
+            Source::Sql(source) => source.cancel(task),
+            Source::Stream(_) => false,
         }
     }
 
-    /// The work of a task has ended; `false` when it is none of this source's.
-    pub(crate) fn finish(&mut self, task: TaskId) -> bool {
+    /// The work of a task has ended, well or not; `false` when it is none of this source's.
+    pub(crate) fn finish(&mut self, task: TaskId, failure: Option<&str>) -> bool {
         match self {
             Source::Schedule(source) => source.agenda().finish(task),
-            Source::Sql(_) | Source::Stream(_) => false,
+            Source::Sql(source) => source.finish(task, failure),
+            Source::Stream(_) => false,
         }
     }
 }

@@ -19,6 +19,8 @@ mod outage;
 mod refusals;
 mod restarts;
 #[cfg(feature = "schedules")]
+mod schedule_leaders;
+#[cfg(feature = "schedules")]
 mod schedule_oracle;
 #[cfg(feature = "schedules")]
 mod schedules;

@@ -132,7 +132,7 @@ impl Take for Ticks {
         self.jobs.go_on()?;
         for ended in self.jobs.take_ended() {
             // One whose schedule was ended meanwhile is nobody's.
-            let _ = events.finish(ended.task);
+            let _ = events.finish(ended.task, ended.failure.as_deref());
         }
         Ok(None)
     }

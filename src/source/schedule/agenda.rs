@@ -182,39 +182,87 @@ impl Agenda {
     /// A due time that has come, the first of each clock first. Its schedule is in the queue again, for its
     /// next due time, unless its work is finished by hand.
     pub(crate) fn take_due(&mut self, now: Now) -> Option<Due> {
-        self.look(now);
-        loop {
-            let monotonic = self.clock(ClockKind::Monotonic, now);
-            let is_due =
-                |queue: &BTreeSet<(Nanos, TaskId)>, now| queue.first().copied().filter(|(at, _)| *at <= now);
-            let first = is_due(&self.monotonic, monotonic).or(is_due(&self.wall, wall_nanos(now.wall)));
-            let (at, task) = first?;
-            if let Some(due) = self.settle(task, at, now) {
+        while let Some(task) = self.first_due(now) {
+            if let Some(due) = self.settle(task, now) {
                 return Some(due);
             }
         }
+        None
     }
 
-    /// A schedule is due: what is to come of it, by its policy.
-    fn settle(&mut self, task: TaskId, at: Nanos, now: Now) -> Option<Due> {
+    /// Takes a schedule that is due out of the queue.
+    pub(crate) fn first_due(&mut self, now: Now) -> Option<TaskId> {
+        self.look(now);
+        let monotonic = self.clock(ClockKind::Monotonic, now);
+        let is_due =
+            |queue: &BTreeSet<(Nanos, TaskId)>, now| queue.first().copied().filter(|(at, _)| *at <= now);
+        let first = is_due(&self.monotonic, monotonic).or(is_due(&self.wall, wall_nanos(now.wall)));
+        let (_, task) = first?;
+        self.hold(task);
+        Some(task)
+    }
+
+    /// Takes a schedule out of the queue.
+    pub(crate) fn hold(&mut self, task: TaskId) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let kind = entry.schedule.rule.clock();
+        if let Some(at) = entry.at.take() {
+            self.queue(kind).remove(&(at, task));
+        }
+    }
+
+    /// What is to come of a schedule that is due, by its policy. One that has no tick is in the queue again.
+    pub(crate) fn settle(&mut self, task: TaskId, now: Now) -> Option<Due> {
         let kind = self.entries.get(&task).map(|entry| entry.schedule.rule.clock())?;
-        self.queue(kind).remove(&(at, task));
         let clock = self.clock(kind, now);
         let entry = self.entries.get_mut(&task)?;
-        entry.at = None;
-        let due = entry.due?;
-        let (schedule, all) = (&entry.schedule, entry.schedule.missed == Missed::All);
-        let (due, passed) = if all { (due, 0) } else { schedule.rule.latest(due, clock) };
+        let schedule = &entry.schedule;
+        let Some(due) = entry.due.filter(|due| *due <= clock) else {
+            self.enqueue(task);
+            return None;
+        };
+        let is_each = schedule.missed == Missed::All;
+        let (due, passed) = if is_each { (due, 0) } else { schedule.rule.latest(due, clock) };
         let late = clock - due;
         let is_skipped = schedule.missed == Missed::Skip && late > LATE_MAX + nanos(schedule.jitter);
+        let waits = schedule.manual_finish && !is_skipped;
         entry.due = schedule.rule.after(due);
         entry.missed += passed + u64::from(is_skipped);
-        let waits = schedule.manual_finish && !is_skipped;
         let missed = if is_skipped { 0 } else { std::mem::take(&mut entry.missed) };
         if !waits {
             self.enqueue(task);
         }
         let due = wall_time(wall_nanos(now.wall) - late);
         (!is_skipped).then_some(Due { task, due, missed, late: duration(late) })
+    }
+
+    /// All is done with that is due up to `last`, whatever was done here.
+    pub(crate) fn rebase(&mut self, task: TaskId, last: SystemTime, now: Now) {
+        let Some(kind) = self.entries.get(&task).map(|entry| entry.schedule.rule.clock()) else { return };
+        let last = self.clock(kind, now) - (wall_nanos(now.wall) - wall_nanos(last));
+        if let Some(entry) = self.entries.get_mut(&task) {
+            (entry.due, entry.missed) = (entry.schedule.rule.after(last), 0);
+        }
+    }
+
+    /// Nothing comes of what is due now: a schedule waits for its next due time.
+    pub(crate) fn pass(&mut self, task: TaskId, now: Now) {
+        self.rebase(task, now.wall, now);
+        self.enqueue(task);
+    }
+
+    /// The due times behind `from` and before `to`; the first `most` of them at most.
+    pub(crate) fn between(
+        &self,
+        task: TaskId,
+        from: SystemTime,
+        to: SystemTime,
+        most: usize,
+    ) -> Vec<SystemTime> {
+        let Some(entry) = self.entries.get(&task) else { return Vec::new() };
+        let (from, to) = (wall_nanos(from), wall_nanos(to));
+        let times =
+            std::iter::successors(entry.schedule.rule.after(from), |due| entry.schedule.rule.after(*due));
+        times.take_while(|due| *due < to).take(most).map(wall_time).collect()
     }
 }
