@@ -26,6 +26,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// No such session in this loop; it was disconnected, or belongs to another loop.
     UnknownSession,
+    /// No such poll or schedule in this loop; it was cancelled, or belongs to another loop.
+    UnknownTask,
     /// The session's queue of unsent commands is full: take events until [`Sent`](crate::Sent) comes, then go
     /// on.
     QueueFull,
@@ -52,7 +54,10 @@ impl Error {
     /// Whether the same call may succeed later without a change by its caller.
     pub fn is_retryable(&self) -> bool {
         match self.kind {
-            ErrorKind::InvalidArgument | ErrorKind::UnknownSession | ErrorKind::Forked => false,
+            ErrorKind::InvalidArgument
+            | ErrorKind::UnknownSession
+            | ErrorKind::UnknownTask
+            | ErrorKind::Forked => false,
             ErrorKind::QueueFull | ErrorKind::System => true,
             ErrorKind::Connection => !self.sqlstate.is_some_and(|s| s.is_permanent()),
             // 40: transaction rollback, 53: insufficient resources, 55: object in use, 57: operator

@@ -8,6 +8,7 @@ mod fields;
 mod log;
 mod names;
 mod target;
+mod tick;
 
 use crate::error::SqlState;
 use crate::text::Text;
@@ -16,9 +17,10 @@ pub use column::TableColumn;
 pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
 pub use log::{Message, Schema, Transaction};
-pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId};
+pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId, TaskId};
 use std::time::{Duration, SystemTime};
 pub use target::DdlTarget;
+pub use tick::Tick;
 
 /// Something happened. More cases will come: a `match` needs a `_` arm.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,8 @@ pub enum Event<'a> {
     Rollback(Transaction<'a>),
     /// A message was written into the log.
     Message(Message<'a>),
+    /// A schedule's due time has come.
+    Tick(Tick<'a>),
 }
 
 impl Event<'_> {
@@ -79,10 +83,11 @@ impl Event<'_> {
             Event::Prepare(_) => "prepare",
             Event::Rollback(_) => "rollback",
             Event::Message(_) => "message",
+            Event::Tick(_) => "tick",
         }
     }
 
-    /// The name of the database that it comes from.
+    /// The name of the database that it comes from; empty for a tick, which comes from none.
     pub fn db(&self) -> &str {
         match self {
             Event::Listening(e) => e.db,
@@ -98,6 +103,7 @@ impl Event<'_> {
             Event::Schema(e) => e.db,
             Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.db,
             Event::Message(e) => e.db,
+            Event::Tick(_) => "",
         }
     }
 
@@ -117,6 +123,7 @@ impl Event<'_> {
             Event::Schema(e) => e.fields(fields),
             Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.fields(fields),
             Event::Message(e) => e.fields(fields),
+            Event::Tick(e) => e.fields(fields),
         }
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod rotation;
 mod spin;
 mod stalls;
+mod tasks;
 mod timers;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,7 @@ use spin::Spin;
 use stalls::Stalls;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
+use tasks::Tasks;
 use timers::Timers;
 
 /// How often a call polls for more when its time is over: readiness that never brings an event must not keep
@@ -70,6 +72,8 @@ struct Clock {
     turn_began_at: Instant,
     /// No notification has come out of this turn yet.
     is_turn_fresh: bool,
+    /// What of it was lost.
+    stalls: Stalls,
 }
 
 /// How far a call of `next` has come with its wait, and who asked for its end.
@@ -101,7 +105,7 @@ pub struct EventLoop {
     admission: Admission,
     timers: Timers,
     spin: Spin,
-    stalls: Stalls,
+    tasks: Tasks,
 }
 
 impl EventLoop {
@@ -119,14 +123,20 @@ impl EventLoop {
             at_hand: NOTHING,
             wait: Wait::default(),
             rotation: Rotation::default(),
-            clock: Clock { now, polled_at: now, turn_began_at: now, is_turn_fresh: false },
+            clock: Clock {
+                now,
+                polled_at: now,
+                turn_began_at: now,
+                is_turn_fresh: false,
+                stalls: Stalls::new(options.stall_warning),
+            },
             slots: Vec::new(),
             background: Background::new(reactor.nudge().clone()),
             reactor,
             admission: Admission::default(),
             timers: Timers::new(now),
             spin: Spin::new(options.spin, options.spin_adaptive, now),
-            stalls: Stalls::new(options.stall_warning),
+            tasks: Tasks::default(),
         })
     }
 
@@ -242,7 +252,7 @@ impl EventLoop {
         let took = ended_at.saturating_duration_since(self.clock.turn_began_at);
         (self.clock.turn_began_at, self.clock.now) = (ended_at, ended_at);
         source.metrics_mut().end_turn(took);
-        self.stalls.note(took);
+        self.clock.stalls.note(took);
         self.admit(index);
         self.schedule(index)
     }
@@ -301,13 +311,15 @@ impl EventLoop {
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
     #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let (mut has_found, mut is_timer_due, mut is_waker_due) = (false, false, false);
+        let (mut has_found, mut is_timer_due, mut is_waker_due, mut is_clock_set) =
+            (false, false, false, false);
         let timeout = if self.rotation.wanting.is_empty() { timeout } else { Some(Duration::ZERO) };
         for ready in self.reactor.poll(timeout)? {
             has_found = true;
             match ready {
                 Ready::Timer => is_timer_due = true,
                 Ready::Waker => is_waker_due = true,
+                Ready::Clock => is_clock_set = true,
                 Ready::Socket(index) => {
                     if let Some(source) = self.slots.get_mut(index).and_then(|slot| slot.source.as_mut()) {
                         source.on_ready();
@@ -323,7 +335,7 @@ impl EventLoop {
         (self.clock.now, self.clock.polled_at) = (now, now);
         if is_timer_due {
             // Before the turns begin, whose time is counted for itself.
-            self.stalls.note(self.timers.lateness(now, self.clock.turn_began_at));
+            self.clock.stalls.note(self.timers.lateness(now, self.clock.turn_began_at));
         }
         self.clock.turn_began_at = now;
         if self.spin.is_on() && self.rotation.turn.is_some() {
@@ -334,6 +346,9 @@ impl EventLoop {
         }
         if is_waker_due {
             self.on_wakeup();
+        }
+        if is_clock_set {
+            self.on_clock_set()?;
         }
         Ok(has_found || self.rotation.turn.is_some())
     }

@@ -77,7 +77,9 @@ impl Serialize for Line<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("event", self.event.name())?;
         map.serialize_entry("at", self.at)?;
-        map.serialize_entry("db", self.event.db())?;
+        if !matches!(self.event, Event::Tick(_)) {
+            map.serialize_entry("db", self.event.db())?;
+        }
         let mut fields = MapFields { map, outcome: Ok(()) };
         self.event.fields(&mut fields);
         fields.outcome?;

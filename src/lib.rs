@@ -108,15 +108,18 @@ pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
     Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
     Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Message, Notification,
-    PAYLOAD_BYTES_MAX, Position, Schema, Sent, SessionId, TableColumn, Transaction, Transport, Value,
+    PAYLOAD_BYTES_MAX, Position, Schema, Sent, SessionId, TableColumn, TaskId, Tick, Transaction, Transport,
+    Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};
 pub use options::{
-    ChangePayload, DdlOptions, EventLoopOptions, Origin, Overflow, SessionOptions, StreamOptions, Streaming,
-    WatchOptions,
+    ChangePayload, DdlOptions, EventLoopOptions, Missed, Origin, Overflow, ScheduleOptions, SessionOptions,
+    StreamOptions, Streaming, WatchOptions,
 };
 pub use reactor::Waker;
+#[cfg(feature = "schedules")]
+pub use source::Cron;
 pub use text::Text;
 
 /// The programs of the README and of the page about the crate compile.

@@ -1,10 +1,12 @@
 //! How a loop and a session work: what their owner may choose, with its defaults.
 
 mod limits;
+mod schedule;
 mod stream;
 mod watch;
 
 pub(crate) use limits::{HEARTBEAT_DEFAULT, bounded};
+pub use schedule::{Missed, ScheduleOptions};
 use std::time::Duration;
 pub use stream::{Origin, StreamOptions, Streaming};
 pub use watch::{ChangePayload, DdlOptions, WatchOptions};

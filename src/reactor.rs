@@ -8,7 +8,7 @@
 //! the timer are edges, as mio has them.
 
 use crate::pq::Connection;
-use crate::sys::{Timer, register_by_level};
+use crate::sys::{ClockWatch, Timer, register_by_level};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
+const CLOCK: Token = Token(usize::MAX - 2);
 
 /// How many sockets one poll takes; the others come with the next.
 const POLL_EVENTS_MAX: usize = 256;
@@ -60,6 +61,8 @@ pub(crate) enum Ready {
     Timer,
     /// Somebody woke us.
     Waker,
+    /// The wall clock was set.
+    Clock,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,8 @@ pub(crate) struct Reactor {
     poll: Poll,
     events: Events,
     timer: Timer,
+    /// There once somebody asked for the time of day.
+    clock: Option<ClockWatch>,
     waker: Waker,
 }
 
@@ -77,7 +82,7 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let nudge = Nudge(Arc::new(mio::Waker::new(poll.registry(), WAKER)?));
         let waker = Waker(Arc::new(Shared { asked: AtomicBool::new(false), nudge }));
-        Ok(Reactor { poll, events: Events::with_capacity(POLL_EVENTS_MAX), timer, waker })
+        Ok(Reactor { poll, events: Events::with_capacity(POLL_EVENTS_MAX), timer, clock: None, waker })
     }
 
     /// Registers a connection's socket, known here or not. Needed after each step of connecting.
@@ -101,6 +106,7 @@ impl Reactor {
         Ok(self.events.iter().map(|event| match event.token() {
             WAKER => Ready::Waker,
             TIMER => Ready::Timer,
+            CLOCK => Ready::Clock,
             Token(index) => Ready::Socket(index),
         }))
     }
@@ -108,6 +114,25 @@ impl Reactor {
     /// Sets the one timer, to fire once.
     pub(crate) fn set_timer(&self, delay: Option<Duration>) -> io::Result<()> {
         self.timer.set(delay)
+    }
+
+    /// Tells from now on when the wall clock is set. Where the system cannot, nobody is told.
+    pub(crate) fn watch_clock(&mut self) -> io::Result<()> {
+        match &self.clock {
+            Some(clock) => clock.watch(),
+            None => {
+                let clock = match ClockWatch::new() {
+                    Err(error) => {
+                        log::warn!(
+                            "when the clock is set, schedules notice at the next due time only: {error}"
+                        );
+                        return Ok(());
+                    }
+                    Ok(clock) => self.clock.insert(clock),
+                };
+                self.poll.registry().register(&mut SourceFd(&clock.as_raw_fd()), CLOCK, Interest::READABLE)
+            }
+        }
     }
 
     pub(crate) fn waker(&self) -> &Waker {

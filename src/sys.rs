@@ -320,6 +320,46 @@ impl AsRawFd for Timer {
     }
 }
 
+/// A descriptor that becomes readable when the wall clock is set, by hand or by a time service, or jumps because
+/// the machine slept: a timer that never fires, and is cancelled then (timerfd_create(2),
+/// `TFD_TIMER_CANCEL_ON_SET`).
+#[derive(Debug)]
+pub(crate) struct ClockWatch(OwnedFd);
+
+impl ClockWatch {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: the call takes no pointers; the result is checked.
+        let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, flags) })?;
+        // SAFETY: the descriptor was made just now and has no other owner.
+        let watch = ClockWatch(unsafe { OwnedFd::from_raw_fd(fd) });
+        watch.watch()?;
+        Ok(watch)
+    }
+
+    /// Watches, from now on, and forgets what was before.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        /// In 2255; the kernel counts nanoseconds up to 2262.
+        const NEVER_S: libc::time_t = 9_000_000_000;
+        let far = libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 };
+        let never = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: far };
+        let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
+        // SAFETY: `never` outlives the call, and the old value is not asked for.
+        match check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), flags, &never, std::ptr::null_mut()) })
+        {
+            // It was set between the last look and this call, which is told once.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+}
+
+impl AsRawFd for ClockWatch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,5 +478,14 @@ mod tests {
         timer.set(Some(Duration::ZERO)).unwrap();
         timer.set(None).unwrap();
         assert_eq!(read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_clock_that_nobody_sets_is_quiet() {
+        let watch = ClockWatch::new().unwrap();
+        let is_quiet = || !wait_for(watch.as_raw_fd(), true, false, Some(Duration::from_millis(20))).unwrap();
+        assert!(is_quiet());
+        watch.watch().unwrap();
+        assert!(is_quiet());
     }
 }

@@ -119,6 +119,8 @@ typedef struct pgwake pgwake;
 #define PGWAKE_E_FORKED (-8)
 /* A bug in the library. The handle is dead: close it. */
 #define PGWAKE_E_PANIC (-9)
+/* The handle has no such poll or schedule: it was cancelled, or belongs to another handle. */
+#define PGWAKE_E_UNKNOWN_TASK (-10)
 
 /* EVENTS. Each has `type`, `session` and `db`, but for PGWAKE_EVENT_NOTIFICATION, which has no `db`. All fields that
  * a type does not name are zero. Types will be added: ignore those that you do not know. */
@@ -194,6 +196,10 @@ typedef struct pgwake pgwake;
  * `payload` (any bytes: rely on its length), `lsn`, `transactional` (1: it came with its transaction's commit), `xid`
  * and `position` (of that transaction; 0 and NULL if it belongs to none). */
 #define PGWAKE_EVENT_MESSAGE 16
+/* A schedule is due: `task` (as pgwake_every or pgwake_cron gave it), `schedule` (its name, or its expression or
+ * interval), `due_us`, `missed` (how many due times since the last tick have passed without one), `late_us` (how long
+ * after `due_us` this is). `session` is -1 and `db` NULL: it comes from none. */
+#define PGWAKE_EVENT_TICK 17
 
 #define PGWAKE_GAP_OUTAGE 1
 #define PGWAKE_GAP_OVERFLOW 2
@@ -286,6 +292,13 @@ typedef struct pgwake_event {
     const char *const *column_types;
     const int32_t *column_is_key;
     size_t columns_len;
+    int32_t task; /* as pgwake_every or pgwake_cron gave it */
+    int32_t reserved_2;
+    const char *schedule;
+    size_t schedule_len;
+    int64_t due_us; /* since 1970, UTC */
+    uint64_t missed;
+    int64_t late_us;
 } pgwake_event;
 
 /* OPTIONS. Zero means the default in every field. */
@@ -629,7 +642,7 @@ PGWAKE_LAYOUT(offsetof(pgwake_stream_options, memory_max_bytes) == 88);
 PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 176);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, received_lsn) == 144);
-PGWAKE_LAYOUT(sizeof(pgwake_event) == 520);
+PGWAKE_LAYOUT(sizeof(pgwake_event) == 568);
 PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);
 PGWAKE_LAYOUT(offsetof(pgwake_event, db) == 64);

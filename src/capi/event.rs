@@ -5,7 +5,7 @@ use super::texts::Texts;
 use super::watch;
 use crate::{
     Change, Channel, Ddl, DdlPhase, Event, Gap, GapReason, Lsn, Message, Notification, Position, Schema,
-    SessionId, SqlState, Transaction,
+    SessionId, SqlState, Tick, Transaction,
 };
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
@@ -28,6 +28,10 @@ pub(super) const COMMIT: i32 = 13;
 pub(super) const PREPARE: i32 = 14;
 pub(super) const ROLLBACK: i32 = 15;
 pub(super) const MESSAGE: i32 = 16;
+pub(super) const TICK: i32 = 17;
+
+/// The session of an event that comes from none.
+const NO_SESSION: i32 = -1;
 
 pub(super) const GAP_OUTAGE: i32 = 1;
 pub(super) const GAP_OVERFLOW: i32 = 2;
@@ -113,6 +117,13 @@ pub(crate) struct FlatEvent {
     pub(super) column_types: *const *const c_char,
     pub(super) column_is_key: *const i32,
     pub(super) columns_len: usize,
+    pub(super) task: i32,
+    pub(super) reserved_2: i32,
+    pub(super) schedule: *const c_char,
+    pub(super) schedule_len: usize,
+    pub(super) due_us: i64,
+    pub(super) missed: u64,
+    pub(super) late_us: i64,
 }
 
 const EMPTY: FlatEvent = FlatEvent {
@@ -189,6 +200,13 @@ const EMPTY: FlatEvent = FlatEvent {
     column_types: null(),
     column_is_key: null(),
     columns_len: 0,
+    task: 0,
+    reserved_2: 0,
+    schedule: null(),
+    schedule_len: 0,
+    due_us: 0,
+    missed: 0,
+    late_us: 0,
 };
 
 /// The event that was delivered last, and what it points to unless that is the loop's.
@@ -289,6 +307,7 @@ impl Delivered {
             Event::Prepare(t) => self.deliver_transaction(PREPARE, t),
             Event::Rollback(t) => self.deliver_transaction(ROLLBACK, t),
             Event::Message(m) => self.deliver_message(m),
+            Event::Tick(t) => self.deliver_tick(t),
         }
     }
 
@@ -349,6 +368,16 @@ impl Delivered {
         self.flat.transactional = i32::from(m.transactional);
         self.flat.xid = m.xid.map_or(0, u64::from);
         self.keep_position(m.position);
+    }
+
+    /// It comes from no session.
+    fn deliver_tick(&mut self, t: &Tick<'_>) {
+        (self.flat.r#type, self.flat.session) = (TICK, NO_SESSION);
+        self.flat.task = t.task.0 as i32;
+        (self.flat.schedule, self.flat.schedule_len) = self.keep(t.schedule);
+        self.flat.due_us = us_since_1970(t.due);
+        self.flat.missed = t.missed;
+        self.flat.late_us = i64::try_from(t.late.as_micros()).unwrap_or(i64::MAX);
     }
 
     /// Names and types lie in one list, which no longer grows when it is pointed to.

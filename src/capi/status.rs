@@ -13,9 +13,10 @@ pub(super) const SERVER: c_int = -6;
 pub(super) const SYSTEM: c_int = -7;
 pub(super) const FORKED: c_int = -8;
 pub(super) const PANIC: c_int = -9;
+pub(super) const UNKNOWN_TASK: c_int = -10;
 
 /// Every status. A number is added at the end, and none is used again.
-pub(super) const NAMES: [(c_int, &CStr); 9] = [
+pub(super) const NAMES: [(c_int, &CStr); 10] = [
     (OK, c"PGWAKE_OK"),
     (INVALID, c"PGWAKE_E_INVALID"),
     (UNKNOWN_SESSION, c"PGWAKE_E_UNKNOWN_SESSION"),
@@ -25,6 +26,7 @@ pub(super) const NAMES: [(c_int, &CStr); 9] = [
     (SYSTEM, c"PGWAKE_E_SYSTEM"),
     (FORKED, c"PGWAKE_E_FORKED"),
     (PANIC, c"PGWAKE_E_PANIC"),
+    (UNKNOWN_TASK, c"PGWAKE_E_UNKNOWN_TASK"),
 ];
 
 pub(super) fn name(status: c_int) -> &'static CStr {
@@ -35,6 +37,7 @@ pub(super) fn of(error: &Error) -> c_int {
     match error.kind {
         ErrorKind::InvalidArgument => INVALID,
         ErrorKind::UnknownSession => UNKNOWN_SESSION,
+        ErrorKind::UnknownTask => UNKNOWN_TASK,
         ErrorKind::QueueFull => QUEUE_FULL,
         ErrorKind::Connection => CONNECTION,
         ErrorKind::Server => SERVER,

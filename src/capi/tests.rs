@@ -133,6 +133,7 @@ fn the_header_has_every_number_and_no_other() {
         ("EVENT_PREPARE", event::PREPARE),
         ("EVENT_ROLLBACK", event::ROLLBACK),
         ("EVENT_MESSAGE", event::MESSAGE),
+        ("EVENT_TICK", event::TICK),
         ("GAP_OUTAGE", event::GAP_OUTAGE),
         ("GAP_OVERFLOW", event::GAP_OVERFLOW),
         ("GAP_REPLACED", event::GAP_REPLACED),
@@ -226,7 +227,7 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
         user user_len app app_len lsn commit_lsn end_lsn ordinal committed_at_us snapshot transactional
         gid gid_len unchanged_toast unchanged_toast_len position position_len columns column_types
-        column_is_key columns_len);
+        column_is_key columns_len task reserved_2 schedule schedule_len due_us missed late_us);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(CLoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
         reserved);

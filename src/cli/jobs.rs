@@ -1,14 +1,15 @@
-//! `listen --exec`: one run of a command for each event, several at once, those of one channel one after the
-//! other.
+//! `listen --exec` and `cron --exec`: one run of a command for each event, several at once, those of one
+//! channel, or one schedule, one after the other.
 //!
-//! The command is started as it stands, never through a shell. It gets the payload on its stdin, and what it
-//! is about in `PGWAKE_EVENT`, `PGWAKE_CHANNEL` and `PGWAKE_PID`. It runs for notifications and for gaps, of
-//! which the latter mean that something was missed.
+//! The command is started as it stands, never through a shell. What it is about is in its environment:
+//! `PGWAKE_EVENT`, and for a notification `PGWAKE_CHANNEL` and `PGWAKE_PID`, with the payload on stdin; for a
+//! tick `PGWAKE_SCHEDULE`, `PGWAKE_DUE`, `PGWAKE_MISSED` and `PGWAKE_LATE_MS`. `listen` runs it for gaps, too,
+//! which mean that something was missed.
 
 use super::Failure;
 use super::run::End;
 use super::service;
-use pgwake::{Event, EventLoop};
+use pgwake::{Event, EventLoop, TaskId, Tick, json};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -23,41 +24,66 @@ const QUEUE_MAX: usize = 10_000;
 /// How often a full queue is looked at.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// What runs of one kind come one after the other for: the name of a channel, or a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Turn {
+    Channel(Vec<u8>),
+    Schedule(TaskId),
+}
+
 /// One run.
 struct Job {
-    event: &'static str,
-    channel: Vec<u8>,
+    command: Vec<String>,
+    turn: Turn,
+    environment: Vec<(&'static str, OsString)>,
     payload: Vec<u8>,
-    pid: i32,
+}
+
+/// One that goes on.
+struct Running {
+    program: String,
+    turn: Turn,
+    child: Child,
+}
+
+/// A run for a schedule has ended, and whether it did what it was to do.
+pub(crate) struct Ended {
+    pub(crate) task: TaskId,
+    pub(crate) failure: Option<String>,
 }
 
 pub(crate) struct Jobs {
     command: Vec<String>,
     most: usize,
-    running: Vec<(Vec<u8>, Child)>,
+    running: Vec<Running>,
     queue: VecDeque<Job>,
+    ended: Vec<Ended>,
     end: End,
 }
 
 impl Jobs {
     pub(crate) fn new(command: Vec<String>, most: usize, end: End) -> Self {
-        Jobs { command, most, running: Vec::new(), queue: VecDeque::new(), end }
+        let (running, queue, ended) = (Vec::new(), VecDeque::new(), Vec::new());
+        Jobs { command, most, running, queue, ended, end }
     }
 
     /// Runs the command for an event, now or when there is room; `false` if it is not run for such events.
     pub(crate) fn run_for(&mut self, event: &Event<'_>) -> Result<bool, Failure> {
-        let job = match event {
+        let pid = |pid: i32| ("PGWAKE_PID", pid.to_string().into());
+        let (kind, turn, more, payload) = match event {
             Event::Notification(n) => {
-                let (channel, payload) = (n.channel.to_vec(), n.payload.to_vec());
-                Job { event: "notification", channel, payload, pid: n.pid }
+                let channel = ("PGWAKE_CHANNEL", OsString::from_vec(n.channel.to_vec()));
+                let turn = Turn::Channel(n.channel.to_vec());
+                ("notification", turn, vec![channel, pid(n.pid)], n.payload.to_vec())
             }
             Event::Gap(g) => {
-                let payload = g.message.as_bytes().to_vec();
-                Job { event: "gap", channel: Vec::new(), payload, pid: 0 }
+                let (channel, payload) = (("PGWAKE_CHANNEL", OsString::new()), g.message.as_bytes().to_vec());
+                ("gap", Turn::Channel(Vec::new()), vec![channel, pid(0)], payload)
             }
             _ => return Ok(false),
         };
-        self.queue.push_back(job);
+        let environment = [("PGWAKE_EVENT", kind.into())].into_iter().chain(more).collect();
+        self.queue.push_back(Job { command: self.command.clone(), turn, environment, payload });
         self.go_on()?;
         while self.queue.len() > QUEUE_MAX && !self.end.has_come() {
             std::thread::sleep(PAUSE);
@@ -66,22 +92,44 @@ impl Jobs {
         Ok(true)
     }
 
+    /// Runs a command for a schedule that is due.
+    pub(crate) fn run_at(&mut self, tick: &Tick<'_>, command: &[String]) -> Result<(), Failure> {
+        let environment = [
+            ("PGWAKE_EVENT", "tick".into()),
+            ("PGWAKE_SCHEDULE", tick.schedule.into()),
+            ("PGWAKE_DUE", json::rfc3339(tick.due).into()),
+            ("PGWAKE_MISSED", tick.missed.to_string().into()),
+            ("PGWAKE_LATE_MS", tick.late.as_millis().to_string().into()),
+        ];
+        let (turn, environment) = (Turn::Schedule(tick.task), environment.into());
+        self.queue.push_back(Job { command: command.to_vec(), turn, environment, payload: Vec::new() });
+        self.go_on()
+    }
+
+    /// What has ended of the runs for schedules since the last call.
+    pub(crate) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Takes leave of what has ended, and starts what there is room for.
     pub(crate) fn go_on(&mut self) -> Result<(), Failure> {
         let mut i = 0;
         while i < self.running.len() {
-            match self.running[i].1.try_wait()? {
-                Some(status) => {
-                    if !status.success() {
-                        log::warn!("{}: {status}", self.command[0]);
-                    }
-                    self.running.swap_remove(i);
-                }
-                None => i += 1,
+            let Some(status) = self.running[i].child.try_wait()? else {
+                i += 1;
+                continue;
+            };
+            let Running { program, turn, .. } = self.running.swap_remove(i);
+            let failure = (!status.success()).then(|| format!("{program}: {status}"));
+            if let Some(failure) = &failure {
+                log::warn!("{failure}");
+            }
+            if let Turn::Schedule(task) = turn {
+                self.ended.push(Ended { task, failure });
             }
         }
         while self.running.len() < self.most {
-            let is_free = |job: &Job| self.running.iter().all(|(channel, _)| *channel != job.channel);
+            let is_free = |job: &Job| self.running.iter().all(|running| running.turn != job.turn);
             let Some(place) = self.queue.iter().position(is_free) else { break };
             let Some(job) = self.queue.remove(place) else { break };
             self.start(job)?;
@@ -114,38 +162,48 @@ impl Jobs {
     }
 
     fn drop_queue(&mut self) {
-        let (dropped, command) = (self.queue.len(), &self.command[0]);
+        let dropped = self.queue.len();
         if dropped > 0 {
             let events = if dropped == 1 { "event" } else { "events" };
+            let command = self.queue.front().map_or("", |job| &job.command[0]);
             say!("dropped {dropped} {events} that waited for a run of {command}");
         }
         self.queue.clear();
     }
 
     fn send(&self, signal: Signal) {
-        for (_, child) in &self.running {
+        for running in &self.running {
             // It may have ended, which the next look will show.
-            let _ = kill_process(Pid::from_child(child), signal);
+            let _ = kill_process(Pid::from_child(&running.child), signal);
         }
     }
 
+    /// A schedule goes on when its command cannot be started this time; without one, there is nothing to do.
     fn start(&mut self, job: Job) -> Result<(), Failure> {
-        let mut child = Command::new(&self.command[0])
-            .args(&self.command[1..])
-            .env("PGWAKE_EVENT", job.event)
-            .env("PGWAKE_CHANNEL", OsString::from_vec(job.channel.clone()))
-            .env("PGWAKE_PID", job.pid.to_string())
+        let program = job.command[0].clone();
+        let started = Command::new(&program)
+            .args(&job.command[1..])
+            .envs(job.environment)
             // It is told of us alone.
             .env_remove(service::VARIABLE)
             .stdin(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure::Running(format!("{} cannot be started: {error}", self.command[0])))?;
+            .spawn();
+        let mut child = match (started, &job.turn) {
+            (Ok(child), _) => child,
+            (Err(error), turn) => {
+                let failure = format!("{program} cannot be started: {error}");
+                let Turn::Schedule(task) = turn else { return Err(Failure::Running(failure)) };
+                log::warn!("{failure}");
+                self.ended.push(Ended { task: *task, failure: Some(failure) });
+                return Ok(());
+            }
+        };
         if let Some(mut stdin) = child.stdin.take() {
             // A pipe holds 64 KB, and a payload has 8: this does not wait. A command that does not read is no
             // failure.
             let _ = stdin.write_all(&job.payload);
         }
-        self.running.push((job.channel, child));
+        self.running.push(Running { program, turn: job.turn, child });
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod advice;
 mod arguments;
 mod bench;
 mod completions;
+mod cron;
 mod demo;
 mod failure;
 mod install;
@@ -66,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
+        Subcommand::Cron(cron) => cron::run(dsn, arguments.format, cron),
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),

@@ -1,4 +1,4 @@
-//! What events and requests call sessions, channels, and places in the write-ahead log.
+//! What events and requests call sessions, tasks, channels, and places in the write-ahead log.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
@@ -7,6 +7,10 @@ use std::str::FromStr;
 /// Names one session of one loop. Small, and never mistaken for a later session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub(crate) u32);
+
+/// Names one poll or schedule of one loop, and never another one later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(pub(crate) u32);
 
 /// The longest name of a channel in bytes: `NAMEDATALEN - 1` (manual, "Identifiers and Key Words").
 pub const CHANNEL_BYTES_MAX: usize = 63;

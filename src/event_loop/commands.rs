@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::options::{DdlOptions, SessionOptions, StreamOptions, WatchOptions};
 use crate::pq::Conninfo;
 use crate::reactor::Waker;
-use crate::session::BackgroundJobs;
+use crate::session::{Background, BackgroundJobs};
 use crate::source::{Source, SqlSource, StreamSource};
 use std::time::{Instant, SystemTime};
 
@@ -67,6 +67,15 @@ impl EventLoop {
         &mut self,
         source: impl FnOnce(SessionId, BackgroundJobs, Instant) -> Result<Source>,
     ) -> Result<SessionId> {
+        let (_, id) = self.place(|id, background| source(id, background.jobs(id), Instant::now()))?;
+        Ok(id)
+    }
+
+    /// Gives a source the first place that is free.
+    pub(super) fn place(
+        &mut self,
+        source: impl FnOnce(SessionId, &Background) -> Result<Source>,
+    ) -> Result<(usize, SessionId)> {
         let free = self.slots.iter().position(|s| s.source.is_none() && s.generation < GENERATION_MAX);
         let index = free.unwrap_or(self.slots.len());
         if index >> INDEX_BITS != 0 {
@@ -74,8 +83,7 @@ impl EventLoop {
         }
         let generation = self.slots.get(index).map_or(0, |slot| slot.generation + 1);
         let id = SessionId(index as u32 | generation << INDEX_BITS);
-        let source = source(id, self.background.jobs(id), Instant::now())?;
-        let source = Some(source);
+        let source = Some(source(id, &self.background)?);
         let slot = Slot { generation, source, timer: None, is_connecting: false };
         match self.slots.get_mut(index) {
             Some(free) => *free = slot,
@@ -85,7 +93,7 @@ impl EventLoop {
         self.rotation.ready.reserve(3 * self.slots.len());
         self.rotation.wanting.reserve(self.slots.len());
         self.schedule(index)?;
-        Ok(id)
+        Ok((index, id))
     }
 
     /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
@@ -187,7 +195,7 @@ impl EventLoop {
             metrics.last_probe = SystemTime::now().checked_sub(sent_at.elapsed());
             metrics.probe_round_trip = Some(round_trip);
         }
-        (metrics.stalls, metrics.longest_stall) = (self.stalls.count, self.stalls.longest);
+        (metrics.stalls, metrics.longest_stall) = (self.clock.stalls.count, self.clock.stalls.longest);
         Ok(metrics)
     }
 
@@ -198,7 +206,7 @@ impl EventLoop {
 
     /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls
     /// `next`.
-    fn enqueue(&mut self, index: usize) -> Result<()> {
+    pub(super) fn enqueue(&mut self, index: usize) -> Result<()> {
         if !self.rotation.has_turn_coming(index) {
             self.rotation.ready.push_back(index);
         }
@@ -218,14 +226,14 @@ impl EventLoop {
     pub(super) fn index(&self, session: SessionId) -> Result<usize> {
         let index = (session.0 & ((1 << INDEX_BITS) - 1)) as usize;
         let source = self.slots.get(index).and_then(|slot| slot.source.as_ref());
-        if source.is_some_and(|source| source.id() == session) {
+        if source.is_some_and(|source| source.session() == Some(session)) {
             return Ok(index);
         }
         Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
     }
 
     /// The session that is asked for something, which may bring forth more than notifications.
-    fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
+    pub(super) fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
         self.at_hand.stream = NO_SESSION;
         match self.slots[index].source.as_mut() {
             Some(source) => source.sql(),

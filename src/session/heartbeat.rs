@@ -33,6 +33,11 @@ impl<Tag> Session<Tag> {
         }
     }
 
+    /// How often it is asked for a sign of life; zero: never.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
     /// How much earlier than the deadline `on_deadline` may be called: heartbeats of many sessions are taken
     /// together, or each would wake the process for itself.
     pub(crate) fn slack(&self) -> Duration {

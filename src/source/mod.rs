@@ -4,16 +4,20 @@
 //! variant; to add something that is read over a session that runs SQL is to add a reader to `sql`.
 
 mod report;
+mod schedule;
 mod sql;
 mod stream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Lsn, SessionId};
+use crate::event::{Event, Lsn, SessionId, TaskId};
 use crate::metrics::Metrics;
 use crate::pq::Connection;
 use crate::reactor::WaitFor;
 use crate::session::Answer;
-pub(crate) use sql::SqlSource;
+#[cfg(feature = "schedules")]
+pub use schedule::Cron;
+pub(crate) use schedule::{Now, Rule, Schedule, Schedules};
+pub(crate) use sql::{Job, SqlSource};
 use std::time::{Duration, Instant};
 pub(crate) use stream::StreamSource;
 
@@ -24,14 +28,18 @@ pub(crate) enum Source {
     Sql(Box<SqlSource>),
     /// One that replicates.
     Stream(Box<StreamSource>),
+    /// No connection: the clocks.
+    Schedule(Box<Schedules>),
 }
 
 impl Source {
+    /// The session that it is, if it is one.
     #[inline]
-    pub(crate) fn id(&self) -> SessionId {
+    pub(crate) fn session(&self) -> Option<SessionId> {
         match self {
-            Source::Sql(source) => source.id(),
-            Source::Stream(source) => source.id(),
+            Source::Sql(source) => Some(source.id()),
+            Source::Stream(source) => Some(source.id()),
+            Source::Schedule(_) => None,
         }
     }
 
@@ -40,7 +48,7 @@ impl Source {
     pub(crate) fn sql(&mut self) -> Result<&mut SqlSource> {
         match self {
             Source::Sql(source) => Ok(source),
-            Source::Stream(_) => {
+            Source::Stream(_) | Source::Schedule(_) => {
                 let message = "this connection streams the log: connect a session for what is asked in SQL";
                 Err(Error::new(ErrorKind::InvalidArgument, message))
             }
@@ -52,6 +60,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.ack(number, now),
             Source::Stream(source) => source.ack(Lsn(number)),
+            Source::Schedule(_) => Ok(()),
         }
     }
 
@@ -61,6 +70,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.on_ready(),
             Source::Stream(source) => source.on_ready(),
+            Source::Schedule(_) => {}
         }
     }
 
@@ -69,6 +79,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.on_wanted_turn(),
             Source::Stream(source) => source.on_wanted_turn(),
+            Source::Schedule(_) => {}
         }
     }
 
@@ -77,6 +88,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.on_deadline(now),
             Source::Stream(source) => source.on_deadline(now),
+            Source::Schedule(_) => {}
         }
     }
 
@@ -85,6 +97,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.on_answer(answer, now),
             Source::Stream(source) => source.on_answer(answer, now),
+            Source::Schedule(_) => {}
         }
     }
 
@@ -95,6 +108,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.advance(now),
             Source::Stream(source) => source.advance(now),
+            Source::Schedule(source) => source.advance(),
         }
     }
 
@@ -103,6 +117,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.event(),
             Source::Stream(source) => source.event(),
+            Source::Schedule(source) => source.event(),
         }
     }
 
@@ -111,7 +126,7 @@ impl Source {
     pub(crate) fn has_notification(&self) -> bool {
         match self {
             Source::Sql(source) => source.has_notification(),
-            Source::Stream(_) => false,
+            Source::Stream(_) | Source::Schedule(_) => false,
         }
     }
 
@@ -121,7 +136,7 @@ impl Source {
     pub(crate) fn is_streaming(&self) -> bool {
         match self {
             Source::Sql(source) => source.is_streaming(),
-            Source::Stream(_) => false,
+            Source::Stream(_) | Source::Schedule(_) => false,
         }
     }
 
@@ -131,6 +146,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.end_turn(),
             Source::Stream(source) => source.end_turn(),
+            Source::Schedule(source) => source.end_turn(),
         }
     }
 
@@ -140,6 +156,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.deadline(),
             Source::Stream(source) => source.deadline(),
+            Source::Schedule(source) => source.deadline(),
         }
     }
 
@@ -148,6 +165,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.slack(),
             Source::Stream(source) => source.slack(),
+            Source::Schedule(_) => Duration::ZERO,
         }
     }
 
@@ -157,6 +175,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.take_interest(),
             Source::Stream(source) => source.take_interest(),
+            Source::Schedule(_) => None,
         }
     }
 
@@ -166,6 +185,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.fail(error),
             Source::Stream(source) => source.fail(error),
+            Source::Schedule(_) => {}
         }
     }
 
@@ -174,6 +194,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.is_waiting(),
             Source::Stream(source) => source.is_waiting(),
+            Source::Schedule(_) => false,
         }
     }
 
@@ -183,6 +204,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.is_connecting(),
             Source::Stream(source) => source.is_connecting(),
+            Source::Schedule(_) => false,
         }
     }
 
@@ -191,6 +213,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.has_failed(),
             Source::Stream(source) => source.has_failed(),
+            Source::Schedule(source) => source.is_over(),
         }
     }
 
@@ -199,6 +222,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.metrics(),
             Source::Stream(source) => source.metrics(),
+            Source::Schedule(source) => source.metrics(),
         }
     }
 
@@ -207,6 +231,7 @@ impl Source {
         match self {
             Source::Sql(source) => source.metrics_mut(),
             Source::Stream(source) => source.metrics_mut(),
+            Source::Schedule(source) => source.metrics_mut(),
         }
     }
 
@@ -215,6 +240,34 @@ impl Source {
         match self {
             Source::Sql(source) => source.last_probe(),
             Source::Stream(source) => source.last_probe(),
+            Source::Schedule(_) => None,
+        }
+    }
+
+    /// Whether it goes by the time of day, and has to look when the clock is set.
+    pub(crate) fn goes_by_the_clock(&self) -> bool {
+        match self {
+            Source::Schedule(_) => true,
+            Source::Sql(source) => source.has_schedules(),
+            Source::Stream(_) => false,
+        }
+    }
+
+    /// Ends a task; `false` when it is none of this source's.
+    pub(crate) fn cancel(&mut self, task: TaskId) -> bool {
+        match self {
+            Source::Schedule(source) => source.agenda().cancel(task),
+            Source::Sql(source) => source.cancel(task),
+            Source::Stream(_) => false,
+        }
+    }
+
+    /// The work of a task has ended, well or not; `false` when it is none of this source's.
+    pub(crate) fn finish(&mut self, task: TaskId, failure: Option<&str>) -> bool {
+        match self {
+            Source::Schedule(source) => source.agenda().finish(task),
+            Source::Sql(source) => source.finish(task, failure),
+            Source::Stream(_) => false,
         }
     }
 }

@@ -18,6 +18,12 @@ mod metrics;
 mod outage;
 mod refusals;
 mod restarts;
+#[cfg(feature = "schedules")]
+mod schedule_leaders;
+#[cfg(feature = "schedules")]
+mod schedule_oracle;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod self_test;
 mod service;
 mod sessions;

@@ -41,6 +41,13 @@ pub(super) const OF_DDL: &[Row] = &[
     ("55000", "", "let a superuser run `pgwake install`"),
 ];
 
+pub(super) const OF_RUNS: &[Row] = &[(
+    "42501",
+    "",
+    "grant this role USAGE on the schema pgwake and EXECUTE on enter_schedule, ask_to_run, begin_run, end_run \
+     and schedule_lock",
+)];
+
 /// The error, with what to do behind it.
 pub(super) fn advised(error: Error, table: &[Row]) -> Error {
     let code = error.sqlstate.as_ref().map_or("", SqlState::as_str);

@@ -11,11 +11,13 @@ mod outbox;
 mod read_ahead;
 mod readers;
 mod refusals;
+mod runs;
 mod self_test;
 mod statements;
 mod tag;
 
 use super::report::Report;
+use super::schedule::Due;
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Event, Notification, SessionId};
 use crate::metrics::Metrics;
@@ -29,9 +31,12 @@ use listen::Listen;
 use outbox::{Next, Outbox};
 use read_ahead::ReadAhead;
 use readers::Readers;
+use runs::Runs;
 use self_test::SelfTest;
 use std::time::{Duration, Instant};
 use tag::Tag;
+
+pub(crate) use runs::Job;
 
 #[derive(Debug)]
 pub(crate) struct SqlSource {
@@ -56,6 +61,7 @@ enum AtHand {
     Notification(Notify, u64),
     /// The outbox has it.
     Change,
+    Tick(Due),
     Report(Report),
 }
 
@@ -176,7 +182,12 @@ impl SqlSource {
     /// Goes on to the next event. Consumes input once for each time that the session was found ready.
     #[inline(always)]
     pub(super) fn advance(&mut self, now: Instant) -> bool {
-        self.at_hand = AtHand::Nothing;
+        let taken = std::mem::replace(&mut self.at_hand, AtHand::Nothing);
+        if !self.is_plain
+            && let AtHand::Tick(due) = taken
+        {
+            self.finish_taken(due);
+        }
         if !self.is_plain && self.read_ahead.is_on() {
             return self.advance_ahead(now);
         }
@@ -241,6 +252,7 @@ impl SqlSource {
             AtHand::Nothing => None,
             AtHand::Notification(notify, folded) => Some(Event::Notification(self.lend(notify, *folded))),
             AtHand::Change => self.readers.get::<Outbox>()?.change(id, db).map(Event::Change),
+            AtHand::Tick(due) => self.readers.get::<Runs>()?.event(due),
             AtHand::Report(report) => Some(report.as_event(id, db, Instant::now())),
         }
     }
@@ -273,6 +285,9 @@ impl SqlSource {
                 Look::Nothing => {}
                 found => return found,
             }
+            if self.look_for_tick() {
+                return Look::Found;
+            }
             // A notification may have brought a report.
             if self.link.reports.is_empty() && !self.give_up_awaited(now) {
                 return Look::Nothing;
@@ -295,6 +310,20 @@ impl SqlSource {
                 Look::Yield
             }
             Next::Nothing => Look::Nothing,
+        }
+    }
+
+    /// The next due time of a schedule.
+    fn look_for_tick(&mut self) -> bool {
+        let due = self.readers.get_mut::<Runs>().and_then(Runs::next);
+        due.map(|due| self.at_hand = AtHand::Tick(due)).is_some()
+    }
+
+    /// The caller has asked for the next event.
+    #[cold]
+    fn finish_taken(&mut self, due: Due) {
+        if let Some(runs) = self.readers.get_mut::<Runs>() {
+            runs.taken(&mut self.link, due.task);
         }
     }
 
@@ -353,6 +382,9 @@ impl SqlSource {
             Look::Found => return true,
             Look::Yield => return false,
             Look::Nothing => {}
+        }
+        if self.look_for_tick() {
+            return true;
         }
         if self.give_up_awaited(now) {
             self.link.wants_turn = true;
@@ -438,6 +470,7 @@ impl SqlSource {
             }
             Tag::Outbox(request) => self.readers.answered::<Outbox>(link, request, answer, now),
             Tag::Ddl(request) => self.readers.answered::<DdlReader>(link, request, answer, now),
+            Tag::Run(request) => self.readers.answered::<Runs>(link, request, answer, now),
         }
         self.readers_changed();
     }

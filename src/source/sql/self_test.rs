@@ -12,15 +12,23 @@ use std::ops::ControlFlow;
 
 /// Over unless it was asked for, and once it is passed.
 #[derive(Debug)]
-pub(super) struct SelfTest(Option<Test>);
+pub(super) struct SelfTest {
+    test: Option<Test>,
+    is_wanted: bool,
+}
 
 impl SelfTest {
     pub(super) fn new(is_wanted: bool) -> Self {
-        SelfTest(is_wanted.then(Test::new))
+        SelfTest { test: is_wanted.then(Test::new), is_wanted }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.0.is_none()
+        self.test.is_none()
+    }
+
+    /// Whether it was asked for, over or not.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     /// On a new connection.
@@ -71,8 +79,8 @@ impl SelfTest {
     }
 
     fn step(&mut self, step: impl FnOnce(&mut Test) -> ControlFlow<()>) {
-        if self.0.as_mut().is_some_and(|test| step(test).is_break()) {
-            self.0 = None;
+        if self.test.as_mut().is_some_and(|test| step(test).is_break()) {
+            self.test = None;
         }
     }
 }

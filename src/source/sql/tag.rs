@@ -1,6 +1,6 @@
 //! What was asked of the server: the tag that a request is sent with, and that its answer brings back.
 
-use crate::event::Channel;
+use crate::event::{Channel, TaskId};
 
 /// Who asked, and what for. A new reader has a variant here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,7 @@ pub(super) enum Tag {
     SelfTest(SelfTestRequest),
     Outbox(OutboxRequest),
     Ddl(DdlRequest),
+    Run(RunRequest),
 }
 
 /// LISTEN or UNLISTEN.
@@ -53,6 +54,24 @@ pub(super) enum DdlRequest {
     Look,
     Fetch,
     Convert,
+}
+
+/// For a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunRequest {
+    pub(super) task: TaskId,
+    pub(super) step: RunStep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunStep {
+    Setting,
+    Enter,
+    Ask,
+    Begin,
+    Job,
+    End,
+    Release,
 }
 
 impl Tag {
