@@ -233,7 +233,7 @@ impl EventLoop {
     }
 
     /// The session that is asked for something, which may bring forth more than notifications.
-    fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
+    pub(super) fn sql(&mut self, index: usize) -> Result<&mut SqlSource> {
         self.at_hand.stream = NO_SESSION;
         match self.slots[index].source.as_mut() {
             Some(source) => source.sql(),

@@ -246,7 +246,8 @@ impl Source {
     pub(crate) fn cancel(&mut self, task: TaskId) -> bool {
         match self {
             Source::Schedule(source) => source.agenda().cancel(task),
-            Source::Sql(_) | Source::Stream(_) => false,
+            Source::Sql(source) => source.cancel(task),
+            Source::Stream(_) => false,
         }
     }
 

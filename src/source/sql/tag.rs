@@ -1,6 +1,6 @@
 //! What was asked of the server: the tag that a request is sent with, and that its answer brings back.
 
-use crate::event::Channel;
+use crate::event::{Channel, TaskId};
 
 /// Who asked, and what for. A new reader has a variant here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,7 @@ pub(super) enum Tag {
     SelfTest(SelfTestRequest),
     Outbox(OutboxRequest),
     Ddl(DdlRequest),
+    Poll(TaskId, PollRequest),
 }
 
 /// LISTEN or UNLISTEN.
@@ -53,6 +54,20 @@ pub(super) enum DdlRequest {
     Look,
     Fetch,
     Convert,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PollRequest {
+    /// Opens the cursor.
+    Open,
+    Query,
+    /// Keeps its position; with the number that the caller acknowledged, if it did.
+    Keep(Option<u64>),
+    /// Ends the transaction of a batch.
+    End,
+    RollBack,
+    /// The poll is no more.
+    Close,
 }
 
 impl Tag {
