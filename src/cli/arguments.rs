@@ -1,7 +1,8 @@
 //! What may be typed: the grammar of the command line, and its help.
 
 use super::bench::Bench;
-pub(crate) use super::values::{Format, bytes, duration, share};
+use super::poll::Poll;
+pub(crate) use super::values::{Format, Until, bytes, duration, share};
 use clap::{Args, Parser};
 use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, Lsn, Origin, Streaming, Transport};
@@ -73,6 +74,8 @@ pub(crate) enum Subcommand {
     Stream(Stream),
     /// Print DDL commands as they are committed
     Ddl(Ddl),
+    /// Run a query again and again, and print what it finds: by an interval, and when a channel wakes it
+    Poll(Box<Poll>),
     /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
     Check,
     /// Show the server, its notification queue, its slots, what is watched, and who lags
@@ -97,18 +100,6 @@ pub(crate) struct Demo {
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     pub(crate) shell: Shell,
-}
-
-/// When a command that streams is to end.
-#[derive(Debug, Args)]
-pub(crate) struct Until {
-    /// End after that many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-
-    /// End after that long
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
-    pub(crate) duration: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,7 @@ mod jobs;
 mod listen;
 mod notify;
 mod output;
+mod poll;
 mod progress;
 mod query;
 mod run;
@@ -66,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
+        Subcommand::Poll(poll) => poll::run(dsn, arguments.format, poll),
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),

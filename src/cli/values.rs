@@ -1,12 +1,24 @@
 //! What options of several subcommands take, from the words that are typed. It knows no subcommand.
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Text,
     Json,
+}
+
+/// When a command that streams is to end.
+#[derive(Debug, Args)]
+pub(crate) struct Until {
+    /// End after that many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after that long
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
 }
 
 pub(crate) fn share(text: &str) -> Result<f64, String> {

@@ -81,8 +81,10 @@ fn the_next_query_waits_for_its_interval_and_for_the_caller() {
     }
     let count = sql.value(&format!("SELECT count(*) FROM {table}"));
     assert_eq!(count, "3");
-    let gaps = format!("SELECT min(at - before) >= '0.1' FROM (SELECT at, lag(at) OVER (ORDER BY at) AS before FROM \
-        {table}) g");
+    let gaps = format!(
+        "SELECT min(at - before) >= '0.1' FROM (SELECT at, lag(at) OVER (ORDER BY at) AS before FROM \
+        {table}) g"
+    );
     assert_eq!(sql.value(&gaps), "t");
     let nothing = format!("SELECT * FROM {table} WHERE false");
     events.poll(session, &nothing, PollOptions::new().every(MS)).unwrap();
@@ -146,8 +148,9 @@ fn a_lost_session_polls_at_once_when_it_is_back_and_then_by_its_interval() {
     let options = PollOptions::new().every(100 * MS).wake_on(&channel);
     events.poll(session, &take, options).unwrap();
     assert_eq!(next(&mut events), Seen::listening(&[&channel]));
-    let end =
-        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{channel}'");
+    let end = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{channel}'"
+    );
     for round in 0..3 {
         sql.run(&end);
         sql.run(&format!("INSERT INTO {table} VALUES ({round})"));
@@ -203,11 +206,15 @@ fn a_query_that_takes_too_long_is_ended_and_one_that_may_is_not_taken_for_a_dead
     events.poll(session, "SELECT pg_sleep(60)", quick).unwrap();
     let (code, message) = refusal(&mut events, "poll");
     assert_eq!(code, "57014");
-    assert!(message.starts_with("the poll \"quick\": ") && message.contains("let it take longer"), "{message}");
+    assert!(
+        message.starts_with("the poll \"quick\": ") && message.contains("let it take longer"),
+        "{message}"
+    );
     // Five heartbeats.
     events.poll(session, "SELECT 1 FROM pg_sleep(0.5)", PollOptions::new().every(HOUR)).unwrap();
     assert_eq!(rows(&mut events), [["1"]]);
-    let (sql, forever) = ("SELECT 2 FROM pg_sleep(0.5)", PollOptions::new().statement_timeout(Duration::ZERO));
+    let (sql, forever) =
+        ("SELECT 2 FROM pg_sleep(0.5)", PollOptions::new().statement_timeout(Duration::ZERO));
     events.poll(session, sql, forever.every(HOUR)).unwrap();
     assert_eq!(rows(&mut events), [["2"]]);
     // What holds for a poll does not hold for the session.
@@ -224,8 +231,9 @@ fn timeout_of(events: &mut EventLoop, session: pgwake::SessionId) -> String {
 fn a_server_that_freezes_while_it_is_polled_is_noticed() {
     let server = start_server();
     let (mut events, session) = connected(&server.conninfo());
-    let pid = Sql::connect(&server.conninfo())
-        .value("SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_backend_pid()%' AND pid <> pg_backend_pid()");
+    let pid = Sql::connect(&server.conninfo()).value(
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_backend_pid()%' AND pid <> pg_backend_pid()",
+    );
     let options = PollOptions::new().every(10 * MS).statement_timeout(100 * MS);
     events.poll(session, "SELECT 1", options).unwrap();
     assert_eq!(rows(&mut events), [["1"]]);
@@ -251,7 +259,7 @@ fn rows_that_are_too_many_are_named_and_do_not_stop_the_others() {
     let huge = "SELECT repeat('x', 1000) FROM generate_series(1, 30000)";
     let options = PollOptions::new().every(HOUR).name("huge").bytes_max(17 << 20);
     events.poll(session, huge, options).unwrap();
-    let mut seen = Vec::new();
+    let mut seen: Vec<(String, String)> = Vec::new();
     // The others were asked behind it, and have no answer either.
     while !seen.iter().any(|(code, message)| code == "08007" && message.contains("the poll \"huge\"")) {
         match events.next(Some(PATIENCE)).unwrap().unwrap() {
