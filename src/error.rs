@@ -113,6 +113,8 @@ impl SqlState {
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState(*b"55000");
     /// `55006`: somebody else uses it.
     pub const OBJECT_IN_USE: SqlState = SqlState(*b"55006");
+    /// `54000`: more than may be.
+    pub const LIMIT_EXCEEDED: SqlState = SqlState(*b"54000");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
 

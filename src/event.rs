@@ -7,6 +7,8 @@ mod ddl;
 mod fields;
 mod log;
 mod names;
+mod rows;
+mod table;
 mod target;
 mod tick;
 
@@ -18,7 +20,10 @@ pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
 pub use log::{Message, Schema, Transaction};
 pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId, TaskId};
+pub use rows::Rows;
 use std::time::{Duration, SystemTime};
+pub(crate) use table::Cells;
+pub use table::{ColumnIndex, Row, Table};
 pub use target::DdlTarget;
 pub use tick::Tick;
 
@@ -59,6 +64,8 @@ pub enum Event<'a> {
     Rollback(Transaction<'a>),
     /// A message was written into the log.
     Message(Message<'a>),
+    /// A poll found rows.
+    Rows(Rows<'a>),
     /// A schedule's due time has come.
     Tick(Tick<'a>),
 }
@@ -83,6 +90,7 @@ impl Event<'_> {
             Event::Prepare(_) => "prepare",
             Event::Rollback(_) => "rollback",
             Event::Message(_) => "message",
+            Event::Rows(_) => "rows",
             Event::Tick(_) => "tick",
         }
     }
@@ -103,6 +111,7 @@ impl Event<'_> {
             Event::Schema(e) => e.db,
             Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.db,
             Event::Message(e) => e.db,
+            Event::Rows(e) => e.db,
             Event::Tick(_) => "",
         }
     }
@@ -123,6 +132,7 @@ impl Event<'_> {
             Event::Schema(e) => e.fields(fields),
             Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.fields(fields),
             Event::Message(e) => e.fields(fields),
+            Event::Rows(e) => e.fields(fields),
             Event::Tick(e) => e.fields(fields),
         }
     }
@@ -320,7 +330,7 @@ pub struct CommandFailed<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// The command: `listen`, `unlisten`, `notify`, `watch` or `watch_ddl`.
+    /// The command: `listen`, `unlisten`, `notify`, `watch`, `watch_ddl` or `poll`, which the message names.
     pub command: &'static str,
     /// The channel of a `listen`, `unlisten` or `notify`.
     pub channel: Option<&'a Channel>,

@@ -276,7 +276,8 @@ impl EventLoop {
             return Ok(true);
         }
         // Between two that begin to connect, what the others wait for is polled for.
-        let has_found = self.poll(if has_admitted { Some(Duration::ZERO) } else { timeout })? || has_admitted;
+        let has_found =
+            self.poll_readiness(if has_admitted { Some(Duration::ZERO) } else { timeout })? || has_admitted;
         if may_wait {
             return Ok(true);
         }
@@ -302,7 +303,7 @@ impl EventLoop {
         let until = timeout.map_or(until, |timeout| until.min(began_at + timeout));
         let mut has_found = false;
         while !has_found && self.clock.now < until {
-            has_found = self.poll(Some(Duration::ZERO))?;
+            has_found = self.poll_readiness(Some(Duration::ZERO))?;
         }
         self.spin.spent(self.clock.now.saturating_duration_since(began_at));
         Ok(has_found)
@@ -310,7 +311,7 @@ impl EventLoop {
 
     /// Takes what is ready and gives each such session a turn; `false` when there was nothing at all.
     #[inline(always)]
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
+    fn poll_readiness(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let (mut has_found, mut is_timer_due, mut is_waker_due, mut is_clock_set) =
             (false, false, false, false);
         let timeout = if self.rotation.wanting.is_empty() { timeout } else { Some(Duration::ZERO) };

@@ -4,11 +4,11 @@
 //! A line is safe to print: control characters, those that change the direction of text, and the separators
 //! U+2028 and U+2029 are escaped. Bytes that are not UTF-8 come in Base64, under a name that says so.
 
-use crate::event::{Change, Channel, DdlTarget, Event, Fields, Notification, TableColumn, Value};
+use crate::event::{Change, Channel, DdlTarget, Event, Fields, Notification, Table, TableColumn, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::Deserialize;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::ser::{CharEscape, Formatter};
 use serde_json::value::RawValue;
 use std::io;
@@ -122,7 +122,25 @@ fn entry<M: SerializeMap>(map: &mut M, name: &'static str, value: Value<'_>) -> 
         Value::Channels(channels) => {
             map.serialize_entry(name, &channels.iter().map(Channel::to_string).collect::<Vec<_>>())
         }
+        Value::Names(names) => map.serialize_entry(name, names),
+        Value::Rows(table) => map.serialize_entry(name, &RowsOf(table)),
         Value::Targets(targets) => map.serialize_entry(name, &targets.iter().map(Target).collect::<Vec<_>>()),
+    }
+}
+
+/// Each row is an array.
+struct RowsOf<'a>(Table<'a>);
+
+impl Serialize for RowsOf<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let RowsOf(table) = self;
+        let (mut rows, mut text) = (serializer.serialize_seq(Some(table.len()))?, String::new());
+        for row in table.iter() {
+            text.clear();
+            row.write_json_array(&mut text);
+            rows.serialize_element(&raw(&text))?;
+        }
+        rows.end()
     }
 }
 

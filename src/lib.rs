@@ -106,16 +106,16 @@ mod text;
 
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
-    Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, CommandFailed, Ddl, DdlPhase, DdlTarget,
-    Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Message, Notification,
-    PAYLOAD_BYTES_MAX, Position, Schema, Sent, SessionId, TableColumn, TaskId, Tick, Transaction, Transport,
-    Value,
+    Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, ColumnIndex, CommandFailed, Ddl, DdlPhase,
+    DdlTarget, Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Message, Notification,
+    PAYLOAD_BYTES_MAX, Position, Row, Rows, Schema, Sent, SessionId, Table, TableColumn, TaskId, Tick,
+    Transaction, Transport, Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};
 pub use options::{
-    ChangePayload, DdlOptions, EventLoopOptions, Missed, Origin, Overflow, ScheduleOptions, SessionOptions,
-    StreamOptions, Streaming, WatchOptions,
+    ChangePayload, DdlOptions, EventLoopOptions, Missed, Origin, Overflow, PollOptions, ScheduleOptions,
+    SessionOptions, StreamOptions, Streaming, WatchOptions,
 };
 pub use reactor::Waker;
 #[cfg(feature = "schedules")]

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub bytes: Option<u64>,
     /// Row changes given to the caller ([`Change`](crate::Change)).
     pub changes: u64,
+    /// Queries of polls that were answered without an error, whether they found rows or not.
+    pub polls: u64,
     /// Notifications that others stood for ([`Overflow::Coalesce`](crate::Overflow)).
     pub folded: u64,
     /// Notifications that were dropped ([`Overflow::DropOldest`](crate::Overflow)).

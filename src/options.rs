@@ -1,11 +1,13 @@
 //! How a loop and a session work: what their owner may choose, with its defaults.
 
 mod limits;
+mod poll;
 mod schedule;
 mod stream;
 mod watch;
 
 pub(crate) use limits::{HEARTBEAT_DEFAULT, bounded};
+pub use poll::PollOptions;
 pub use schedule::{Missed, ScheduleOptions};
 use std::time::Duration;
 pub use stream::{Origin, StreamOptions, Streaming};

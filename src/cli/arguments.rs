@@ -2,6 +2,7 @@
 
 use super::bench::Bench;
 use super::cron::Cron;
+use super::poll::Poll;
 pub(crate) use super::values::{Format, Until, bytes, duration, share};
 use clap::{Args, Parser};
 use clap_complete::Shell;
@@ -76,6 +77,8 @@ pub(crate) enum Subcommand {
     Ddl(Ddl),
     /// Run things at times: intervals and cron expressions in time zones, by one of many processes
     Cron(Cron),
+    /// Run a query again and again, and print what it finds: by an interval, and when a channel wakes it
+    Poll(Box<Poll>),
     /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
     Check,
     /// Show the server, its notification queue, its slots, what is watched, and who lags

@@ -33,6 +33,7 @@ mod jobs;
 mod listen;
 mod notify;
 mod output;
+mod poll;
 mod progress;
 mod query;
 mod run;
@@ -68,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
         Subcommand::Cron(cron) => cron::run(dsn, arguments.format, cron),
+        Subcommand::Poll(poll) => poll::run(dsn, arguments.format, poll),
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),

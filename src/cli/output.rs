@@ -94,6 +94,21 @@ fn write_value(line: &mut String, value: Value<'_>) {
                 printable(line, channel.as_bytes());
             }
         }
+        Value::Names(names) => {
+            for (i, name) in names.iter().enumerate() {
+                line.push_str(if i == 0 { "" } else { ", " });
+                printable(line, name.as_bytes());
+            }
+        }
+        Value::Rows(table) => {
+            let mut row_text = String::new();
+            for row in table.iter() {
+                row_text.clear();
+                row.write_json_array(&mut row_text);
+                line.push(' ');
+                printable(line, row_text.as_bytes());
+            }
+        }
         Value::Targets(targets) => {
             for (i, target) in targets.iter().enumerate() {
                 line.push_str(if i == 0 { "" } else { ", " });

@@ -142,10 +142,9 @@ impl Changes {
     }
 
     /// What is tried again: another one reads under this name, or its server process has not ended yet. And
-    /// what keeps it from beginning for now: a lock, a command that was cut short, a conflict, no memory.
+    /// what keeps it from beginning for now.
     fn may_pass(&self, code: &str) -> bool {
-        let passes = matches!(code, "55P03" | "57014" | "40001" | "40P01") || code.starts_with("53");
-        code == "55006" || (!self.has_begun && passes)
+        code == "55006" || (!self.has_begun && passes(code))
     }
 
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
@@ -186,6 +185,11 @@ impl Changes {
             None => self.has_gap = false,
         }
     }
+}
+
+/// A lock, a command that was cut short, a conflict, no memory.
+pub(super) fn passes(code: &str) -> bool {
+    matches!(code, "55P03" | "57014" | "40001" | "40P01") || code.starts_with("53")
 }
 
 impl Take for Changes {

@@ -2,6 +2,7 @@
 
 use super::column::TableColumn;
 use super::names::{Channel, Lsn, Position};
+use super::table::Table;
 use super::target::DdlTarget;
 use crate::error::SqlState;
 use std::time::SystemTime;
@@ -34,6 +35,10 @@ pub enum Value<'a> {
     Channels(&'a [Channel]),
     /// What a DDL command was about.
     Targets(&'a [DdlTarget]),
+    /// Names, of columns for one.
+    Names(&'a [String]),
+    /// Rows: of each its values, in the order of the columns.
+    Rows(Table<'a>),
 }
 
 /// Takes the fields of an event, in their order.

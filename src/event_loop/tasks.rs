@@ -1,13 +1,13 @@
-//! What the loop does at times: schedules. Every task has a number of its own, whatever source it is with.
+//! What the loop does at times: schedules and polls. Every task has a number of its own, whatever source it is with.
 
 use super::{EventLoop, NOTHING};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::TaskId;
-use crate::options::ScheduleOptions;
+use crate::event::{SessionId, TaskId};
+use crate::options::{PollOptions, ScheduleOptions};
 #[cfg(feature = "schedules")]
 use crate::source::Cron;
 use crate::source::{Job, Now, Rule, Schedule, Schedules, Source};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The shortest interval: what is due more often is better done in a loop.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -76,7 +76,35 @@ impl EventLoop {
         self.add_schedule(format!("{expression} in {zone}"), Rule::Cron(Box::new(cron)), options)
     }
 
-    /// Ends a schedule: no event of it comes any more.
+    /// Runs a query again and again over a session, as `options` say: what it finds comes as
+    /// [`Event::Rows`](crate::Event::Rows), and an error of it as
+    /// [`Event::CommandFailed`](crate::Event::CommandFailed) once; it goes on all the same. After an outage it
+    /// is run at once. A session has any number of polls, which are run one after the other.
+    ///
+    /// ```no_run
+    /// use pgwake::{Event, EventLoop, PollOptions};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let mut events = EventLoop::new()?;
+    /// let db = events.connect("dbname=app")?;
+    /// let options = PollOptions::new().wake_on("jobs").adaptive(Duration::from_secs(60));
+    /// events.poll(db, "SELECT id, body FROM jobs WHERE due <= now()", options)?;
+    /// while let Some(event) = events.next(None)? {
+    ///     if let Event::Rows(rows) = event {
+    ///         rows.iter().for_each(|row| println!("{:?} {:?}", row.get_str("id"), row.get_str("body")));
+    ///     }
+    /// }
+    /// # Ok::<(), pgwake::Error>(())
+    /// ```
+    pub fn poll(&mut self, session: SessionId, sql: &str, options: PollOptions) -> Result<TaskId> {
+        let index = self.index(session)?;
+        let task = self.tasks.next_id()?;
+        self.sql(index)?.poll(task, sql, options, Instant::now())?;
+        self.enqueue(index)?;
+        Ok(task)
+    }
+
+    /// Ends a poll or a schedule: no event of it comes any more.
     pub fn cancel(&mut self, task: TaskId) -> Result<()> {
         self.at_hand = NOTHING;
         self.find_task(|source| source.cancel(task))

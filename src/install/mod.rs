@@ -4,7 +4,7 @@
 pub const VERSION: u32 = 5;
 
 /// What is installed, in this order. Each can run again over itself.
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_convert.sql"),
     include_str!("sql/03_generate.sql"),
@@ -17,6 +17,7 @@ const SCRIPTS: [&str; 13] = [
     include_str!("sql/10_ddl.sql"),
     include_str!("sql/11_check.sql"),
     include_str!("sql/20_runs.sql"),
+    include_str!("sql/21_poll.sql"),
     include_str!("sql/99_rights.sql"),
 ];
 

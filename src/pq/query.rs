@@ -82,6 +82,36 @@ impl Connection {
         self.accepted(sent == 1)
     }
 
+    /// Sends one command with parameters whose types the server infers (`PQsendQueryParams`). They go as text;
+    /// `None` is NULL.
+    pub fn send_query_untyped(
+        &mut self,
+        sql: &[u8],
+        parameters: &[Option<&CStr>],
+        results: Format,
+    ) -> Result<()> {
+        let sql = c_string(sql)?;
+        let values: Vec<*const c_char> =
+            parameters.iter().map(|value| value.map_or(std::ptr::null(), CStr::as_ptr)).collect();
+        let count = c_int::try_from(values.len())
+            .map_err(|_| Error::new(ErrorKind::InvalidArgument, "a command has too many parameters"))?;
+        // SAFETY: the connection is alive; the values are `count` C strings or NULL, and outlive the call,
+        // which copies. Without types they are inferred, without lengths and formats they are text.
+        let sent = unsafe {
+            pq_sys::PQsendQueryParams(
+                self.raw.as_ptr(),
+                sql.as_ptr(),
+                count,
+                std::ptr::null(),
+                values.as_ptr(),
+                std::ptr::null(),
+                std::ptr::null(),
+                results as c_int,
+            )
+        };
+        self.accepted(sent == 1)
+    }
+
     /// Sends a command to be run later, by its name, with parameters of type `text` (`PQsendPrepare`).
     pub fn send_prepare(&mut self, name: &CStr, sql: &[u8], parameters: usize) -> Result<()> {
         let sql = c_string(sql)?;

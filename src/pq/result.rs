@@ -4,7 +4,7 @@
 use super::connection::loss_sqlstate;
 use super::notice;
 use crate::error::{Error, ErrorKind};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 
 /// What kind of result it is (manual, `PQresultStatus`).
@@ -86,6 +86,22 @@ impl QueryResult {
         unsafe { pq_sys::PQnfields(self.0.as_ptr()) as usize }
     }
 
+    /// A column's name, in the encoding of the client; `None` for one that is not there.
+    pub fn column_name(&self, column: usize) -> Option<&[u8]> {
+        if column >= self.columns() {
+            return None;
+        }
+        // SAFETY: the index is within bounds; the name is a C string that lives as long as the result.
+        unsafe { Some(CStr::from_ptr(pq_sys::PQfname(self.0.as_ptr(), column as c_int)).to_bytes()) }
+    }
+
+    /// The OID of a column's type; of a domain, of the type below it. 0 for a column that is not there.
+    pub fn column_type(&self, column: usize) -> u32 {
+        let column = c_int::try_from(column).unwrap_or(c_int::MAX);
+        // SAFETY: the result is alive until drop; libpq looks after the bounds.
+        unsafe { pq_sys::PQftype(self.0.as_ptr(), column) }
+    }
+
     /// A value in the format that was asked for; `None` for NULL and for what is not there. Behind it lies a
     /// NUL in either format.
     pub fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
@@ -154,5 +170,7 @@ pub(crate) mod tests {
         assert_eq!((result.value(0, 0), result.value(0, 1)), (Some(&b"a"[..]), None));
         assert_eq!((result.value(1, 0), result.value(1, 1)), (Some(&b""[..]), Some(&[1][..])));
         assert_eq!((result.value(2, 0), result.value(0, 2)), (None, None));
+        assert_eq!((result.column_name(1), result.column_name(2)), (Some(&b"column"[..]), None));
+        assert_eq!((result.column_type(1), result.column_type(2)), (25, 0));
     }
 }

@@ -104,13 +104,16 @@ impl<Tag> Session<Tag> {
             }
             Err(error) => self.ending = Some(error),
         }
-        let bytes_max = match self.kind {
-            Kind::Sql => MESSAGE_BYTES_MAX,
-            Kind::Replication => LOG_MESSAGE_BYTES_MAX,
-        };
-        if self.message_bytes > bytes_max {
-            self.ending = Some(too_long(bytes_max));
+        if self.message_bytes > self.message_bytes_max {
+            let is_asked_for = self.kind == Kind::Sql && self.message_bytes_max > MESSAGE_BYTES_MAX;
+            let too_long = if is_asked_for { too_many_rows } else { too_long };
+            self.ending = Some(too_long(self.message_bytes_max));
         }
+    }
+
+    /// So much is asked for in one answer.
+    pub(crate) fn accept_bytes(&mut self, bytes: usize) {
+        self.message_bytes_max = self.message_bytes_max.max(bytes);
     }
 
     #[cold]
@@ -121,6 +124,23 @@ impl<Tag> Session<Tag> {
             Err(error) => self.ending = Some(error),
         }
     }
+}
+
+/// How much input may come in for one message.
+pub(super) fn bytes_max(kind: Kind) -> usize {
+    match kind {
+        Kind::Sql => MESSAGE_BYTES_MAX,
+        Kind::Replication => LOG_MESSAGE_BYTES_MAX,
+    }
+}
+
+/// Somebody asks for long answers, and such a one came.
+fn too_many_rows(bytes_max: usize) -> Error {
+    let message = format!(
+        "the rows of one poll have more than {} MB: give its query a LIMIT, or let it have more (bytes_max)",
+        bytes_max >> 20
+    );
+    lost(message, SqlState::LIMIT_EXCEEDED)
 }
 
 pub(super) fn too_long(bytes_max: usize) -> Error {

@@ -127,6 +127,8 @@ pub(crate) struct Session<Tag> {
     /// Input was consumed since the last message was complete; if more than once, how many bytes since.
     is_in_message: bool,
     message_bytes: usize,
+    /// How much that may be at most.
+    message_bytes_max: usize,
     wait_for: WaitFor,
     /// The socket is to be registered anew.
     is_interest_new: bool,
@@ -185,6 +187,7 @@ impl<Tag> Session<Tag> {
             may_hold_more: false,
             is_in_message: false,
             message_bytes: 0,
+            message_bytes_max: input::bytes_max(kind),
             wait_for: WaitFor::Reading,
             is_interest_new: false,
             ending: None,

@@ -13,6 +13,8 @@ use std::ffi::CStr;
 pub(crate) enum Command<'a> {
     /// To be run once.
     Run { sql: &'a [u8], parameters: &'a [&'a [u8]] },
+    /// The same with parameters as text, whose types the server infers, and with results in a format.
+    Query { sql: &'a [u8], parameters: &'a [Option<&'a CStr>], results: Format },
     /// To be run by its name later.
     Prepare { name: &'a CStr, sql: &'a [u8], parameters: usize },
     /// To be run by itself, in a session without a pipeline. It may be several in one string, or COPY.
@@ -21,8 +23,8 @@ pub(crate) enum Command<'a> {
     RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
 
-/// What came of a request: the rows of its last command that gave any, in the binary format; in text without
-/// a pipeline. Or that COPY begins.
+/// What came of a request: the rows of its last command that gave any, in the binary format unless another was
+/// asked for; in text without a pipeline. Or that COPY begins.
 pub(crate) type Rows = Option<QueryResult>;
 
 /// The tag of a request, and what came of it.
@@ -109,6 +111,9 @@ impl<Tag> Requests<Tag> {
                 }
                 Command::Run { sql, parameters } => {
                     connection.send_query_params(sql, parameters, Format::Binary)?;
+                }
+                Command::Query { sql, parameters, results } => {
+                    connection.send_query_untyped(sql, parameters, results)?;
                 }
                 Command::Prepare { name, sql, parameters } => {
                     connection.send_prepare(name, sql, parameters)?;

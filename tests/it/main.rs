@@ -16,6 +16,7 @@ mod listen;
 mod log_findings;
 mod metrics;
 mod outage;
+mod polls;
 mod refusals;
 mod restarts;
 #[cfg(feature = "schedules")]

@@ -43,7 +43,29 @@ impl Kind {
             _ => Kind::One(Scalar::of(type_oid, category)),
         }
     }
+
+    /// Of a type of which only the OID is known. Arrays of types that are not built in are text then.
+    pub(crate) fn of_built_in(type_oid: u32) -> Self {
+        match ARRAYS.binary_search_by_key(&type_oid, |(array, _)| *array) {
+            Ok(place) => Kind::of(type_oid, b'A', ARRAYS[place].1),
+            Err(_) => Kind::of(type_oid, 0, 0),
+        }
+    }
 }
+
+/// The types of arrays that every server has, and the types of their elements (`pg_type.dat`).
+#[rustfmt::skip]
+const ARRAYS: [(u32, u32); 65] = [
+    (143, 142), (199, 114), (271, 5069), (629, 628), (651, 650), (719, 718), (775, 774), (791, 790),
+    (1000, 16), (1001, 17), (1002, 18), (1003, 19), (1005, 21), (1006, 22), (1007, 23), (1008, 24),
+    (1009, 25), (1010, 27), (1011, 28), (1012, 29), (1013, 30), (1014, 1042), (1015, 1043), (1016, 20),
+    (1017, 600), (1018, 601), (1019, 602), (1020, 603), (1021, 700), (1022, 701), (1027, 604), (1028, 26),
+    (1034, 1033), (1040, 829), (1041, 869), (1115, 1114), (1182, 1082), (1183, 1083), (1185, 1184),
+    (1187, 1186), (1231, 1700), (1263, 2275), (1270, 1266), (1561, 1560), (1563, 1562), (2201, 1790),
+    (2207, 2202), (2208, 2203), (2209, 2204), (2210, 2205), (2211, 2206), (2949, 2970), (2951, 2950),
+    (3221, 3220), (3643, 3614), (3644, 3642), (3645, 3615), (3735, 3734), (3770, 3769), (3807, 3802),
+    (4073, 4072), (4090, 4089), (4097, 4096), (4192, 4191), (5039, 5038),
+];
 
 /// Appends text as a JSON string.
 pub(crate) fn write_text(out: &mut String, text: &[u8]) {

@@ -47,6 +47,22 @@ pub(super) const OF_RUNS: &[Row] = &[(
     "grant this role USAGE on the schema pgwake and EXECUTE on enter_schedule, ask_to_run, begin_run, end_run \
      and schedule_lock",
 )];
+pub(super) const OF_POLLS: &[Row] = &[
+    (
+        "42501",
+        "pgwake",
+        "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor",
+    ),
+    (
+        "42501",
+        "_cursor",
+        "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor",
+    ),
+    ("42703", "poll.", "the rows of a cursor have a column that says which transaction wrote them"),
+    ("42883", "xid8", "the column that a cursor goes by is of the type xid8"),
+    ("57014", "statement timeout", "let it take longer, or less: an index, a LIMIT"),
+    ("55006", "", "this one goes on when that one ends"),
+];
 
 /// The error, with what to do behind it.
 pub(super) fn advised(error: Error, table: &[Row]) -> Error {

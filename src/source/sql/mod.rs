@@ -2,12 +2,14 @@
 //! is given to whom it is for, and what comes out is put into one order: reports, notifications, changes.
 
 mod advice;
+mod ahead;
 mod channels;
 mod commands;
 mod ddl;
 mod link;
 mod listen;
 mod outbox;
+mod poll;
 mod read_ahead;
 mod readers;
 mod refusals;
@@ -29,6 +31,7 @@ use ddl::DdlReader;
 use link::{InLibpq, Link};
 use listen::Listen;
 use outbox::{Next, Outbox};
+use poll::Polls;
 use read_ahead::ReadAhead;
 use readers::Readers;
 use runs::Runs;
@@ -62,6 +65,8 @@ enum AtHand {
     /// The outbox has it.
     Change,
     Tick(Due),
+    /// The polls have them.
+    Rows,
     Report(Report),
 }
 
@@ -253,6 +258,7 @@ impl SqlSource {
             AtHand::Notification(notify, folded) => Some(Event::Notification(self.lend(notify, *folded))),
             AtHand::Change => self.readers.get::<Outbox>()?.change(id, db).map(Event::Change),
             AtHand::Tick(due) => self.readers.get::<Runs>()?.event(due),
+            AtHand::Rows => self.readers.get::<Polls>()?.rows(id, db).map(Event::Rows),
             AtHand::Report(report) => Some(report.as_event(id, db, Instant::now())),
         }
     }
@@ -281,18 +287,40 @@ impl SqlSource {
             if self.link.is_to_consume() {
                 return Look::Nothing;
             }
-            match self.look_for_change(now) {
+            match self.look_for_read(now) {
                 Look::Nothing => {}
                 found => return found,
-            }
-            if self.look_for_tick() {
-                return Look::Found;
             }
             // A notification may have brought a report.
             if self.link.reports.is_empty() && !self.give_up_awaited(now) {
                 return Look::Nothing;
             }
         }
+    }
+
+    /// What readers have for the caller: a change or a gap of the outbox, rows, a due time.
+    fn look_for_read(&mut self, now: Instant) -> Look {
+        let found = match self.look_for_change(now) {
+            Look::Nothing => self.look_for_rows(now),
+            found => found,
+        };
+        match found {
+            Look::Nothing => self.look_for_tick(),
+            found => found,
+        }
+    }
+
+    fn look_for_rows(&mut self, now: Instant) -> Look {
+        let Some(polls) = self.readers.get_mut::<Polls>() else { return Look::Nothing };
+        if polls.advance(&mut self.link, now) {
+            self.at_hand = AtHand::Rows;
+            return Look::Found;
+        }
+        if polls.is_empty() {
+            self.readers.remove::<Polls>();
+            self.readers_changed();
+        }
+        Look::Nothing
     }
 
     /// The next change or gap of the outbox.
@@ -314,9 +342,10 @@ impl SqlSource {
     }
 
     /// The next due time of a schedule.
-    fn look_for_tick(&mut self) -> bool {
-        let due = self.readers.get_mut::<Runs>().and_then(Runs::next);
-        due.map(|due| self.at_hand = AtHand::Tick(due)).is_some()
+    fn look_for_tick(&mut self) -> Look {
+        let Some(due) = self.readers.get_mut::<Runs>().and_then(Runs::next) else { return Look::Nothing };
+        self.at_hand = AtHand::Tick(due);
+        Look::Found
     }
 
     /// The caller has asked for the next event.
@@ -353,67 +382,6 @@ impl SqlSource {
     /// Whether something waits that comes before the next notification.
     fn is_held_back(&self) -> bool {
         self.link.awaits_first() || self.readers.get().is_some_and(Outbox::has_notified)
-    }
-
-    /// As [`advance`](Self::advance), for a session that reads more than its caller takes, so that what comes
-    /// neither stays in the server nor grows here.
-    #[cold]
-    fn advance_ahead(&mut self, now: Instant) -> bool {
-        if self.read_ahead.is_turn_over() {
-            self.link.session.look_ahead();
-            self.link.wants_turn = !self.read_ahead.is_empty() || !self.link.reports.is_empty();
-            return false;
-        }
-        self.read_on(now);
-        // What was held before a loss is delivered before it.
-        if self.link.is_listening
-            && let Some(report) = self.link.reports.pop_front()
-        {
-            self.report(report);
-            return true;
-        }
-        if let dropped @ 1.. = self.read_ahead.take_dropped() {
-            let channels = self.link.channels.wanted().cloned().collect();
-            let message = "notifications came faster than they were taken, and the oldest were dropped";
-            self.report(Report::Overflow { channels, dropped, message });
-            return true;
-        }
-        match self.look_for_change(now) {
-            Look::Found => return true,
-            Look::Yield => return false,
-            Look::Nothing => {}
-        }
-        if self.look_for_tick() {
-            return true;
-        }
-        if self.give_up_awaited(now) {
-            self.link.wants_turn = true;
-        }
-        if let Some((notify, folded)) = self.read_ahead.take() {
-            self.hand_over(notify, folded);
-            return true;
-        }
-        let report = self.link.reports.pop_front().map(|report| self.report(report));
-        report.is_some()
-    }
-
-    /// Reads ahead as far as there is something, within bounds.
-    fn read_on(&mut self, now: Instant) {
-        for _ in 0..read_ahead::ROUNDS_MAX {
-            while self.link.is_listening
-                && let Some(notify) = self.next_for_caller()
-            {
-                self.read_ahead.put(notify);
-            }
-            if self.give_up_awaited(now) {
-                continue;
-            }
-            // Changes are neither folded nor dropped: they wait in the server.
-            let has_changes = self.readers.get().is_some_and(Outbox::has_changes);
-            if has_changes || (!self.go_on(now) && !self.link.session.look_ahead()) {
-                return;
-            }
-        }
     }
 
     /// All that was held has been delivered: see to what comes next; `false` when there is nothing. Once for
@@ -471,6 +439,7 @@ impl SqlSource {
             Tag::Outbox(request) => self.readers.answered::<Outbox>(link, request, answer, now),
             Tag::Ddl(request) => self.readers.answered::<DdlReader>(link, request, answer, now),
             Tag::Run(request) => self.readers.answered::<Runs>(link, request, answer, now),
+            Tag::Poll(task, request) => self.readers.answered::<Polls>(link, (task, request), answer, now),
         }
         self.readers_changed();
     }

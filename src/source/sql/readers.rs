@@ -79,6 +79,10 @@ impl Readers {
         Ok(())
     }
 
+    pub(super) fn remove<R: Reader>(&mut self) {
+        self.0.retain(|reader| !(&**reader as &dyn Any).is::<R>());
+    }
+
     #[cold]
     pub(super) fn opened(&mut self, link: &mut Link, now: Instant) {
         self.0.iter_mut().for_each(|reader| reader.opened(link, now));
@@ -105,7 +109,7 @@ impl Readers {
         now: Instant,
     ) {
         if self.get_mut::<R>().is_some_and(|reader| reader.answered(link, request, answer, now).is_break()) {
-            self.0.retain(|reader| !(&**reader as &dyn Any).is::<R>());
+            self.remove::<R>();
         }
     }
 

@@ -10,6 +10,7 @@ pub(super) enum Tag {
     Outbox(OutboxRequest),
     Ddl(DdlRequest),
     Run(RunRequest),
+    Poll(TaskId, PollRequest),
 }
 
 /// LISTEN or UNLISTEN.
@@ -72,6 +73,20 @@ pub(super) enum RunStep {
     Job,
     End,
     Release,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PollRequest {
+    /// Opens the cursor.
+    Open,
+    Query,
+    /// Keeps its position; with the number that the caller acknowledged, if it did.
+    Keep(Option<u64>),
+    /// Ends the transaction of a batch.
+    End,
+    RollBack,
+    /// The poll is no more.
+    Close,
 }
 
 impl Tag {

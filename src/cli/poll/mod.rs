@@ -1,0 +1,121 @@
+//! `pgwake poll`: what a query finds again and again, as lines. Those of a cursor or a batch are acknowledged
+//! once they are written.
+
+mod arguments;
+
+use super::output::Output;
+use super::run::{Run, Take};
+use super::values::Format;
+use super::watch::passes;
+use super::{Failure, install};
+pub(crate) use arguments::Poll;
+use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId};
+use std::time::{Duration, Instant};
+
+/// How long the last acknowledgement may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(dsn: &str, format: Format, arguments: &Poll) -> Result<(), Failure> {
+    let mut options = PollOptions::new()
+        .every(arguments.every)
+        .statement_timeout(arguments.timeout)
+        .from_start(arguments.from_start)
+        .xid_column(&arguments.xid_column)
+        .page_rows(arguments.page_rows)
+        .manual_ack(true);
+    options = arguments.parameters.iter().fold(options, PollOptions::parameter);
+    options = arguments.name.iter().fold(options, PollOptions::name);
+    options = arguments.adaptive.iter().fold(options, |options, max| options.adaptive(*max));
+    options = arguments.wake_on.iter().fold(options, |options, channel| options.wake_on(channel));
+    options = arguments.cursor.iter().fold(options, PollOptions::cursor);
+    options = arguments.order_by.iter().fold(options, PollOptions::order_by);
+    options = arguments.batch_rows.iter().fold(options, |options, rows| options.batch_rows(*rows));
+    options = arguments.done.iter().fold(options, PollOptions::done);
+    if arguments.cursor.is_some() && !arguments.no_install {
+        install::ensure(dsn)?;
+    }
+    let mut events = EventLoop::new()?;
+    let session = events.connect(dsn)?;
+    events.poll(session, &arguments.sql, options)?;
+    let mut run = Run::new(&events, format, &arguments.until)?;
+    let mut found = Found { session, written: None, asked: None, failure: None };
+    run.run(&mut events, &mut found)?;
+    found.finish(&mut events)
+}
+
+/// What is written, and what the database knows of that.
+struct Found {
+    session: SessionId,
+    /// Written, and not acknowledged.
+    written: Option<u64>,
+    /// Acknowledged, and not kept yet.
+    asked: Option<u64>,
+    /// What was refused, until it is known whether the first run ever succeeded.
+    failure: Option<String>,
+}
+
+impl Found {
+    fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        if let Some(id) = self.written.take() {
+            events.ack(self.session, id)?;
+            self.asked = Some(id);
+        }
+        Ok(())
+    }
+
+    /// The next run begins behind what was written: waits until the database has kept that.
+    fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        self.acknowledge(events)?;
+        let until = Instant::now() + PATIENCE;
+        while let Some(id) = self.asked {
+            match events.next(Some(until.saturating_duration_since(Instant::now())))? {
+                Some(Event::Acknowledged(acknowledged)) if acknowledged.id == id => self.asked = None,
+                Some(Event::Disconnected(_) | Event::Failed(_) | Event::CommandFailed(_)) => {
+                    return Err(again());
+                }
+                None if Instant::now() >= until => return Err(again()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn again() -> Failure {
+    Failure::Running("the last rows were not acknowledged: they will come again".into())
+}
+
+impl Take for Found {
+    fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        match event {
+            // They are about the session, not about what it finds.
+            Event::Acknowledged(acknowledged) => {
+                self.asked = self.asked.filter(|id| *id != acknowledged.id);
+                return Ok(false);
+            }
+            Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
+            Event::CommandFailed(failed) => {
+                let code = failed.sqlstate.map_or(String::new(), |code| code.to_string());
+                if code != "55006" && !passes(&code) {
+                    self.failure = Some(format!("{} (SQLSTATE {code})", failed.message));
+                }
+            }
+            Event::Rows(rows) if rows.id > 0 => self.written = Some(rows.id),
+            _ => {}
+        }
+        output.write(event)?;
+        Ok(matches!(event, Event::Rows(_)))
+    }
+
+    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+        self.acknowledge(events)?;
+        match self.failure.take() {
+            Some(sentence) if events.metrics(self.session)?.polls == 0 => Err(Failure::Running(sentence)),
+            _ => Ok(None),
+        }
+    }
+
+    fn has_begun(&self, _: &Listening<'_>) -> bool {
+        true
+    }
+}

@@ -1,0 +1,97 @@
+//! What polls say to the server, as SQL.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::PollOptions;
+use std::ffi::CString;
+
+/// What holds for the transaction of one query alone. It has no rows, so that a query without any has none.
+pub(super) const SETTINGS: &[u8] =
+    b"SELECT WHERE pg_catalog.set_config('statement_timeout', $1, true) IS NULL";
+/// The same where the database has another encoding: queries are given, and rows delivered, in UTF-8.
+pub(super) const SETTINGS_CONVERTED: &[u8] = b"SELECT WHERE pg_catalog.concat( \
+    pg_catalog.set_config('statement_timeout', $1, true), \
+    pg_catalog.set_config('client_encoding', 'UTF8', true)) IS NULL";
+pub(super) const BEGIN: &[u8] = b"BEGIN";
+pub(super) const COMMIT: &[u8] = b"COMMIT";
+pub(super) const ROLLBACK: &[u8] = b"ROLLBACK";
+pub(super) const OPEN: &[u8] = b"SELECT \"position\", replaced FROM pgwake.open_cursor( \
+    pg_catalog.convert_from($1::bytea, 'UTF8'), $2::bool)";
+pub(super) const KEEP: &[u8] = b"SELECT pgwake.keep_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'), $2)";
+pub(super) const CLOSE: &[u8] = b"SELECT pgwake.close_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'))";
+
+/// What would leave the session in a state that the next query does not expect.
+const REFUSED: [&str; 4] = ["copy", "begin", "start", "listen"];
+
+/// The caller's query as it is sent.
+pub(super) fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
+    let sql = sql.trim().trim_end_matches(';').trim_end();
+    let word: String = sql.chars().take_while(char::is_ascii_alphabetic).collect();
+    if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
+        let message = format!("a poll runs one query after the other, and {} is none", word.to_uppercase());
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(match (&options.cursor, options.batch_rows) {
+        (Some(_), _) => page(sql, options),
+        (None, Some(rows)) => format!("{sql}\nLIMIT {rows} FOR UPDATE SKIP LOCKED"),
+        (None, None) => sql.into(),
+    }
+    .into_bytes())
+}
+
+/// The query of a page. The last three parameters are the parts of the position. Where nothing is found there
+/// is one row all the same, which says up to which snapshot that holds.
+fn page(sql: &str, options: &PollOptions) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let (xid, rows) = (quoted(&options.xid_column), options.page_rows);
+    let order = options.order_by.as_ref().map_or(String::new(), |by| format!(", page.{}", quoted(by)));
+    let [before, upto, last] = [1, 2, 3].map(|place| format!("${}", options.parameters.len() + place));
+    format!(
+        "SELECT page.*, snapshot.upto::pg_catalog.text FROM (SELECT coalesce({upto}::pg_catalog.pg_snapshot, \
+         pg_catalog.pg_current_snapshot()) AS upto) AS snapshot LEFT JOIN LATERAL (SELECT poll.*, \
+         poll.{xid}::pg_catalog.text AS pgwake_xid FROM (\n{sql}\n) AS poll \
+         WHERE (poll.{xid} >= pg_catalog.pg_snapshot_xmax({before}::pg_catalog.pg_snapshot) OR poll.{xid} = ANY \
+         (ARRAY(SELECT pg_catalog.pg_snapshot_xip({before})))) AND poll.{xid} > {last}::pg_catalog.xid8 \
+         AND pg_catalog.pg_visible_in_snapshot(poll.{xid}, snapshot.upto) \
+         ORDER BY poll.{xid} FETCH FIRST {rows} ROWS WITH TIES) AS page ON true ORDER BY page.{xid}{order}"
+    )
+}
+
+/// Texts for libpq, which were found to have no NUL.
+pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(sql: &str, options: PollOptions) -> String {
+        String::from_utf8(query(sql, &options).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_query_is_sent_as_it_is_and_a_batch_with_its_lock() {
+        assert_eq!(sent(" SELECT 1 -- one\n;; ", PollOptions::new()), "SELECT 1 -- one");
+        let batch = sent("SELECT * FROM jobs -- all", PollOptions::new().batch_rows(7));
+        assert_eq!(batch, "SELECT * FROM jobs -- all\nLIMIT 7 FOR UPDATE SKIP LOCKED");
+    }
+
+    #[test]
+    fn the_parts_of_a_position_come_behind_the_callers_parameters() {
+        let options = PollOptions::new().cursor("c").xid_column("x\"y").parameter("1");
+        let page = sent("SELECT * FROM log WHERE kind = $1", options.order_by("id"));
+        assert!(
+            page.contains("coalesce($3::") && page.contains("> $4::") && page.contains("_xip($2)"),
+            "{page}"
+        );
+        assert!(page.ends_with("ORDER BY page.\"x\"\"y\", page.\"id\""), "{page}");
+    }
+
+    #[test]
+    fn what_is_no_query_is_refused() {
+        for bad in ["COPY t TO STDOUT", "begin", " Start transaction"] {
+            assert!(query(bad, &PollOptions::new()).is_err(), "{bad}");
+        }
+        assert!(query("SELECT * FROM copy", &PollOptions::new()).is_ok());
+    }
+}
