@@ -7,8 +7,11 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_attrdef.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_policy.h"
+#include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -96,11 +99,18 @@ type_in_tag(CommandTag tag)
 	return space == NULL ? NULL : asc_tolower(space + 1, strlen(space + 1));
 }
 
-/*
- * The schema and the name, where the server tells them in pg_event_trigger_dropped_objects(). False for what it
- * does not tell: the temporary objects of other sessions.
- */
+/* Whether the object has no schema of its own, but one through its table. */
 static bool
+is_of_table(Oid classid)
+{
+	return classid == AttrDefaultRelationId || classid == TriggerRelationId || classid == PolicyRelationId;
+}
+
+/*
+ * The schema and the name, where the server tells them in pg_event_trigger_dropped_objects(). Returns the
+ * schema, also for what is one.
+ */
+static Oid
 put_names(Row *row, const ObjectAddress *object)
 {
 	Relation	catalog;
@@ -111,37 +121,50 @@ put_names(Row *row, const ObjectAddress *object)
 
 	if (object->classId == NamespaceRelationId)
 		schema = object->objectId;
-	else if (is_objectclass_supported(object->classId))
+	if (!is_objectclass_supported(object->classId))
+		return schema;
+
+	catalog = table_open(object->classId, AccessShareLock);
+	tuple = get_catalog_object_by_oid(catalog, get_object_attnum_oid(object->classId), object->objectId);
+	if (tuple != NULL && get_object_attnum_namespace(object->classId) != InvalidAttrNumber)
 	{
-		catalog = table_open(object->classId, AccessShareLock);
-		tuple = get_catalog_object_by_oid(catalog, get_object_attnum_oid(object->classId), object->objectId);
-		if (tuple != NULL && get_object_attnum_namespace(object->classId) != InvalidAttrNumber)
-		{
-			value = heap_getattr(tuple, get_object_attnum_namespace(object->classId), RelationGetDescr(catalog),
-								 &isnull);
-			schema = isnull ? InvalidOid : DatumGetObjectId(value);
-			put_text(row, TARGETS_SCHEMA_NAME, isTempNamespace(schema) ? "pg_temp" : get_namespace_name(schema));
-		}
-		if (tuple != NULL && get_object_namensp_unique(object->classId) && object->objectSubId == 0)
-		{
-			value = heap_getattr(tuple, get_object_attnum_name(object->classId), RelationGetDescr(catalog),
-								 &isnull);
-			put_text(row, TARGETS_OBJECT_NAME, isnull ? NULL : NameStr(*DatumGetName(value)));
-		}
-		table_close(catalog, AccessShareLock);
+		value = heap_getattr(tuple, get_object_attnum_namespace(object->classId), RelationGetDescr(catalog),
+							 &isnull);
+		schema = isnull ? InvalidOid : DatumGetObjectId(value);
+		put_text(row, TARGETS_SCHEMA_NAME, isTempNamespace(schema) ? "pg_temp" : get_namespace_name(schema));
 	}
-	put(row, TARGETS_IS_TEMP, BoolGetDatum(OidIsValid(schema) && isTempNamespace(schema)));
-	return !OidIsValid(schema) || !isAnyTempNamespace(schema) || isTempNamespace(schema);
+	if (tuple != NULL && get_object_namensp_unique(object->classId) && object->objectSubId == 0)
+	{
+		value = heap_getattr(tuple, get_object_attnum_name(object->classId), RelationGetDescr(catalog), &isnull);
+		put_text(row, TARGETS_OBJECT_NAME, isnull ? NULL : NameStr(*DatumGetName(value)));
+	}
+	table_close(catalog, AccessShareLock);
+	return schema;
 }
 
+/* False for what the server does not tell either: the temporary objects of other sessions. */
 static bool
 put_existing(Row *row, const ObjectAddress *object)
 {
-	char	   *identity = getObjectIdentity(object, true);
+	List	   *names = NIL;
+	List	   *arguments = NIL;
+	char	   *identity = getObjectIdentityParts(object, &names, &arguments, true);
+	Oid			schema;
+	bool		is_temp;
 
 	/* What the command itself has made before it dropped it. */
-	if (identity == NULL || !put_names(row, object))
+	if (identity == NULL)
 		return false;
+	schema = put_names(row, object);
+	is_temp = OidIsValid(schema) && isTempNamespace(schema);
+	if (OidIsValid(schema) && !is_temp && isAnyTempNamespace(schema))
+		return false;
+	if (is_of_table(object->classId) && names != NIL)
+	{
+		put_text(row, TARGETS_SCHEMA_NAME, linitial(names));
+		is_temp = strcmp(linitial(names), "pg_temp") == 0;
+	}
+	put(row, TARGETS_IS_TEMP, BoolGetDatum(is_temp));
 	put_text(row, TARGETS_IDENTITY, identity);
 	put_text(row, TARGETS_OBJECT_TYPE, getObjectTypeDescription(object, true));
 	put(row, TARGETS_CLASSID, ObjectIdGetDatum(object->classId));
