@@ -121,6 +121,8 @@ name_new_relation(Naming *naming, RangeVar *relation)
 
 	if (relation->schemaname == NULL)
 		qualified->schemaname = relation->relpersistence == RELPERSISTENCE_TEMP ? "pg_temp" : schema_for_new();
+	/* Where this is a contradiction, the server will say so. */
+	qualified->relpersistence = RELPERSISTENCE_PERMANENT;
 	name_relation(naming, qualified);
 }
 
@@ -158,6 +160,12 @@ name_object(Naming *naming, ObjectType type, Node *object)
 														   list_length((List *) object) - 1));
 			name_column(naming, range, strVal(llast((List *) object)));
 			return;
+		case OBJECT_TYPE:
+		case OBJECT_DOMAIN:
+			/* RENAME, SET SCHEMA and OWNER TO have a list, DROP and COMMENT a type. */
+			if (IsA(object, List))
+				object = (Node *) makeTypeNameFromNameList((List *) object);
+			break;
 		default:
 			break;
 	}
@@ -256,7 +264,7 @@ name_function(Naming *naming, CreateFunctionStmt *create)
 			(parameter->mode != FUNC_PARAM_OUT || create->is_procedure))
 			function->objargs = lappend(function->objargs, parameter->argType);
 	}
-	name_object(naming, create->is_procedure ? OBJECT_PROCEDURE : OBJECT_FUNCTION, (Node *) function);
+	name_object(naming, OBJECT_ROUTINE, (Node *) function);
 }
 
 static void

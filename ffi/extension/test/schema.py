@@ -243,4 +243,4 @@ class Drops:
             f"DROP OWNED BY {self.chance.choice(ROLES)} CASCADE", f"DROP OWNED BY {self.chance.choice(ROLES)}",
             f"DROP SCHEMA {', '.join(self.chance.sample(SCHEMAS, 2))} CASCADE",
             f"ALTER TABLE {table} DROP COLUMN a CASCADE, DROP COLUMN b, ADD COLUMN new{self.chance.randint(0, 9)} int",
-            f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS positive, ALTER a TYPE bigint"))
+            f"ALTER TABLE {table} ADD COLUMN more int DEFAULT 1, DROP CONSTRAINT IF EXISTS positive"))

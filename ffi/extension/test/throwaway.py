@@ -4,8 +4,10 @@ import ctypes
 import ctypes.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 PQ = ctypes.CDLL(ctypes.util.find_library("pq") or "libpq.so.5")
@@ -114,7 +116,9 @@ class Server:
         self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            print(*self.complaints()[:20], sep="\n", file=sys.stderr)
         self.call("pg_ctl", "-w", "-m", "immediate", "stop")
         shutil.rmtree(self.directory)
 
@@ -123,6 +127,6 @@ class Server:
 
     def complaints(self):
         """What the server logged that must never be: crashes, failed assertions, leaks."""
-        signs = ("PANIC", "TRAP:", "terminated by signal", "leak", "still referenced", "WARNING:  you don't own")
+        sign = re.compile("PANIC|TRAP:|terminated by signal|WARNING:.*( leak|leaked|not closed|don't own a lock)")
         with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
-            return [line.rstrip() for line in log if any(sign in line for sign in signs)]
+            return [line.rstrip() for line in log if sign.search(line)]
