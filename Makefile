@@ -9,6 +9,7 @@
 # make regress PGSRC=DIRECTORY   PostgreSQL's own regression files, from its sources, with the DDL triggers on
 # make bench    pgwake beside a bare C loop over the same libpq
 # make lib      the C library alone
+# make extension   the server extension pgwake_ddl, built and installed for PG_CONFIG= (the one in PATH)
 # Each installs what it needs and is missing, or names it.
 
 # Without what make says to a make: a cargo takes it for its own.
@@ -38,7 +39,7 @@ BASHDIR = $(DATADIR)/bash-completion/completions
 ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
-.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb setup \
+.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb extension setup \
   setup-demo setup-deb setup-test tested tested-bundled tested-system built
 # But for what `test` does side by side.
 ifndef SIDE_BY_SIDE
@@ -143,6 +144,11 @@ uninstall:
 	  while case '$(KEPT) ' in *" $$directory "*) false ;; *) rmdir $(DESTDIR)$$directory 2>/dev/null ;; esac; do \
 	    directory=$${directory%/*}; done; done
 	@$(REMEMBER)
+
+# Needs the server's headers (Debian: postgresql-server-dev-15), and the right to write into its directories.
+PG_CONFIG = pg_config
+extension:
+	$(MAKE) -C ffi/extension install PG_CONFIG=$(PG_CONFIG)
 
 # The tree of a Debian system, which cargo-deb puts into a package.
 deb: setup-deb all
