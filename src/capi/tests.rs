@@ -372,7 +372,8 @@ fn every_choice_of_a_watch_reaches_it() {
     let chosen = |asked: &CDdlOptions| format!("{:?}", unsafe { watch::ddl(asked) }.unwrap());
     assert_eq!(chosen(&none), format!("{:?}", DdlOptions::new()));
     let asked = CDdlOptions { tags: columns.as_ptr(), temp: 1, nested: 1, before: 1, ..none };
-    let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true).before(true);
+    let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true);
+    let own = own.phase(DdlPhase::Before).phase(DdlPhase::After);
     assert_eq!(chosen(&asked), format!("{own:?}"));
 }
 

@@ -3,7 +3,7 @@
 
 use super::given::{invalid, list, utf8};
 use super::options::{self, Versioned, given, refuse_reserved};
-use crate::{ChangeOp, ChangePayload, DdlOptions, Result, Transport, WatchOptions};
+use crate::{ChangeOp, ChangePayload, DdlOptions, DdlPhase, Result, Transport, WatchOptions};
 use std::ffi::c_char;
 
 pub(super) const OP_INSERT: u32 = 1;
@@ -142,5 +142,5 @@ pub(super) unsafe fn ddl(asked: *const CDdlOptions) -> Result<DdlOptions> {
     // SAFETY: as the caller promises.
     let tags = unsafe { list(asked.tags, "tags") }?;
     let own = DdlOptions::new().tags(tags).temp(asked.temp != 0).nested(asked.nested != 0);
-    Ok(own.before(asked.before != 0))
+    Ok(if asked.before == 0 { own } else { own.phase(DdlPhase::Before).phase(DdlPhase::After) })
 }
