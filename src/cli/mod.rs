@@ -23,6 +23,7 @@ macro_rules! say_done {
 
 mod advice;
 mod arguments;
+mod before_drop;
 mod bench;
 mod completions;
 mod demo;
@@ -66,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
+        Subcommand::BeforeDrop(handler) => before_drop::run(dsn, arguments.format, handler),
         Subcommand::Check => status::check(dsn, arguments.format),
         Subcommand::Status(status) => status::status(dsn, arguments.format, status),
         Subcommand::Bench(bench) => bench::run(dsn, arguments.format, bench),
