@@ -74,7 +74,7 @@ fn script(page: &str, has_library: bool) -> String {
             "sh" if is_known_to_make(&text) => {}
             "sh" if text.contains("cc app.c") && !has_library => {}
             "sh" => script.push_str(&text),
-            "rust" | "c" | "python" | "toml" => {
+            "rust" | "c" | "python" | "toml" | "sql" => {
                 let name = file_named_in(&above);
                 let _ = writeln!(script, "cat >{name} <<'END OF BLOCK'\n{text}END OF BLOCK");
             }
