@@ -81,7 +81,8 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     }
     let sql = "SELECT channel, pg_catalog.concat_ws(' ', '--tags ''' || \
         pg_catalog.array_to_string(tags, ',') || '''', CASE WHEN temp THEN '--temp' END, \
-        CASE WHEN nested THEN '--nested' END, CASE WHEN before THEN '--before' END) \
+        CASE WHEN nested THEN '--nested' END, \
+        CASE WHEN phases <> '{after}' THEN '--phase ' || pg_catalog.array_to_string(phases, ',') END) \
         FROM pgwake.ddl_watch WHERE channel LIKE 'pgwake\\_ddl%'";
     let asked = query::rows(&mut connection, sql, &[])?;
     if asked.iter().any(|row| row[0] == channel) {

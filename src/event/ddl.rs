@@ -36,7 +36,7 @@ pub struct Ddl<'a> {
     pub phase: DdlPhase,
     /// The command's tag, such as `CREATE TABLE` (manual, "Event Trigger Firing Matrix"), or `login`.
     pub tag: &'a str,
-    /// What it was done to.
+    /// What it was done to; in the phase before it, what it is about to drop or change, as that is then.
     pub targets: &'a [DdlTarget],
     /// 1 for a command that a client sent, more for what functions and extensions run.
     pub depth: u32,
@@ -54,7 +54,9 @@ pub struct Ddl<'a> {
 
 impl Ddl<'_> {
     pub(super) fn fields(&self, fields: &mut impl Fields) {
-        fields.field("phase", Value::Text(self.phase.as_str()), "");
+        // People take an event for one of the time after it.
+        let phrase = if self.phase == DdlPhase::Before { "{} " } else { "" };
+        fields.field("phase", Value::Text(self.phase.as_str()), phrase);
         fields.field("tag", Value::Text(self.tag), "{}");
         fields.field("targets", Value::Targets(self.targets), "  {}");
         fields.field("depth", Value::Number(self.depth.into()), "");

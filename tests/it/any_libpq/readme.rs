@@ -182,6 +182,34 @@ fn every_block_about_the_command_runs_as_it_stands() {
     );
 }
 
+/// On a server that has the extension, and where nobody may install one.
+#[test]
+fn every_block_about_before_drop_runs_in_each_mode() {
+    let script = script(&page("docs/before-drop.md"), false);
+    let install = "pgwake -d dbname=app install\n";
+    assert_eq!(script.matches(install).count(), 1);
+    let mode = "psql -d app -Atc 'SELECT pgwake.mode()'\n";
+    let without = "psql -d app -qc 'DROP EXTENSION IF EXISTS pgwake_ddl CASCADE'\n";
+    for more in ["", without] {
+        let printed = paste(&script.replace(install, &format!("{install}{more}{mode}")), None);
+        if more.is_empty() && !printed.contains("extension") {
+            crate::common::say_loudly("SKIPPED: the mode extension: this server does not have pgwake_ddl");
+        }
+        assert_printed(
+            &printed,
+            &[
+                &["tiles.clean_up(pgwake.ddl_target)", "--schemas 'survey'"],
+                &["(0 rows)"],
+                &["alps"],
+                &["dunes"],
+                &["(0 rows)"],
+                &["  ddl  ", "before DROP TABLE", "public.parcels"],
+                &["  ddl  ", "  DROP TABLE", "public.parcels"],
+            ],
+        );
+    }
+}
+
 /// The ways to link a C program, each tried on that of the README.
 #[test]
 fn every_way_to_link_the_library_works() {
