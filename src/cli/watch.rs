@@ -5,7 +5,7 @@ use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::run::{Run, Take};
 use super::{Failure, install, query, stream};
-use pgwake::{DdlOptions, DdlPhase, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
+use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -45,11 +45,9 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
 }
 
 pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Failure> {
-    let options = DdlOptions::new()
-        .tags(arguments.tags.iter().cloned())
-        .temp(arguments.temp)
-        .nested(arguments.nested)
-        .before(arguments.phases.contains(&DdlPhase::Before));
+    let options =
+        DdlOptions::new().tags(arguments.tags.iter().cloned()).temp(arguments.temp).nested(arguments.nested);
+    let options = arguments.phases.iter().fold(options, |options, phase| options.phase(*phase));
     if arguments.remove {
         return give_up_ddl(dsn, &options.channel().to_string());
     }

@@ -36,7 +36,7 @@ pub struct Ddl<'a> {
     pub phase: DdlPhase,
     /// The command's tag, such as `CREATE TABLE` (manual, "Event Trigger Firing Matrix"), or `login`.
     pub tag: &'a str,
-    /// What it was done to; in the phase before it, what it is about to drop or change, as that is then.
+    /// What it was done to; before the command, what it is about to drop or names, as far as it is known.
     pub targets: &'a [DdlTarget],
     /// 1 for a command that a client sent, more for what functions and extensions run.
     pub depth: u32,

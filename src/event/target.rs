@@ -21,6 +21,6 @@ pub struct DdlTarget {
     pub oid: u32,
     /// The column's number, or 0.
     pub subid: i32,
-    /// Whether it is there at that time.
+    /// Whether it is there, when the event is sent.
     pub exists: bool,
 }

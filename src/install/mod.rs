@@ -1,10 +1,10 @@
 //! The SQL that goes into the server, as text: the scripts that install and uninstall the schema `pgwake`.
 
 /// The version of the schema that these scripts make; `pgwake.version()` gives the one that is installed.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// What is installed, in this order. Each can run again over itself.
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 14] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_convert.sql"),
     include_str!("sql/03_generate.sql"),
@@ -16,6 +16,8 @@ const SCRIPTS: [&str; 12] = [
     include_str!("sql/09_publish.sql"),
     include_str!("sql/10_ddl.sql"),
     include_str!("sql/11_check.sql"),
+    include_str!("sql/12_targets.sql"),
+    include_str!("sql/13_before_drop.sql"),
     include_str!("sql/99_rights.sql"),
 ];
 

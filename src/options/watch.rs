@@ -1,7 +1,7 @@
 //! What is watched, and how: tables and DDL.
 
 use super::bounded;
-use crate::event::{ChangeOp, Channel, Transport};
+use crate::event::{ChangeOp, Channel, DdlPhase, Transport};
 use std::time::Duration;
 
 /// How often a reader looks by itself, whether it was woken or not.
@@ -149,18 +149,23 @@ pub struct DdlOptions {
     pub(crate) tags: Vec<String>,
     pub(crate) temp: bool,
     pub(crate) nested: bool,
-    pub(crate) before: bool,
+    phases: Vec<DdlPhase>,
 }
 
 impl DdlOptions {
     /// The channel on which the database notifies such commands. Sessions that ask for the same share it.
     pub fn channel(&self) -> Channel {
-        let DdlOptions { tags, temp, nested, before } = self;
-        if tags.is_empty() && !temp && !nested && !before {
+        let DdlOptions { tags, temp, nested, .. } = self;
+        let phases = match self.phases().as_slice() {
+            [DdlPhase::After] => "",
+            [DdlPhase::Before] => "before alone ",
+            _ => "before ",
+        };
+        if tags.is_empty() && !temp && !nested && phases.is_empty() {
             return Channel::of_name("pgwake_ddl");
         }
         // FNV-1a: the same in every version of ours.
-        let text = format!("{}{temp} {nested} {}", if *before { "before " } else { "" }, tags.join(","));
+        let text = format!("{phases}{temp} {nested} {}", tags.join(","));
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -191,12 +196,26 @@ impl DdlOptions {
         self
     }
 
-    /// Also the beginning of each command, as an event of its own with
-    /// [`DdlPhase::Before`](crate::DdlPhase::Before): its tag, and no targets, for nobody knows them yet. It
-    /// shows an order and gives no warning: both come with the commit.
-    pub fn before(mut self, before: bool) -> Self {
-        self.before = before;
+    /// The events of this phase; with another call, those of that one, too. Those after a command, where
+    /// nothing was said. Before a command, an event has the targets that it is about to drop: all that go with
+    /// a DROP, or an ALTER that does nothing but drop; and with the server extension `pgwake_ddl`, what any
+    /// other command names. All events come with the commit: to act before a drop, register a handler with
+    /// `pgwake.before_drop`.
+    pub fn phase(mut self, phase: DdlPhase) -> Self {
+        if !self.phases.contains(&phase) {
+            self.phases.push(phase);
+        }
         self
+    }
+
+    /// In their order, without what was said twice.
+    pub(crate) fn phases(&self) -> Vec<DdlPhase> {
+        let mut phases = self.phases.clone();
+        if phases.is_empty() {
+            phases.push(DdlPhase::After);
+        }
+        phases.sort_by_key(|phase| *phase == DdlPhase::After);
+        phases
     }
 }
 
@@ -212,8 +231,14 @@ mod tests {
         assert_eq!(name(&dropped), name(&dropped.clone()));
         assert_ne!(name(&dropped), name(&dropped.clone().temp(true)));
         assert_ne!(name(&dropped.clone().nested(true)), name(&dropped.clone().temp(true)));
-        assert_ne!(name(&DdlOptions::new().before(true)), name(&DdlOptions::new()));
-        assert_ne!(name(&dropped.clone().before(true)), name(&dropped));
+        let before = DdlOptions::new().phase(DdlPhase::Before);
+        let both = before.clone().phase(DdlPhase::After);
+        assert_eq!(name(&DdlOptions::new().phase(DdlPhase::After)), name(&DdlOptions::new()));
+        assert_eq!(name(&both), name(&both.clone().phase(DdlPhase::Before)));
+        assert_eq!(both.phases(), DdlOptions::new().phase(DdlPhase::After).phase(DdlPhase::Before).phases());
+        assert_ne!(name(&before), name(&DdlOptions::new()));
+        assert_ne!(name(&before), name(&both));
+        assert_ne!(name(&dropped.clone().phase(DdlPhase::Before)), name(&dropped));
         assert!(name(&dropped).len() <= crate::event::CHANNEL_BYTES_MAX);
     }
 }

@@ -29,7 +29,7 @@ fn ddl(events: &mut EventLoop) -> (DdlPhase, String, usize) {
 #[test]
 fn the_beginning_of_a_command_is_told_where_that_was_asked_for() {
     let (conninfo, mut sql) = database("");
-    let (mut both, _) = watching(&conninfo, DdlOptions::new().before(true));
+    let (mut both, _) = watching(&conninfo, DdlOptions::new().phase(DdlPhase::Before).phase(DdlPhase::After));
     let (mut after, _) = watching(&conninfo, DdlOptions::new());
     sql.run("CREATE VIEW v AS SELECT 1 AS one");
     assert_eq!(ddl(&mut both), (DdlPhase::Before, "CREATE VIEW".into(), 0));

@@ -335,7 +335,7 @@ fn the_schema() {
     let newer = run(&conninfo, &["watch", "t"]);
     sql.run("COMMENT ON SCHEMA pgwake IS 'pgwake, version 4'");
     let older = run(&conninfo, &["install"]);
-    sql.run("COMMENT ON SCHEMA pgwake IS 'pgwake, version 5'");
+    sql.run("COMMENT ON SCHEMA pgwake IS 'pgwake, version 6'");
     sql.run(&pgwake::install::uninstall());
     let may_not = run(&plain, &["install"]);
     let not_there = run(&plain, &["watch", "t", "--no-install"]);

@@ -14,8 +14,8 @@ BEGIN
   ELSIF installed NOT LIKE 'pgwake, version %' THEN
     RAISE EXCEPTION 'there is a schema "pgwake" that is not ours'
       USING HINT = 'Rename it: pgwake installs nothing into a schema of somebody else.';
-  ELSIF installed <> 'pgwake, version 5' THEN
-    RAISE EXCEPTION 'the schema is of %, and this pgwake needs version 5', installed
+  ELSIF installed <> 'pgwake, version 6' THEN
+    RAISE EXCEPTION 'the schema is of %, and this pgwake needs version 6', installed
       USING HINT = 'Run pgwake uninstall first, then install, and watch the tables again.';
   END IF;
   -- All of it belongs to one role, the owner of the schema, also if another installs.
@@ -30,9 +30,9 @@ BEGIN
 END $pgwake$;
 
 CREATE SCHEMA IF NOT EXISTS pgwake;
-COMMENT ON SCHEMA pgwake IS 'pgwake, version 5';
+COMMENT ON SCHEMA pgwake IS 'pgwake, version 6';
 
-CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 5';
+CREATE OR REPLACE FUNCTION pgwake.version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 6';
 
 -- An outbox row has up to 256 changes, and their ids are its own and those that follow. A row of a table is
 -- locked from its change to the commit, and the id is drawn in between: the ids of one row's changes are in
@@ -124,7 +124,26 @@ CREATE TABLE IF NOT EXISTS pgwake.ddl_watch (
   tags text[],
   temp bool NOT NULL,
   nested bool NOT NULL,
-  before bool NOT NULL
+  phases text[] NOT NULL          -- before, after
+);
+
+-- What a command is about to drop. It begins with the command; the rest are the words of
+-- pg_event_trigger_dropped_objects().
+DO $pgwake$
+BEGIN
+  IF to_regtype('pgwake.ddl_target') IS NULL THEN
+    CREATE TYPE pgwake.ddl_target AS (
+      ord int, command_tag text, role text,             -- target: named by the command; cascade: goes along
+      object_type text, schema_name text, object_name text, column_name text, identity text,
+      "exists" bool, if_exists bool, behavior text,     -- cascade, restrict
+      classid oid, objid oid, objsubid int, relkind "char", is_temp bool, depth int);
+  END IF;
+END $pgwake$;
+
+CREATE TABLE IF NOT EXISTS pgwake.drop_handler (
+  handler regprocedure PRIMARY KEY,
+  types text[] NOT NULL,
+  schemas text[]                  -- NULL: all
 );
 
 -- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then

@@ -18,11 +18,11 @@ CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE
 $pgwake$;
 
 -- Sends an event to those who asked for it. A notification if it fits; else one that names the outbox row.
--- Before a command nobody knows what it touches, so neither whether that is temporary.
+-- Whether what it touches is temporary is not known where nobody knows what it touches.
 CREATE OR REPLACE FUNCTION pgwake.send_ddl(tag text, targets jsonb, depth int, phase text DEFAULT 'after')
     RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
-  is_temp bool := CASE phase WHEN 'after' THEN jsonb_array_length(targets) > 0 END
+  is_temp bool := CASE WHEN phase = 'after' OR targets <> '[]' THEN jsonb_array_length(targets) > 0 END
     AND NOT EXISTS (SELECT FROM jsonb_array_elements(targets) t
       WHERE NOT coalesce((t ->> 'temp')::bool, false));
   is_nested bool := depth > 1
@@ -32,7 +32,7 @@ DECLARE
 BEGIN
   FOR d IN SELECT * FROM pgwake.ddl_watch w WHERE (tag = ANY (w.tags) OR w.tags IS NULL AND tag <> 'login')
       AND (w.temp OR is_temp IS NOT TRUE) AND (w.nested OR NOT is_nested)
-      AND (w.before OR phase = 'after') LOOP
+      AND phase = ANY (w.phases) LOOP
     -- After the command it has a number, for equal notifications of a transaction would become one.
     event := (CASE phase WHEN 'after' THEN jsonb_build_object('id', nextval('pgwake.outbox_id')) ELSE '{}' END
       || jsonb_build_object('phase', phase, 'tag', tag, 'targets', targets, 'depth', depth, 'temp', is_temp,
@@ -75,22 +75,21 @@ BEGIN
   END IF;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+-- What there is to do after a command: whatever fails of it is nobody's trouble.
+CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text, depth int) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
 DECLARE
   rels oid[];
   is_in_extension bool;
-  context text;
   targets jsonb;
 BEGIN
   IF current_setting('pgwake.following', true) = 'on' THEN
     RETURN;
   END IF;
-  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
     PERFORM set_config('pgwake.in_extension', '', true);
   END IF;
   IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
-    GET DIAGNOSTICS context = PG_CONTEXT;
     SELECT jsonb_agg(DISTINCT jsonb_build_object('role', 'target', 'type', c.object_type,
         'schema', c.schema_name, 'identity', c.object_identity, 'oid', c.objid, 'subid', c.objsubid,
         'temp', c.schema_name LIKE 'pg_temp%', 'exists', true, 'in_extension', c.in_extension)
@@ -101,20 +100,31 @@ BEGIN
       || coalesce(nullif(current_setting('pgwake.ddl', true), ''), '[]')::jsonb;
     PERFORM set_config('pgwake.ddl', '', true);
     IF targets <> '[]' THEN
-      PERFORM pgwake.send_ddl(tg_tag, targets, pgwake.ddl_depth(context));
+      PERFORM pgwake.send_ddl(tag, targets, depth);
     END IF;
   END IF;
-  IF tg_tag LIKE 'ALTER %' OR tg_tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
+  IF tag LIKE 'ALTER %' OR tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
       CREATE EXTENSION}') THEN
     SELECT array_agg(objid), bool_or(in_extension) INTO rels, is_in_extension
       FROM pg_event_trigger_ddl_commands()
-      WHERE classid = 'pg_class'::regclass AND schema_name <> 'pg_temp' OR tg_tag LIKE '% EXTENSION';
+      WHERE classid = 'pg_class'::regclass AND schema_name <> 'pg_temp' OR tag LIKE '% EXTENSION';
     IF rels IS NOT NULL THEN
       PERFORM pgwake.follow(rels, is_in_extension);
     END IF;
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
+  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
+BEGIN
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  IF NOT pgwake.is_rehearsal(context) THEN
+    PERFORM pgwake.end_handled(), pgwake.follow_command(tg_tag, pgwake.ddl_depth(context));
+  END IF;
 END $pgwake$;
 
 -- A watch ends with its table. One whose key's index, or whose trigger, was dropped by itself gets new
@@ -166,24 +176,42 @@ EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
--- What is known before a command is its tag. Nobody hears of a command that fails: the notification goes with
--- its transaction. Nothing is written here: DROP INDEX CONCURRENTLY must be the first to write.
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
-DECLARE
-  context text;
+-- Nobody hears of a command that fails: the notification goes with its transaction. Nothing is written here
+-- where no handler is due: DROP INDEX CONCURRENTLY must be the first to write. Without a handler, or a reader
+-- of what comes before, no targets are known.
+CREATE OR REPLACE FUNCTION pgwake.send_ddl_start(tag text, targets pgwake.ddl_target[], depth int)
+    RETURNS void LANGUAGE plpgsql AS $pgwake$
 BEGIN
   IF EXISTS (SELECT FROM pgwake.ddl_watch)
      AND current_setting('pgwake.following', true) IS DISTINCT FROM 'on' THEN
-    GET DIAGNOSTICS context = PG_CONTEXT;
     PERFORM set_config('pgwake.ddl', '', true);
-    PERFORM pgwake.send_ddl(tg_tag, '[]', pgwake.ddl_depth(context), 'before');
+    PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), depth, 'before');
   END IF;
-  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
     PERFORM set_config('pgwake.in_extension', 'on', true);
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger
+  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
+  depth int;
+  known record;
+BEGIN
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  IF pgwake.is_rehearsal(context) THEN
+    RETURN;
+  END IF;
+  depth := pgwake.ddl_depth(context);
+  SELECT * INTO known FROM pgwake.known_targets(tg_tag, depth);
+  PERFORM set_config('pgwake.rehearsed', '', true), pgwake.send_ddl_start(tg_tag, known.targets, depth);
+  IF EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    PERFORM pgwake.run_handlers(known.targets, true),
+      pgwake.note_handled(known.targets, known.why, known.hint);
+  END IF;
 END $pgwake$;
 
 -- Whatever happens, the session begins: a lock that somebody holds on our tables is not waited for, and the
@@ -200,26 +228,34 @@ EXCEPTION WHEN OTHERS THEN
 END $pgwake$;
 
 -- Only a superuser may make event triggers; some managed servers let another role. Where nobody may, the rest
--- works, and pgwake.mode() says so.
+-- works, and pgwake.mode() says so. Those of one event fire in the order of their names.
+CREATE OR REPLACE FUNCTION pgwake.event_triggers() RETURNS TABLE (name text, event text, function text)
+  LANGUAGE sql IMMUTABLE AS $pgwake$
+  VALUES ('pgwake_before_drop', 'ddl_command_start', 'on_before_drop'),
+    ('pgwake_ddl_command_start', 'ddl_command_start', 'on_ddl_start'),
+    ('!pgwake_dropped', 'sql_drop', 'on_dropped'), ('pgwake_sql_drop', 'sql_drop', 'on_sql_drop'),
+    ('pgwake_table_rewrite', 'table_rewrite', 'on_table_rewrite'),
+    ('pgwake_ddl_command_end', 'ddl_command_end', 'on_ddl_end')
+$pgwake$;
+
 CREATE OR REPLACE FUNCTION pgwake.make_event_triggers() RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  kind text[];
+  t record;
 BEGIN
-  FOREACH kind SLICE 1 IN ARRAY '{{ddl_command_end,on_ddl_end},{sql_drop,on_sql_drop},
-      {table_rewrite,on_table_rewrite},{ddl_command_start,on_ddl_start}}'::text[] LOOP
-    IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgwake_' || kind[1]) THEN
-      EXECUTE format('CREATE EVENT TRIGGER %I ON %s EXECUTE FUNCTION pgwake.%s()', 'pgwake_' || kind[1],
-        kind[1], kind[2]);
-    END IF;
+  FOR t IN SELECT * FROM pgwake.event_triggers() e
+      WHERE NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = e.name) LOOP
+    EXECUTE format('CREATE EVENT TRIGGER %I ON %I EXECUTE FUNCTION pgwake.%I()', t.name, t.event, t.function);
   END LOOP;
 EXCEPTION WHEN insufficient_privilege THEN
   RAISE NOTICE 'pgwake: this role may not create event triggers, so there are no DDL events';
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.watch_ddl(channel text, tags text[] DEFAULT NULL, temp bool DEFAULT false,
-    nested bool DEFAULT false, before bool DEFAULT false) RETURNS void LANGUAGE plpgsql AS $pgwake$
+    nested bool DEFAULT false, phases text[] DEFAULT '{after}') RETURNS void LANGUAGE plpgsql AS $pgwake$
 BEGIN
-  IF octet_length(channel) IS NULL OR octet_length(channel) NOT BETWEEN 1 AND 63 THEN
+  IF phases IS NULL OR phases = '{}' OR NOT phases <@ '{before,after}' THEN
+    RAISE EXCEPTION 'phases holds before, after; not %', phases USING ERRCODE = '22023';
+  ELSIF octet_length(channel) IS NULL OR octet_length(channel) NOT BETWEEN 1 AND 63 THEN
     RAISE EXCEPTION 'the name of a channel has 1 to 63 bytes' USING ERRCODE = '22023';
   ELSIF pgwake.mode() = 'sql, no event triggers' THEN
     RAISE EXCEPTION 'there are no event triggers of pgwake on this server, so DDL cannot be watched'
@@ -228,9 +264,9 @@ BEGIN
     RAISE EXCEPTION 'login events need PostgreSQL 17 or later' USING ERRCODE = 'feature_not_supported';
   END IF;
   INSERT INTO pgwake.ddl_watch AS w VALUES (watch_ddl.channel, watch_ddl.tags,
-      coalesce(watch_ddl.temp, false), coalesce(watch_ddl.nested, false), coalesce(watch_ddl.before, false))
+      coalesce(watch_ddl.temp, false), coalesce(watch_ddl.nested, false), watch_ddl.phases)
     ON CONFLICT ON CONSTRAINT ddl_watch_pkey DO UPDATE SET tags = excluded.tags, temp = excluded.temp,
-      nested = excluded.nested, before = excluded.before;
+      nested = excluded.nested, phases = excluded.phases;
   PERFORM pgwake.follow_login(), pgwake.wake_readers(watch_ddl.channel);
 END $pgwake$;
 

@@ -111,8 +111,7 @@ BEGIN
     'let a superuser run pgwake install'
     WHERE pgwake.mode() = 'sql, no event triggers' AND EXISTS (SELECT FROM pgwake.live)
   UNION ALL SELECT 'error', format('event trigger %s', k.name), 'it is missing', k.remedy
-    FROM (SELECT 'pgwake_' || unnest('{ddl_command_end,sql_drop,table_rewrite,ddl_command_start}'::text[]),
-        'SELECT pgwake.make_event_triggers()'
+    FROM (SELECT name, 'SELECT pgwake.make_event_triggers()' FROM pgwake.event_triggers()
       UNION SELECT 'pgwake_login', 'SELECT pgwake.follow_login()' FROM pgwake.ddl_watch
         WHERE tags @> '{login}')
       AS k (name, remedy)

@@ -4,6 +4,13 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgwake FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA pgwake FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 
+-- Whoever runs DDL calls these, and nothing in them is more than that role may do anyway.
+GRANT USAGE ON SCHEMA pgwake TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pgwake.ddl_targets, pgwake.mode, pgwake.before_drop_of, pgwake.is_rehearsal,
+  pgwake.note_command, pgwake.ddl_depth, pgwake.wants_targets, pgwake.running_drop, pgwake.statements_of,
+  pgwake.rehearse_drop, pgwake.targets_of, pgwake.run_handlers, pgwake.due_calls,
+  pgwake.sealed_targets TO PUBLIC;
+
 -- Every function has a search_path of its own, but for those that are called for each statement: in them each
 -- name is qualified, and generated ones see to it themselves (03_generate.sql).
 DO $pgwake$
@@ -11,7 +18,8 @@ DECLARE
   function regprocedure;
 BEGIN
   FOR function IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pgwake'::regnamespace
-      AND p.proname NOT IN ('wake', 'may_be_prepared', 'change_json') AND p.proname !~ '^change_[0-9]+_' LOOP
+      AND p.proname NOT IN ('wake', 'may_be_prepared', 'change_json',
+        'on_before_drop') AND p.proname !~ '^change_[0-9]+_' LOOP
     EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', function);
   END LOOP;
 END $pgwake$;
@@ -21,3 +29,13 @@ SELECT pgwake.rebuild();
 -- Event triggers are made by who installs, if that is a superuser; all else is of the owner (01_schema.sql).
 SELECT pg_catalog.set_config('role', pg_catalog.current_setting('pgwake.installer'), true);
 SELECT pgwake.make_event_triggers();
+
+-- The extension that does in C what 12_targets.sql does in SQL, where a superuser finds it on the server.
+DO $pgwake$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pgwake_ddl')
+     AND (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
+    CREATE EXTENSION IF NOT EXISTS pgwake_ddl;
+    ALTER EXTENSION pgwake_ddl UPDATE;
+  END IF;
+END $pgwake$;

@@ -19,7 +19,8 @@ BEGIN
   END LOOP;
   -- Each kind in one command, so that what depends on each other goes together.
   FOR item IN SELECT k.kind, string_agg(o.name, ', ') AS names
-      FROM (VALUES (1, 'VIEW', 'v'), (2, 'FUNCTION', 'f'), (3, 'TABLE', 'r'), (4, 'SEQUENCE', 'S'))
+      FROM (VALUES (1, 'VIEW', 'v'), (2, 'FUNCTION', 'f'), (3, 'TABLE', 'r'), (4, 'SEQUENCE', 'S'),
+        (5, 'TYPE', 'c'))
         k (i, kind, c)
       JOIN (SELECT relkind::text, oid::regclass::text, relnamespace FROM pg_catalog.pg_class
         UNION ALL SELECT 'f', oid::regprocedure::text, pronamespace FROM pg_catalog.pg_proc)
@@ -27,5 +28,6 @@ BEGIN
         GROUP BY k.i, k.kind ORDER BY k.i LOOP
     EXECUTE format('DROP %s IF EXISTS %s', item.kind, item.names);
   END LOOP;
+  DROP EXTENSION IF EXISTS pgwake_ddl;
   DROP SCHEMA pgwake;
 END $pgwake$;

@@ -11,7 +11,7 @@ use super::statements::{
 use super::tag::{DdlRequest, Tag};
 use crate::decode::ddl::DdlCommand;
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::event::Channel;
+use crate::event::{Channel, DdlPhase};
 use crate::options::DdlOptions;
 use crate::pq::Notify;
 use crate::session::Rows;
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 const WATCH_SQL: &[u8] =
     b"SELECT pgwake.watch_ddl($1, nullif(pg_catalog.convert_from($2::bytea, 'UTF8'), '')::text[], \
-    $3::bool, $4::bool, $5::bool), pg_catalog.pg_try_advisory_lock_shared(1885828971, pgwake.ddl_lock($1))";
+    $3::bool, $4::bool, $5::text[]), pg_catalog.pg_try_advisory_lock_shared(1885828971, pgwake.ddl_lock($1))";
 /// Whether somebody asks for them, and whether all event triggers are there and on. On a new connection the
 /// database is told that they have a reader, too, unless somebody has the lock, for which no reader waits.
 const LOOK_SQL: &[u8] = b"SELECT w.channel IS NOT NULL, (SELECT pg_catalog.count(*) = \
@@ -233,8 +233,9 @@ impl Reader for DdlReader {
         let word = |is_so: bool| if is_so { &b"true"[..] } else { b"false" };
         if self.progress == Progress::Asked {
             let tags = in_utf8(&array(options.tags.iter().map(String::as_str)));
-            let [temp, nested, before] = [options.temp, options.nested, options.before].map(word);
-            let parameters = [channel, tags.as_bytes(), temp, nested, before];
+            let [temp, nested] = [options.temp, options.nested].map(word);
+            let phases = array(options.phases().iter().map(DdlPhase::as_str));
+            let parameters = [channel, tags.as_bytes(), temp, nested, phases.as_bytes()];
             link.send(Tag::Ddl(DdlRequest::Watch), Some(WATCH_SQL), &parameters);
         } else {
             let is_new = word(!self.is_known);

@@ -98,7 +98,7 @@ fn tags_temporary_and_nested_ones_are_asked_for() {
 #[test]
 fn commands_that_suffer_no_trigger_pass() {
     let (conninfo, mut sql) = database("");
-    sql.run("SELECT pgwake.watch_ddl('ddl'), pgwake.watch_ddl('all', NULL, true, true, true)");
+    sql.run("SELECT pgwake.watch_ddl('ddl'), pgwake.watch_ddl('all', NULL, true, true, '{before,after}')");
     let (mut events, _session) = listening(&conninfo, &["ddl"]);
     sql.run("CREATE TABLE a (id int PRIMARY KEY, b int NOT NULL); SELECT pgwake.watch_table('a')");
     sql.run("CREATE MATERIALIZED VIEW m AS SELECT id FROM a");
@@ -127,7 +127,7 @@ fn commands_that_suffer_no_trigger_pass() {
 #[test]
 fn what_commits_in_between_is_followed() {
     let (conninfo, mut sql) = database("");
-    sql.run("SELECT pgwake.watch_ddl('all', NULL, true, true, true)");
+    sql.run("SELECT pgwake.watch_ddl('all', NULL, true, true, '{before,after}')");
     sql.run(
         "CREATE TABLE t (id int NOT NULL, b int NOT NULL); CREATE TABLE p (id int) PARTITION BY LIST (id);
          CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1);
@@ -150,7 +150,7 @@ fn what_commits_in_between_is_followed() {
 #[test]
 fn the_start_of_a_command_is_told_to_who_asks_for_it() {
     let (conninfo, mut sql) = database("");
-    sql.run("SELECT pgwake.watch_ddl('ddl', before => true)");
+    sql.run("SELECT pgwake.watch_ddl('ddl', phases => '{before,after}')");
     let (mut events, _session) = listening(&conninfo, &["ddl"]);
     sql.run("SET application_name = 'tester'; CREATE TABLE a (id int PRIMARY KEY, b int)");
     sql.run("CREATE TEMP TABLE hidden (); DROP TABLE hidden");
@@ -184,8 +184,8 @@ fn the_script_of_an_extension_is_nested() {
         say_loudly("SKIPPED: the script of an extension: this server has none of contrib's");
         return;
     }
-    sql.run("SELECT pgwake.watch_ddl('flat', before => true)");
-    sql.run("SELECT pgwake.watch_ddl('deep', before => true, nested => true)");
+    sql.run("SELECT pgwake.watch_ddl('flat', phases => '{before,after}')");
+    sql.run("SELECT pgwake.watch_ddl('deep', phases => '{before,after}', nested => true)");
     let (mut flat, _session) = listening(&conninfo, &["flat"]);
     let (mut deep, _session) = listening(&conninfo, &["deep"]);
     sql.run("CREATE EXTENSION citext");

@@ -34,7 +34,7 @@ fn a_login_is_an_event_for_who_asks_for_it_by_name() {
     sql.run(&format!("CREATE ROLE {role} LOGIN"));
     let (mut all, _session) = listening(&conninfo, &["all"]);
     let (mut logins, _session) = listening(&conninfo, &["logins"]);
-    sql.run("SELECT pgwake.watch_ddl('all', before => true)");
+    sql.run("SELECT pgwake.watch_ddl('all', phases => '{before,after}')");
     sql.run("SELECT pgwake.watch_ddl('logins', tags => '{login,DROP TABLE}')");
     let guest = conninfo.replace("user=postgres", &format!("user={role} application_name=visit"));
     drop(Sql::connect(&guest));

@@ -15,7 +15,7 @@ use std::time::Duration;
 const SETUPS: [(&str, &str); 3] = [
     ("without", ""),
     ("watched", "SELECT pgwake.watch_ddl('ddl')"),
-    ("watched with all options", "SELECT pgwake.watch_ddl('ddl', NULL, true, true, true)"),
+    ("watched with all options", "SELECT pgwake.watch_ddl('ddl', NULL, true, true, '{before,after}')"),
 ];
 
 /// These judge every function and column in the catalogs, ours too, by the standards of built-in ones.

@@ -1,0 +1,317 @@
+-- Handlers: functions of users that run before a drop, once for each object that is about to go.
+--
+-- Three event triggers see to it. on_before_drop() has the rights and the search_path of who drops: it
+-- rehearses the command, and runs the handlers that run with those rights. on_ddl_start() has ours: it runs
+-- the SECURITY DEFINER handlers, so that nobody else needs the right to call them, and notes which objects
+-- handlers have seen. on_dropped() runs when the objects have gone, and refuses the command if one of them
+-- has a handler that has not seen it. So what could not be rehearsed goes on, unless a handler was due.
+
+-- Whether a handler is registered for such an object. A schema counts as in itself.
+CREATE OR REPLACE FUNCTION pgwake.is_due(h pgwake.drop_handler, object_type text, schema_name text,
+    object_name text) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT object_type = ANY (h.types) AND (h.schemas IS NULL
+    OR CASE object_type WHEN 'schema' THEN object_name ELSE schema_name END = ANY (h.schemas))
+$pgwake$;
+
+-- What a command names and does not drop has no behavior.
+CREATE OR REPLACE FUNCTION pgwake.is_due(h pgwake.drop_handler, t pgwake.ddl_target) RETURNS bool
+  LANGUAGE sql STABLE AS $pgwake$
+  SELECT t.behavior IS NOT NULL AND pgwake.is_due(h, t.object_type, t.schema_name, t.object_name)
+$pgwake$;
+
+-- Proves that a list of what is dropped was made with our rights, in this transaction: it passes through the
+-- hands of who drops, and what a SECURITY DEFINER handler does with it must not be theirs to choose.
+INSERT INTO pgwake.setting SELECT 'seal', ('x' || pg_catalog.right(pg_catalog.md5(
+    pg_catalog.gen_random_uuid()::text), 16))::bit(64)::bigint
+  WHERE NOT EXISTS (SELECT FROM pgwake.setting WHERE name = 'seal');
+
+CREATE OR REPLACE FUNCTION pgwake.seal(list text) RETURNS text LANGUAGE sql STABLE AS $pgwake$
+  SELECT encode(sha256(convert_to(concat_ws(' ', pgwake.setting_of('seal'), pg_backend_pid(), now(), list),
+    getdatabaseencoding())), 'hex')
+$pgwake$;
+
+-- The extension knows the command, and who runs it, whoever asks.
+CREATE OR REPLACE FUNCTION pgwake.sealed_targets(OUT list text, OUT seal text)
+  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+BEGIN
+  list := coalesce((SELECT json_agg(t ORDER BY t.ord)::text FROM pgwake.ddl_targets() t), '[]');
+  seal := pgwake.seal(list);
+END $pgwake$;
+
+-- The calls that are due, of handlers that run with the rights of their owner, or of the others. The rows of
+-- their functions are locked, so that none becomes another between here and its call; only a superuser can
+-- do that, and where the event triggers are not a superuser's there are no such rights to be gained.
+CREATE OR REPLACE FUNCTION pgwake.due_calls(targets pgwake.ddl_target[], as_owner bool) RETURNS TABLE (name
+    text, target pgwake.ddl_target) LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  due oid[] := ARRAY(SELECT h.handler::oid FROM pgwake.drop_handler h WHERE EXISTS (SELECT FROM
+    unnest(targets) t WHERE pgwake.is_due(h, t)));
+  refused text;
+BEGIN
+  IF due = '{}' THEN
+    RETURN;
+  ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    PERFORM FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY (due)
+      FOR SHARE OF p, n;
+  END IF;
+  SELECT d INTO refused FROM unnest(due) d WHERE NOT EXISTS (SELECT FROM pg_proc WHERE oid = d);
+  IF FOUND THEN
+    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone: %', refused
+      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%s), and '
+        'register it again if it is there again', refused);
+  END IF;
+  SELECT d::regprocedure INTO refused FROM unnest(due) d WHERE NOT pgwake.is_trusted(d);
+  IF FOUND THEN
+    RAISE EXCEPTION 'the handler % would run with the rights of who drops, and belongs to %', refused,
+        (SELECT proowner::regrole FROM pg_proc WHERE oid = refused::regprocedure)
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Make it SECURITY DEFINER, or let a superuser '
+        'own it, or SELECT pgwake.remove_before_drop(%L)', refused);
+  END IF;
+  RETURN QUERY SELECT format('%I.%I', n.nspname, p.proname), t::pgwake.ddl_target
+    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = h.handler
+      JOIN pg_namespace n ON n.oid = p.pronamespace, unnest(targets) t
+    WHERE p.prosecdef = as_owner AND pgwake.is_due(h, t)
+    ORDER BY 1, t.ord;
+END $pgwake$;
+
+-- Whether a handler gains no rights of others: it runs with its owner's, or its owner could do all anyway.
+CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler oid) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT p.prosecdef OR r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
+      WHERE e.evtname = 'pgwake_before_drop' AND e.evtowner = r.oid)
+    FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.oid = handler
+$pgwake$;
+
+-- The search_path of this function is theirs, too, unless they have one of their own.
+CREATE OR REPLACE FUNCTION pgwake.run_handlers(targets pgwake.ddl_target[], as_owner bool) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  call record;
+  code text;
+  detail text;
+  hint text;
+BEGIN
+  FOR call IN SELECT * FROM pgwake.due_calls(targets, as_owner) LOOP
+    EXECUTE format('SELECT %s($1)', call.name) USING call.target;
+  END LOOP;
+EXCEPTION WHEN OTHERS THEN
+  IF call IS NULL THEN
+    RAISE;
+  END IF;
+  GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+  RAISE EXCEPTION USING ERRCODE = code,
+    MESSAGE = format('%s is not dropped, because its handler %s failed: %s', (call.target).identity,
+      call.name, SQLERRM),
+    DETAIL = coalesce(nullif(detail, ''), 'Nothing of what the handler did is kept.'),
+    HINT = coalesce(nullif(hint, ''), format('Mend the handler, or SELECT pgwake.remove_before_drop(%L).',
+      call.name || '(pgwake.ddl_target)'));
+END $pgwake$;
+
+-- Whether anybody wants to know what this command will drop.
+CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text) RETURNS bool
+  LANGUAGE sql STABLE SECURITY DEFINER AS $pgwake$
+  SELECT (tag ~ '^(DROP|ALTER) ' AND EXISTS (SELECT FROM pgwake.drop_handler))
+    OR ((tag ~ '^(DROP|ALTER) ' OR pgwake.mode() = 'extension')
+      AND EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
+        AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags))))
+$pgwake$;
+
+-- Notes the command for ddl_targets().
+CREATE OR REPLACE FUNCTION pgwake.note_command(tag text, context text, path text) RETURNS jsonb
+  LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  before jsonb := nullif(current_setting('pgwake.command', true), '')::jsonb;
+  tail text := substr(context, strpos(context || chr(10), chr(10)) + 1);
+  is_sent text := statement_timestamp()::text;
+  seen jsonb := CASE before ->> 'sent_at' WHEN is_sent THEN before -> 'seen' ELSE '{}' END;
+BEGIN
+  IF tail = '' THEN
+    seen := jsonb_set(coalesce(seen, '{}'), ARRAY[tag], to_jsonb(coalesce((seen ->> tag)::int, 0) + 1));
+  END IF;
+  before := jsonb_build_object('tag', tag, 'tail', tail, 'path', path, 'depth', pgwake.ddl_depth(context),
+    'sent_at', is_sent, 'seen', seen, 'nth', CASE tail WHEN '' THEN (seen ->> tag)::int ELSE 1 END);
+  PERFORM set_config('pgwake.command', before::text, true);
+  RETURN before;
+END $pgwake$;
+
+-- What on_before_drop() does, as who drops. What fails here is left to the command itself: it fails in the
+-- same way, with the server's own words; and if it does not, on_dropped() sees what was missed.
+CREATE OR REPLACE FUNCTION pgwake.before_drop_of(tag text, context text, path text) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  command jsonb;
+  targets pgwake.ddl_target[];
+  noted jsonb;
+  d record;
+  hint text;
+BEGIN
+  IF pgwake.is_rehearsal(context) THEN
+    RETURN;
+  END IF;
+  command := pgwake.note_command(tag, context, path);
+  IF NOT pgwake.wants_targets(tag) THEN
+    PERFORM set_config('pgwake.rehearsed', '', true);
+    RETURN;
+  END IF;
+  BEGIN
+    IF pgwake.mode() = 'extension' THEN
+      SELECT t.*, NULL::text AS words INTO d FROM pgwake.sealed_targets() t;
+    ELSE
+      SELECT r.*, x.words INTO d
+        FROM pgwake.running_drop(tag, command ->> 'tail', (command ->> 'nth')::int) x,
+          pgwake.rehearse_drop(x.statement, path) r;
+    END IF;
+    targets := ARRAY(SELECT t FROM pgwake.targets_of(d.list, tag, d.words, (command ->> 'depth')::int) t);
+    noted := jsonb_build_object('list', d.list, 'seal', d.seal, 'words', d.words);
+  EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    noted := jsonb_build_object('why', SQLERRM, 'hint', hint);
+  END;
+  PERFORM set_config('pgwake.rehearsed', noted::text, true), pgwake.run_handlers(targets, false),
+    -- A handler may have run DDL, which has noted its own.
+    set_config('pgwake.command', command::text, true), set_config('pgwake.rehearsed', noted::text, true);
+END $pgwake$;
+
+-- Whether this is a command of a rehearsal, as the contexts of all of its triggers show.
+CREATE OR REPLACE FUNCTION pgwake.is_rehearsal(context text) RETURNS bool LANGUAGE sql IMMUTABLE AS $pgwake$
+  SELECT strpos(context, 'rehearse_drop(text,text) line ') > 0
+$pgwake$;
+
+-- The only function of ours that has the search_path of who drops: it reads it.
+CREATE OR REPLACE FUNCTION pgwake.on_before_drop() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  context text;
+BEGIN
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  PERFORM pgwake.before_drop_of(tg_tag, context, pg_catalog.current_setting('search_path'));
+END $pgwake$;
+
+-- The targets of a command that is about to run, for what runs with our rights.
+CREATE OR REPLACE FUNCTION pgwake.known_targets(tag text, depth int, OUT targets pgwake.ddl_target[], OUT why
+    text, OUT hint text) LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  noted jsonb := nullif(current_setting('pgwake.rehearsed', true), '')::jsonb;
+BEGIN
+  targets := '{}';
+  why := coalesce(noted ->> 'why', CASE WHEN noted IS NULL THEN 'it was not rehearsed' END);
+  hint := coalesce(noted ->> 'hint', '');
+  IF why IS NOT NULL THEN
+    RETURN;
+  ELSIF noted ->> 'list' = '[]' OR noted ->> 'seal' = pgwake.seal(noted ->> 'list') THEN
+    targets := ARRAY(SELECT t FROM pgwake.targets_of(noted ->> 'list', tag, noted ->> 'words', depth) t);
+  ELSE
+    why := 'somebody has altered what is known of it';
+  END IF;
+END $pgwake$;
+
+-- As events have them: what the command names, tables, and what depends on others by itself, not as a part.
+CREATE OR REPLACE FUNCTION pgwake.targets_told(targets pgwake.ddl_target[]) RETURNS jsonb
+  LANGUAGE sql STABLE AS $pgwake$
+  SELECT coalesce(jsonb_agg(jsonb_build_object('role', t.role, 'type', t.object_type, 'schema', t.schema_name,
+      'name', t.object_name, 'column', t.column_name, 'identity', t.identity, 'oid', t.objid,
+      'subid', t.objsubid, 'temp', t.is_temp, 'exists', t."exists") ORDER BY t.ord), '[]')
+  FROM unnest(targets) t WHERE t.role = 'target' OR t.object_type = 'table' OR EXISTS (SELECT FROM pg_depend d
+    JOIN unnest(targets) r ON (r.classid, r.objid) = (d.refclassid, d.refobjid)
+    WHERE (d.classid, d.objid, d.objsubid) = (t.classid, t.objid, t.objsubid) AND d.deptype = 'n')
+$pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.object_key(classid oid, objid oid, objsubid int) RETURNS text
+  LANGUAGE sql IMMUTABLE AS $pgwake$
+  SELECT classid || '/' || objid || '/' || objsubid
+$pgwake$;
+
+-- Which objects handlers have seen, one entry for each command that runs: nested ones lie on top.
+CREATE OR REPLACE FUNCTION pgwake.note_handled(targets pgwake.ddl_target[], why text, hint text) RETURNS void
+  LANGUAGE sql AS $pgwake$
+  SELECT set_config('pgwake.handled', (jsonb_build_array(jsonb_build_object('why', why, 'hint', hint,
+      'objects', (SELECT coalesce(jsonb_object_agg(pgwake.object_key(t.classid, t.objid, t.objsubid),
+          t.identity), '{}') FROM unnest(targets) t WHERE EXISTS (SELECT FROM pgwake.drop_handler h
+          WHERE pgwake.is_due(h, t)))))
+    || coalesce(nullif(current_setting('pgwake.handled', true), ''), '[]')::jsonb)::text, true)
+$pgwake$;
+
+-- The command is over. What a handler has seen must be gone: else it has done its work for nothing.
+CREATE OR REPLACE FUNCTION pgwake.end_handled() RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb;
+  stays text;
+BEGIN
+  IF handled IS NULL OR handled = '[]' THEN
+    RETURN;
+  END IF;
+  SELECT o.value INTO stays FROM jsonb_each_text(handled -> 0 -> 'objects') o,
+      string_to_array(o.key, '/') k
+    WHERE pg_describe_object(k[1]::oid, k[2]::oid, k[3]::int) IS NOT NULL LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% has had its handler run, and was not dropped', stays
+      USING ERRCODE = 'triggered_action_exception', HINT = 'Run the command again, by itself.';
+  END IF;
+  PERFORM set_config('pgwake.handled', (handled - 0)::text, true);
+END $pgwake$;
+
+-- Sorts first of all triggers on sql_drop, so that the others do not run in a rehearsal.
+CREATE OR REPLACE FUNCTION pgwake.on_dropped() RETURNS event_trigger
+  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
+  list text;
+  handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
+  missed record;
+BEGIN
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  IF pgwake.is_rehearsal(context) THEN
+    -- Not that of a command which another trigger runs meanwhile.
+    IF starts_with(substr(context, strpos(context, chr(10)) + 1), format('SQL statement "%s"%sPL/pgSQL ',
+        current_setting('pgwake.rehearsal', true), chr(10))) THEN
+      SELECT json_agg(json_build_object('role', CASE WHEN o.original THEN 'target' ELSE 'cascade' END,
+          'object_type', o.object_type, 'schema_name', o.schema_name, 'object_name', o.object_name,
+          'column_name', CASE WHEN o.objsubid <> 0 THEN o.address_names[3] END, 'identity', o.object_identity,
+          'classid', o.classid, 'objid', o.objid, 'objsubid', o.objsubid, 'is_temp', o.is_temporary))
+        INTO list FROM pg_event_trigger_dropped_objects() o;
+      RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = list, DETAIL = pgwake.seal(list);
+    END IF;
+    RETURN;
+  ELSIF NOT EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    RETURN;
+  END IF;
+  SELECT o.object_type, o.object_identity, h.handler INTO missed
+    FROM pg_event_trigger_dropped_objects() o JOIN pgwake.drop_handler h
+      ON pgwake.is_due(h, o.object_type, o.schema_name, o.object_name)
+    WHERE coalesce(handled -> 'objects' ? pgwake.object_key(o.classid, o.objid, o.objsubid), false) = false
+    LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION '% % is not dropped, because its handler % could not run before that: %',
+        missed.object_type, missed.object_identity, missed.handler,
+        coalesce(handled ->> 'why', 'when the command was rehearsed it did not go')
+      USING ERRCODE = 'feature_not_supported',
+        HINT = coalesce(nullif(handled ->> 'hint', ''), 'Run it again, by itself.');
+  END IF;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[] DEFAULT '{table}', schemas
+    text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  p pg_proc;
+BEGIN
+  SELECT * INTO p FROM pg_proc WHERE oid = handler;
+  IF pgwake.mode() = 'sql, no event triggers' THEN
+    RAISE EXCEPTION 'there are no event triggers of pgwake on this server, so nothing runs before a drop'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let a superuser run pgwake install.';
+  ELSIF p.prokind IS DISTINCT FROM 'f' OR p.proargtypes::text <> 'pgwake.ddl_target'::regtype::oid::text THEN
+    RAISE EXCEPTION 'a handler is a function that takes one pgwake.ddl_target; not %', handler
+      USING ERRCODE = 'invalid_function_definition';
+  ELSIF types IS NULL OR types = '{}' OR types @> '{NULL}' OR schemas = '{}' THEN
+    RAISE EXCEPTION 'types and schemas name what the handler is for, and are not empty' USING
+      ERRCODE = '22023', HINT = 'types => ''{table,view}''; schemas => NULL for all';
+  ELSIF NOT pgwake.is_trusted(handler) THEN
+    RAISE EXCEPTION '% would run with the rights of who drops, and belongs to %', handler, p.proowner::regrole
+      USING ERRCODE = 'insufficient_privilege', HINT = 'Make it SECURITY DEFINER, or let a superuser own it.';
+  END IF;
+  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler, before_drop.types, before_drop.schemas)
+    ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,
+      schemas = excluded.schemas;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler regprocedure) RETURNS void
+  LANGUAGE sql AS $pgwake$
+  DELETE FROM pgwake.drop_handler h WHERE h.handler = remove_before_drop.handler
+$pgwake$;
