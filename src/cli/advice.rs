@@ -110,7 +110,7 @@ const NAME: &str = "name it as SQL does: with its schema, sales.orders, and quot
 /// When a handler is registered, or not any more.
 const BEFORE_DROP: &[Row] = &[
     ("3F000", "\"pgwake\"", "run `pgwake install` in this database first"),
-    ("42501", "pgwake", "the owner of the schema pgwake, or a superuser, can do it"),
+    ("42501", "permission denied", "the owner of the schema pgwake, or a superuser, can do it"),
     ("42601", "", FUNCTION),
     ("42602", "", FUNCTION),
     ("22023", "identifier", FUNCTION),
