@@ -86,9 +86,6 @@ BEGIN
   IF current_setting('pgwake.following', true) = 'on' THEN
     RETURN;
   END IF;
-  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', '', true);
-  END IF;
   IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
     SELECT jsonb_agg(DISTINCT jsonb_build_object('role', 'target', 'type', c.object_type,
         'schema', c.schema_name, 'identity', c.object_identity, 'oid', c.objid, 'subid', c.objsubid,
@@ -123,6 +120,9 @@ DECLARE
 BEGIN
   GET DIAGNOSTICS context = PG_CONTEXT;
   IF NOT pgwake.is_rehearsal(context) THEN
+    IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+      PERFORM set_config('pgwake.in_extension', '', true);
+    END IF;
     PERFORM pgwake.end_handled(), pgwake.follow_command(tg_tag, pgwake.ddl_depth(context));
   END IF;
 END $pgwake$;

@@ -148,7 +148,8 @@ CREATE OR REPLACE FUNCTION pgwake.targets_of(list text, tag text, words text, de
   SELECT n::int, coalesce(o.command_tag, targets_of.tag), o.role, o.object_type, o.schema_name, o.object_name,
     o.column_name, o.identity, coalesce(o."exists", true),
     coalesce(o.if_exists, words LIKE '% IF EXISTS %'),
-    coalesce(o.behavior, CASE WHEN words ~ ' CASCADE(,|$)' THEN 'cascade' WHEN words <> '' THEN 'restrict' END),
+    coalesce(o.behavior, CASE WHEN words ~ ' CASCADE(,|$)' THEN 'cascade' WHEN words <> '' THEN 'restrict'
+      END),
     o.classid, o.objid, o.objsubid, coalesce(o.relkind, c.relkind), o.is_temp, targets_of.depth
   FROM ROWS FROM (json_populate_recordset(NULL::pgwake.ddl_target, list::json)) WITH ORDINALITY
       o (ord, command_tag, role, object_type, schema_name, object_name, column_name, identity, "exists",

@@ -148,12 +148,11 @@ BEGIN
     RETURN;
   END IF;
   command := pgwake.note_command(tag, context, path);
-  IF NOT pgwake.wants_targets(tag) THEN
-    PERFORM set_config('pgwake.rehearsed', '', true);
-    RETURN;
-  END IF;
+  PERFORM set_config('pgwake.rehearsed', '', true);
   BEGIN
-    IF pgwake.mode() = 'extension' THEN
+    IF NOT pgwake.wants_targets(tag) THEN
+      RETURN;
+    ELSIF pgwake.mode() = 'extension' THEN
       SELECT t.*, NULL::text AS words INTO d FROM pgwake.sealed_targets() t;
     ELSE
       SELECT r.*, x.words INTO d

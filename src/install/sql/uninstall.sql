@@ -28,6 +28,10 @@ BEGIN
         GROUP BY k.i, k.kind ORDER BY k.i LOOP
     EXECUTE format('DROP %s IF EXISTS %s', item.kind, item.names);
   END LOOP;
-  DROP EXTENSION IF EXISTS pgwake_ddl;
+  -- The server leaves the schema that it has made for an extension.
+  IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pgwake_ddl') THEN
+    DROP EXTENSION pgwake_ddl;
+    DROP SCHEMA IF EXISTS pgwake_ddl;
+  END IF;
   DROP SCHEMA pgwake;
 END $pgwake$;

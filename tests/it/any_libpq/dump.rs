@@ -86,6 +86,7 @@ const DATA_LAST: &str = "pg_dump --schema-only -d '$FROM' | psql -qX -v ON_ERROR
 const DATA_QUIETLY: &str = "pg_dump --schema-only -d '$FROM' | psql -qX -v ON_ERROR_STOP=1 -d '$TO' &&
     pg_dump --data-only --disable-triggers -d '$FROM' | psql -qX -v ON_ERROR_STOP=1 -d '$TO'";
 const OVER: &str = "dump=$(pg_dump -d '$FROM') && psql -qX -v ON_ERROR_STOP=1 -d '$TO' \
+    -c 'DROP EXTENSION IF EXISTS pgwake_ddl; DROP SCHEMA IF EXISTS pgwake_ddl' \
     -c 'DROP SCHEMA public, pgwake CASCADE; CREATE SCHEMA public' 2>/dev/null &&
     psql -qX -v ON_ERROR_STOP=1 -d '$TO' <<<\"$dump\"";
 
