@@ -170,7 +170,9 @@ typedef struct pgwake pgwake;
  * (as the session that ran it logged in), `app` (its application_name), `depth` (1 for what a client sent, more for
  * what functions and extensions run), `temp` (1 if all it was done to is temporary), `xid` (0 if it had none).
  * `payload` is all of it, an object in JSON; its `targets` are what it was done to: `role`, `type`, `schema`, `name`,
- * `column`, `identity`, `oid`, `subid`, `exists`. */
+ * `column`, `identity`, `oid`, `subid`, `exists`. With PGWAKE_PHASE_BEFORE they are what the command is about to drop,
+ * cascade included, or names, as that is then; without the server extension pgwake_ddl, of what only drops. It comes
+ * with the commit, too: to act before a drop, let the server run a function (pgwake before-drop). */
 #define PGWAKE_EVENT_DDL 9
 /* The database keeps what was acknowledged by pgwake_ack, up to `id`: it does not come again. Where pgwake_ack alone
  * acknowledges, a gap is acknowledged as soon as it was passed, with a number of its own. */
@@ -383,8 +385,8 @@ typedef struct pgwake_ddl_options {
     /* Such as "DROP TABLE", and then NULL: only those. NULL: all but "login", which must be asked for (PostgreSQL 17
      * and later). */
     const char *const *tags;
-    int32_t before;     /* 1: also the beginning of each command, with PGWAKE_PHASE_BEFORE and without targets */
-    int32_t reserved_2; /* 0 */
+    int32_t before; /* 1: the same as both `phases`, for programs that do not know those */
+    int32_t phases; /* the sum of PGWAKE_PHASE_*; 0: PGWAKE_PHASE_AFTER */
 } pgwake_ddl_options;
 #define PGWAKE_DDL_OPTIONS_INIT {sizeof(pgwake_ddl_options), 0, 0, 0, NULL, 0, 0}
 
@@ -635,6 +637,7 @@ PGWAKE_LAYOUT(offsetof(pgwake_watch_options, before) == 56);
 PGWAKE_LAYOUT(sizeof(pgwake_ddl_options) == 32);
 PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, tags) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, before) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_ddl_options, phases) == 28);
 PGWAKE_LAYOUT(sizeof(pgwake_stream_options) == 104);
 PGWAKE_LAYOUT(offsetof(pgwake_stream_options, slot) == 8);
 PGWAKE_LAYOUT(offsetof(pgwake_stream_options, temporary) == 40);

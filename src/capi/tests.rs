@@ -238,7 +238,7 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     let options = layout!(CWatchOptions: struct_size ops payload transport consumer columns from_start
         only_watched manual_ack reserved fallback_poll_ms before reserved_2);
     assert_eq!(compiled_layout("pgwake_watch_options", directory.path()), options);
-    let options = layout!(CDdlOptions: struct_size temp nested reserved tags before reserved_2);
+    let options = layout!(CDdlOptions: struct_size temp nested reserved tags before phases);
     assert_eq!(compiled_layout("pgwake_ddl_options", directory.path()), options);
     let options = layout!(CStreamOptions: struct_size create_slot slot publications tables reserved_2
         temporary failover partition_names snapshot messages transactions streaming two_phase binary origin
@@ -375,6 +375,16 @@ fn every_choice_of_a_watch_reaches_it() {
     let own = DdlOptions::new().tags(["a", "b"]).temp(true).nested(true);
     let own = own.phase(DdlPhase::Before).phase(DdlPhase::After);
     assert_eq!(chosen(&asked), format!("{own:?}"));
+    let asked = CDdlOptions { before: 0, phases: event::PHASE_BEFORE | event::PHASE_AFTER, ..asked };
+    assert_eq!(chosen(&asked), format!("{own:?}"));
+    for (number, phase) in [(event::PHASE_BEFORE, DdlPhase::Before), (event::PHASE_AFTER, DdlPhase::After)] {
+        let asked = CDdlOptions { phases: number, ..none };
+        assert_eq!(chosen(&asked), format!("{:?}", DdlOptions::new().phase(phase)));
+    }
+    for refused in [CDdlOptions { phases: 4, ..none }, CDdlOptions { before: 1, phases: 1, ..none }] {
+        // SAFETY: there is no list.
+        assert!(unsafe { watch::ddl(&refused) }.unwrap_err().message.contains("phases"));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a C host watches: lists of names, and structs that begin with their size, flow in; the crate's own
 //! options flow out.
 
+use super::event::{PHASE_AFTER, PHASE_BEFORE};
 use super::given::{invalid, list, utf8};
 use super::options::{self, Versioned, given, refuse_reserved};
 use crate::{ChangeOp, ChangePayload, DdlOptions, DdlPhase, Result, Transport, WatchOptions};
@@ -21,6 +22,8 @@ pub(super) const PAYLOAD_ROW: i32 = 3;
 pub(super) const TRANSPORT_OUTBOX: i32 = 0;
 pub(super) const TRANSPORT_NOTIFY: i32 = 1;
 pub(super) const TRANSPORT_WAL: i32 = 2;
+
+const BOTH_PHASES: i32 = PHASE_BEFORE | PHASE_AFTER;
 
 pub(super) fn op_bit(op: ChangeOp) -> u32 {
     match op {
@@ -74,7 +77,7 @@ pub(crate) struct CDdlOptions {
     pub(super) reserved: i32,
     pub(super) tags: *const *const c_char,
     pub(super) before: i32,
-    pub(super) reserved_2: i32,
+    pub(super) phases: i32,
 }
 
 // SAFETY: four integers of four bytes, a pointer, which lies at a multiple of eight, and two more of four.
@@ -138,9 +141,17 @@ pub(super) unsafe fn tables(
 pub(super) unsafe fn ddl(asked: *const CDdlOptions) -> Result<DdlOptions> {
     // SAFETY: as the caller promises.
     let asked = unsafe { options::read(asked) }?;
-    refuse_reserved(asked.reserved | asked.reserved_2, CDdlOptions::NAME)?;
+    refuse_reserved(asked.reserved, CDdlOptions::NAME)?;
+    let phases = match (asked.before, asked.phases) {
+        (0, 0) => &[][..],
+        (0, PHASE_BEFORE) => &[DdlPhase::Before],
+        (0, PHASE_AFTER) => &[DdlPhase::After],
+        (0, BOTH_PHASES) | (_, 0) => &[DdlPhase::Before, DdlPhase::After],
+        (_, 0..=BOTH_PHASES) => return Err(invalid("before and phases are both set: leave before at 0")),
+        (_, other) => return Err(invalid(&format!("phases is {other}: add up PGWAKE_PHASE_*"))),
+    };
     // SAFETY: as the caller promises.
     let tags = unsafe { list(asked.tags, "tags") }?;
     let own = DdlOptions::new().tags(tags).temp(asked.temp != 0).nested(asked.nested != 0);
-    Ok(if asked.before == 0 { own } else { own.phase(DdlPhase::Before).phase(DdlPhase::After) })
+    Ok(phases.iter().fold(own, |own, phase| own.phase(*phase)))
 }

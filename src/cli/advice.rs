@@ -107,6 +107,18 @@ const UNWATCHING: &[Row] = &[
 ];
 const NAME: &str = "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals";
 
+/// When a handler is registered, or not any more.
+const BEFORE_DROP: &[Row] = &[
+    ("3F000", "\"pgwake\"", "run `pgwake install` in this database first"),
+    ("42501", "permission denied", "the owner of the schema pgwake, or a superuser, can do it"),
+    ("42601", "", FUNCTION),
+    ("42602", "", FUNCTION),
+    ("22023", "identifier", FUNCTION),
+    ("22P02", "", FUNCTION),
+    ("42704", "", FUNCTION),
+];
+const FUNCTION: &str = "name the function as SQL does: app.clean_up, or app.clean_up(pgwake.ddl_target)";
+
 /// When a slot is dropped.
 const DROPPING: &[Row] = &[
     ("55006", "", "end that one first: SELECT pg_terminate_backend(…)"),
@@ -120,6 +132,7 @@ pub(super) enum When {
     Installing,
     Uninstalling,
     Unwatching,
+    BeforeDrop,
     Dropping,
 }
 
@@ -131,6 +144,7 @@ pub(super) fn with_advice(when: When, message: &str, sqlstate: Option<SqlState>)
         When::Installing => INSTALLING,
         When::Uninstalling => UNINSTALLING,
         When::Unwatching => UNWATCHING,
+        When::BeforeDrop => BEFORE_DROP,
         When::Dropping => DROPPING,
     };
     let code = sqlstate.as_ref().map_or("", SqlState::as_str);

@@ -1,12 +1,13 @@
 //! What may be typed: the grammar of the command line, and its help.
 
+use super::before_drop::BeforeDrop;
 use super::bench::Bench;
 use super::cron::Cron;
 use super::poll::Poll;
 pub(crate) use super::values::{Format, Until, bytes, duration, share};
 use clap::{Args, Parser};
 use clap_complete::Shell;
-use pgwake::{ChangeOp, ChangePayload, Lsn, Origin, Streaming, Transport};
+use pgwake::{ChangeOp, ChangePayload, DdlPhase, Lsn, Origin, Streaming, Transport};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub(crate) enum Subcommand {
     Stream(Stream),
     /// Print DDL commands as they are committed
     Ddl(Ddl),
+    /// Run a function of yours before a table is dropped, while it can still be read
+    BeforeDrop(BeforeDrop),
     /// Run things at times: intervals and cron expressions in time zones, by one of many processes
     Cron(Cron),
     /// Run a query again and again, and print what it finds: by an interval, and when a channel wakes it
@@ -351,9 +354,11 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) nested: bool,
 
-    /// Also the beginning of each command, as an event of its own; equal ones of a transaction are one
-    #[arg(long)]
-    pub(crate) before: bool,
+    /// When: before each command, with what it is about to drop or change, after it, or both, as events of
+    /// their own. All come with the commit; equal ones before commands of one transaction are one
+    #[arg(long = "phase", value_name = "PHASE", value_delimiter = ',', value_parser = phase,
+        default_value = "after")]
+    pub(crate) phases: Vec<DdlPhase>,
 
     /// Do not install the schema pgwake
     #[arg(long)]
@@ -403,6 +408,10 @@ fn payload(text: &str) -> Result<ChangePayload, String> {
 
 fn transport(text: &str) -> Result<Transport, String> {
     word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
+}
+
+fn phase(text: &str) -> Result<DdlPhase, String> {
+    word(text, &[DdlPhase::Before, DdlPhase::After], DdlPhase::as_str)
 }
 
 fn streaming(text: &str) -> Result<Streaming, String> {

@@ -43,15 +43,34 @@ pub(crate) fn ensure(dsn: &str) -> Result<(), Failure> {
         Err(error) if code(&error) == Some("42501") => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    refuse_later(version)?;
+    if version < install::VERSION {
+        execute(&mut connection, &install::install(), When::Installing)?;
+        log::info!("the schema pgwake is installed");
+    }
+    Ok(())
+}
+
+/// Refuses a database without the schema, or with one of another version.
+pub(crate) fn require(connection: &mut Connection, when: When) -> Result<(), Failure> {
+    let failed = |error: Error| Failure::Running(with_advice(when, &error.message, error.sqlstate));
+    let version = version(connection).map_err(failed)?;
+    refuse_later(version)?;
+    if version < install::VERSION {
+        return Err(Failure::Running(format!(
+            "the schema pgwake of this database has version {version}, and this needs {}: run `pgwake install`",
+            install::VERSION
+        )));
+    }
+    Ok(())
+}
+
+fn refuse_later(version: u32) -> Result<(), Failure> {
     if version > install::VERSION {
         return Err(Failure::Running(format!(
             "the schema pgwake of this database has version {version}, and this program knows {}: upgrade it",
             install::VERSION
         )));
-    }
-    if version < install::VERSION {
-        execute(&mut connection, &install::install(), When::Installing)?;
-        log::info!("the schema pgwake is installed");
     }
     Ok(())
 }

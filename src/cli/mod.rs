@@ -23,6 +23,7 @@ macro_rules! say_done {
 
 mod advice;
 mod arguments;
+mod before_drop;
 mod bench;
 mod completions;
 mod cron;
@@ -68,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),
         Subcommand::Ddl(ddl) => watch::ddl(dsn, arguments.format, ddl),
+        Subcommand::BeforeDrop(handler) => before_drop::run(dsn, arguments.format, handler),
         Subcommand::Cron(cron) => cron::run(dsn, arguments.format, cron),
         Subcommand::Poll(poll) => poll::run(dsn, arguments.format, poll),
         Subcommand::Check => status::check(dsn, arguments.format),

@@ -193,7 +193,8 @@ fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> JsonValue 
 }
 
 /// In the order in which people ask.
-const PARTS: [&str; 7] = ["server", "notifications", "slots", "schema", "watched", "ddl", "consumers"];
+const PARTS: [&str; 8] =
+    ["server", "notifications", "slots", "schema", "watched", "ddl", "handlers", "consumers"];
 
 /// Each part under its name, for people.
 fn show(out: &mut impl Write, seen: &JsonValue) -> std::io::Result<()> {

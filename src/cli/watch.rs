@@ -5,7 +5,7 @@ use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::run::{Run, Take};
 use super::{Failure, install, query, stream};
-use pgwake::{DdlOptions, DdlPhase, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
+use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -47,8 +47,7 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
 pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Failure> {
     let options =
         DdlOptions::new().tags(arguments.tags.iter().cloned()).temp(arguments.temp).nested(arguments.nested);
-    let phases = if arguments.before { &[DdlPhase::Before, DdlPhase::After][..] } else { &[] };
-    let options = phases.iter().fold(options, |options, phase| options.phase(*phase));
+    let options = arguments.phases.iter().fold(options, |options, phase| options.phase(*phase));
     if arguments.remove {
         return give_up_ddl(dsn, &options.channel().to_string());
     }
@@ -80,7 +79,8 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     }
     let sql = "SELECT channel, pg_catalog.concat_ws(' ', '--tags ''' || \
         pg_catalog.array_to_string(tags, ',') || '''', CASE WHEN temp THEN '--temp' END, \
-        CASE WHEN nested THEN '--nested' END, CASE WHEN phases @> '{before}' THEN '--before' END) \
+        CASE WHEN nested THEN '--nested' END, \
+        CASE WHEN phases <> '{after}' THEN '--phase ' || pg_catalog.array_to_string(phases, ',') END) \
         FROM pgwake.ddl_watch WHERE channel LIKE 'pgwake\\_ddl%'";
     let asked = query::rows(&mut connection, sql, &[])?;
     if asked.iter().any(|row| row[0] == channel) {

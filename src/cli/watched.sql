@@ -6,7 +6,10 @@ SELECT json_build_object(
       'payload', payload, 'transport', transport, 'channel', channel) ORDER BY name), '[]')
     FROM pgwake.live),
   'ddl', (SELECT coalesce(json_agg(json_build_object('channel', channel, 'tags',
-      array_to_string(tags, ',')) ORDER BY channel), '[]') FROM pgwake.ddl_watch),
+      array_to_string(tags, ','), 'phases', array_to_string(phases, ',')) ORDER BY channel), '[]') FROM pgwake.ddl_watch),
+  'handlers', (SELECT coalesce(json_agg(json_build_object('handler', handler::text, 'types',
+      array_to_string(types, ','), 'schemas', array_to_string(schemas, ',')) ORDER BY handler::text), '[]')
+    FROM pgwake.drop_handler),
   'consumers', (SELECT coalesce(json_agg(json_build_object('name', c.name, 'backend', pgwake.backend_of(c.id),
       'acknowledged_at', c.acknowledged_at,
       'unread_rows', pgwake.unread(c, 0) + pgwake.unread(c, 1) + pgwake.unread(c, 2)) ORDER BY c.name), '[]')

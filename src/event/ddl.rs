@@ -54,7 +54,9 @@ pub struct Ddl<'a> {
 
 impl Ddl<'_> {
     pub(super) fn fields(&self, fields: &mut impl Fields) {
-        fields.field("phase", Value::Text(self.phase.as_str()), "");
+        // People take an event for one of the time after it.
+        let phrase = if self.phase == DdlPhase::Before { "{} " } else { "" };
+        fields.field("phase", Value::Text(self.phase.as_str()), phrase);
         fields.field("tag", Value::Text(self.tag), "{}");
         fields.field("targets", Value::Targets(self.targets), "  {}");
         fields.field("depth", Value::Number(self.depth.into()), "");

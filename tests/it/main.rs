@@ -17,6 +17,7 @@ mod event_loop;
 mod exec;
 mod faults;
 mod first_errors;
+mod handler_command;
 mod listen;
 mod log_findings;
 mod metrics;

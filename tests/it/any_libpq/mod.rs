@@ -14,6 +14,7 @@ mod check;
 mod ddl;
 mod dump;
 mod failover;
+mod handler_attacks;
 mod help;
 mod install;
 mod links;

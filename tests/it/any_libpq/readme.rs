@@ -74,7 +74,7 @@ fn script(page: &str, has_library: bool) -> String {
             "sh" if is_known_to_make(&text) => {}
             "sh" if text.contains("cc app.c") && !has_library => {}
             "sh" => script.push_str(&text),
-            "rust" | "c" | "python" | "toml" => {
+            "rust" | "c" | "python" | "toml" | "sql" => {
                 let name = file_named_in(&above);
                 let _ = writeln!(script, "cat >{name} <<'END OF BLOCK'\n{text}END OF BLOCK");
             }
@@ -180,6 +180,34 @@ fn every_block_about_the_command_runs_as_it_stands() {
             &["nothing would go wrong"],
         ],
     );
+}
+
+/// On a server that has the extension, and where nobody may install one.
+#[test]
+fn every_block_about_before_drop_runs_in_each_mode() {
+    let script = script(&page("docs/before-drop.md"), false);
+    let install = "pgwake -d dbname=app install\n";
+    assert_eq!(script.matches(install).count(), 1);
+    let mode = "psql -d app -Atc 'SELECT pgwake.mode()'\n";
+    let without = "psql -d app -qc 'DROP EXTENSION IF EXISTS pgwake_ddl CASCADE'\n";
+    for more in ["", without] {
+        let printed = paste(&script.replace(install, &format!("{install}{more}{mode}")), None);
+        if more.is_empty() && !printed.contains("extension") {
+            crate::common::say_loudly("SKIPPED: the mode extension: this server does not have pgwake_ddl");
+        }
+        assert_printed(
+            &printed,
+            &[
+                &["tiles.clean_up(pgwake.ddl_target)", "--schemas 'survey'"],
+                &["(0 rows)"],
+                &["alps"],
+                &["dunes"],
+                &["(0 rows)"],
+                &["  ddl  ", "before DROP TABLE", "public.parcels"],
+                &["  ddl  ", "  DROP TABLE", "public.parcels"],
+            ],
+        );
+    }
 }
 
 /// The ways to link a C program, each tried on that of the README.

@@ -1,0 +1,135 @@
+//! `pgwake before-drop`: which functions of the user's run before something is dropped. The schema `pgwake`
+//! keeps their register; this writes it and prints it.
+
+use super::advice::{When, with_advice};
+use super::values::Format;
+use super::{Failure, install, query};
+use clap::Args;
+use pgwake::Error;
+use pgwake::json::{self, JsonValue};
+use pgwake::pq::Connection;
+use std::io::Write;
+use std::time::SystemTime;
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "\
+pgwake before-drop <HANDLER> [--types <TYPES>] [--schemas <SCHEMAS>]
+       pgwake before-drop --remove <HANDLER>
+       pgwake before-drop --list",
+    after_help = "\
+A handler is a function of your own. It is called once for each table that a command is about to
+drop, also by CASCADE, while the table can still be read. If it fails, nothing is dropped; what it
+does is undone with the drop by a ROLLBACK:
+
+  CREATE FUNCTION app.clean_up(target pgwake.ddl_target) RETURNS void …
+
+It needs the schema pgwake and its event triggers: let a superuser run `pgwake install` first."
+)]
+pub(crate) struct BeforeDrop {
+    /// A function, as SQL names it: app.clean_up, or with its argument, app.clean_up(pgwake.ddl_target)
+    #[arg(value_name = "HANDLER", required_unless_present = "list")]
+    handler: Option<String>,
+
+    /// It runs for objects of these types, in the server's words: table, view, 'materialized view', index,
+    /// sequence, function, schema, 'table column'
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "table")]
+    types: Vec<String>,
+
+    /// It runs for those in these schemas; in all of them by default
+    #[arg(long, value_name = "SCHEMAS", value_delimiter = ',')]
+    schemas: Vec<String>,
+
+    /// It does not run any more. One whose function is gone is named by its number, as --list shows it
+    #[arg(long, conflicts_with_all = ["types", "schemas", "list"])]
+    remove: bool,
+
+    /// Print the handlers that there are, and end
+    #[arg(long, conflicts_with_all = ["handler", "types", "schemas"])]
+    list: bool,
+}
+
+pub(crate) fn run(dsn: &str, format: Format, arguments: &BeforeDrop) -> Result<(), Failure> {
+    let mut connection = query::connect(dsn)?;
+    install::require(&mut connection, When::BeforeDrop)?;
+    match &arguments.handler {
+        None => list(&mut connection, format),
+        Some(handler) if arguments.remove => remove(&mut connection, handler),
+        Some(handler) => register(&mut connection, handler, arguments),
+    }
+}
+
+fn failed(error: Error) -> Failure {
+    Failure::Running(with_advice(When::BeforeDrop, &error.message, error.sqlstate))
+}
+
+fn register(connection: &mut Connection, handler: &str, arguments: &BeforeDrop) -> Result<(), Failure> {
+    let signature = resolve(connection, handler)?;
+    // A name of the list holds no comma: there the shell's word was split.
+    let sql = "SELECT pgwake.before_drop($1::pg_catalog.regprocedure, \
+        pg_catalog.string_to_array($2, ','), pg_catalog.string_to_array(nullif($3, ''), ','))";
+    let (types, schemas) = (arguments.types.join(","), arguments.schemas.join(","));
+    query::rows(connection, sql, &[&signature, &types, &schemas]).map_err(failed)?;
+    say_done!("{signature} runs before each drop of: {types}");
+    Ok(())
+}
+
+fn remove(connection: &mut Connection, handler: &str) -> Result<(), Failure> {
+    let is_number = handler.bytes().all(|byte| byte.is_ascii_digit());
+    let signature = if is_number { handler.to_string() } else { resolve(connection, handler)? };
+    let sql = "SELECT EXISTS (SELECT FROM pgwake.drop_handler h WHERE h.handler = $1::pg_catalog.regprocedure), \
+        pgwake.remove_before_drop($1::pg_catalog.regprocedure)";
+    let rows = query::rows(connection, sql, &[&signature]).map_err(failed)?;
+    let was_there = rows.iter().any(|row| row[0] == "t");
+    say_done!("{signature} {}", if was_there { "does not run any more" } else { "was no handler" });
+    Ok(())
+}
+
+/// The function of this name that takes a target, with all that `regprocedure` wants to know.
+fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure> {
+    let name = handler.trim();
+    let signature = if name.ends_with(')') { name.to_string() } else { format!("{name}(pgwake.ddl_target)") };
+    let sql = "SELECT pg_catalog.to_regprocedure($1) IS NOT NULL";
+    if query::rows(connection, sql, &[&signature]).map_err(failed)?.iter().any(|row| row[0] == "t") {
+        return Ok(signature);
+    }
+    let (name, _) = name.split_once('(').unwrap_or((name, ""));
+    let sql = "SELECT pg_catalog.string_agg(p.oid::pg_catalog.regprocedure::text, ', ') \
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace, \
+        pg_catalog.parse_ident($1) AS part \
+        WHERE p.proname = part[pg_catalog.cardinality(part)] AND CASE WHEN pg_catalog.cardinality(part) > 1 \
+        THEN n.nspname = part[1] ELSE pg_catalog.pg_function_is_visible(p.oid) END";
+    let others = query::rows(connection, sql, &[name]).map_err(failed)?.concat().concat();
+    Err(Failure::Running(if others.is_empty() {
+        format!("there is no function {signature}: make it first, CREATE FUNCTION {signature} RETURNS void …")
+    } else {
+        format!("there is no function {signature}, but {others}: a handler takes one target")
+    }))
+}
+
+fn list(connection: &mut Connection, format: Format) -> Result<(), Failure> {
+    query::script(connection, "SET search_path = pg_catalog, pg_temp")?;
+    let sql = "SELECT handler::text, array_to_json(types)::text, array_to_json(schemas)::text, \
+        concat_ws(' ', '--types ''' || array_to_string(types, ',') || '''', \
+        '--schemas ''' || array_to_string(schemas, ',') || '''') FROM pgwake.drop_handler ORDER BY 1";
+    let mut out = std::io::stdout().lock();
+    for row in query::rows(connection, sql, &[]).map_err(failed)? {
+        let [handler, types, schemas, options] = row.as_slice() else { continue };
+        match format {
+            Format::Text => writeln!(out, "{handler}  {options}")?,
+            Format::Json => {
+                let array = |text: &str| text.parse().unwrap_or(JsonValue::Null);
+                let fields = [
+                    ("event", "handler".into()),
+                    ("at", json::rfc3339(SystemTime::now()).into()),
+                    ("handler", handler.as_str().into()),
+                    ("types", array(types)),
+                    ("schemas", array(schemas)),
+                ];
+                let fields = fields.map(|(name, value)| (name.to_string(), value));
+                writeln!(out, "{}", JsonValue::Object(fields.into_iter().collect()))?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
