@@ -6,6 +6,7 @@ mod common;
 mod any_libpq;
 mod command;
 mod connecting;
+mod cron_command;
 mod ddl_reader;
 mod drain;
 mod event_loop;
@@ -22,6 +23,8 @@ mod restarts;
 mod schedule_leaders;
 #[cfg(feature = "schedules")]
 mod schedule_oracle;
+#[cfg(feature = "schedules")]
+mod schedule_zones;
 #[cfg(feature = "schedules")]
 mod schedules;
 mod self_test;
