@@ -87,8 +87,9 @@ check: setup-test
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 
 # One object, in which only the functions of the header are visible; and the same as a shared library.
+# LIB_FEATURES=schedules: with cron expressions.
 lib: setup
-	$(CARGO) rustc $(ONLY_LIB) --features bundled,capi
+	$(CARGO) rustc $(ONLY_LIB) --features bundled,capi,$(LIB_FEATURES)
 	@mkdir -p target/lib
 	ffi/pack.sh target/release/libpgwake.a ffi/include/pgwake.h target/lib/libpgwake.a
 	cc -shared -o target/lib/$(SO) -Wl,-soname,$(SO) -Wl,--version-script=ffi/libpgwake.map -Wl,-z,nodelete,-z,now \

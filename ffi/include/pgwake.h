@@ -144,7 +144,8 @@ typedef struct pgwake pgwake;
 /* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
  * */
 #define PGWAKE_EVENT_FAILED 5
-/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl" without one):
+/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl", "schedule", "sql" without
+ * one):
  * `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
  * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
  * channel again. */
@@ -440,6 +441,31 @@ typedef struct pgwake_stream_options {
 #define PGWAKE_STREAM_OPTIONS_INIT \
     {sizeof(pgwake_stream_options), 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
+/* What becomes of due times that have passed without a tick: the process was stopped, the machine slept, the clock was
+ * set forward, the last tick was not taken yet. One that is found within a minute, and before the next, is late. */
+#define PGWAKE_MISSED_SKIP 0 /* they do not come; the next tick says in `missed` how many they were */
+#define PGWAKE_MISSED_ONCE 1 /* the last of them comes, once */
+#define PGWAKE_MISSED_ALL 2  /* each comes, the oldest first */
+
+typedef struct pgwake_schedule_options {
+    uint32_t struct_size;
+    int32_t missed;        /* PGWAKE_MISSED_* */
+    const char *time_zone; /* such as "Europe/Berlin"; NULL: the system's */
+    const char *name;      /* what `schedule` of its ticks says; NULL: the expression */
+    /* One of many processes runs each due time: all that have a schedule with this key in the database of `session`,
+     * which needs a self-test and heartbeats, and in which the schema `pgwake` must be. The lock that decides is held
+     * until the next event is asked for, or until pgwake_finish. When a leader stands still for two heartbeats, another
+     * takes over. What became of each due time is in pgwake.run. NULL: each process for itself. */
+    const char *leader;
+    /* One command that is run on `session` at each due time; the tick says that it was begun,
+     * PGWAKE_EVENT_COMMAND_FAILED with `command` "sql" that it failed. NULL: none. */
+    const char *sql;
+    int32_t session;       /* for `leader` and `sql` */
+    int32_t manual_finish; /* 1: no tick comes before pgwake_finish says that the work of the last has ended */
+    int64_t jitter_ms;     /* each tick comes up to so much later, at random; never as late as the next */
+} pgwake_schedule_options;
+#define PGWAKE_SCHEDULE_OPTIONS_INIT {sizeof(pgwake_schedule_options), 0, NULL, NULL, NULL, NULL, 0, 0, 0}
+
 /* HANDLES */
 
 /* pgwake_new: makes a handle without sessions. `options` may be NULL.
@@ -544,6 +570,29 @@ int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_opti
  * the session ends; pgwake_metrics has what it has heard. */
 int pgwake_ack(pgwake *handle, int session, uint64_t id);
 
+/* SCHEDULES */
+
+/* pgwake_every: ticks each time that the interval is over, for the first time after one: PGWAKE_EVENT_TICK. It counts
+ * on the monotonic clock. Gives a number, which is positive, and that no other poll or schedule of the handle ever
+ * has. */
+int pgwake_every(pgwake *handle, int64_t interval_ms);
+
+/* pgwake_cron: ticks whenever a cron expression is due, in a time zone, and gives a number as pgwake_every does.
+ * `options` may be NULL. The expression has five fields, minute, hour, day of the month, month and day of the week, or
+ * six with the second before them; or it is @daily and the like, or an interval such as "@every 90s", for one with
+ * options. docs/schedules.md says what happens when clocks change. PGWAKE_E_INVALID: the text says what is wrong with
+ * it, that it is never due, or that there is no such zone; or that the library was built without cron expressions,
+ * which it is unless asked for them (make lib LIB_FEATURES=schedules). */
+int pgwake_cron(pgwake *handle, const char *expression, const pgwake_schedule_options *options);
+
+/* pgwake_cancel: ends a schedule: no event of it comes any more. PGWAKE_E_UNKNOWN_TASK: there is none of this number.
+ * The event that was given last is gone. */
+int pgwake_cancel(pgwake *handle, int id);
+
+/* pgwake_finish: the work of the last tick has ended, for a schedule with `manual_finish`. `failure` says why it
+ * failed, in UTF-8; NULL: it did not. */
+int pgwake_finish(pgwake *handle, int id, const char *failure);
+
 /* METRICS */
 
 /* What a session has done since pgwake_connect. Set struct_size, by PGWAKE_METRICS_INIT; the library fills in the
@@ -642,6 +691,9 @@ PGWAKE_LAYOUT(sizeof(pgwake_stream_options) == 104);
 PGWAKE_LAYOUT(offsetof(pgwake_stream_options, slot) == 8);
 PGWAKE_LAYOUT(offsetof(pgwake_stream_options, temporary) == 40);
 PGWAKE_LAYOUT(offsetof(pgwake_stream_options, memory_max_bytes) == 88);
+PGWAKE_LAYOUT(sizeof(pgwake_schedule_options) == 56);
+PGWAKE_LAYOUT(offsetof(pgwake_schedule_options, leader) == 24);
+PGWAKE_LAYOUT(offsetof(pgwake_schedule_options, jitter_ms) == 48);
 PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 176);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, received_lsn) == 144);
@@ -657,6 +709,7 @@ PGWAKE_LAYOUT(offsetof(pgwake_event, user) == 360);
 PGWAKE_LAYOUT(offsetof(pgwake_event, lsn) == 392);
 PGWAKE_LAYOUT(offsetof(pgwake_event, gid) == 440);
 PGWAKE_LAYOUT(offsetof(pgwake_event, columns) == 488);
+PGWAKE_LAYOUT(offsetof(pgwake_event, schedule) == 528);
 #undef PGWAKE_LAYOUT
 #endif
 #endif

@@ -145,3 +145,27 @@ pub(super) unsafe fn read<T: Versioned>(given: *const T) -> Result<T> {
     }
     Ok(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_of_a_session_reaches_it() {
+        let chosen = |asked: CSessionOptions| SessionOptions::try_from(asked).unwrap();
+        // SAFETY: zeroes are a valid value: every default.
+        let none = unsafe { std::mem::zeroed::<CSessionOptions>() };
+        assert_eq!(format!("{:?}", chosen(none)), format!("{:?}", SessionOptions::new()));
+        let asked = CSessionOptions {
+            overflow: 2,
+            overflow_max: 3,
+            skip_own: 1,
+            heartbeat_ms: 4,
+            self_test: 1,
+            ..none
+        };
+        let own = SessionOptions::new().overflow(Overflow::DropOldest(3)).skip_own(true);
+        let own = own.heartbeat(Duration::from_millis(4)).self_test(true);
+        assert_eq!(format!("{:?}", chosen(asked)), format!("{own:?}"));
+    }
+}

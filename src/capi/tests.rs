@@ -66,6 +66,7 @@ fn rust_type(c: &str) -> &'static str {
         "const pgwake_watch_options *" => "*const CWatchOptions",
         "const pgwake_ddl_options *" => "*const CDdlOptions",
         "const pgwake_stream_options *" => "*const CStreamOptions",
+        "const pgwake_schedule_options *" => "*const CScheduleOptions",
         "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
         "const char *" => "*const c_char",
@@ -75,6 +76,7 @@ fn rust_type(c: &str) -> &'static str {
         "pgwake_log_fn" => "Option<LogFn>",
         "int" => "c_int",
         "size_t" => "usize",
+        "int64_t" => "i64",
         "uint32_t" => "u32",
         "uint64_t" => "u64",
         "void" => "()",
@@ -103,12 +105,15 @@ fn the_header_declares_every_export_with_its_signature() {
     assert_eq!(declared(), exported);
 }
 
-const NUMBERS_OF_STREAMS: [(&str, i32); 5] = [
+const NUMBERS_OF_OTHERS: [(&str, i32); 8] = [
     ("STREAMING_OFF", stream::STREAMING_OFF),
     ("STREAMING_ON", stream::STREAMING_ON),
     ("STREAMING_EARLY", stream::STREAMING_EARLY),
     ("ORIGIN_ANY", stream::ORIGIN_ANY),
     ("ORIGIN_NONE", stream::ORIGIN_NONE),
+    ("MISSED_SKIP", schedule::MISSED_SKIP),
+    ("MISSED_ONCE", schedule::MISSED_ONCE),
+    ("MISSED_ALL", schedule::MISSED_ALL),
 ];
 
 #[test]
@@ -160,7 +165,7 @@ fn the_header_has_every_number_and_no_other() {
         ("LOG_DEBUG", ::log::Level::Debug as i32),
         ("LOG_TRACE", ::log::Level::Trace as i32),
     ];
-    let others = others.into_iter().chain(NUMBERS_OF_STREAMS);
+    let others = others.into_iter().chain(NUMBERS_OF_OTHERS);
     numbers.extend(others.map(|(name, n)| (format!("PGWAKE_{name}"), i64::from(n))));
     let code = header_code();
     let defined = code.lines().filter_map(|line| {
@@ -244,6 +249,9 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         temporary failover partition_names snapshot messages transactions streaming two_phase binary origin
         manual_ack reserved memory_max_bytes heartbeat_ms);
     assert_eq!(compiled_layout("pgwake_stream_options", directory.path()), options);
+    let options = layout!(CScheduleOptions: struct_size missed time_zone name leader sql session manual_finish
+        jitter_ms);
+    assert_eq!(compiled_layout("pgwake_schedule_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
         delivery_max_ns stalls longest_stall_ns changes received_lsn acknowledged_lsn unknown_messages
@@ -316,19 +324,6 @@ fn what_the_log_tells_reaches_c() {
         assert_eq!((flat.r#type, flat.xid, flat.lsn, flat.end_lsn), (kind, 9, 5, 6));
         assert_eq!((text_at(flat.gid), text_at(flat.position)), ("g".into(), "0/5/8".into()));
     }
-}
-
-#[test]
-fn every_choice_of_a_session_reaches_it() {
-    let chosen = |asked: CSessionOptions| SessionOptions::try_from(asked).unwrap();
-    // SAFETY: zeroes are a valid value: every default.
-    let none = unsafe { std::mem::zeroed::<CSessionOptions>() };
-    assert_eq!(format!("{:?}", chosen(none)), format!("{:?}", SessionOptions::new()));
-    let asked =
-        CSessionOptions { overflow: 2, overflow_max: 3, skip_own: 1, heartbeat_ms: 4, self_test: 1, ..none };
-    let own = SessionOptions::new().overflow(crate::Overflow::DropOldest(3)).skip_own(true);
-    let own = own.heartbeat(Duration::from_millis(4)).self_test(true);
-    assert_eq!(format!("{:?}", chosen(asked)), format!("{own:?}"));
 }
 
 #[test]

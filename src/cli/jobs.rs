@@ -106,6 +106,13 @@ impl Jobs {
         self.go_on()
     }
 
+    /// Whether a run for this schedule has not ended.
+    pub(crate) fn is_running(&self, task: TaskId) -> bool {
+        let is_its = |turn: &Turn| *turn == Turn::Schedule(task);
+        self.running.iter().any(|running| is_its(&running.turn))
+            || self.queue.iter().any(|job| is_its(&job.turn))
+    }
+
     /// What has ended of the runs for schedules since the last call.
     pub(crate) fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
@@ -138,8 +145,8 @@ impl Jobs {
     }
 
     /// Runs what still waits, as long as the end has not come. Then what waits is dropped, and what runs has
-    /// so much time to go on, and as much again after it was asked to end.
-    pub(crate) fn finish(mut self, events: &mut EventLoop, grace: Duration) -> Result<(), Failure> {
+    /// so much time to go on, and as much again after it was asked to end. Gives what has ended.
+    pub(crate) fn finish(mut self, events: &mut EventLoop, grace: Duration) -> Result<Vec<Ended>, Failure> {
         let mut signals = [Signal::TERM, Signal::KILL].into_iter();
         let mut signal_at = None;
         while !(self.running.is_empty() && self.queue.is_empty()) {
@@ -158,7 +165,7 @@ impl Jobs {
             events.next(remaining)?;
             self.go_on()?;
         }
-        Ok(())
+        Ok(self.ended)
     }
 
     fn drop_queue(&mut self) {

@@ -23,6 +23,10 @@ static void null_handle(void) {
     REFUSED(pgwake_watch_ddl(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_stream(NULL, "", NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_ack(NULL, 0, 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_every(NULL, 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_cron(NULL, "@daily", NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_cancel(NULL, 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_finish(NULL, 1, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_metrics_get(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
 }
 
@@ -35,6 +39,10 @@ static void null_arguments(pgwake *handle, int session) {
     REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
     REFUSED(pgwake_watch(handle, session, NULL, NULL), PGWAKE_E_INVALID, "name a table");
     REFUSED(pgwake_stream(handle, NULL, NULL), PGWAKE_E_INVALID, "conninfo is NULL");
+    REFUSED(pgwake_every(handle, 0), PGWAKE_E_INVALID, "millisecond");
+    REFUSED(pgwake_cron(handle, NULL, NULL), PGWAKE_E_INVALID, "expression is NULL");
+    REFUSED(pgwake_cancel(handle, -1), PGWAKE_E_UNKNOWN_TASK, "no such poll or schedule");
+    REFUSED(pgwake_finish(handle, 1, "caf\xe9"), PGWAKE_E_INVALID, "UTF-8");
     REFUSED(pgwake_metrics_get(handle, session, NULL), PGWAKE_E_INVALID, "metrics");
     CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
 }

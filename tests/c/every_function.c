@@ -44,6 +44,7 @@ static void strings_end_with_a_nul(const pgwake_event *event) {
     CHECK(!event->app || strlen(event->app) == event->app_len);
     CHECK(!event->gid || strlen(event->gid) == event->gid_len);
     CHECK(!event->unchanged_toast || strlen(event->unchanged_toast) == event->unchanged_toast_len);
+    CHECK(!event->schedule || strlen(event->schedule) == event->schedule_len);
     CHECK(!event->position || strlen(event->position) == event->position_len);
     CHECK(!event->columns || !event->columns[event->columns_len]);
 }
@@ -343,6 +344,37 @@ static void streams(pgwake *handle, const char *conninfo) {
     CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
 }
 
+/* An interval, and a cron expression where the library has them. */
+static void schedules(pgwake *handle) {
+    int id = pgwake_every(handle, 10);
+    CHECK(id > 0);
+    for (int i = 0; i < 2; i++) {
+        const pgwake_event *event = expect(handle, PGWAKE_EVENT_TICK, -1);
+        CHECK(event->task == id && !strcmp(event->schedule, "every 10ms") && !event->db && event->late_us >= 0);
+        CHECK(event->due_us > INT64_C(1700000000000000));
+    }
+    CHECK(pgwake_cancel(handle, id) == PGWAKE_OK);
+    REFUSED(pgwake_cancel(handle, id), PGWAKE_E_UNKNOWN_TASK, "cancelled");
+
+    pgwake_schedule_options options = PGWAKE_SCHEDULE_OPTIONS_INIT;
+    options.time_zone = "UTC";
+    options.name = "each second";
+    options.missed = PGWAKE_MISSED_ALL;
+    options.manual_finish = 1;
+    int cron = pgwake_cron(handle, "* * * * * *", &options);
+    if (cron < 0) {
+        REFUSED(cron, PGWAKE_E_INVALID, "LIB_FEATURES=schedules");
+        return;
+    }
+    CHECK(cron > id);
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_TICK, -1);
+    CHECK(event->task == cron && !strcmp(event->schedule, "each second") && event->due_us % 1000000 == 0);
+    CHECK(pgwake_next(handle, 1100, &event) == 0); /* its work has not ended */
+    CHECK(pgwake_finish(handle, cron, NULL) == PGWAKE_OK);
+    expect(handle, PGWAKE_EVENT_TICK, -1);
+    CHECK(pgwake_cancel(handle, cron) == PGWAKE_OK);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const char *conninfo = argv[1], *channel = argv[2];
@@ -380,6 +412,7 @@ int main(int argc, char **argv) {
     other_watches(handle, conninfo);
     ddl_commands(handle, conninfo);
     streams(handle, argv[3]);
+    schedules(handle);
 
     CHECK(pgwake_fd(handle) == descriptor);
     CHECK(messages > 0 && *last_message);

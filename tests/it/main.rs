@@ -11,6 +11,7 @@ mod before_drop_refused;
 mod before_drop_rights;
 mod command;
 mod connecting;
+mod cron_command;
 mod ddl_reader;
 mod drain;
 mod event_loop;
@@ -29,6 +30,8 @@ mod restarts;
 mod schedule_leaders;
 #[cfg(feature = "schedules")]
 mod schedule_oracle;
+#[cfg(feature = "schedules")]
+mod schedule_zones;
 #[cfg(feature = "schedules")]
 mod schedules;
 mod self_test;

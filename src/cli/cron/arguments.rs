@@ -10,7 +10,7 @@ const OF_A_PREVIEW: &str = "See what it means";
 
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pgwake cron <EXPR>... [OPTIONS] [--exec <CMD> [ARG]...]\n       \
+    override_usage = "pgwake cron <EXPR>... [OPTIONS] [--sql <SQL> | --exec <CMD> [ARG]...]\n       \
                       pgwake cron --file <CRONTAB> [OPTIONS]",
     after_help = "\
 An expression has five fields: minute, hour, day of the month, month, day of the week; or six, with
@@ -47,11 +47,27 @@ pub(crate) struct Cron {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     pub(crate) jitter: Duration,
 
+    /// On one of all the machines that say so: a lock in the database under this name decides for each due
+    /// time who runs it. What became of each is in the table pgwake.run. It needs `pgwake install`, and the
+    /// server itself or a pooler in session mode
+    #[arg(long, value_name = "KEY")]
+    pub(crate) leader: Option<String>,
+
+    /// Run this command of SQL for each due time; it is the database's work, and nothing is printed but what
+    /// fails
+    #[arg(long, value_name = "SQL", conflicts_with = "exec")]
+    pub(crate) sql: Option<String>,
+
     /// Run CMD for each due time instead of printing it; must come last. Never through a shell: PGWAKE_SCHEDULE,
     /// PGWAKE_DUE, PGWAKE_MISSED and PGWAKE_LATE_MS are in its environment. The next run of the same schedule
     /// does not begin before it has ended
     #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true)]
     pub(crate) exec: Vec<String>,
+
+    /// With --leader or --sql: ask a silent server for a sign of life that often. A leader that is silent for
+    /// twice as long is none any more
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub(crate) heartbeat: Duration,
 
     /// How long runs of CMD may go on when the time is over or a signal asks for the end. Then they get
     /// SIGTERM, and SIGKILL after as long again

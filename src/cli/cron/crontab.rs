@@ -14,6 +14,15 @@ pub(super) struct Entry {
     pub(super) command: Vec<String>,
 }
 
+impl Entry {
+    /// What tells it from others: machines that have the same file have the same schedules.
+    pub(super) fn title(&self) -> String {
+        let command = self.command.iter().map(|word| format!(" {word}")).collect::<String>();
+        let zone = self.time_zone.iter().map(|zone| format!("CRON_TZ={zone} ")).collect::<String>();
+        format!("{zone}{}{command}", self.expression)
+    }
+}
+
 /// The schedules of a file, and what is wrong with lines that are none.
 pub(super) fn read(name: &str, text: &str, time_zone: Option<&str>) -> (Vec<Entry>, Vec<String>) {
     let mut time_zone = time_zone.map(String::from);

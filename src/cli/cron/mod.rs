@@ -4,20 +4,22 @@ mod arguments;
 mod crontab;
 mod preview;
 
-use super::Failure;
 use super::jobs::Jobs;
 use super::output::Output;
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use super::values::Format;
+use super::{Failure, not_connected};
 pub(crate) use arguments::Cron;
 use arguments::Policy;
 use crontab::Entry;
-use pgwake::{Event, EventLoop, Missed, ScheduleOptions, TaskId};
+use pgwake::{
+    Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub(crate) fn run(_dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
+pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
     let (entries, mut faults) = entries(arguments)?;
     if arguments.explain || arguments.next.is_some() {
         let next = arguments.next.unwrap_or(0);
@@ -27,26 +29,35 @@ pub(crate) fn run(_dsn: &str, format: Format, arguments: &Cron) -> Result<(), Fa
         return complain(faults, left);
     }
     let mut events = EventLoop::new()?;
+    let session = session(&mut events, dsn, arguments)?;
     let mut commands = HashMap::new();
     for entry in entries {
-        match schedule(&mut events, &entry, arguments) {
+        match schedule(&mut events, session, &entry, arguments) {
             Ok(task) => _ = commands.insert(task, entry.command),
             Err(fault) => faults.push(fault),
         }
     }
     complain(faults, commands.len())?;
-    let mut run = Run::new(&events, format, &arguments.until)?.without_session();
-    let runs_commands = commands.values().any(|command| !command.is_empty());
-    if runs_commands {
+    let mut run = Run::new(&events, format, &arguments.until)?;
+    if session.is_none() {
+        run = run.without_session();
+    }
+    if commands.values().any(|command| !command.is_empty()) {
         wake_on_children(events.waker())?;
     }
     let jobs = Jobs::new(Vec::new(), usize::MAX, run.end.clone());
-    let mut taker = Ticks { commands, jobs };
+    let mut taker = Ticks { commands, jobs, is_silent: arguments.sql.is_some() };
     run.run(&mut events, &mut taker)?;
-    for task in taker.commands.into_keys() {
-        events.cancel(task)?;
+    taker.finish(&mut events, arguments.grace)
+}
+
+/// The session that all of it needs which is no schedule alone.
+fn session(events: &mut EventLoop, dsn: &str, arguments: &Cron) -> Result<Option<SessionId>, Failure> {
+    if arguments.leader.is_none() && arguments.sql.is_none() {
+        return Ok(None);
     }
-    taker.jobs.finish(&mut events, arguments.grace)
+    let options = SessionOptions::new().self_test(arguments.leader.is_some()).heartbeat(arguments.heartbeat);
+    Ok(Some(events.connect_with(dsn, options)?))
 }
 
 /// The schedules of the command line and of the file, and what is wrong with lines that are none.
@@ -72,7 +83,12 @@ fn entries(arguments: &Cron) -> Result<(Vec<Entry>, Vec<String>), Failure> {
     Ok((entries, faults))
 }
 
-fn schedule(events: &mut EventLoop, entry: &Entry, arguments: &Cron) -> Result<TaskId, String> {
+fn schedule(
+    events: &mut EventLoop,
+    session: Option<SessionId>,
+    entry: &Entry,
+    arguments: &Cron,
+) -> Result<TaskId, String> {
     let missed = match arguments.missed {
         Policy::Skip => Missed::Skip,
         Policy::Once => Missed::Once,
@@ -85,6 +101,15 @@ fn schedule(events: &mut EventLoop, entry: &Entry, arguments: &Cron) -> Result<T
     // An interval has no zone, and a file may say one for all that it has.
     if let Some(zone) = entry.time_zone.as_ref().filter(|_| !entry.expression.starts_with("@every")) {
         options = options.time_zone(zone);
+    }
+    if let Some((session, key)) = session.zip(arguments.leader.as_ref()) {
+        // Each schedule has a lock of its own, and a lone one that of the very name.
+        let is_alone = arguments.file.is_none() && arguments.expressions.len() == 1;
+        let key = if is_alone { key.clone() } else { format!("{key}: {}", entry.title()) };
+        options = options.leader(session, key);
+    }
+    if let Some((session, sql)) = session.zip(arguments.sql.as_ref()) {
+        options = options.sql(session, sql);
     }
     events.cron(&entry.expression, options).map_err(|error| match &*entry.place {
         "" => error.to_string(),
@@ -113,19 +138,57 @@ fn complain(faults: Vec<String>, left: usize) -> Result<(), Failure> {
 struct Ticks {
     commands: HashMap<TaskId, Vec<String>>,
     jobs: Jobs,
+    /// What is done is the database's work.
+    is_silent: bool,
+}
+
+impl Ticks {
+    /// Nothing new is begun; what runs comes to its end, and is written down.
+    fn finish(self, events: &mut EventLoop, grace: Duration) -> Result<(), Failure> {
+        for task in self.commands.keys().filter(|task| !self.jobs.is_running(**task)) {
+            events.cancel(*task)?;
+        }
+        for ended in self.jobs.finish(events, grace)? {
+            // A schedule that was cancelled has nothing to be written down.
+            let _ = events.finish(ended.task, ended.failure.as_deref());
+        }
+        // What is to be written down is sent.
+        events.next(Some(Duration::ZERO))?;
+        Ok(())
+    }
+}
+
+/// Whether the schema is missing, or the right to use it.
+fn is_for_good(code: Option<SqlState>) -> bool {
+    code.is_some_and(|code| code.is_permanent() || code.as_str() == "3F000")
 }
 
 impl Take for Ticks {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
-        let Event::Tick(tick) = event else {
-            output.write(event)?;
-            return Ok(false);
+        let tick = match event {
+            Event::Tick(tick) => tick,
+            // Nothing will be run before somebody has done something about it.
+            Event::CommandFailed(failed) if failed.command == "schedule" && is_for_good(failed.sqlstate) => {
+                return Err(not_connected(failed.message, failed.sqlstate));
+            }
+            Event::Listening(_) if self.is_silent || !self.commands.values().all(Vec::is_empty) => {
+                return Ok(false);
+            }
+            _ => {
+                output.write(event)?;
+                return Ok(false);
+            }
         };
         match self.commands.get(&tick.task).filter(|command| !command.is_empty()) {
             Some(command) => self.jobs.run_at(tick, command)?,
+            None if self.is_silent => {}
             None => output.write(event)?,
         }
         Ok(true)
+    }
+
+    fn has_begun(&self, _: &Listening<'_>) -> bool {
+        true
     }
 
     fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {

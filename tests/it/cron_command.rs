@@ -1,0 +1,203 @@
+//! `pgwake cron`: what it prints, what it runs, and what it says of expressions.
+#![cfg(feature = "command")]
+
+use crate::common::command::{Running, complaint, run};
+use crate::common::error_table::hold;
+use crate::common::{Sql, outbox, signal};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn it_says_when_an_expression_is_due_and_what_it_means() {
+    let cron = ["cron", "0 0 1 1 *", "--tz", "Asia/Kolkata", "--next", "2"];
+    let lines = text(&run(&cron));
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].ends_with("-01-01T00:00:00+05:30[Asia/Kolkata]  0 0 1 1 *"), "{lines:?}");
+    let json = text(&run(&[&cron[..], &["--explain", "-f", "json"]].concat()));
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["explanation"], "at 00:00, on day 1 of the month, in January");
+    assert!(lines[1]["due"].as_str().unwrap().ends_with("-12-31T18:30:00.000000Z"), "{json}");
+    let words = text(&run(&["cron", "*/30 * * * *", "--tz", "UTC", "--explain"]));
+    assert_eq!(words, "*/30 * * * *  minutes 0 and 30 of every hour, every day (UTC; by the clock)\n");
+}
+
+#[test]
+fn ticks_are_printed_as_they_come_without_any_server() {
+    let output = text(&run(&["cron", "@every 20ms", "* * * * * *", "--count", "80", "-f", "json"]));
+    let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let schedules: BTreeSet<&str> = lines.iter().map(|line| line["schedule"].as_str().unwrap()).collect();
+    assert_eq!(schedules.into_iter().collect::<Vec<_>>(), ["* * * * * *", "@every 20ms"]);
+    assert_eq!(lines.len(), 80);
+    assert!(
+        lines.iter().all(|line| line["event"] == "tick" && line["missed"] == 0 && line.get("db").is_none())
+    );
+    let line = text(&run(&["cron", "@every 20ms", "--count", "1"]));
+    assert!(line.contains("  tick          @every 20ms  due 2") && line.ends_with(" ms late\n"), "{line}");
+}
+
+#[test]
+fn a_wrong_line_is_told_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tab");
+    let file = file.to_str().unwrap();
+    let lines = "0 0 30 2 * never\n61 * * * * x\nCRON_TZ=Mars/Base\n* * * * * *\nCRON_TZ=UTC\n\
+        @every 10ms echo 'one  word'\n";
+    std::fs::write(file, lines).unwrap();
+    let output = run(&["cron", "--file", file, "--count", "3"]);
+    assert_eq!(text(&output), "one  word\none  word\none  word\n");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for (n, words) in
+        [(1, "is never due"), (2, "(Number out of bounds)"), (4, "\"Mars/Base\" is no time zone")]
+    {
+        let error = errors.iter().find(|error| error.contains(&format!("tab:{n}: "))).unwrap();
+        assert!(error.contains(words) && error.ends_with("; the others go on"), "{error}");
+    }
+}
+
+#[test]
+fn a_command_is_run_for_each_and_never_twice_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    let script = format!(
+        "mkdir {lock} || echo twice; echo $PGWAKE_EVENT $PGWAKE_SCHEDULE $PGWAKE_MISSED; sleep 0.25; rmdir {lock}",
+        lock = lock.display()
+    );
+    let output = run(&["cron", "@every 100ms", "--count", "4", "--exec", "sh", "-c", &script]);
+    let lines = text(&output);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(lines.iter().all(|line| line.starts_with("tick @every 100ms ")), "{lines:?}");
+    // Two or three of a tenth of a second each passed during the last run.
+    assert!(lines[1..].iter().all(|line| !line.ends_with(" 0")), "{lines:?}");
+    let output = run(&["cron", "@every 10ms", "--count", "2", "--exec", "/nowhere/at-all"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.matches("cannot be started").count() == 2, "{errors}");
+}
+
+/// `PGWAKE_TEST_FREEZE_S` says for how long; 60 is what is promised.
+#[test]
+fn a_process_that_was_frozen_has_each_due_time_once_or_not_at_all() {
+    let seconds = std::env::var("PGWAKE_TEST_FREEZE_S").map_or(4, |s| s.parse::<u64>().unwrap());
+    for missed in ["skip", "once", "all"] {
+        let mut running = Running::start(&["cron", "* * * * * *", "-f", "json", "--missed", missed]);
+        let due = |line: &Value| {
+            let due = line["due"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            (due.as_second(), line["missed"].as_u64().unwrap() as i64)
+        };
+        let (before, _) = due(&running.json());
+        let pid = running.child.id() as i32;
+        signal(pid, Signal::STOP);
+        // The time that passes is what is tested.
+        std::thread::sleep(Duration::from_secs(seconds));
+        signal(pid, Signal::CONT);
+        let after = jiff::Timestamp::now().as_second();
+        let mut last = before;
+        let mut taken = 0;
+        while last < after + 1 {
+            let (at, missed) = due(&running.json());
+            assert_eq!(at, last + 1 + missed, "none twice, none left out in silence");
+            (last, taken) = (at, taken + 1);
+        }
+        let passed = after - before;
+        assert!(passed >= seconds as i64 - 1);
+        match missed {
+            "all" => assert_eq!(taken, last - before, "each comes"),
+            _ => assert!(taken <= 3, "{missed}: {taken} of {passed}"),
+        }
+        signal(pid, Signal::TERM);
+        assert_eq!(running.status(), 0);
+    }
+}
+
+#[test]
+fn sql_is_run_by_one_of_two_and_what_fails_is_shown() {
+    let (dsn, mut sql) = outbox::database("");
+    sql.run("CREATE TABLE done (at timestamptz DEFAULT clock_timestamp())");
+    let led = |job: &str, key: &str| {
+        Running::start(&["-d", &dsn, "cron", "* * * * * *", "--leader", key, "--for", "4s", "--sql", job])
+    };
+    let insert = "INSERT INTO done DEFAULT VALUES";
+    let two = [led(insert, "a"), led(insert, "a")];
+    let mut bad = led("SELECT 1 / 0", "b");
+    let line = bad.line();
+    assert!(line.contains("sql failed") && line.contains("division by zero"), "{line}");
+    assert!(two.into_iter().chain([bad]).all(|running| running.status() == 0));
+    let runs = sql.value("SELECT count(*) FROM pgwake.run WHERE key = 'a' AND outcome = 'done'");
+    assert_eq!(sql.value("SELECT count(*) FROM done"), runs);
+    assert!(["2", "3", "4"].contains(&&*runs), "{runs}");
+}
+
+#[test]
+fn a_leaders_command_is_written_down_with_what_became_of_it() {
+    let (dsn, mut sql) = outbox::database("");
+    let arguments =
+        ["-d", &dsn, "cron", "@every 100ms", "--leader", "k", "--count", "2", "--exec", "sh", "-c", "exit 3"];
+    let output = run(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    let runs = sql.value(
+        "SELECT string_agg(DISTINCT outcome || ': ' || message, ',') FROM pgwake.run \
+        WHERE outcome <> 'missed'",
+    );
+    assert_eq!(runs, "failed: sh: exit status: 3");
+    let started = Instant::now();
+    while sql.value(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid \
+        FROM pg_database WHERE datname = current_database())",
+    ) != "0"
+    {
+        assert!(started.elapsed() < crate::common::PATIENCE, "the lock is not given back");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_schedule_is_refused_as_the_page_says() {
+    let (bare, _) = bare();
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "# nothing\n").unwrap();
+    let empty = empty.to_str().unwrap();
+    let cron = |more: &[&str]| run(&[&["cron"], more].concat());
+    hold(
+        "Schedules",
+        vec![
+            ("an expression with four fields", cron(&["0 0 * *"])),
+            ("a field that is out of range", cron(&["61 * * * *"])),
+            ("an expression that is never due", cron(&["0 0 30 2 *"])),
+            ("a zone that does not exist", cron(&["@daily", "--tz", "Mars/Base"])),
+            ("an interval that is none", cron(&["@every soon"])),
+            ("an interval of nothing", cron(&["@every 0s"])),
+            ("a file without schedules", cron(&["--file", empty])),
+            ("a file that is not there", cron(&["--file", "/nowhere/tab"])),
+            (
+                "`--leader` without the schema `pgwake`",
+                run(&["-d", &bare, "cron", "@daily", "--leader", "k"]),
+            ),
+            (
+                "`--leader` without heartbeats",
+                run(&["-d", &bare, "cron", "@daily", "--leader", "k", "--heartbeat", "0s"]),
+            ),
+        ],
+    );
+    let (sentence, status) = complaint(&["cron"]);
+    assert!(status == 2 && sentence.contains("<EXPR>"), "{sentence}");
+}
+
+/// A database without the schema.
+fn bare() -> (String, Sql) {
+    let server = crate::common::server();
+    let mut sql = Sql::connect(&server.conninfo());
+    let name = crate::common::fresh_channel();
+    sql.run(&format!("CREATE DATABASE {name}"));
+    (server.conninfo().replace("dbname=postgres", &format!("dbname={name}")), sql)
+}
