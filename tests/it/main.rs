@@ -16,6 +16,8 @@ mod listen;
 mod log_findings;
 mod metrics;
 mod outage;
+mod poll_batch;
+mod poll_cursor;
 mod polls;
 mod refusals;
 mod restarts;
