@@ -252,9 +252,14 @@ fn sixteen_writers_and_a_consumer_that_is_killed_again_and_again_lose_no_row() {
         let (conninfo, stop) = (&conninfo, &stop);
         let writers: Vec<_> =
             (0..16).map(|_| random.branch()).map(|r| scope.spawn(move || write(conninfo, r, stop))).collect();
-        for _ in 0..kills {
+        for kill in 0..kills {
             let consumer = Consumer::start(conninfo, &seen);
             std::thread::sleep(Duration::from_millis(50 + random.below(400)));
+            // Every other one is killed while it acknowledges what it wrote.
+            let written = seen.lock().unwrap().len();
+            while kill % 2 == 1 && seen.lock().unwrap().len() == written {
+                std::hint::spin_loop();
+            }
             consumer.kill();
         }
         stop.store(true, Ordering::Relaxed);
