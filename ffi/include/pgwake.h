@@ -594,7 +594,10 @@ int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_opti
  * Of a stream the number is a `commit_lsn`: all that was delivered is acknowledged of transactions whose commit does
  * not stand behind it. The server keeps a transaction until all of it was delivered and acknowledged; of one that was
  * cut off in the middle all comes again, with the same positions. The server hears of it about once a second, and when
- * the session ends; pgwake_metrics has what it has heard. */
+ * the session ends; pgwake_metrics has what it has heard.
+ *
+ * Of polls with `manual_ack` it is the `id` of a PGWAKE_EVENT_ROWS, and means all rows of the session up to that. Of
+ * what was lost with a connection it does nothing: those rows come again. */
 int pgwake_ack(pgwake *handle, int session, uint64_t id);
 
 /* POLLS */

@@ -18,6 +18,7 @@ mod metrics;
 mod outage;
 mod poll_batch;
 mod poll_cursor;
+mod poll_errors;
 mod polls;
 mod refusals;
 mod restarts;
