@@ -61,6 +61,9 @@
 //!   position of its own. The server keeps how far a slot was read; a slot that it gave up, or that
 //!   somebody dropped, is one [`Failed`], and is never made anew unasked. A temporary slot goes with its
 //!   connection, and a [`Gap`] says so.
+//! - The rows of a poll ([`EventLoop::poll`]) are one event, and its next query is run once they were taken.
+//!   With a cursor each row of a table that only grows comes at least once; rows of a batch are locked for
+//!   one caller until it acknowledges them.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
@@ -68,7 +71,7 @@
 //! [`EventLoop::ack`] takes a number that an event carries, and means: all up to and including this. Of a
 //! change from the outbox that is its `id`, of a stream the LSN of a commit: both only grow, so one word
 //! does for both. The server of a stream is told where transactions end, once all of them was delivered and
-//! acknowledged.
+//! acknowledged. Of rows it is their `id`, for a poll with a cursor or in batches.
 //!
 //! # Features
 //!
@@ -122,8 +125,9 @@ pub use reactor::Waker;
 pub use source::Cron;
 pub use text::Text;
 
-/// The programs of the README and of the page about the crate compile.
+/// The programs of the README and of the pages about the crate and about polls compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/crate.md")]
+#[doc = include_str!("../docs/polls.md")]
 struct Pages;

@@ -6,7 +6,7 @@ use common::proxy::{Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
 #[cfg(feature = "json")]
 use pgwake::StreamOptions;
-use pgwake::{Event, EventLoop, SessionOptions};
+use pgwake::{Event, EventLoop, PollOptions, SessionOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
@@ -150,6 +150,38 @@ fn nor_does_a_row_of_the_log_once_there_was_one_like_it() {
         }
         assert_eq!(allocations() - before, 0, "binary: {binary}");
         sql.run("TRUNCATE t");
+    }
+}
+
+/// Whatever an answer costs, its rows cost nothing.
+#[test]
+fn nor_does_a_row_of_a_poll() {
+    for binary in [false, true] {
+        let (mut events, session) = listening(&server().conninfo(), &[]);
+        let mut of = |rows: u64| {
+            let options = PollOptions::new().every(Duration::from_secs(3600)).binary(binary);
+            let sql = format!("SELECT g AS id, g::text AS note FROM generate_series(1, {rows}) g");
+            let task = events.poll(session, &sql, options.name("p")).unwrap();
+            let before = allocations();
+            let (mut values, mut bytes) = (0, 0);
+            match events.next(Some(PATIENCE)).unwrap() {
+                Some(Event::Rows(found)) => {
+                    for row in found.iter() {
+                        bytes += row.get("id").map_or(0, <[u8]>::len) + row.get(1).map_or(0, <[u8]>::len);
+                        values += 1;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(values == rows && bytes > 0);
+            let allocated = allocations() - before;
+            events.cancel(task).unwrap();
+            assert!(events.next(Some(Duration::from_millis(20))).unwrap().is_none());
+            allocated
+        };
+        let (few, many) = (of(10), of(20_000));
+        println!("an answer costs {few} allocations");
+        assert_eq!(few, many, "binary: {binary}");
     }
 }
 

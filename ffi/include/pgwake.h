@@ -144,8 +144,8 @@ typedef struct pgwake pgwake;
 /* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
  * */
 #define PGWAKE_EVENT_FAILED 5
-/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl", "schedule", "sql" without
- * one):
+/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl", "poll", "schedule", "sql"
+ * without one):
  * `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
  * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
  * channel again. */
@@ -203,6 +203,11 @@ typedef struct pgwake pgwake;
  * interval), `due_us`, `missed` (how many due times since the last tick have passed without one), `late_us` (how long
  * after `due_us` this is). `session` is -1 and `db` NULL: it comes from none. */
 #define PGWAKE_EVENT_TICK 17
+/* A poll found rows: `task` (as pgwake_poll gave it), `poll` (its name, or its SQL), `rows_len` of them, at least one.
+ * `columns` (their names) and `column_type_oids` (of pg_type; of a domain, of the type below it) have `columns_len`
+ * each, in the same order; the first ends with NULL. pgwake_value gives the values. `id` is what pgwake_ack takes, for
+ * a poll with a cursor or in batches, and 0 for any other. */
+#define PGWAKE_EVENT_ROWS 18
 
 #define PGWAKE_GAP_OUTAGE 1
 #define PGWAKE_GAP_OVERFLOW 2
@@ -295,13 +300,17 @@ typedef struct pgwake_event {
     const char *const *column_types;
     const int32_t *column_is_key;
     size_t columns_len;
-    int32_t task; /* as pgwake_every or pgwake_cron gave it */
+    int32_t task; /* as pgwake_poll, pgwake_every or pgwake_cron gave it */
     int32_t reserved_2;
     const char *schedule;
     size_t schedule_len;
     int64_t due_us; /* since 1970, UTC */
     uint64_t missed;
     int64_t late_us;
+    const char *poll;
+    size_t poll_len;
+    const uint32_t *column_type_oids;
+    size_t rows_len;
 } pgwake_event;
 
 /* OPTIONS. Zero means the default in every field. */
@@ -466,6 +475,52 @@ typedef struct pgwake_schedule_options {
 } pgwake_schedule_options;
 #define PGWAKE_SCHEDULE_OPTIONS_INIT {sizeof(pgwake_schedule_options), 0, NULL, NULL, NULL, NULL, 0, 0, 0}
 
+typedef struct pgwake_poll_options {
+    uint32_t struct_size;
+    int32_t binary;   /* 1: values come in PostgreSQL's binary format, not in its text form */
+    int64_t every_ms; /* from one query to the next; 0: 1000 */
+    /* While it finds nothing, the interval doubles up to this; once it finds something it is what it was. 0: always
+     * the same interval. */
+    int64_t adaptive_ms;
+    /* How long the query may take before the server ends it. 0: 10000. Negative: as long as it likes, and a server
+     * that freezes meanwhile goes unnoticed. */
+    int64_t statement_timeout_ms;
+    /* How many bytes the rows of one event may have before the connection is given up because of them, 1 GB at most.
+     * 0: 64 MB. */
+    uint64_t bytes_max;
+    int32_t from_start; /* 1: a cursor that is new begins with the oldest row, not with the next one */
+    int32_t manual_ack; /* 1: only pgwake_ack acknowledges the pages of a cursor, and batches */
+    /* How many rows a page of the cursor has, and more where one transaction wrote more. 0: 1000. */
+    uint32_t page_rows;
+    /* Locks that many rows for you alone, until they are acknowledged: to the query, a SELECT, is added LIMIT ... FOR
+     * UPDATE SKIP LOCKED. They stay locked within a transaction of the session, which therefore refuses all else:
+     * channels (but for `wake_on`), notifications, watches, other polls. 0: none are locked. */
+    uint32_t batch_rows;
+    uint32_t parameters_len;
+    int32_t reserved; /* 0 */
+    /* The parameters of the query, $1 and so on, as text, `parameters_len` of them; the server infers their types. One
+     * that is NULL is NULL. */
+    const char *const *parameters;
+    /* A channel: the query is run at once when somebody notifies it. Its notifications are given to you only if you
+     * listen on it, too. NULL: none. */
+    const char *wake_on;
+    const char *name; /* what the poll is called in events; NULL: its SQL */
+    /* Each row of an append-only table once it is committed, at least once, none left out, in whatever order
+     * transactions commit: the database keeps under this name how far was read, in the schema `pgwake`. The query has
+     * no LIMIT, and its rows have a column `xid_column` of the type xid8 that says which transaction wrote them, such
+     * as xid xid8 NOT NULL DEFAULT pg_current_xact_id(), with an index on it. One session at a time reads under a name
+     * (55006). */
+    const char *cursor;
+    const char *xid_column; /* NULL: "xid" */
+    const char *order_by;   /* the column that orders the rows of one transaction on a page; NULL: none does */
+    /* What is run in the transaction of a batch when that is acknowledged, so that its rows do not come again: "DELETE
+     * FROM jobs WHERE id = ANY ($1)". $1 are the values of the first column, an array. NULL: nothing. */
+    const char *done;
+    const void *reserved_2; /* NULL */
+} pgwake_poll_options;
+#define PGWAKE_POLL_OPTIONS_INIT \
+    {sizeof(pgwake_poll_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+
 /* HANDLES */
 
 /* pgwake_new: makes a handle without sessions. `options` may be NULL.
@@ -567,7 +622,10 @@ int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_opti
  * Of a stream the number is a `commit_lsn`: all that was delivered is acknowledged of transactions whose commit does
  * not stand behind it. The server keeps a transaction until all of it was delivered and acknowledged; of one that was
  * cut off in the middle all comes again, with the same positions. The server hears of it about once a second, and when
- * the session ends; pgwake_metrics has what it has heard. */
+ * the session ends; pgwake_metrics has what it has heard.
+ *
+ * Of polls with `manual_ack` it is the `id` of a PGWAKE_EVENT_ROWS, and means all rows of the session up to that. Of
+ * what was lost with a connection it does nothing: those rows come again. */
 int pgwake_ack(pgwake *handle, int session, uint64_t id);
 
 /* SCHEDULES */
@@ -592,6 +650,25 @@ int pgwake_cancel(pgwake *handle, int id);
 /* pgwake_finish: the work of the last tick has ended, for a schedule with `manual_finish`. `failure` says why it
  * failed, in UTF-8; NULL: it did not. */
 int pgwake_finish(pgwake *handle, int id, const char *failure);
+
+/* POLLS */
+
+/* pgwake_poll: runs a query again and again over a session, and gives the number of the poll, which is positive and
+ * which no other will have. What it finds is one PGWAKE_EVENT_ROWS; the next query is never run before the rows of the
+ * last were taken, which is when the next event is asked for. `options` may be NULL. PGWAKE_EVENT_COMMAND_FAILED with
+ * the command "poll" reports an error once, with the poll's name in its message, and the poll goes on. After an outage
+ * it is run at once. While a query runs the session hears no notification: give one that takes long a session of its
+ * own. */
+int pgwake_poll(pgwake *handle, int session, const char *sql, const pgwake_poll_options *options);
+
+/* pgwake_value: a value of the PGWAKE_EVENT_ROWS that was given last, by its row and column, both from 0 on. 1: it is
+ * in `*value`, with its length in `*len`, which may be NULL; it lives as long as the event, and behind it lies a NUL
+ * in either format. 0: it is NULL, and so is `*value`. Negative: a PGWAKE_E_*. */
+int pgwake_value(const pgwake *handle, size_t row, size_t column, const char **value, size_t *len);
+
+/* pgwake_column: where the column of that name stands in the PGWAKE_EVENT_ROWS that was given last, the first of that
+ * name; or PGWAKE_E_INVALID. */
+int pgwake_column(const pgwake *handle, const char *name);
 
 /* METRICS */
 
@@ -623,9 +700,10 @@ typedef struct pgwake_metrics {
     uint64_t acknowledged_lsn; /* what the server was told is done with; it keeps what comes behind it */
     uint64_t unknown_messages; /* of a kind that is not known here, and passed over */
     uint64_t held_back_bytes;  /* of transactions that are held back until their commit, in memory and in files */
+    uint64_t polls;            /* queries of polls that were answered without an error */
 } pgwake_metrics;
 #define PGWAKE_METRICS_INIT \
-    {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(pgwake_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* pgwake_metrics_get: fills in `metrics`. The event that was given last stays good. */
 int pgwake_metrics_get(const pgwake *handle, int session, pgwake_metrics *metrics);
@@ -694,10 +772,10 @@ PGWAKE_LAYOUT(offsetof(pgwake_stream_options, memory_max_bytes) == 88);
 PGWAKE_LAYOUT(sizeof(pgwake_schedule_options) == 56);
 PGWAKE_LAYOUT(offsetof(pgwake_schedule_options, leader) == 24);
 PGWAKE_LAYOUT(offsetof(pgwake_schedule_options, jitter_ms) == 48);
-PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 176);
+PGWAKE_LAYOUT(sizeof(pgwake_metrics) == 184);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, delivery_count) == 88);
 PGWAKE_LAYOUT(offsetof(pgwake_metrics, received_lsn) == 144);
-PGWAKE_LAYOUT(sizeof(pgwake_event) == 568);
+PGWAKE_LAYOUT(sizeof(pgwake_event) == 600);
 PGWAKE_LAYOUT(offsetof(pgwake_event, channel) == 16);
 PGWAKE_LAYOUT(offsetof(pgwake_event, payload_len) == 40);
 PGWAKE_LAYOUT(offsetof(pgwake_event, db) == 64);
@@ -710,6 +788,9 @@ PGWAKE_LAYOUT(offsetof(pgwake_event, lsn) == 392);
 PGWAKE_LAYOUT(offsetof(pgwake_event, gid) == 440);
 PGWAKE_LAYOUT(offsetof(pgwake_event, columns) == 488);
 PGWAKE_LAYOUT(offsetof(pgwake_event, schedule) == 528);
+PGWAKE_LAYOUT(offsetof(pgwake_event, poll) == 568);
+PGWAKE_LAYOUT(sizeof(pgwake_poll_options) == 128);
+PGWAKE_LAYOUT(offsetof(pgwake_poll_options, parameters) == 64);
 #undef PGWAKE_LAYOUT
 #endif
 #endif

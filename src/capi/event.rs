@@ -5,8 +5,8 @@ use super::schedule;
 use super::texts::Texts;
 use super::watch;
 use crate::{
-    Change, Channel, Ddl, DdlPhase, Event, Gap, GapReason, Lsn, Message, Notification, Position, Schema,
-    SessionId, SqlState, Tick, Transaction,
+    Change, Channel, Ddl, DdlPhase, Event, Gap, GapReason, Lsn, Message, Notification, Position, Rows,
+    Schema, SessionId, SqlState, Tick, Transaction,
 };
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
@@ -30,6 +30,7 @@ pub(super) const PREPARE: i32 = 14;
 pub(super) const ROLLBACK: i32 = 15;
 pub(super) const MESSAGE: i32 = 16;
 pub(super) const TICK: i32 = 17;
+pub(super) const ROWS: i32 = 18;
 
 /// The session of an event that comes from none.
 const NO_SESSION: i32 = -1;
@@ -125,89 +126,16 @@ pub(crate) struct FlatEvent {
     pub(super) due_us: i64,
     pub(super) missed: u64,
     pub(super) late_us: i64,
+    pub(super) poll: *const c_char,
+    pub(super) poll_len: usize,
+    pub(super) column_type_oids: *const u32,
+    pub(super) rows_len: usize,
 }
 
 const EMPTY: FlatEvent = FlatEvent {
     struct_size: size_of::<FlatEvent>() as u32,
-    r#type: 0,
-    session: 0,
-    pid: 0,
-    channel: null(),
-    channel_len: 0,
-    payload: null(),
-    payload_len: 0,
-    folded: 0,
-    own: 0,
-    backend_pid: 0,
-    db: null(),
-    db_len: 0,
-    host: null(),
-    host_len: 0,
-    server_version: null(),
-    server_version_len: 0,
-    channels: null(),
-    channels_len: 0,
-    message: null(),
-    message_len: 0,
-    command: null(),
-    command_len: 0,
-    sqlstate: [0; 8],
-    reason: 0,
-    attempts: 0,
-    dropped: 0,
-    lost_at_us: 0,
-    retry_in_ms: 0,
-    count: 0,
-    op: 0,
-    transport: 0,
-    id: 0,
-    xid: 0,
-    schema: null(),
-    schema_len: 0,
-    table: null(),
-    table_len: 0,
-    partition: null(),
-    partition_len: 0,
-    key: null(),
-    key_len: 0,
-    old_row: null(),
-    old_row_len: 0,
-    new_row: null(),
-    new_row_len: 0,
-    changed: null(),
-    changed_len: 0,
-    phase: 0,
-    depth: 0,
-    temp: 0,
-    reserved: 0,
-    user: null(),
-    user_len: 0,
-    app: null(),
-    app_len: 0,
-    lsn: 0,
-    commit_lsn: 0,
-    end_lsn: 0,
-    ordinal: 0,
-    committed_at_us: 0,
-    snapshot: 0,
-    transactional: 0,
-    gid: null(),
-    gid_len: 0,
-    unchanged_toast: null(),
-    unchanged_toast_len: 0,
-    position: null(),
-    position_len: 0,
-    columns: null(),
-    column_types: null(),
-    column_is_key: null(),
-    columns_len: 0,
-    task: 0,
-    reserved_2: 0,
-    schedule: null(),
-    schedule_len: 0,
-    due_us: 0,
-    missed: 0,
-    late_us: 0,
+    // SAFETY: of integers and raw pointers zeroes are a valid value.
+    ..unsafe { std::mem::zeroed() }
 };
 
 /// The event that was delivered last, and what it points to unless that is the loop's.
@@ -218,14 +146,15 @@ pub(super) struct Delivered {
     /// The channels, or the columns with their types behind them.
     lists: Vec<*const c_char>,
     flags: Vec<i32>,
+    oids: Vec<u32>,
     /// What is shown as text before it is kept.
     shown: String,
 }
 
 impl Delivered {
     pub(super) fn new() -> Self {
-        let (lists, flags, shown) = (Vec::new(), Vec::new(), String::new());
-        Delivered { flat: EMPTY, texts: Texts::new(), lists, flags, shown }
+        let (lists, flags, oids, shown) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+        Delivered { flat: EMPTY, texts: Texts::new(), lists, flags, oids, shown }
     }
 
     pub(super) fn flat(&self) -> *const FlatEvent {
@@ -239,6 +168,7 @@ impl Delivered {
         self.texts.clear();
         self.lists.clear();
         self.flags.clear();
+        self.oids.clear();
     }
 
     /// The hot path: nothing is copied but pointers and numbers. Behind channel and payload lies a NUL, as
@@ -308,6 +238,7 @@ impl Delivered {
             Event::Prepare(t) => self.deliver_transaction(PREPARE, t),
             Event::Rollback(t) => self.deliver_transaction(ROLLBACK, t),
             Event::Message(m) => self.deliver_message(m),
+            Event::Rows(r) => self.deliver_rows(r),
             Event::Tick(t) => self.deliver_tick(t),
         }
     }
@@ -369,6 +300,19 @@ impl Delivered {
         self.flat.transactional = i32::from(m.transactional);
         self.flat.xid = m.xid.map_or(0, u64::from);
         self.keep_position(m.position);
+    }
+
+    /// Their values stay where the loop has them: `pgwake_value` looks there.
+    fn deliver_rows(&mut self, r: &Rows<'_>) {
+        self.begin(ROWS, r.session, r.db);
+        self.flat.task = r.task.0 as i32;
+        (self.flat.poll, self.flat.poll_len) = self.keep(r.poll);
+        self.flat.id = r.id;
+        self.push_list(r.columns().iter());
+        self.oids.extend((0..r.columns().len()).map(|column| r.type_oid(column)));
+        (self.flat.columns, self.flat.columns_len) = (self.lists.as_ptr(), r.columns().len());
+        self.flat.column_type_oids = self.oids.as_ptr();
+        self.flat.rows_len = r.len();
     }
 
     /// It comes from no session.

@@ -32,6 +32,7 @@ pub(crate) struct FlatMetrics {
     pub(super) acknowledged_lsn: u64,
     pub(super) unknown_messages: u64,
     pub(super) held_back_bytes: u64,
+    pub(super) polls: u64,
 }
 
 impl From<Metrics> for FlatMetrics {
@@ -60,6 +61,7 @@ impl From<Metrics> for FlatMetrics {
             acknowledged_lsn: metrics.acknowledged_lsn.unwrap_or_default().0,
             unknown_messages: metrics.unknown_messages,
             held_back_bytes: metrics.held_back_bytes,
+            polls: metrics.polls,
         }
     }
 }

@@ -94,3 +94,65 @@ pub(super) unsafe fn stream(asked: *const CStreamOptions) -> Result<StreamOption
     }
     Ok(given(asked.heartbeat_ms).into_iter().fold(own, StreamOptions::heartbeat))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capi::status;
+    use std::time::Duration;
+
+    #[test]
+    fn every_choice_of_a_stream_reaches_it() {
+        // SAFETY: the lists end with NULL.
+        let chosen = |asked: &CStreamOptions| format!("{:?}", unsafe { stream(asked) }.unwrap());
+        // SAFETY: zeroes are a valid value: every default.
+        let none = unsafe { std::mem::zeroed::<CStreamOptions>() };
+        let none = CStreamOptions { struct_size: size_of::<CStreamOptions>() as u32, ..none };
+        assert_eq!(chosen(&none), format!("{:?}", StreamOptions::new()));
+        let (publications, tables) =
+            ([c"p".as_ptr(), c"q".as_ptr(), std::ptr::null()], [c"t".as_ptr(), std::ptr::null()]);
+        let asked = CStreamOptions {
+            create_slot: 1,
+            slot: c"s".as_ptr(),
+            publications: publications.as_ptr(),
+            tables: tables.as_ptr(),
+            streaming: 2,
+            origin: 1,
+            memory_max_bytes: 5,
+            heartbeat_ms: 6,
+            ..none
+        };
+        let own =
+            StreamOptions::new().create_slot(true).slot("s").publication("p").publication("q").table("t");
+        let own = own.streaming(Streaming::Early).origin(Origin::None).memory_max(5);
+        assert_eq!(chosen(&asked), format!("{:?}", own.heartbeat(Duration::from_millis(6))));
+        // One at a time, so that none stands for another.
+        type Flag = (fn(&mut CStreamOptions) -> &mut i32, fn(StreamOptions) -> StreamOptions);
+        let flags: [Flag; 9] = [
+            (|c| &mut c.temporary, |own| own.temporary(true)),
+            (|c| &mut c.failover, |own| own.failover(true)),
+            (|c| &mut c.partition_names, |own| own.via_partition_root(false)),
+            (|c| &mut c.snapshot, |own| own.snapshot(true)),
+            (|c| &mut c.messages, |own| own.messages(true)),
+            (|c| &mut c.transactions, |own| own.transactions(true)),
+            (|c| &mut c.two_phase, |own| own.two_phase(true)),
+            (|c| &mut c.binary, |own| own.binary(true)),
+            (|c| &mut c.manual_ack, |own| own.manual_ack(true)),
+        ];
+        for (flag, own) in flags {
+            let mut asked = none;
+            *flag(&mut asked) = 7;
+            assert_eq!(chosen(&asked), format!("{:?}", own(StreamOptions::new())));
+        }
+        for wrong in [
+            CStreamOptions { streaming: 3, ..none },
+            CStreamOptions { origin: -1, ..none },
+            CStreamOptions { reserved: 1, ..none },
+            CStreamOptions { reserved_2: c"".as_ptr().cast(), ..none },
+            CStreamOptions { slot: c"\xff".as_ptr(), ..none },
+        ] {
+            // SAFETY: as above.
+            assert_eq!(status::of(&unsafe { stream(&wrong) }.unwrap_err()), status::INVALID, "{wrong:?}");
+        }
+    }
+}

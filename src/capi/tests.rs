@@ -5,8 +5,8 @@ use super::handle::{self, Handle};
 use super::options::{self, CLoopOptions, CSessionOptions};
 use super::*;
 use crate::{
-    Change, ChangeOp, ChangePayload, DdlOptions, Lsn, Origin, Position, Schema, StreamOptions, Streaming,
-    TableColumn, Transaction, Transport, WatchOptions,
+    Change, ChangeOp, ChangePayload, DdlOptions, DdlPhase, Lsn, Position, Schema, TableColumn, Transaction,
+    Transport, WatchOptions,
 };
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -67,8 +67,11 @@ fn rust_type(c: &str) -> &'static str {
         "const pgwake_ddl_options *" => "*const CDdlOptions",
         "const pgwake_stream_options *" => "*const CStreamOptions",
         "const pgwake_schedule_options *" => "*const CScheduleOptions",
+        "const pgwake_poll_options *" => "*const CPollOptions",
         "pgwake_metrics *" => "*mut FlatMetrics",
         "const pgwake_event **" => "*mut *const FlatEvent",
+        "const char **" => "*mut *const c_char",
+        "size_t *" => "*mut usize",
         "const char *" => "*const c_char",
         "const char *const *" => "*const *const c_char",
         "const void *" => "*const c_void",
@@ -139,6 +142,7 @@ fn the_header_has_every_number_and_no_other() {
         ("EVENT_ROLLBACK", event::ROLLBACK),
         ("EVENT_MESSAGE", event::MESSAGE),
         ("EVENT_TICK", event::TICK),
+        ("EVENT_ROWS", event::ROWS),
         ("GAP_OUTAGE", event::GAP_OUTAGE),
         ("GAP_OVERFLOW", event::GAP_OVERFLOW),
         ("GAP_REPLACED", event::GAP_REPLACED),
@@ -232,7 +236,8 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
         old_row old_row_len new_row new_row_len changed changed_len phase depth temp reserved
         user user_len app app_len lsn commit_lsn end_lsn ordinal committed_at_us snapshot transactional
         gid gid_len unchanged_toast unchanged_toast_len position position_len columns column_types
-        column_is_key columns_len task reserved_2 schedule schedule_len due_us missed late_us);
+        column_is_key columns_len task reserved_2 schedule schedule_len due_us missed late_us
+        poll poll_len column_type_oids rows_len);
     assert_eq!(compiled_layout("pgwake_event", directory.path()), event);
     let options = layout!(CLoopOptions: struct_size spin_us stall_warning_ms spin_adaptive_permille
         reserved);
@@ -252,10 +257,14 @@ fn the_header_lays_out_every_struct_as_the_library_does() {
     let options = layout!(CScheduleOptions: struct_size missed time_zone name leader sql session manual_finish
         jitter_ms);
     assert_eq!(compiled_layout("pgwake_schedule_options", directory.path()), options);
+    let options = layout!(CPollOptions: struct_size binary every_ms adaptive_ms statement_timeout_ms bytes_max
+        from_start manual_ack page_rows batch_rows parameters_len reserved parameters wake_on name cursor
+        xid_column order_by done reserved_2);
+    assert_eq!(compiled_layout("pgwake_poll_options", directory.path()), options);
     let metrics = layout!(FlatMetrics: struct_size notifications bytes folded dropped gaps reconnects
         last_probe_us probe_round_trip_ns turns longest_turn_ns delivery_count delivery_p50_ns delivery_p99_ns
         delivery_max_ns stalls longest_stall_ns changes received_lsn acknowledged_lsn unknown_messages
-        held_back_bytes);
+        held_back_bytes polls);
     assert_eq!(compiled_layout("pgwake_metrics", directory.path()), metrics);
 }
 
@@ -379,60 +388,6 @@ fn every_choice_of_a_watch_reaches_it() {
     for refused in [CDdlOptions { phases: 4, ..none }, CDdlOptions { before: 1, phases: 1, ..none }] {
         // SAFETY: there is no list.
         assert!(unsafe { watch::ddl(&refused) }.unwrap_err().message.contains("phases"));
-    }
-}
-
-#[test]
-fn every_choice_of_a_stream_reaches_it() {
-    // SAFETY: the lists end with NULL.
-    let chosen = |asked: &CStreamOptions| format!("{:?}", unsafe { stream::stream(asked) }.unwrap());
-    // SAFETY: zeroes are a valid value: every default.
-    let none = unsafe { std::mem::zeroed::<CStreamOptions>() };
-    let none = CStreamOptions { struct_size: size_of::<CStreamOptions>() as u32, ..none };
-    assert_eq!(chosen(&none), format!("{:?}", StreamOptions::new()));
-    let (publications, tables) =
-        ([c"p".as_ptr(), c"q".as_ptr(), std::ptr::null()], [c"t".as_ptr(), std::ptr::null()]);
-    let asked = CStreamOptions {
-        create_slot: 1,
-        slot: c"s".as_ptr(),
-        publications: publications.as_ptr(),
-        tables: tables.as_ptr(),
-        streaming: 2,
-        origin: 1,
-        memory_max_bytes: 5,
-        heartbeat_ms: 6,
-        ..none
-    };
-    let own = StreamOptions::new().create_slot(true).slot("s").publication("p").publication("q").table("t");
-    let own = own.streaming(Streaming::Early).origin(Origin::None).memory_max(5);
-    assert_eq!(chosen(&asked), format!("{:?}", own.heartbeat(Duration::from_millis(6))));
-    // One at a time, so that none stands for another.
-    type Flag = (fn(&mut CStreamOptions) -> &mut i32, fn(StreamOptions) -> StreamOptions);
-    let flags: [Flag; 9] = [
-        (|c| &mut c.temporary, |own| own.temporary(true)),
-        (|c| &mut c.failover, |own| own.failover(true)),
-        (|c| &mut c.partition_names, |own| own.via_partition_root(false)),
-        (|c| &mut c.snapshot, |own| own.snapshot(true)),
-        (|c| &mut c.messages, |own| own.messages(true)),
-        (|c| &mut c.transactions, |own| own.transactions(true)),
-        (|c| &mut c.two_phase, |own| own.two_phase(true)),
-        (|c| &mut c.binary, |own| own.binary(true)),
-        (|c| &mut c.manual_ack, |own| own.manual_ack(true)),
-    ];
-    for (flag, own) in flags {
-        let mut asked = none;
-        *flag(&mut asked) = 7;
-        assert_eq!(chosen(&asked), format!("{:?}", own(StreamOptions::new())));
-    }
-    for wrong in [
-        CStreamOptions { streaming: 3, ..none },
-        CStreamOptions { origin: -1, ..none },
-        CStreamOptions { reserved: 1, ..none },
-        CStreamOptions { reserved_2: c"".as_ptr().cast(), ..none },
-        CStreamOptions { slot: c"\xff".as_ptr(), ..none },
-    ] {
-        // SAFETY: as above.
-        assert_eq!(status::of(&unsafe { stream::stream(&wrong) }.unwrap_err()), status::INVALID, "{wrong:?}");
     }
 }
 

@@ -104,6 +104,12 @@ impl EventLoop {
         Ok(task)
     }
 
+    /// The event that was given last, as long as nothing has ended it.
+    #[cfg(feature = "capi")]
+    pub(crate) fn event_at_hand(&self) -> Option<crate::event::Event<'_>> {
+        self.slots.get(self.at_hand.index)?.source.as_ref()?.event()
+    }
+
     /// Ends a poll or a schedule: no event of it comes any more.
     pub fn cancel(&mut self, task: TaskId) -> Result<()> {
         self.at_hand = NOTHING;

@@ -173,6 +173,36 @@ static void bad_streams(pgwake *handle) {
     }
 }
 
+/* What a poll cannot be, and values of no rows. */
+static void bad_polls(pgwake *handle) {
+    const char *value = NULL;
+    size_t len = 0;
+    int session = pgwake_connect(handle, "host=/nonexistent", NULL);
+    pgwake_poll_options wrong = PGWAKE_POLL_OPTIONS_INIT;
+    REFUSED(pgwake_poll(handle, session, NULL, NULL), PGWAKE_E_INVALID, "sql is NULL");
+    REFUSED(pgwake_poll(handle, session, "\xff", NULL), PGWAKE_E_INVALID, "sql is not UTF-8");
+    REFUSED(pgwake_poll(handle, session, "", NULL), PGWAKE_E_INVALID, "not empty");
+    REFUSED(pgwake_poll(handle, 12345, "SELECT 1", NULL), PGWAKE_E_UNKNOWN_SESSION, "no such session");
+    wrong.every_ms = -1;
+    REFUSED(pgwake_poll(handle, session, "SELECT 1", &wrong), PGWAKE_E_INVALID, "1 ms at least");
+    wrong.every_ms = 0;
+    wrong.parameters_len = 1;
+    REFUSED(pgwake_poll(handle, session, "SELECT 1", &wrong), PGWAKE_E_INVALID, "parameters is NULL");
+    wrong.parameters_len = 0;
+    wrong.cursor = "\xff";
+    REFUSED(pgwake_poll(handle, session, "SELECT 1", &wrong), PGWAKE_E_INVALID, "cursor is not UTF-8");
+    wrong.cursor = NULL;
+    wrong.reserved = 1;
+    REFUSED(pgwake_poll(handle, session, "SELECT 1", &wrong), PGWAKE_E_INVALID, "reserved");
+    wrong.reserved = 0;
+    wrong.struct_size = 12;
+    REFUSED(pgwake_poll(handle, session, "SELECT 1", &wrong), PGWAKE_E_INVALID, "struct_size");
+    REFUSED(pgwake_value(handle, 0, 0, &value, &len), PGWAKE_E_INVALID, "no PGWAKE_EVENT_ROWS");
+    REFUSED(pgwake_column(handle, NULL), PGWAKE_E_INVALID, "name is NULL");
+    REFUSED(pgwake_column(handle, "a"), PGWAKE_E_INVALID, "no PGWAKE_EVENT_ROWS");
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+}
+
 /* The same for what is watched: here a size could end within a pointer, too. */
 static void watches_of_other_versions(pgwake *handle) {
     int sessions[4];
@@ -326,6 +356,7 @@ int main(void) {
     versions(handle);
     watches_of_other_versions(handle);
     bad_streams(handle);
+    bad_polls(handle);
     metrics_of_other_versions(handle, session);
     unusable();
     CHECK(pgwake_error(handle) == text);

@@ -47,6 +47,7 @@ static void strings_end_with_a_nul(const pgwake_event *event) {
     CHECK(!event->schedule || strlen(event->schedule) == event->schedule_len);
     CHECK(!event->position || strlen(event->position) == event->position_len);
     CHECK(!event->columns || !event->columns[event->columns_len]);
+    CHECK(!event->poll || strlen(event->poll) == event->poll_len);
 }
 
 static const pgwake_event *expect(pgwake *handle, int type, int session) {
@@ -375,6 +376,69 @@ static void schedules(pgwake *handle) {
     CHECK(pgwake_cancel(handle, cron) == PGWAKE_OK);
 }
 
+static void is_value(pgwake *handle, size_t row, size_t column, const char *expected) {
+    const char *value = "";
+    size_t len = 99;
+    CHECK(pgwake_value(handle, row, column, &value, &len) == (expected ? 1 : 0));
+    CHECK(expected ? !strcmp(value, expected) && len == strlen(expected) : !value && len == 0);
+    CHECK(pgwake_value(handle, row, column, &value, NULL) == (expected ? 1 : 0));
+}
+
+/* A poll by an interval, one that is acknowledged by hand, and one in batches. */
+static void polls(pgwake *handle, const char *conninfo) {
+    const char *const parameters[] = {"2", NULL}, *value = NULL;
+    pgwake_poll_options options = PGWAKE_POLL_OPTIONS_INIT;
+    options.parameters = parameters;
+    options.parameters_len = 2;
+    options.every_ms = 3600000;
+    options.name = "two";
+    int session = pgwake_connect(handle, conninfo, NULL);
+    expect(handle, PGWAKE_EVENT_LISTENING, session);
+    int task = pgwake_poll(handle, session, "SELECT g AS id, $2::text AS note FROM generate_series(1, $1) g", &options);
+    CHECK(task > 0);
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_ROWS, session);
+    CHECK(event->task == task && !strcmp(event->poll, "two") && event->rows_len == 2 && event->columns_len == 2);
+    CHECK(!strcmp(event->columns[0], "id") && event->column_type_oids[0] == 23 && event->column_type_oids[1] == 25);
+    CHECK(event->id == 0 && !event->message && !event->schedule);
+    CHECK(pgwake_column(handle, "note") == 1 && pgwake_column(handle, "id") == 0);
+    is_value(handle, 0, 0, "1");
+    is_value(handle, 1, 0, "2");
+    is_value(handle, 1, 1, NULL);
+    REFUSED(pgwake_column(handle, "other"), PGWAKE_E_INVALID, "no column \"other\"");
+    REFUSED(pgwake_value(handle, 2, 0, &value, NULL), PGWAKE_E_INVALID, "no value in row 2");
+    REFUSED(pgwake_value(handle, 0, 2, &value, NULL), PGWAKE_E_INVALID, "column 2");
+    REFUSED(pgwake_value(handle, 0, 0, NULL, NULL), PGWAKE_E_INVALID, "is NULL");
+    REFUSED(pgwake_ack(handle, session, 9), PGWAKE_E_INVALID, "no rows");
+
+    pgwake_poll_options cursor = PGWAKE_POLL_OPTIONS_INIT;
+    cursor.cursor = "c";
+    cursor.from_start = cursor.manual_ack = cursor.binary = 1;
+    sql("CREATE TABLE log (id int, xid xid8 DEFAULT pg_current_xact_id()); INSERT INTO log VALUES (7)");
+    while (pgwake_next(handle, 50, &event) == 1) continue; /* until that is done */
+    CHECK(pgwake_poll(handle, session, "SELECT * FROM log", &cursor) > task);
+    while (pgwake_next(handle, 20000, &event) == 1 && event->type != PGWAKE_EVENT_ROWS)
+        CHECK(event->type == PGWAKE_EVENT_COMMAND_FAILED && !strcmp(event->command, "poll"));
+    CHECK(event && event->id > 0 && event->rows_len == 1 && event->columns_len == 2);
+    CHECK(pgwake_value(handle, 0, 0, &value, NULL) == 1 && !memcmp(value, "\0\0\0\7", 4));
+    uint64_t id = event->id;
+    CHECK(pgwake_ack(handle, session, id) == PGWAKE_OK);
+    CHECK(expect(handle, PGWAKE_EVENT_ACKNOWLEDGED, session)->id == id);
+    REFUSED(pgwake_value(handle, 0, 0, &value, NULL), PGWAKE_E_INVALID, "no PGWAKE_EVENT_ROWS");
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+
+    pgwake_poll_options batch = PGWAKE_POLL_OPTIONS_INIT;
+    batch.batch_rows = 2;
+    batch.done = "DELETE FROM log WHERE id = ANY ($1)";
+    session = pgwake_connect(handle, conninfo, NULL);
+    CHECK(pgwake_poll(handle, session, "SELECT id FROM log", &batch) > 0);
+    REFUSED(pgwake_listen(handle, session, "c"), PGWAKE_E_INVALID, "connect another one");
+    expect(handle, PGWAKE_EVENT_LISTENING, session);
+    CHECK(expect(handle, PGWAKE_EVENT_ROWS, session)->rows_len == 1);
+    is_value(handle, 0, 0, "7");
+    CHECK(pgwake_next(handle, 50, &event) == 0); /* done with, and no more are there */
+    CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const char *conninfo = argv[1], *channel = argv[2];
@@ -413,6 +477,7 @@ int main(int argc, char **argv) {
     ddl_commands(handle, conninfo);
     streams(handle, argv[3]);
     schedules(handle);
+    polls(handle, conninfo);
 
     CHECK(pgwake_fd(handle) == descriptor);
     CHECK(messages > 0 && *last_message);

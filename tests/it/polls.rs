@@ -276,6 +276,21 @@ fn rows_that_are_too_many_are_named_and_do_not_stop_the_others() {
     }
 }
 
+/// An hour of a poll at 1 s that may wait a minute, a thousand times as fast, counted by the server.
+#[test]
+fn an_idle_poll_asks_seldom() {
+    let mut sql = Sql::connect(&server().conninfo());
+    let sequence = fresh_channel();
+    sql.run(&format!("CREATE SEQUENCE {sequence}"));
+    let (mut events, session) = connected(&server().conninfo());
+    let options = PollOptions::new().every(MS).adaptive(60 * MS);
+    events.poll(session, &format!("SELECT 1 WHERE nextval('{sequence}') < 0"), options).unwrap();
+    assert_silent(&mut events, 3600 * MS);
+    let count: u64 = sql.value(&format!("SELECT last_value FROM {sequence}")).parse().unwrap();
+    println!("{count} queries");
+    assert!((2..=70).contains(&count), "{count} queries");
+}
+
 #[test]
 fn several_polls_of_a_session_have_their_turn_each() {
     let (mut events, session) = connected(&server().conninfo());

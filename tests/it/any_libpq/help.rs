@@ -31,9 +31,14 @@ fn the_version_is_what_every_program_prints_and_more() {
 #[test]
 fn help_fits_a_terminal_and_offers_what_there_is() {
     let bench = ["bench", "writers", "-h"];
-    for command in
-        [&["--help"][..], &["listen", "--help"], &["watch", "--help"], &["stream", "--help"], &bench]
-    {
+    for command in [
+        &["--help"][..],
+        &["listen", "--help"],
+        &["watch", "--help"],
+        &["stream", "--help"],
+        &["poll", "--help"],
+        &bench,
+    ] {
         let help = stdout(command);
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
         assert!(help.contains("Options of every command"), "{help}");

@@ -208,6 +208,18 @@ fn every_block_about_before_drop_runs_in_each_mode() {
             ],
         );
     }
+#[test]
+fn every_block_about_polls_runs_as_it_stands() {
+    let printed = paste(&script(&page("docs/polls.md"), false), None);
+    assert_printed(
+        &printed,
+        &[
+            &["rows", "[1,\"wash\"] [2,\"dry\"]"],
+            &["rows", "[1,\"first\",", "[2,\"second\","],
+            &["rows", "[1,\"wash\"]"],
+            &["dry"],
+        ],
+    );
 }
 
 /// The ways to link a C program, each tried on that of the README.

@@ -133,13 +133,14 @@ impl Polls {
         Some(Rows { session, db, task: *task, poll: name, id: *number, table: Table(answer) })
     }
 
-    /// Acknowledges all rows up to this number. What was lost with a connection comes again by itself.
+    /// Acknowledges all rows up to this number, but those that were lost with a connection: they come again.
     pub(super) fn ack(&mut self, link: &mut Link, number: u64, now: Instant) -> Result<()> {
-        let acknowledged = self.polls.iter_mut().filter(|poll| poll.number_for(1) > 0);
-        let count = acknowledged.filter_map(|poll| poll.acknowledge(link, number, now).then_some(())).count();
-        if count == 0 && number > self.count {
+        if number == 0 || number > self.count {
             let message = format!("no rows with the id {number} wait to be acknowledged");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        for poll in self.polls.iter_mut().filter(|poll| poll.number_for(1) > 0) {
+            poll.acknowledge(link, number, now);
         }
         self.see_to_patience(link);
         Ok(())

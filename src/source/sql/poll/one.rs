@@ -253,20 +253,18 @@ impl Poll {
         }
     }
 
-    /// All up to this number is acknowledged; `false` when it is none of what was delivered.
-    pub(super) fn acknowledge(&mut self, link: &mut Link, id: u64, now: Instant) -> bool {
-        let State::Delivered(delivered) = self.state else { return false };
+    /// All up to this number is acknowledged.
+    pub(super) fn acknowledge(&mut self, link: &mut Link, id: u64, now: Instant) {
+        let State::Delivered(delivered) = self.state else { return };
         if delivered > id {
-            return false;
+            return;
         }
         if self.needs_session() {
-            self.end(link, Some(delivered), now);
-            return true;
+            return self.end(link, Some(delivered), now);
         }
         self.state = State::Open;
         self.pace.taken(now, true, self.has_more);
         self.keep(link, Some(delivered));
-        true
     }
 
     fn keep(&self, link: &mut Link, acknowledged: Option<u64>) {
