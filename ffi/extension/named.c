@@ -28,16 +28,26 @@ typedef struct Naming
 	const char *behavior;
 } Naming;
 
-static void
-add(Naming *naming, ObjectAddress address, List *spelled)
+/* The object at an address, or one that does not exist. */
+static Target *
+add(Naming *naming, ObjectAddress address)
 {
-	MemoryContext caller_context = MemoryContextSwitchTo(naming->keep);
 	Target	   *target = palloc0(sizeof(Target));
 
 	target->address = address;
 	target->named = true;
 	target->if_exists = naming->if_exists;
 	target->behavior = naming->behavior;
+	naming->targets = lappend(naming->targets, target);
+	return target;
+}
+
+static void
+add_by_name(Naming *naming, ObjectAddress address, List *spelled)
+{
+	MemoryContext caller_context = MemoryContextSwitchTo(naming->keep);
+	Target	   *target = add(naming, address);
+
 	if (!OidIsValid(address.objectId) && spelled != NIL)
 	{
 		target->name = pstrdup(strVal(llast(spelled)));
@@ -45,7 +55,24 @@ add(Naming *naming, ObjectAddress address, List *spelled)
 			target->schema = pstrdup(strVal(list_nth(spelled, list_length(spelled) - 2)));
 		target->identity = NameListToQuotedString(spelled);
 	}
-	naming->targets = lappend(naming->targets, target);
+	MemoryContextSwitchTo(caller_context);
+}
+
+/* A column, constraint, trigger, rule or policy. */
+static void
+add_part(Naming *naming, ObjectAddress address, const char *type, RangeVar *relation, const char *name)
+{
+	MemoryContext caller_context = MemoryContextSwitchTo(naming->keep);
+	Target	   *target = add(naming, address);
+
+	if (!OidIsValid(address.objectId))
+	{
+		target->type = type;
+		target->name = pstrdup(name);
+		target->schema = relation->schemaname ? pstrdup(relation->schemaname) : NULL;
+		target->identity = psprintf("%s on %s", quote_identifier(name),
+									quote_qualified_identifier(relation->schemaname, relation->relname));
+	}
 	MemoryContextSwitchTo(caller_context);
 }
 
@@ -110,7 +137,7 @@ name_relation(Naming *naming, RangeVar *relation)
 {
 	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
 
-	add(naming, (ObjectAddress) {RelationRelationId, relid, 0}, spelling_of_relation(relation));
+	add_by_name(naming, (ObjectAddress) {RelationRelationId, relid, 0}, spelling_of_relation(relation));
 	return relid;
 }
 
@@ -131,20 +158,39 @@ name_column(Naming *naming, RangeVar *relation, char *column)
 {
 	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
 	AttrNumber	number = OidIsValid(relid) ? get_attnum(relid, column) : InvalidAttrNumber;
-	List	   *names = lappend(spelling_of_relation(relation), makeString(column));
 
 	if (number == InvalidAttrNumber)
 		relid = InvalidOid;
-	add(naming, (ObjectAddress) {RelationRelationId, relid, number}, names);
+	add_part(naming, (ObjectAddress) {RelationRelationId, relid, number}, "table column", relation, column);
+}
+
+static ObjectAddress
+address_of(ObjectType type, Node *object)
+{
+	Relation	relation = NULL;
+	ObjectAddress address = get_object_address(type, object, &relation, AccessShareLock, true);
+
+	if (relation != NULL)
+		relation_close(relation, NoLock);
+	return address;
+}
+
+static void
+name_part(Naming *naming, ObjectType type, RangeVar *relation, char *name)
+{
+	List	   *names = lappend(spelling_of_relation(relation), makeString(name));
+
+	if (type == OBJECT_COLUMN || type == OBJECT_ATTRIBUTE)
+		name_column(naming, relation, name);
+	else
+		add_part(naming, address_of(type, (Node *) names),
+				 type == OBJECT_TABCONSTRAINT ? "table constraint" : type == OBJECT_TRIGGER ? "trigger" :
+				 type == OBJECT_RULE ? "rule" : "policy", relation, name);
 }
 
 static void
 name_object(Naming *naming, ObjectType type, Node *object)
 {
-	ObjectAddress address;
-	Relation	relation = NULL;
-	RangeVar   *range;
-
 	switch (type)
 	{
 		case OBJECT_INDEX:
@@ -156,10 +202,18 @@ name_object(Naming *naming, ObjectType type, Node *object)
 			name_relation(naming, makeRangeVarFromNameList((List *) object));
 			return;
 		case OBJECT_COLUMN:
-			range = makeRangeVarFromNameList(list_truncate(list_copy((List *) object),
-														   list_length((List *) object) - 1));
-			name_column(naming, range, strVal(llast((List *) object)));
-			return;
+		case OBJECT_TABCONSTRAINT:
+		case OBJECT_TRIGGER:
+		case OBJECT_RULE:
+		case OBJECT_POLICY:
+			{
+				List	   *names = list_copy((List *) object);
+				char	   *part = strVal(llast(names));
+
+				names = list_truncate(names, list_length(names) - 1);
+				name_part(naming, type, makeRangeVarFromNameList(names), part);
+				return;
+			}
 		case OBJECT_TYPE:
 		case OBJECT_DOMAIN:
 			/* RENAME, SET SCHEMA and OWNER TO have a list, DROP and COMMENT a type. */
@@ -169,20 +223,7 @@ name_object(Naming *naming, ObjectType type, Node *object)
 		default:
 			break;
 	}
-	address = get_object_address(type, object, &relation, AccessShareLock, true);
-	if (relation != NULL)
-		relation_close(relation, NoLock);
-	add(naming, address, spelling(object));
-}
-
-/* A trigger, rule, policy or constraint of a table. */
-static void
-name_part(Naming *naming, ObjectType type, RangeVar *relation, char *name)
-{
-	if (type == OBJECT_COLUMN || type == OBJECT_ATTRIBUTE)
-		name_column(naming, relation, name);
-	else
-		name_object(naming, type, (Node *) lappend(spelling_of_relation(relation), makeString(name)));
+	add_by_name(naming, address_of(type, object), spelling(object));
 }
 
 static bool

@@ -96,6 +96,8 @@ type_in_tag(CommandTag tag)
 {
 	const char *space = strchr(GetCommandTagName(tag), ' ');
 
+	if (tag == CMDTAG_CREATE_TABLE_AS || tag == CMDTAG_SELECT_INTO)
+		return "table";
 	return space == NULL ? NULL : asc_tolower(space + 1, strlen(space + 1));
 }
 
@@ -191,7 +193,7 @@ fill(Row *row, const Answer *answer, const Target *target)
 	}
 	else
 	{
-		put_text(row, TARGETS_OBJECT_TYPE, type_in_tag(answer->tag));
+		put_text(row, TARGETS_OBJECT_TYPE, target->type ? target->type : type_in_tag(answer->tag));
 		put_text(row, TARGETS_SCHEMA_NAME, target->schema);
 		put_text(row, TARGETS_OBJECT_NAME, target->name);
 		put_text(row, TARGETS_IDENTITY, target->identity);

@@ -38,7 +38,8 @@ typedef struct Target
 	bool		if_exists;
 	const char *behavior;		/* "cascade" or "restrict"; NULL where the command does not drop it */
 
-	/* As the command spells it, where there is no such object. */
+	/* As the command spells it, where there is no such object. Without a type it is the one of the tag. */
+	const char *type;
 	char	   *schema;
 	char	   *name;
 	char	   *identity;
