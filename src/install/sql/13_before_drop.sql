@@ -106,6 +106,19 @@ EXCEPTION WHEN OTHERS THEN
       call.name || '(pgwake.ddl_target)'));
 END $pgwake$;
 
+-- DROP INDEX CONCURRENTLY commits in between, so it is refused before it begins.
+CREATE OR REPLACE FUNCTION pgwake.refuse_concurrently() RETURNS void
+  LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
+DECLARE
+  handler regprocedure := (SELECT h.handler FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types) LIMIT 1);
+BEGIN
+  IF handler IS NOT NULL AND EXISTS (SELECT FROM pgwake.statements_of(current_query()) s
+      WHERE s.words LIKE 'DROP INDEX CONCURRENTLY %') THEN
+    RAISE EXCEPTION 'DROP INDEX CONCURRENTLY commits before it drops, so its handler % cannot run', handler
+      USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
+  END IF;
+END $pgwake$;
+
 -- Whether anybody wants to know what this command will drop.
 CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text) RETURNS bool
   LANGUAGE sql STABLE SECURITY DEFINER AS $pgwake$
@@ -149,7 +162,8 @@ BEGIN
     RETURN;
   END IF;
   command := pgwake.note_command(tag, context, path);
-  PERFORM set_config('pgwake.rehearsed', '', true);
+  PERFORM set_config('pgwake.rehearsed', '', true),
+    CASE tag WHEN 'DROP INDEX' THEN pgwake.refuse_concurrently() END;
   BEGIN
     IF NOT pgwake.wants_targets(tag) THEN
       RETURN;
