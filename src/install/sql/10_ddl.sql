@@ -5,11 +5,35 @@
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
 -- sql_drop and table_rewrite learnt before waits in a setting of the transaction, if anybody asks for events.
 
+-- In which functions and statements the caller runs: in English, whatever the server speaks. Only a superuser
+-- sets lc_messages; if our owner is none, the words are the server's.
+CREATE OR REPLACE FUNCTION pgwake.context() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
+  spoken text := current_setting('lc_messages');
+  is_foreign bool := spoken !~ '^(C|POSIX|en)' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
+BEGIN
+  IF is_foreign THEN
+    PERFORM set_config('lc_messages', 'C', true);
+  END IF;
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  IF is_foreign THEN
+    PERFORM set_config('lc_messages', spoken, true);
+  END IF;
+  RETURN substr(context, strpos(context, chr(10)) + 1);
+END $pgwake$;
+
+-- Whether the script of an extension runs: one mark for each CREATE or ALTER EXTENSION that has begun. Such a
+-- script may have others.
+CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT coalesce(current_setting('pgwake.in_extension', true), '') <> ''
+$pgwake$;
+
 -- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
 -- extensions run.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
   SELECT greatest(1, (length(context) - length(replace(context, 'PL/pgSQL function', '')))
-    / length('PL/pgSQL function')) + (coalesce(current_setting('pgwake.in_extension', true), '') = 'on')::int
+    / length('PL/pgSQL function')) + pgwake.is_in_extension()::int
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
@@ -118,10 +142,10 @@ CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
 DECLARE
   context text;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF NOT pgwake.is_rehearsal(context) THEN
     IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-      PERFORM set_config('pgwake.in_extension', '', true);
+      PERFORM set_config('pgwake.in_extension', left(current_setting('pgwake.in_extension', true), -1), true);
     END IF;
     PERFORM pgwake.end_handled(), pgwake.follow_command(tg_tag, pgwake.ddl_depth(context));
   END IF;
@@ -146,7 +170,7 @@ BEGIN
   IF is_dropped THEN
     PERFORM pgwake.end_dropped();
   ELSIF rels IS NOT NULL THEN
-    PERFORM pgwake.follow(rels, coalesce(current_setting('pgwake.in_extension', true), '') = 'on');
+    PERFORM pgwake.follow(rels, pgwake.is_in_extension());
   END IF;
   IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
     PERFORM pgwake.remember_ddl(jsonb_agg(jsonb_build_object(
@@ -188,7 +212,8 @@ BEGIN
     PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), depth, 'before');
   END IF;
   IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', 'on', true);
+    PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
+      true);
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
@@ -201,7 +226,7 @@ DECLARE
   depth int;
   known record;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
     RETURN;
   END IF;

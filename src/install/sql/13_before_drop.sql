@@ -34,51 +34,50 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.sealed_targets(OUT list text, OUT seal text)
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
+  IF pgwake.mode() <> 'extension' THEN
+    -- Without it the command would be rehearsed with our rights.
+    RAISE EXCEPTION 'only the extension pgwake_ddl knows who runs a command'
+      USING ERRCODE = 'insufficient_privilege';
+  END IF;
   list := coalesce((SELECT json_agg(t ORDER BY t.ord)::text FROM pgwake.ddl_targets() t), '[]');
   seal := pgwake.seal(list);
 END $pgwake$;
 
--- The calls that are due, of handlers that run with the rights of their owner, or of the others. The rows of
--- their functions are locked, so that none becomes another between here and its call; only a superuser can
--- do that, and where the event triggers are not a superuser's there are no such rights to be gained.
+-- The calls that are due, of handlers that run with the rights of their owner, or of the others.
 CREATE OR REPLACE FUNCTION pgwake.due_calls(targets pgwake.ddl_target[], as_owner bool) RETURNS TABLE (name
     text, target pgwake.ddl_target) LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
-  due oid[] := ARRAY(SELECT h.handler::oid FROM pgwake.drop_handler h WHERE EXISTS (SELECT FROM
-    unnest(targets) t WHERE pgwake.is_due(h, t)));
-  refused text;
+  refused record;
 BEGIN
-  IF due = '{}' THEN
-    RETURN;
-  ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    PERFORM FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY (due)
-      FOR SHARE OF p, n;
-  END IF;
-  SELECT d INTO refused FROM unnest(due) d WHERE NOT EXISTS (SELECT FROM pg_proc WHERE oid = d);
-  IF FOUND THEN
-    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone: %', refused
-      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%s), and '
-        'register it again if it is there again', refused);
-  END IF;
-  SELECT d::regprocedure INTO refused FROM unnest(due) d WHERE NOT pgwake.is_trusted(d);
-  IF FOUND THEN
-    RAISE EXCEPTION 'the handler % would run with the rights of who drops, and belongs to %', refused,
-        (SELECT proowner::regrole FROM pg_proc WHERE oid = refused::regprocedure)
-      USING ERRCODE = 'insufficient_privilege', HINT = format('Make it SECURITY DEFINER, or let a superuser '
-        'own it, or SELECT pgwake.remove_before_drop(%L)', refused);
+  SELECT h.handler, p.proowner::regrole AS owner INTO refused
+    FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
+    WHERE pgwake.is_trusted(p) IS NOT TRUE
+      AND EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(h, t));
+  IF refused.owner IS NOT NULL THEN
+    RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others',
+        refused.handler, refused.owner
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Let a superuser own it, or SELECT '
+        'pgwake.remove_before_drop(%L)', refused.handler);
+  ELSIF FOUND THEN
+    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone, or was renamed: %',
+        refused.handler
+      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%L), and '
+        'register it again if it is there again', refused.handler);
   END IF;
   RETURN QUERY SELECT format('%I.%I', n.nspname, p.proname), t::pgwake.ddl_target
-    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = h.handler
+    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
       JOIN pg_namespace n ON n.oid = p.pronamespace, unnest(targets) t
     WHERE p.prosecdef = as_owner AND pgwake.is_due(h, t)
     ORDER BY 1, t.ord;
 END $pgwake$;
 
--- Whether a handler gains no rights of others: it runs with its owner's, or its owner could do all anyway.
-CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler oid) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT p.prosecdef OR r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
+-- Whether its owner could do all anyway. That of a SECURITY DEFINER function must be trusted, too: it can
+-- leave a search_path of its own to the session, and before version 18 deferred triggers, which run at the
+-- commit with the rights of who drops.
+CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler pg_proc) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
       WHERE e.evtname = 'pgwake_before_drop' AND e.evtowner = r.oid)
-    FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.oid = handler
+    FROM pg_roles r WHERE r.oid = handler.proowner
 $pgwake$;
 
 -- The search_path of this function is theirs, too, unless they have one of their own.
@@ -104,6 +103,19 @@ EXCEPTION WHEN OTHERS THEN
     DETAIL = coalesce(nullif(detail, ''), 'Nothing of what the handler did is kept.'),
     HINT = coalesce(nullif(hint, ''), format('Mend the handler, or SELECT pgwake.remove_before_drop(%L).',
       call.name || '(pgwake.ddl_target)'));
+END $pgwake$;
+
+-- DROP INDEX CONCURRENTLY commits in between, so it is refused before it begins.
+CREATE OR REPLACE FUNCTION pgwake.refuse_concurrently() RETURNS void
+  LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
+DECLARE
+  handler text := (SELECT h.handler FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types) LIMIT 1);
+BEGIN
+  IF handler IS NOT NULL AND EXISTS (SELECT FROM pgwake.statements_of(current_query()) s
+      WHERE s.words LIKE 'DROP INDEX CONCURRENTLY %') THEN
+    RAISE EXCEPTION 'DROP INDEX CONCURRENTLY commits before it drops, so its handler % cannot run', handler
+      USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
+  END IF;
 END $pgwake$;
 
 -- Whether anybody wants to know what this command will drop.
@@ -149,7 +161,8 @@ BEGIN
     RETURN;
   END IF;
   command := pgwake.note_command(tag, context, path);
-  PERFORM set_config('pgwake.rehearsed', '', true);
+  PERFORM set_config('pgwake.rehearsed', '', true),
+    CASE tag WHEN 'DROP INDEX' THEN pgwake.refuse_concurrently() END;
   BEGIN
     IF NOT pgwake.wants_targets(tag) THEN
       RETURN;
@@ -181,7 +194,7 @@ CREATE OR REPLACE FUNCTION pgwake.on_before_drop() RETURNS event_trigger LANGUAG
 DECLARE
   context text;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   PERFORM pgwake.before_drop_of(tg_tag, context, pg_catalog.current_setting('search_path'));
 END $pgwake$;
 
@@ -203,15 +216,22 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- As events have them: what the command names, tables, and what depends on others by itself, not as a part.
+-- As events have them: what the command names, tables, and what depends on something of that by itself, not
+-- as a part of it. A view does so by its rule, which is a part of the view.
 CREATE OR REPLACE FUNCTION pgwake.targets_told(targets pgwake.ddl_target[]) RETURNS jsonb
   LANGUAGE sql STABLE AS $pgwake$
+  WITH listed AS MATERIALIZED (
+    SELECT * FROM unnest(targets)
+  ), dependent AS MATERIALIZED (
+    SELECT d.classid, d.objid FROM listed t
+      JOIN pg_depend d ON d.refclassid = t.classid AND d.refobjid = t.objid AND d.deptype = 'n'
+  )
   SELECT coalesce(jsonb_agg(jsonb_build_object('role', t.role, 'type', t.object_type, 'schema', t.schema_name,
       'name', t.object_name, 'column', t.column_name, 'identity', t.identity, 'oid', t.objid,
       'subid', t.objsubid, 'temp', t.is_temp, 'exists', t."exists") ORDER BY t.ord), '[]')
-  FROM unnest(targets) t WHERE t.role = 'target' OR t.object_type = 'table' OR EXISTS (SELECT FROM pg_depend d
-    JOIN unnest(targets) r ON (r.classid, r.objid) = (d.refclassid, d.refobjid)
-    WHERE (d.classid, d.objid, d.objsubid) = (t.classid, t.objid, t.objsubid) AND d.deptype = 'n')
+  FROM listed t WHERE t.role = 'target' OR t.object_type = 'table' OR (t.classid, t.objid) IN (
+    SELECT * FROM dependent UNION SELECT p.refclassid, p.refobjid FROM dependent d
+      JOIN pg_depend p ON p.classid = d.classid AND p.objid = d.objid AND p.deptype = 'i')
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.object_key(classid oid, objid oid, objsubid int) RETURNS text
@@ -258,8 +278,9 @@ DECLARE
   list text;
   handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
   missed record;
+  is_beside bool := false;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
     -- Not that of a command which another trigger runs meanwhile.
     IF starts_with(substr(context, strpos(context, chr(10)) + 1), format('SQL statement "%s"%sPL/pgSQL ',
@@ -271,14 +292,18 @@ BEGIN
         INTO list FROM pg_event_trigger_dropped_objects() o;
       RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = list, DETAIL = pgwake.seal(list);
     END IF;
-    RETURN;
-  ELSIF NOT EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    -- Nothing has seen what that drops; nor what is dropped where somebody makes the context look like this.
+    handled := NULL;
+    is_beside := true;
+  ELSIF handled IS NULL AND tg_tag = 'DROP INDEX' THEN
+    -- CONCURRENTLY has committed in between, and an error would leave half an index.
     RETURN;
   END IF;
   SELECT o.object_type, o.object_identity, h.handler INTO missed
     FROM pg_event_trigger_dropped_objects() o JOIN pgwake.drop_handler h
       ON pgwake.is_due(h, o.object_type, o.schema_name, o.object_name)
     WHERE coalesce(handled -> 'objects' ? pgwake.object_key(o.classid, o.objid, o.objsubid), false) = false
+      AND NOT (is_beside AND o.is_temporary)
     LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% % is not dropped, because its handler % could not run before that: %',
@@ -293,6 +318,14 @@ CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[]
     text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
   p pg_proc;
+  -- In the words of the server (getObjectTypeDescription, objectaddress.c).
+  known text[] := '{table,table column,table constraint,foreign table,foreign table column,index,view,view column,
+    materialized view,sequence,type,composite type,composite type column,domain constraint,function,procedure,
+    aggregate,trigger,rule,policy,schema,extension,default value,statistics object,operator,operator class,
+    operator family,access method,cast,collation,conversion,language,transform,server,foreign-data wrapper,
+    user mapping,default acl,publication,publication relation,publication namespace,subscription,
+    text search parser,text search dictionary,text search template,text search configuration,toast table,
+    operator of access method,function of access method,large object}';
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = handler;
   IF pgwake.mode() = 'sql, no event triggers' THEN
@@ -301,19 +334,33 @@ BEGIN
   ELSIF p.prokind IS DISTINCT FROM 'f' OR p.proargtypes::text <> 'pgwake.ddl_target'::regtype::oid::text THEN
     RAISE EXCEPTION 'a handler is a function that takes one pgwake.ddl_target; not %', handler
       USING ERRCODE = 'invalid_function_definition';
-  ELSIF types IS NULL OR types = '{}' OR types @> '{NULL}' OR schemas = '{}' THEN
+  ELSIF types IS NULL OR types = '{}' OR array_position(types, NULL) > 0 OR schemas = '{}' THEN
     RAISE EXCEPTION 'types and schemas name what the handler is for, and are not empty' USING
       ERRCODE = '22023', HINT = 'types => ''{table,view}''; schemas => NULL for all';
-  ELSIF NOT pgwake.is_trusted(handler) THEN
-    RAISE EXCEPTION '% would run with the rights of who drops, and belongs to %', handler, p.proowner::regrole
-      USING ERRCODE = 'insufficient_privilege', HINT = 'Make it SECURITY DEFINER, or let a superuser own it.';
+  ELSIF NOT types <@ known THEN
+    RAISE EXCEPTION 'there are no objects of the type %', (SELECT t FROM unnest(types) t
+        WHERE t <> ALL (known) LIMIT 1) USING ERRCODE = '22023',
+      HINT = 'Take the words that pg_event_trigger_dropped_objects() has: table, view, table column';
+  ELSIF NOT pgwake.is_trusted(p) THEN
+    RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others', handler,
+        p.proowner::regrole
+      USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser own it.';
   END IF;
-  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler, before_drop.types, before_drop.schemas)
+  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler::text, before_drop.types, before_drop.schemas)
     ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,
       schemas = excluded.schemas;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler regprocedure) RETURNS void
-  LANGUAGE sql AS $pgwake$
-  DELETE FROM pgwake.drop_handler h WHERE h.handler = remove_before_drop.handler
+-- By its name as the caller writes it, with or without its argument; the function may be gone. Whether it was
+-- one. It has the search_path of the caller, as an argument of the type regprocedure would have.
+CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool LANGUAGE sql AS $pgwake$
+  WITH asked AS (
+    SELECT CASE WHEN handler LIKE '%)' THEN handler ELSE handler || '(pgwake.ddl_target)' END AS signature
+  ), removed AS (
+    DELETE FROM pgwake.drop_handler h USING asked a WHERE h.handler IN (a.signature, (
+      SELECT pg_catalog.format('%I.%I(pgwake.ddl_target)', n.nspname, p.proname)
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE p.oid = pg_catalog.to_regprocedure(a.signature))) RETURNING 1
+  )
+  SELECT EXISTS (SELECT FROM removed)
 $pgwake$;

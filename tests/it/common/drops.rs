@@ -2,7 +2,8 @@
 //! is given, and event triggers that write down the list before a drop and the server's own after it.
 
 use super::outbox::database;
-use super::{Sql, say_loudly};
+use super::{PATIENCE, Sql, say_loudly};
+use std::time::Instant;
 
 /// With the server's extension, and without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +25,14 @@ const HANDLER: &str = "CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO PUBLIC;
 const LISTS: &str = "CREATE TABLE kept.list (phase text, text text); GRANT ALL ON kept.list TO PUBLIC;
     CREATE FUNCTION kept.before() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
-      INSERT INTO kept.list SELECT 'before', format('%s/%s/%s %s %s %s %s %s %s', classid, objid, objsubid,
-          role, object_type, schema_name, object_name, identity, is_temp) FROM pgwake.ddl_targets()
+      INSERT INTO kept.list SELECT 'before', format('%s/%s/%s %s %s %s %s %s', classid, objid, objsubid,
+          object_type, schema_name, object_name, identity, is_temp) FROM pgwake.ddl_targets()
         WHERE behavior IS NOT NULL;
     END $$;
     CREATE FUNCTION kept.after() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
-      INSERT INTO kept.list SELECT 'after', format('%s/%s/%s %s %s %s %s %s %s', classid, objid, objsubid,
-          CASE WHEN original THEN 'target' ELSE 'cascade' END, object_type, schema_name, object_name,
+      INSERT INTO kept.list SELECT 'after', format('%s/%s/%s %s %s %s %s %s', classid, objid, objsubid,
+          object_type, schema_name, object_name,
           object_identity, is_temporary) FROM pg_event_trigger_dropped_objects();
     END $$;
     CREATE EVENT TRIGGER zz_before ON ddl_command_start WHEN TAG IN (TAGS) EXECUTE FUNCTION kept.before();
@@ -60,7 +61,7 @@ const TAGS: [&str; 18] = [
 ];
 
 /// Runs a test in each mode, with a database of its own.
-pub(crate) fn in_each_mode(test: impl Fn(Mode, &str, &mut Sql)) {
+pub(crate) fn in_each_mode(mut test: impl FnMut(Mode, &str, &mut Sql)) {
     for mode in [Mode::Sql, Mode::Extension] {
         let (conninfo, mut sql) = database("");
         let is_there = sql.value("SELECT pgwake.mode()") == "extension";
@@ -89,9 +90,9 @@ pub(crate) fn seen(sql: &mut Sql) -> Vec<String> {
     seen.lines().map(String::from).collect()
 }
 
-/// Keeps both lists from now on. The handler's schema must be there.
-pub(crate) fn keep_lists(sql: &mut Sql) {
-    let tags: Vec<String> = TAGS.iter().map(|tag| format!("'{tag}'")).collect();
+/// Keeps both lists from now on, of these commands, too. The handler's schema must be there.
+pub(crate) fn keep_lists(sql: &mut Sql, more: &[&str]) {
+    let tags: Vec<String> = TAGS.iter().chain(more).map(|tag| format!("'{tag}'")).collect();
     sql.run(&LISTS.replace("TAGS", &tags.join(", ")));
 }
 
@@ -106,4 +107,16 @@ pub(crate) fn equal_lists(sql: &mut Sql, what: &str) -> usize {
     assert!(before == after, "{what}\nbefore:\n{before}\nafter:\n{after}");
     sql.run("TRUNCATE kept.list");
     after.lines().count()
+}
+
+/// Waits until that many backends wait for a lock.
+pub(crate) fn until_waiting(sql: &mut Sql, count: usize) {
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE NOT granted AND datname = current_database()";
+    let started = Instant::now();
+    while sql.value(waiting) != count.to_string() {
+        assert!(started.elapsed() < PATIENCE, "nobody waits");
+        // In a transaction it would see the same again.
+        sql.run("SELECT pg_stat_clear_snapshot()");
+    }
 }
