@@ -4,6 +4,11 @@ mod common;
 
 #[cfg(not(feature = "bundled"))]
 mod any_libpq;
+mod before_drop;
+mod before_drop_cases;
+mod before_drop_random;
+mod before_drop_refused;
+mod before_drop_rights;
 mod command;
 mod connecting;
 mod ddl_reader;

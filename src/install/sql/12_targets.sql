@@ -83,7 +83,7 @@ DECLARE
   has_more bool;
 BEGIN
   IF coalesce(current_setting('pgwake.in_extension', true), '') = 'on' THEN
-    RAISE EXCEPTION 'it runs in the script of an extension, and its text is not known'
+    RAISE EXCEPTION 'the command runs in the script of an extension, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Drop it before, by a command of its own.';
   ELSIF tail = '' THEN
     source := current_query();
@@ -91,7 +91,7 @@ BEGIN
     source := substr(tail, length('SQL statement "') + 1);
     source := left(source, coalesce(nullif(strpos(source, '"' || chr(10) || 'PL/'), 0), length(source)) - 1);
   ELSE
-    RAISE EXCEPTION 'it runs in a function in SQL, and its text is not known'
+    RAISE EXCEPTION 'the command runs in a function in SQL, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Run it by itself, or in a function in PL/pgSQL.';
   END IF;
   SELECT array_agg(s.statement ORDER BY n) FILTER (WHERE is_like), array_agg(s.words ORDER BY n) FILTER (WHERE
@@ -100,10 +100,10 @@ BEGIN
     FROM pgwake.statements_of(source) WITH ORDINALITY s (statement, words, n),
       starts_with(regexp_replace(s.words, '^DROP (TRUSTED )?PROCEDURAL ', 'DROP '), tag || ' ') AS is_like;
   IF texts IS NULL THEN
-    RAISE EXCEPTION 'it does not stand in the text that was sent'
+    RAISE EXCEPTION 'the command does not stand in the text that was sent'
       USING ERRCODE = 'feature_not_supported', HINT = 'Send it by itself.';
   ELSIF cardinality(texts) > 1 AND (has_more OR tail <> '') OR nth > cardinality(texts) THEN
-    RAISE EXCEPTION 'it was sent in one string with others like it, and which one runs is not certain'
+    RAISE EXCEPTION 'the command was sent in one string with others like it: which one runs is not certain'
       USING ERRCODE = 'feature_not_supported', HINT = 'Send each command by itself.';
   END IF;
   statement := texts[CASE tail WHEN '' THEN nth ELSE 1 END];
@@ -114,7 +114,7 @@ BEGIN
   ELSIF words NOT LIKE 'DROP %' AND (position('(' IN words) > 0
       OR words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) (IF EXISTS )?(ONLY )?[^ ]+'
         '( [*])? DROP [^,]+(, ?DROP [^,]+)*$')) THEN
-    RAISE EXCEPTION 'it does more than drop, and is not rehearsed'
+    RAISE EXCEPTION 'the command does more than drop'
       USING ERRCODE = 'feature_not_supported', HINT = 'Put what it drops into a command of its own.';
   END IF;
 END $pgwake$;
@@ -174,10 +174,17 @@ BEGIN
     RETURN;
   END IF;
   GET DIAGNOSTICS context = PG_CONTEXT;
-  IF command IS NULL OR right(context, length(command ->> 'tail')) <> command ->> 'tail' THEN
+  IF pgwake.is_rehearsal(context) THEN
+    -- What the trigger that asks does here is undone. It will ask again.
+    RETURN;
+  ELSIF command IS NULL OR right(context, length(command ->> 'tail')) <> command ->> 'tail' THEN
     RAISE EXCEPTION 'pgwake.ddl_targets() knows no command that is about to run'
       USING ERRCODE = 'object_not_in_prerequisite_state',
         HINT = 'Call it in the function of an event trigger on ddl_command_start, before other DDL.';
+  ELSIF current_user <> command ->> 'user' THEN
+    RAISE EXCEPTION 'pgwake.ddl_targets() runs the command as who calls it, and that is not who has sent it'
+      USING ERRCODE = 'insufficient_privilege',
+        HINT = 'Make the function that calls it SECURITY INVOKER, or install the extension pgwake_ddl.';
   ELSIF NOT exact OR command ->> 'tag' !~ '^(DROP|ALTER) ' THEN
     RAISE EXCEPTION 'without the extension pgwake_ddl the targets of % are known only of what it drops',
         command ->> 'tag'

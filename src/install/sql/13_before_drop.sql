@@ -128,6 +128,7 @@ BEGIN
     seen := jsonb_set(coalesce(seen, '{}'), ARRAY[tag], to_jsonb(coalesce((seen ->> tag)::int, 0) + 1));
   END IF;
   before := jsonb_build_object('tag', tag, 'tail', tail, 'path', path, 'depth', pgwake.ddl_depth(context),
+    'user', current_user,
     'sent_at', is_sent, 'seen', seen, 'nth', CASE tail WHEN '' THEN (seen ->> tag)::int ELSE 1 END);
   PERFORM set_config('pgwake.command', before::text, true);
   RETURN before;
@@ -191,7 +192,7 @@ DECLARE
   noted jsonb := nullif(current_setting('pgwake.rehearsed', true), '')::jsonb;
 BEGIN
   targets := '{}';
-  why := coalesce(noted ->> 'why', CASE WHEN noted IS NULL THEN 'it was not rehearsed' END);
+  why := coalesce(noted ->> 'why', CASE WHEN noted IS NULL THEN 'the command was not rehearsed' END);
   hint := coalesce(noted ->> 'hint', '');
   IF why IS NOT NULL THEN
     RETURN;
@@ -239,7 +240,9 @@ BEGIN
   END IF;
   SELECT o.value INTO stays FROM jsonb_each_text(handled -> 0 -> 'objects') o,
       string_to_array(o.key, '/') k
-    WHERE pg_describe_object(k[1]::oid, k[2]::oid, k[3]::int) IS NOT NULL LIMIT 1;
+    WHERE CASE k[3] WHEN '0' THEN pg_describe_object(k[1]::oid, k[2]::oid, 0) IS NOT NULL
+      ELSE EXISTS (SELECT FROM pg_attribute WHERE attrelid = k[2]::oid AND attnum = k[3]::int
+        AND NOT attisdropped) END LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% has had its handler run, and was not dropped', stays
       USING ERRCODE = 'triggered_action_exception', HINT = 'Run the command again, by itself.';

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod c;
 #[cfg(feature = "command")]
 pub(crate) mod command;
+pub(crate) mod drops;
 #[cfg(feature = "command")]
 pub(crate) mod error_table;
 #[cfg(feature = "json")]
