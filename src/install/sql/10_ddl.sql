@@ -5,6 +5,24 @@
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
 -- sql_drop and table_rewrite learnt before waits in a setting of the transaction, if anybody asks for events.
 
+-- In which functions and statements the caller runs: in English, whatever the server speaks. Only a superuser
+-- sets lc_messages; if our owner is none, the words are the server's.
+CREATE OR REPLACE FUNCTION pgwake.context() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
+  spoken text := current_setting('lc_messages');
+  is_foreign bool := spoken !~ '^(C|POSIX|en)' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
+BEGIN
+  IF is_foreign THEN
+    PERFORM set_config('lc_messages', 'C', true);
+  END IF;
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  IF is_foreign THEN
+    PERFORM set_config('lc_messages', spoken, true);
+  END IF;
+  RETURN substr(context, strpos(context, chr(10)) + 1);
+END $pgwake$;
+
 -- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
 -- extensions run.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
@@ -118,7 +136,7 @@ CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
 DECLARE
   context text;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF NOT pgwake.is_rehearsal(context) THEN
     IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
       PERFORM set_config('pgwake.in_extension', '', true);
@@ -201,7 +219,7 @@ DECLARE
   depth int;
   known record;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
     RETURN;
   END IF;

@@ -173,7 +173,7 @@ BEGIN
       coalesce($2, depth + 1) FROM pgwake_ddl.targets($1)' USING exact, (command ->> 'depth')::int;
     RETURN;
   END IF;
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
     -- What the trigger that asks does here is undone. It will ask again.
     RETURN;

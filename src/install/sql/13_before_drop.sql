@@ -181,7 +181,7 @@ CREATE OR REPLACE FUNCTION pgwake.on_before_drop() RETURNS event_trigger LANGUAG
 DECLARE
   context text;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   PERFORM pgwake.before_drop_of(tg_tag, context, pg_catalog.current_setting('search_path'));
 END $pgwake$;
 
@@ -259,7 +259,7 @@ DECLARE
   handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
   missed record;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
+  context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
     -- Not that of a command which another trigger runs meanwhile.
     IF starts_with(substr(context, strpos(context, chr(10)) + 1), format('SQL statement "%s"%sPL/pgSQL ',
