@@ -11,15 +11,18 @@ CREATE OR REPLACE FUNCTION pgwake.statements_of(source text, OUT statement text,
 DECLARE
   escape text := chr(92);
   newline text := chr(10);
-  pattern text := format('''|"|[$][[:alnum:]_]*[$]|--|/[*]|[*]/|;|%s|%s|[^''"$/*;%s%s-]+|.', newline,
-    escape || escape, newline, escape || escape);
+  return text := chr(13);
+  pattern text := format('''|"|[$][[:alnum:]_]*[$]|--|/[*]|[*]/|;|[%1$s%2$s]|%3$s|[^''"$/*;%1$s%2$s%3$s-]+|.',
+    newline, return, escape || escape);
   always_escapes bool := current_setting('standard_conforming_strings') = 'off';
   has_escapes bool := false;
   escaped bool := false;          -- in a string: the next character stands for itself
   state text := '';               -- what a piece lies in: a quote, a comment, or nothing
+  was text;
   depth int;
   between text := 'x';            -- what has come since the last string
   last text := '';
+  closes_at int;
   begins_at int := 1;
   ends_at int := 1;
   pieces int := 0;
@@ -27,6 +30,7 @@ DECLARE
 BEGIN
   words := '';
   FOR piece IN SELECT m[1] FROM regexp_matches(source, pattern, 'g') m UNION ALL SELECT NULL LOOP
+    was := state;
     IF piece IS NULL OR state = '' AND piece = ';' THEN
       words := regexp_replace(regexp_replace(words, '[[:space:]]+', ' ', 'g'), ' ?[.] ?', '.', 'g');
       words := upper(btrim(words));
@@ -43,9 +47,15 @@ BEGIN
       IF piece = '''' AND between ~ '[^[:space:]]' THEN
         has_escapes := always_escapes OR last ~* '(^|[^[:alnum:]_$])E$';
       END IF;
-      IF piece IN ('''', '"', '--', '/*') OR piece ~ '^[$].*[$]$' AND last !~ '[[:alnum:]_]$' THEN
+      -- A name may hold dollars, and other letters than those of ASCII.
+      IF piece IN ('''', '"', '--', '/*')
+         OR piece ~ '^[$].*[$]$' AND last !~ '([[:alnum:]_$]|[^[:cntrl:] -~])$' THEN
         state := piece;
         depth := 1;
+        -- The last dollar of $1$$ belongs to what ends there.
+        closes_at := ends_at + length(piece);
+        closes_at := closes_at + length(piece) - 1 + CASE WHEN starts_with(piece, '$')
+          THEN strpos(substr(source, closes_at), piece) ELSE 0 END;
       END IF;
       between := CASE WHEN between ~ '[^[:space:]]' THEN 'x' ELSE piece END;
       words := CASE WHEN pieces > 20000 THEN '-'
@@ -62,10 +72,11 @@ BEGIN
     ELSIF state = '/*' THEN
       depth := depth + CASE piece WHEN '/*' THEN 1 WHEN '*/' THEN -1 ELSE 0 END;
       state := CASE depth WHEN 0 THEN '' ELSE state END;
-    ELSIF piece = state OR state = '--' AND piece = newline THEN
+    ELSIF state = '"' AND piece = '"' OR state = '--' AND piece IN (newline, return)
+        OR starts_with(state, '$') AND ends_at + length(piece) >= closes_at THEN
       state := '';
     END IF;
-    last := piece;
+    last := CASE WHEN was = '' AND state = '' THEN piece ELSE '' END;
     pieces := pieces + 1;
     ends_at := ends_at + length(piece);
   END LOOP;
