@@ -34,6 +34,11 @@ $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.sealed_targets(OUT list text, OUT seal text)
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
+  IF pgwake.mode() <> 'extension' THEN
+    -- Without it the command would be rehearsed with our rights.
+    RAISE EXCEPTION 'only the extension pgwake_ddl knows who runs a command'
+      USING ERRCODE = 'insufficient_privilege';
+  END IF;
   list := coalesce((SELECT json_agg(t ORDER BY t.ord)::text FROM pgwake.ddl_targets() t), '[]');
   seal := pgwake.seal(list);
 END $pgwake$;
