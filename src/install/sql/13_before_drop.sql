@@ -293,6 +293,14 @@ BEGIN
         coalesce(handled ->> 'why', 'when the command was rehearsed it did not go')
       USING ERRCODE = 'feature_not_supported',
         HINT = coalesce(nullif(handled ->> 'hint', ''), 'Run it again, by itself.');
+  -- In the words of the server (getObjectTypeDescription, objectaddress.c).
+  known text[] := '{table,table column,table constraint,foreign table,foreign table column,index,view,view column,
+    materialized view,sequence,type,composite type,composite type column,domain constraint,function,procedure,
+    aggregate,trigger,rule,policy,schema,extension,default value,statistics object,operator,operator class,
+    operator family,access method,cast,collation,conversion,language,transform,server,foreign-data wrapper,
+    user mapping,default acl,publication,publication relation,publication namespace,subscription,
+    text search parser,text search dictionary,text search template,text search configuration,toast table,
+    operator of access method,function of access method,large object}';
   END IF;
 END $pgwake$;
 
@@ -311,9 +319,14 @@ BEGIN
   ELSIF types IS NULL OR types = '{}' OR types @> '{NULL}' OR schemas = '{}' THEN
     RAISE EXCEPTION 'types and schemas name what the handler is for, and are not empty' USING
       ERRCODE = '22023', HINT = 'types => ''{table,view}''; schemas => NULL for all';
-  ELSIF NOT pgwake.is_trusted(handler) THEN
-    RAISE EXCEPTION '% would run with the rights of who drops, and belongs to %', handler, p.proowner::regrole
-      USING ERRCODE = 'insufficient_privilege', HINT = 'Make it SECURITY DEFINER, or let a superuser own it.';
+  ELSIF NOT types <@ known THEN
+    RAISE EXCEPTION 'there are no objects of the type %', (SELECT t FROM unnest(types) t
+        WHERE t <> ALL (known) LIMIT 1) USING ERRCODE = '22023',
+      HINT = 'Take the words that pg_event_trigger_dropped_objects() has: table, view, table column';
+  ELSIF NOT pgwake.is_trusted(p) THEN
+    RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others', handler,
+        p.proowner::regrole
+      USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser own it.';
   END IF;
   INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler, before_drop.types, before_drop.schemas)
     ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,
