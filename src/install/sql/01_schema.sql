@@ -140,8 +140,9 @@ BEGIN
   END IF;
 END $pgwake$;
 
+-- Not regprocedure: pg_upgrade refuses a database that has a column of such a type.
 CREATE TABLE IF NOT EXISTS pgwake.drop_handler (
-  handler regprocedure PRIMARY KEY,
+  handler text PRIMARY KEY,       -- as regprocedure has it: app.clean_up(pgwake.ddl_target)
   types text[] NOT NULL,
   schemas text[]                  -- NULL: all
 );

@@ -43,47 +43,40 @@ BEGIN
   seal := pgwake.seal(list);
 END $pgwake$;
 
--- The calls that are due, of handlers that run with the rights of their owner, or of the others. The rows of
--- their functions are locked, so that none becomes another between here and its call; only a superuser can
--- do that, and where the event triggers are not a superuser's there are no such rights to be gained.
+-- The calls that are due, of handlers that run with the rights of their owner, or of the others.
 CREATE OR REPLACE FUNCTION pgwake.due_calls(targets pgwake.ddl_target[], as_owner bool) RETURNS TABLE (name
     text, target pgwake.ddl_target) LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
-  due oid[] := ARRAY(SELECT h.handler::oid FROM pgwake.drop_handler h WHERE EXISTS (SELECT FROM
-    unnest(targets) t WHERE pgwake.is_due(h, t)));
-  refused text;
+  refused record;
 BEGIN
-  IF due = '{}' THEN
-    RETURN;
-  ELSIF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    PERFORM FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY (due)
-      FOR SHARE OF p, n;
-  END IF;
-  SELECT d INTO refused FROM unnest(due) d WHERE NOT EXISTS (SELECT FROM pg_proc WHERE oid = d);
-  IF FOUND THEN
-    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone: %', refused
-      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%s), and '
-        'register it again if it is there again', refused);
-  END IF;
-  SELECT d::regprocedure INTO refused FROM unnest(due) d WHERE NOT pgwake.is_trusted(d);
-  IF FOUND THEN
-    RAISE EXCEPTION 'the handler % would run with the rights of who drops, and belongs to %', refused,
-        (SELECT proowner::regrole FROM pg_proc WHERE oid = refused::regprocedure)
-      USING ERRCODE = 'insufficient_privilege', HINT = format('Make it SECURITY DEFINER, or let a superuser '
-        'own it, or SELECT pgwake.remove_before_drop(%L)', refused);
+  SELECT h.handler, p.proowner::regrole AS owner INTO refused
+    FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
+    WHERE pgwake.is_trusted(p) IS NOT TRUE
+      AND EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(h, t));
+  IF refused.owner IS NOT NULL THEN
+    RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others',
+        refused.handler, refused.owner
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Let a superuser own it, or SELECT '
+        'pgwake.remove_before_drop(%L)', refused.handler);
+  ELSIF FOUND THEN
+    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone, or was renamed: %',
+        refused.handler
+      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%L), and '
+        'register it again if it is there again', refused.handler);
   END IF;
   RETURN QUERY SELECT format('%I.%I', n.nspname, p.proname), t::pgwake.ddl_target
-    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = h.handler
+    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
       JOIN pg_namespace n ON n.oid = p.pronamespace, unnest(targets) t
     WHERE p.prosecdef = as_owner AND pgwake.is_due(h, t)
     ORDER BY 1, t.ord;
 END $pgwake$;
 
--- Whether a handler gains no rights of others: it runs with its owner's, or its owner could do all anyway.
-CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler oid) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT p.prosecdef OR r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
+-- Whether its owner could do all anyway. That of a SECURITY DEFINER function must be trusted, too: before
+-- version 18 a deferred trigger that such a function sets off runs at the commit with the rights of who drops.
+CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler pg_proc) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
       WHERE e.evtname = 'pgwake_before_drop' AND e.evtowner = r.oid)
-    FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.oid = handler
+    FROM pg_roles r WHERE r.oid = handler.proowner
 $pgwake$;
 
 -- The search_path of this function is theirs, too, unless they have one of their own.
@@ -293,6 +286,13 @@ BEGIN
         coalesce(handled ->> 'why', 'when the command was rehearsed it did not go')
       USING ERRCODE = 'feature_not_supported',
         HINT = coalesce(nullif(handled ->> 'hint', ''), 'Run it again, by itself.');
+  END IF;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[] DEFAULT '{table}', schemas
+    text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  p pg_proc;
   -- In the words of the server (getObjectTypeDescription, objectaddress.c).
   known text[] := '{table,table column,table constraint,foreign table,foreign table column,index,view,view column,
     materialized view,sequence,type,composite type,composite type column,domain constraint,function,procedure,
@@ -301,13 +301,6 @@ BEGIN
     user mapping,default acl,publication,publication relation,publication namespace,subscription,
     text search parser,text search dictionary,text search template,text search configuration,toast table,
     operator of access method,function of access method,large object}';
-  END IF;
-END $pgwake$;
-
-CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[] DEFAULT '{table}', schemas
-    text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $pgwake$
-DECLARE
-  p pg_proc;
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = handler;
   IF pgwake.mode() = 'sql, no event triggers' THEN
@@ -328,12 +321,15 @@ BEGIN
         p.proowner::regrole
       USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser own it.';
   END IF;
-  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler, before_drop.types, before_drop.schemas)
+  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler::text, before_drop.types, before_drop.schemas)
     ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,
       schemas = excluded.schemas;
 END $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler regprocedure) RETURNS void
+-- By its name, with or without its argument, for the function may be gone. Whether it was one.
+CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool
   LANGUAGE sql AS $pgwake$
-  DELETE FROM pgwake.drop_handler h WHERE h.handler = remove_before_drop.handler
+  WITH removed AS (DELETE FROM pgwake.drop_handler h WHERE h.handler IN (remove_before_drop.handler,
+    remove_before_drop.handler || '(pgwake.ddl_target)') RETURNING 1)
+  SELECT EXISTS (SELECT FROM removed)
 $pgwake$;
