@@ -1,1 +1,251 @@
-//! x
+//! Handlers that run before a drop: what they can do, and what becomes of it when something fails.
+
+use crate::common::drops::{in_each_mode, keep_what_is_seen, seen};
+use crate::common::{PATIENCE, Sql, listening};
+use pgwake::{DdlPhase, Event};
+use std::time::Instant;
+
+fn code(outcome: Result<Option<String>, pgwake::Error>) -> (String, String) {
+    let error = outcome.unwrap_err();
+    (error.sqlstate.unwrap().to_string(), error.message)
+}
+
+/// The task that this is for: rows of a table name side tables, which are to go with it. Its users write this.
+const RASTERS: &str = "CREATE SCHEMA survey; CREATE SCHEMA tiles;
+    CREATE TABLE tiles.alps (x int); CREATE TABLE tiles.dunes (x int); CREATE TABLE tiles.other (x int);
+    CREATE TABLE survey.raster (name text, side regclass);
+    INSERT INTO survey.raster VALUES ('Alps', 'tiles.alps'), ('Dunes', 'tiles.dunes');
+    CREATE TABLE survey.later () INHERITS (survey.raster)";
+const CLEAN_UP: &str = "CREATE FUNCTION tiles.clean_up(target pgwake.ddl_target) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE
+      side regclass;
+    BEGIN
+      FOR side IN EXECUTE format('SELECT side FROM ONLY %s JOIN pg_class c ON c.oid = side
+          WHERE c.relnamespace = ''tiles''::regnamespace', target.identity) LOOP
+        EXECUTE format('DROP TABLE %s', side);
+      END LOOP;
+    END $$";
+const TILES: &str = "SELECT coalesce(string_agg(relname, ' ' ORDER BY 1), '') FROM pg_class
+    WHERE relnamespace = 'tiles'::regnamespace AND relkind = 'r'";
+
+#[test]
+fn side_tables_go_with_the_table_whose_rows_name_them() {
+    in_each_mode(|_, _, sql| {
+        sql.run(RASTERS);
+        sql.run(CLEAN_UP);
+        sql.run("SELECT pgwake.before_drop('tiles.clean_up(pgwake.ddl_target)', schemas => '{survey}')");
+        sql.run("BEGIN; DROP SCHEMA survey CASCADE");
+        assert_eq!(sql.value(TILES), "other");
+        sql.run("ROLLBACK");
+        assert_eq!(sql.value(TILES), "alps dunes other");
+        sql.run("INSERT INTO survey.later VALUES ('Plains', 'tiles.other')");
+        sql.run("DROP TABLE survey.raster CASCADE");
+        assert_eq!(sql.value(TILES), "");
+    });
+}
+
+#[test]
+fn a_handler_that_fails_cancels_the_drop_and_the_session_goes_on() {
+    in_each_mode(|_, _, sql| {
+        keep_what_is_seen(sql, "table");
+        sql.run(
+            "CREATE TABLE a (); CREATE TABLE b ();
+             CREATE FUNCTION refuse(target pgwake.ddl_target) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+               IF target.object_name = 'a' THEN
+                 RAISE 'keep it' USING ERRCODE = 'QQ123', DETAIL = 'in detail', HINT = 'a hint'; END IF;
+               RETURN 1; END $$;
+             SELECT pgwake.before_drop('refuse(pgwake.ddl_target)')",
+        );
+        let (sqlstate, sentence) = code(sql.try_run("DROP TABLE b, a"));
+        assert_eq!(sqlstate, "QQ123");
+        let expected = "public.a is not dropped, because its handler public.refuse failed: keep it";
+        assert!(sentence.contains(expected) && sentence.contains("a hint"), "{sentence}");
+        // In a transaction, up to a savepoint.
+        sql.run("BEGIN; DROP TABLE b; SAVEPOINT s");
+        assert_eq!(code(sql.try_run("DROP TABLE a")).0, "QQ123");
+        sql.run("ROLLBACK TO s; COMMIT");
+        assert_eq!(seen(sql), ["target table public.b"]);
+        assert_eq!(sql.value("SELECT count(*) FROM a"), "0");
+        sql.run("SELECT pgwake.remove_before_drop('refuse(pgwake.ddl_target)'); DROP TABLE a");
+        assert_eq!(seen(sql), ["target table public.a"]);
+    });
+}
+
+#[test]
+fn the_server_s_own_refusals_come_first_and_in_its_own_words() {
+    in_each_mode(|_, conninfo, sql| {
+        keep_what_is_seen(sql, "table");
+        let role = sql.value("SELECT 'stranger_' || current_database()");
+        sql.run(&format!("CREATE ROLE {role} LOGIN; CREATE TABLE a (); CREATE VIEW v AS SELECT FROM a"));
+        let mut stranger = Sql::connect(&conninfo.replace("user=postgres", &format!("user={role}")));
+        assert_eq!(
+            code(stranger.try_run("DROP TABLE a")),
+            ("42501".into(), "must be owner of table a".into())
+        );
+        let (sqlstate, sentence) = code(sql.try_run("DROP TABLE a"));
+        assert!(sqlstate == "2BP01" && sentence.starts_with("cannot drop table a because"), "{sentence}");
+        assert_eq!(code(sql.try_run("DROP TABLE nowhere")).0, "42P01");
+        assert_eq!(code(sql.try_run("BEGIN READ ONLY; DROP TABLE a")).0, "25006");
+        sql.run("ROLLBACK");
+        assert!(seen(sql).is_empty());
+    });
+}
+
+#[test]
+fn a_handler_may_run_ddl_but_not_drop_what_the_command_names() {
+    in_each_mode(|_, _, sql| {
+        keep_what_is_seen(sql, "table");
+        sql.run(
+            "CREATE TABLE a (); CREATE TABLE b (); CREATE TABLE self (); CREATE VIEW v AS SELECT FROM a;
+             CREATE FUNCTION tidy(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+               CASE target.object_name WHEN 'a' THEN
+                 CREATE TABLE public.made (); DROP VIEW public.v; DROP TABLE public.b;
+                 ALTER TABLE public.made ADD x int;
+               WHEN 'self' THEN DROP TABLE public.self;
+               ELSE END CASE; END $$;
+             SELECT pgwake.before_drop('tidy(pgwake.ddl_target)')",
+        );
+        sql.run("DROP TABLE a CASCADE");
+        assert_eq!(seen(sql), ["target table public.a", "target table public.b"]);
+        assert_eq!(sql.value("SELECT to_regclass('made')"), "made");
+        sql.run("SET max_stack_depth = '1MB'");
+        assert!(sql.try_run("DROP TABLE self").is_err());
+        sql.run("RESET max_stack_depth; SELECT pgwake.remove_before_drop('tidy(pgwake.ddl_target)')");
+        sql.run("DROP TABLE self, made");
+    });
+}
+
+#[test]
+fn what_is_cancelled_or_times_out_leaves_nothing_behind() {
+    in_each_mode(|_, conninfo, sql| {
+        keep_what_is_seen(sql, "table");
+        sql.run(
+            "CREATE TABLE a (); CREATE TABLE slow ();
+             CREATE FUNCTION wait(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+               IF target.object_name = 'slow' THEN PERFORM pg_sleep(100); END IF; END $$;
+             SELECT pgwake.before_drop('wait(pgwake.ddl_target)')",
+        );
+        // In a handler, in the rehearsal, which waits for a lock, and for a lock no longer than it may.
+        sql.run("SET statement_timeout = '300ms'");
+        assert_eq!(code(sql.try_run("DROP TABLE slow")).0, "57014");
+        let mut holder = Sql::connect(conninfo);
+        holder.run("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE");
+        assert_eq!(code(sql.try_run("DROP TABLE a")).0, "57014");
+        sql.run("RESET statement_timeout; SET lock_timeout = '100ms'");
+        assert_eq!(code(sql.try_run("DROP TABLE a")).0, "55P03");
+        sql.run("RESET lock_timeout");
+        let locks =
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        assert_eq!((sql.value(locks), seen(sql)), ("0".into(), vec![]));
+        holder.run("COMMIT");
+        sql.run("DROP TABLE a");
+        assert_eq!(seen(sql), ["target table public.a"]);
+    });
+}
+
+/// Waits until that many backends wait for a lock.
+fn until_waiting(sql: &mut Sql, count: usize) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let started = Instant::now();
+    while sql.value(waiting) != count.to_string() {
+        assert!(started.elapsed() < PATIENCE, "nobody waits");
+    }
+}
+
+#[test]
+fn two_sessions_that_drop_the_same_table_have_one_handler_run() {
+    in_each_mode(|_, conninfo, sql| {
+        keep_what_is_seen(sql, "table");
+        for drop in ["DROP TABLE a", "DROP TABLE IF EXISTS a"] {
+            sql.run("CREATE TABLE a ()");
+            sql.run("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE");
+            let outcomes = std::thread::scope(|scope| {
+                let threads = [0, 1].map(|_| {
+                    scope.spawn(|| Sql::connect(conninfo).try_run(drop).map_err(|error| error.sqlstate))
+                });
+                until_waiting(sql, 2);
+                sql.run("COMMIT");
+                threads.map(|thread| thread.join().unwrap())
+            });
+            let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+            assert_eq!(failed, if drop.contains("IF") { 0 } else { 1 }, "{outcomes:?}");
+            assert_eq!(seen(sql), ["target table public.a"], "{drop}");
+        }
+    });
+}
+
+#[test]
+fn rows_that_are_not_committed_yet_are_waited_for() {
+    let rounds = std::env::var("PGWAKE_TEST_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
+    in_each_mode(|_, conninfo, sql| {
+        sql.run(
+            "CREATE TABLE side (id int);
+             CREATE FUNCTION clean_up(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+               EXECUTE format('DELETE FROM public.side WHERE id IN (SELECT id FROM %s)', target.identity); END $$;
+             SELECT pgwake.before_drop('clean_up(pgwake.ddl_target)')",
+        );
+        let mut writer = Sql::connect(conninfo);
+        for round in 0..rounds {
+            sql.run("CREATE TABLE a (id int)");
+            writer.run(&format!("BEGIN; INSERT INTO side VALUES ({round}); INSERT INTO a VALUES ({round})"));
+            std::thread::scope(|scope| {
+                let dropper = scope.spawn(|| Sql::connect(conninfo).run("DROP TABLE a"));
+                until_waiting(sql, 1);
+                writer.run("COMMIT");
+                dropper.join().unwrap();
+            });
+        }
+        assert_eq!(sql.value("SELECT count(*) FROM side"), "0");
+    });
+}
+
+#[test]
+fn events_before_a_drop_have_what_will_go_and_those_after_it_what_has_gone() {
+    in_each_mode(|_, conninfo, sql| {
+        sql.run("CREATE TABLE a (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM a");
+        sql.run("SELECT pgwake.watch_ddl('ddl', phases => '{before}')");
+        sql.run("SELECT pgwake.watch_ddl('ddl_too', phases => '{after}')");
+        let (mut events, _session) = listening(conninfo, &["ddl", "ddl_too"]);
+        sql.run("BEGIN; DROP TABLE a CASCADE; ROLLBACK");
+        sql.run("DROP TABLE a CASCADE");
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            match events.next(Some(PATIENCE)).unwrap().expect("an event") {
+                Event::Notification(n) => {
+                    let event: serde_json::Value = serde_json::from_slice(&n.payload).unwrap();
+                    let mut targets: Vec<String> = event["targets"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|t| format!("{} {} {}", t["role"], t["identity"], t["exists"]))
+                        .collect();
+                    targets.sort();
+                    told.push((event["phase"].as_str().unwrap().to_string(), targets.join(", ")));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let list = |exists: bool| {
+            format!(
+                "\"cascade\" \"\\\"_RETURN\\\" on public.v\" {exists}, \"cascade\" \"public.v\" {exists}, \
+                 \"target\" \"public.a\" {exists}"
+            )
+        };
+        let phases = [DdlPhase::Before, DdlPhase::After].map(|phase| phase.as_str().to_string());
+        let [before, after] = phases;
+        assert_eq!(told, [(before, list(true)), (after, list(false))]);
+    });
+}
+
+#[test]
+fn under_the_role_of_a_replica_no_handler_runs() {
+    in_each_mode(|_, _, sql| {
+        keep_what_is_seen(sql, "table");
+        sql.run("CREATE TABLE a (); SET session_replication_role = replica; DROP TABLE a");
+        sql.run("RESET session_replication_role");
+        assert!(seen(sql).is_empty());
+    });
+}

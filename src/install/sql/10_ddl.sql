@@ -23,11 +23,17 @@ BEGIN
   RETURN substr(context, strpos(context, chr(10)) + 1);
 END $pgwake$;
 
+-- Whether the script of an extension runs: one mark for each CREATE or ALTER EXTENSION that has begun. Such a
+-- script may have others.
+CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT coalesce(current_setting('pgwake.in_extension', true), '') <> ''
+$pgwake$;
+
 -- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
 -- extensions run.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
   SELECT greatest(1, (length(context) - length(replace(context, 'PL/pgSQL function', '')))
-    / length('PL/pgSQL function')) + (coalesce(current_setting('pgwake.in_extension', true), '') = 'on')::int
+    / length('PL/pgSQL function')) + pgwake.is_in_extension()::int
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
@@ -139,7 +145,7 @@ BEGIN
   context := pgwake.context();
   IF NOT pgwake.is_rehearsal(context) THEN
     IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-      PERFORM set_config('pgwake.in_extension', '', true);
+      PERFORM set_config('pgwake.in_extension', left(current_setting('pgwake.in_extension', true), -1), true);
     END IF;
     PERFORM pgwake.end_handled(), pgwake.follow_command(tg_tag, pgwake.ddl_depth(context));
   END IF;
@@ -164,7 +170,7 @@ BEGIN
   IF is_dropped THEN
     PERFORM pgwake.end_dropped();
   ELSIF rels IS NOT NULL THEN
-    PERFORM pgwake.follow(rels, coalesce(current_setting('pgwake.in_extension', true), '') = 'on');
+    PERFORM pgwake.follow(rels, pgwake.is_in_extension());
   END IF;
   IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
     PERFORM pgwake.remember_ddl(jsonb_agg(jsonb_build_object(
@@ -206,7 +212,8 @@ BEGIN
     PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), depth, 'before');
   END IF;
   IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', 'on', true);
+    PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
+      true);
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;

@@ -93,7 +93,7 @@ DECLARE
   all_words text[];
   has_more bool;
 BEGIN
-  IF coalesce(current_setting('pgwake.in_extension', true), '') = 'on' THEN
+  IF pgwake.is_in_extension() THEN
     RAISE EXCEPTION 'the command runs in the script of an extension, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Drop it before, by a command of its own.';
   ELSIF tail = '' THEN
@@ -119,10 +119,7 @@ BEGIN
   END IF;
   statement := texts[CASE tail WHEN '' THEN nth ELSE 1 END];
   words := all_words[CASE tail WHEN '' THEN nth ELSE 1 END];
-  IF words LIKE 'DROP INDEX CONCURRENTLY %' THEN
-    RAISE EXCEPTION 'DROP INDEX CONCURRENTLY cannot be rehearsed'
-      USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
-  ELSIF words NOT LIKE 'DROP %' AND (position('(' IN words) > 0
+  IF words NOT LIKE 'DROP %' AND (position('(' IN words) > 0
       OR words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) (IF EXISTS )?(ONLY )?[^ ]+'
         '( [*])? DROP [^,]+(, ?DROP [^,]+)*$')) THEN
     RAISE EXCEPTION 'the command does more than drop'

@@ -104,6 +104,19 @@ EXCEPTION WHEN OTHERS THEN
       call.name || '(pgwake.ddl_target)'));
 END $pgwake$;
 
+-- DROP INDEX CONCURRENTLY commits in between, so it is refused before it begins.
+CREATE OR REPLACE FUNCTION pgwake.refuse_concurrently() RETURNS void
+  LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
+DECLARE
+  handler regprocedure := (SELECT h.handler FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types) LIMIT 1);
+BEGIN
+  IF handler IS NOT NULL AND EXISTS (SELECT FROM pgwake.statements_of(current_query()) s
+      WHERE s.words LIKE 'DROP INDEX CONCURRENTLY %') THEN
+    RAISE EXCEPTION 'DROP INDEX CONCURRENTLY commits before it drops, so its handler % cannot run', handler
+      USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
+  END IF;
+END $pgwake$;
+
 -- Whether anybody wants to know what this command will drop.
 CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text) RETURNS bool
   LANGUAGE sql STABLE SECURITY DEFINER AS $pgwake$
@@ -147,7 +160,8 @@ BEGIN
     RETURN;
   END IF;
   command := pgwake.note_command(tag, context, path);
-  PERFORM set_config('pgwake.rehearsed', '', true);
+  PERFORM set_config('pgwake.rehearsed', '', true),
+    CASE tag WHEN 'DROP INDEX' THEN pgwake.refuse_concurrently() END;
   BEGIN
     IF NOT pgwake.wants_targets(tag) THEN
       RETURN;
@@ -201,15 +215,22 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- As events have them: what the command names, tables, and what depends on others by itself, not as a part.
+-- As events have them: what the command names, tables, and what depends on something of that by itself, not
+-- as a part of it. A view does so by its rule, which is a part of the view.
 CREATE OR REPLACE FUNCTION pgwake.targets_told(targets pgwake.ddl_target[]) RETURNS jsonb
   LANGUAGE sql STABLE AS $pgwake$
+  WITH listed AS MATERIALIZED (
+    SELECT * FROM unnest(targets)
+  ), dependent AS MATERIALIZED (
+    SELECT d.classid, d.objid FROM listed t
+      JOIN pg_depend d ON d.refclassid = t.classid AND d.refobjid = t.objid AND d.deptype = 'n'
+  )
   SELECT coalesce(jsonb_agg(jsonb_build_object('role', t.role, 'type', t.object_type, 'schema', t.schema_name,
       'name', t.object_name, 'column', t.column_name, 'identity', t.identity, 'oid', t.objid,
       'subid', t.objsubid, 'temp', t.is_temp, 'exists', t."exists") ORDER BY t.ord), '[]')
-  FROM unnest(targets) t WHERE t.role = 'target' OR t.object_type = 'table' OR EXISTS (SELECT FROM pg_depend d
-    JOIN unnest(targets) r ON (r.classid, r.objid) = (d.refclassid, d.refobjid)
-    WHERE (d.classid, d.objid, d.objsubid) = (t.classid, t.objid, t.objsubid) AND d.deptype = 'n')
+  FROM listed t WHERE t.role = 'target' OR t.object_type = 'table' OR (t.classid, t.objid) IN (
+    SELECT * FROM dependent UNION SELECT p.refclassid, p.refobjid FROM dependent d
+      JOIN pg_depend p ON p.classid = d.classid AND p.objid = d.objid AND p.deptype = 'i')
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.object_key(classid oid, objid oid, objsubid int) RETURNS text

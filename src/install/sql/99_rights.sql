@@ -6,10 +6,10 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 
 -- Whoever runs DDL calls these, and nothing in them is more than that role may do anyway.
 GRANT USAGE ON SCHEMA pgwake TO PUBLIC;
-GRANT EXECUTE ON FUNCTION pgwake.context, pgwake.ddl_targets, pgwake.mode, pgwake.before_drop_of,
-  pgwake.is_rehearsal, pgwake.note_command, pgwake.ddl_depth, pgwake.wants_targets, pgwake.running_drop, pgwake.statements_of,
-  pgwake.rehearse_drop, pgwake.targets_of, pgwake.run_handlers, pgwake.due_calls,
-  pgwake.sealed_targets TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pgwake.ddl_targets, pgwake.mode, pgwake.before_drop_of, pgwake.is_rehearsal,
+  pgwake.note_command, pgwake.ddl_depth, pgwake.is_in_extension, pgwake.wants_targets, pgwake.running_drop,
+  pgwake.statements_of, pgwake.rehearse_drop, pgwake.targets_of, pgwake.run_handlers, pgwake.due_calls,
+  pgwake.sealed_targets, pgwake.refuse_concurrently, pgwake.context TO PUBLIC;
 
 -- Every function has a search_path of its own, but for those that are called for each statement: in them each
 -- name is qualified, and generated ones see to it themselves (03_generate.sql).
