@@ -108,7 +108,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.refuse_concurrently() RETURNS void
   LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
 DECLARE
-  handler regprocedure := (SELECT h.handler FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types) LIMIT 1);
+  handler text := (SELECT h.handler FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types) LIMIT 1);
 BEGIN
   IF handler IS NOT NULL AND EXISTS (SELECT FROM pgwake.statements_of(current_query()) s
       WHERE s.words LIKE 'DROP INDEX CONCURRENTLY %') THEN
@@ -277,6 +277,7 @@ DECLARE
   list text;
   handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
   missed record;
+  is_beside bool := false;
 BEGIN
   context := pgwake.context();
   IF pgwake.is_rehearsal(context) THEN
@@ -290,8 +291,9 @@ BEGIN
         INTO list FROM pg_event_trigger_dropped_objects() o;
       RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = list, DETAIL = pgwake.seal(list);
     END IF;
-    -- Nothing has seen what that drops; nor what a function drops that is called like ours.
+    -- Nothing has seen what that drops; nor what is dropped where somebody makes the context look like this.
     handled := NULL;
+    is_beside := true;
   ELSIF handled IS NULL AND tg_tag = 'DROP INDEX' THEN
     -- CONCURRENTLY has committed in between, and an error would leave half an index.
     RETURN;
@@ -300,6 +302,7 @@ BEGIN
     FROM pg_event_trigger_dropped_objects() o JOIN pgwake.drop_handler h
       ON pgwake.is_due(h, o.object_type, o.schema_name, o.object_name)
     WHERE coalesce(handled -> 'objects' ? pgwake.object_key(o.classid, o.objid, o.objsubid), false) = false
+      AND NOT (is_beside AND o.is_temporary)
     LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% % is not dropped, because its handler % could not run before that: %',
@@ -347,10 +350,16 @@ BEGIN
       schemas = excluded.schemas;
 END $pgwake$;
 
--- By its name, with or without its argument, for the function may be gone. Whether it was one.
-CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool
-  LANGUAGE sql AS $pgwake$
-  WITH removed AS (DELETE FROM pgwake.drop_handler h WHERE h.handler IN (remove_before_drop.handler,
-    remove_before_drop.handler || '(pgwake.ddl_target)') RETURNING 1)
+-- By its name as the caller writes it, with or without its argument; the function may be gone. Whether it was
+-- one. It has the search_path of the caller, as an argument of the type regprocedure would have.
+CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool LANGUAGE sql AS $pgwake$
+  WITH asked AS (
+    SELECT CASE WHEN handler LIKE '%)' THEN handler ELSE handler || '(pgwake.ddl_target)' END AS signature
+  ), removed AS (
+    DELETE FROM pgwake.drop_handler h USING asked a WHERE h.handler IN (a.signature, (
+      SELECT pg_catalog.format('%I.%I(pgwake.ddl_target)', n.nspname, p.proname)
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE p.oid = pg_catalog.to_regprocedure(a.signature))) RETURNING 1
+  )
   SELECT EXISTS (SELECT FROM removed)
 $pgwake$;

@@ -19,7 +19,7 @@ DECLARE
 BEGIN
   FOR function IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pgwake'::regnamespace
       AND p.proname NOT IN ('wake', 'may_be_prepared', 'change_json',
-        'on_before_drop') AND p.proname !~ '^change_[0-9]+_' LOOP
+        'on_before_drop', 'remove_before_drop') AND p.proname !~ '^change_[0-9]+_' LOOP
     EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', function);
   END LOOP;
 END $pgwake$;
