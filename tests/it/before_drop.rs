@@ -1,9 +1,8 @@
 //! Handlers that run before a drop: what they can do, and what becomes of it when something fails.
 
-use crate::common::drops::{in_each_mode, keep_what_is_seen, seen};
+use crate::common::drops::{in_each_mode, keep_what_is_seen, seen, until_waiting};
 use crate::common::{PATIENCE, Sql, listening};
 use pgwake::{DdlPhase, Event};
-use std::time::Instant;
 
 fn code(outcome: Result<Option<String>, pgwake::Error>) -> (String, String) {
     let error = outcome.unwrap_err();
@@ -143,16 +142,6 @@ fn what_is_cancelled_or_times_out_leaves_nothing_behind() {
         sql.run("DROP TABLE a");
         assert_eq!(seen(sql), ["target table public.a"]);
     });
-}
-
-/// Waits until that many backends wait for a lock.
-fn until_waiting(sql: &mut Sql, count: usize) {
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let started = Instant::now();
-    while sql.value(waiting) != count.to_string() {
-        assert!(started.elapsed() < PATIENCE, "nobody waits");
-    }
 }
 
 #[test]

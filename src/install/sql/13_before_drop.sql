@@ -333,7 +333,7 @@ BEGIN
   ELSIF p.prokind IS DISTINCT FROM 'f' OR p.proargtypes::text <> 'pgwake.ddl_target'::regtype::oid::text THEN
     RAISE EXCEPTION 'a handler is a function that takes one pgwake.ddl_target; not %', handler
       USING ERRCODE = 'invalid_function_definition';
-  ELSIF types IS NULL OR types = '{}' OR types @> '{NULL}' OR schemas = '{}' THEN
+  ELSIF types IS NULL OR types = '{}' OR array_position(types, NULL) > 0 OR schemas = '{}' THEN
     RAISE EXCEPTION 'types and schemas name what the handler is for, and are not empty' USING
       ERRCODE = '22023', HINT = 'types => ''{table,view}''; schemas => NULL for all';
   ELSIF NOT types <@ known THEN

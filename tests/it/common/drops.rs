@@ -2,7 +2,8 @@
 //! is given, and event triggers that write down the list before a drop and the server's own after it.
 
 use super::outbox::database;
-use super::{Sql, say_loudly};
+use super::{PATIENCE, Sql, say_loudly};
+use std::time::Instant;
 
 /// With the server's extension, and without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,4 +107,16 @@ pub(crate) fn equal_lists(sql: &mut Sql, what: &str) -> usize {
     assert!(before == after, "{what}\nbefore:\n{before}\nafter:\n{after}");
     sql.run("TRUNCATE kept.list");
     after.lines().count()
+}
+
+/// Waits until that many backends wait for a lock.
+pub(crate) fn until_waiting(sql: &mut Sql, count: usize) {
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE NOT granted AND datname = current_database()";
+    let started = Instant::now();
+    while sql.value(waiting) != count.to_string() {
+        assert!(started.elapsed() < PATIENCE, "nobody waits");
+        // In a transaction it would see the same again.
+        sql.run("SELECT pg_stat_clear_snapshot()");
+    }
 }
