@@ -71,8 +71,9 @@ BEGIN
     ORDER BY 1, t.ord;
 END $pgwake$;
 
--- Whether its owner could do all anyway. That of a SECURITY DEFINER function must be trusted, too: before
--- version 18 a deferred trigger that such a function sets off runs at the commit with the rights of who drops.
+-- Whether its owner could do all anyway. That of a SECURITY DEFINER function must be trusted, too: it can
+-- leave a search_path of its own to the session, and before version 18 deferred triggers, which run at the
+-- commit with the rights of who drops.
 CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler pg_proc) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
   SELECT r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
       WHERE e.evtname = 'pgwake_before_drop' AND e.evtowner = r.oid)
