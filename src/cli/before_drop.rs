@@ -40,7 +40,7 @@ pub(crate) struct BeforeDrop {
     #[arg(long, value_name = "SCHEMAS", value_delimiter = ',')]
     schemas: Vec<String>,
 
-    /// It does not run any more. One whose function is gone is named by its number, as --list shows it
+    /// It does not run any more. Its name is written as --list shows it
     #[arg(long, conflicts_with_all = ["types", "schemas", "list"])]
     remove: bool,
 
@@ -75,14 +75,12 @@ fn register(connection: &mut Connection, handler: &str, arguments: &BeforeDrop) 
 }
 
 fn remove(connection: &mut Connection, handler: &str) -> Result<(), Failure> {
-    let is_number = handler.bytes().all(|byte| byte.is_ascii_digit());
-    let signature = if is_number { handler.to_string() } else { resolve(connection, handler)? };
-    let sql = "SELECT EXISTS (SELECT FROM pgwake.drop_handler h WHERE h.handler = $1::pg_catalog.regprocedure), \
-        pgwake.remove_before_drop($1::pg_catalog.regprocedure)";
-    let rows = query::rows(connection, sql, &[&signature]).map_err(failed)?;
-    let was_there = rows.iter().any(|row| row[0] == "t");
-    say_done!("{signature} {}", if was_there { "does not run any more" } else { "was no handler" });
-    Ok(())
+    let rows = query::rows(connection, "SELECT pgwake.remove_before_drop($1)", &[handler]).map_err(failed)?;
+    if rows.iter().any(|row| row[0] == "t") {
+        say_done!("{handler} does not run any more");
+        return Ok(());
+    }
+    Err(Failure::Running(format!("{handler} is no handler: name one as `pgwake before-drop --list` does")))
 }
 
 /// The function of this name that takes a target, with all that `regprocedure` wants to know.
@@ -109,7 +107,7 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
 
 fn list(connection: &mut Connection, format: Format) -> Result<(), Failure> {
     query::script(connection, "SET search_path = pg_catalog, pg_temp")?;
-    let sql = "SELECT handler::text, array_to_json(types)::text, array_to_json(schemas)::text, \
+    let sql = "SELECT handler, array_to_json(types)::text, array_to_json(schemas)::text, \
         concat_ws(' ', '--types ''' || array_to_string(types, ',') || '''', \
         '--schemas ''' || array_to_string(schemas, ',') || '''') FROM pgwake.drop_handler ORDER BY 1";
     let mut out = std::io::stdout().lock();

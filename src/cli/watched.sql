@@ -7,8 +7,8 @@ SELECT json_build_object(
     FROM pgwake.live),
   'ddl', (SELECT coalesce(json_agg(json_build_object('channel', channel, 'tags',
       array_to_string(tags, ','), 'phases', array_to_string(phases, ',')) ORDER BY channel), '[]') FROM pgwake.ddl_watch),
-  'handlers', (SELECT coalesce(json_agg(json_build_object('handler', handler::text, 'types',
-      array_to_string(types, ','), 'schemas', array_to_string(schemas, ',')) ORDER BY handler::text), '[]')
+  'handlers', (SELECT coalesce(json_agg(json_build_object('handler', handler, 'types',
+      array_to_string(types, ','), 'schemas', array_to_string(schemas, ',')) ORDER BY handler), '[]')
     FROM pgwake.drop_handler),
   'consumers', (SELECT coalesce(json_agg(json_build_object('name', c.name, 'backend', pgwake.backend_of(c.id),
       'acknowledged_at', c.acknowledged_at,

@@ -76,11 +76,9 @@ fn the_list_says_what_to_type() {
     let lines: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["event"], &lines[0]["schemas"]), (&"handler".into(), &Value::Null));
     assert_eq!(lines[1]["types"], json!(["view", "materialized view"]));
-    // One whose function is gone is named by the number that stands there.
-    let number = sql.value("SELECT 'app.gone'::regproc::oid");
+    // Also of one whose function is gone.
     sql.run("DROP FUNCTION app.gone");
-    assert!(succeed(&dsn, &["before-drop", "--list"]).contains(&format!("{number}  --types")));
-    succeed(&dsn, &["before-drop", "--remove", &number]);
+    succeed(&dsn, &["before-drop", "--remove", "app.gone"]);
     assert_eq!(succeed(&dsn, &["before-drop", "--list"]), format!("{own}\n"));
     let status = succeed(&dsn, &["status"]);
     assert!(
@@ -155,6 +153,8 @@ fn each_reason_not_to_register_has_its_sentence() {
     sql.run("CREATE FUNCTION app.theirs(pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS 'BEGIN END'");
     sql.run(&format!("ALTER FUNCTION app.theirs OWNER TO {role}"));
     let theirs = before_drop(&dsn, &["app.theirs"]);
+    sql.run("CREATE FUNCTION app.open(pgwake.ddl_target) RETURNS void SECURITY DEFINER LANGUAGE sql AS ''");
+    sql.run("GRANT USAGE ON SCHEMA app TO PUBLIC");
     let plain = dsn.replace("user=postgres", &format!("user={role}"));
     let older = {
         let (dsn, mut sql) = database("");
@@ -171,6 +171,8 @@ fn each_reason_not_to_register_has_its_sentence() {
         ("it takes something else", before_drop(&dsn, &["app.other"])),
         ("its name is malformed", before_drop(&dsn, &["app.cl ean"])),
         ("its owner would gain rights", theirs),
+        ("anybody could call it as its owner", before_drop(&dsn, &["app.open"])),
+        ("`--remove` of one that is not registered", before_drop(&dsn, &["--remove", "app.nowhere"])),
         ("the role may not register one", before_drop(&plain, &["app.clean_up"])),
     ];
     hold("Before a drop", situations);

@@ -345,6 +345,11 @@ BEGIN
     RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others', handler,
         p.proowner::regrole
       USING ERRCODE = 'insufficient_privilege', HINT = 'Let a superuser own it.';
+  ELSIF p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')
+      AND has_schema_privilege('public', p.pronamespace, 'USAGE') THEN
+    RAISE EXCEPTION 'anybody may call % as %, with a target of their own making', handler, p.proowner::regrole
+      USING ERRCODE = 'insufficient_privilege', HINT = format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; '
+        'before a drop it runs all the same', handler);
   END IF;
   INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler::text, before_drop.types, before_drop.schemas)
     ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,

@@ -185,7 +185,7 @@ fn every_block_about_the_command_runs_as_it_stands() {
 /// On a server that has the extension, and where nobody may install one.
 #[test]
 fn every_block_about_before_drop_runs_in_each_mode() {
-    let script = script(&page("docs/before-drop.md"), false);
+    let script = format!("cd \"$(mktemp -d)\"\n{}", script(&page("docs/before-drop.md"), false));
     let install = "pgwake -d dbname=app install\n";
     assert_eq!(script.matches(install).count(), 1);
     let mode = "psql -d app -Atc 'SELECT pgwake.mode()'\n";
@@ -208,6 +208,8 @@ fn every_block_about_before_drop_runs_in_each_mode() {
             ],
         );
     }
+}
+
 #[test]
 fn every_block_about_polls_runs_as_it_stands() {
     let printed = paste(&script(&page("docs/polls.md"), false), None);
