@@ -4,8 +4,9 @@
 usage: PG_CONFIG=… race.py [--times 200]
 
 The handler deletes the side rows of a table from the table's own rows. Once with the rehearsal, which waits for the
-insert before it lets the handler look; once with what the command names, which does not. Ends with 1 where
-the rehearsal leaves a side row, or two sessions that drop the same table do not come to an end.
+insert before it lets the handler look; once with what the command names, which does not. Then with an insert that
+comes after the handler has looked. Ends with 1 where the rehearsal leaves a side row, or where of two sessions that
+drop the same table the second is not told that it is gone.
 """
 
 import argparse
@@ -25,6 +26,8 @@ BEGIN
     WHERE object_type = 'table' AND object_name = 'main' LOOP
     EXECUTE format('DELETE FROM public.side WHERE id IN (SELECT id FROM %s)', target.identity);
   END LOOP;
+  -- Where a test wants something to happen before the drop.
+  PERFORM pg_advisory_xact_lock_shared(1);
 END $$;
 CREATE EVENT TRIGGER clean ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION clean();
 """
@@ -59,6 +62,26 @@ def orphans(server, exact, times):
     return int(watcher.run("SELECT count(*) FROM side")[0][0])
 
 
+def late_orphans(server, times):
+    """The same, of a row whose insert comes after the handler has looked."""
+    holder, writer, dropper, watcher = (server.session() for _ in range(4))
+    dropper.run("SET race.exact = on")
+    for number in range(times):
+        writer.run("CREATE TABLE main (id int)")
+        holder.run("SELECT pg_advisory_lock(1)")
+        dropping = in_background(dropper, "DROP TABLE main", [])
+        while watcher.run(WAITING) != [("1",)]:
+            pass
+        inserts = f"INSERT INTO main VALUES ({number}); INSERT INTO side VALUES ({number})"
+        inserting = in_background(writer, inserts, [])
+        while inserting.is_alive() and watcher.run(WAITING) != [("2",)]:
+            pass
+        holder.run("SELECT pg_advisory_unlock(1)")
+        dropping.join()
+        inserting.join()
+    return int(watcher.run("SELECT count(*) FROM side")[0][0])
+
+
 def both_drop(server, times):
     """One drops, the other is told that there is nothing: how often it is not so."""
     one, other, watcher = server.session(), server.session(), server.session()
@@ -87,11 +110,14 @@ def main():
         rehearsed = orphans(server, "on", options.times)
         server.session().run("TRUNCATE side")
         named = orphans(server, "off", options.times)
+        server.session().run("TRUNCATE side")
+        late = late_orphans(server, options.times)
         wrong = both_drop(server, options.times)
         complaints = server.complaints()
-    print(f"{server.version}: {options.times} races: {rehearsed} orphans with the rehearsal, {named} without; "
+    print(f"{server.version}: {options.times} races: {rehearsed} orphans with the rehearsal, {named} without, "
+          f"{late} of inserts after the handler; "
           f"{wrong} of {options.times} double drops went wrong; {complaints}")
-    sys.exit(bool(rehearsed or wrong or complaints))
+    sys.exit(bool(rehearsed or late or wrong or complaints))
 
 
 if __name__ == "__main__":

@@ -130,8 +130,27 @@ class Server:
     def session(self, options=""):
         return Session(f"host={self.directory} user=postgres dbname=postgres {options}")
 
+    def standby(self):
+        """A copy of this server, which follows it: to be used in a `with` of its own."""
+        return Standby(self)
+
     def complaints(self):
         """What the server logged that must never be: crashes, failed assertions, leaks."""
         sign = re.compile("PANIC|TRAP:|terminated by signal|WARNING:.*( leak|leaked|not closed|don't own a lock)")
         with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
             return [line.rstrip() for line in log if sign.search(line)]
+
+
+class Standby(Server):
+    def __init__(self, primary):
+        super().__init__()
+        self.primary = primary
+
+    def __enter__(self):
+        subprocess.run([f"{self.bindir}/pg_basebackup", "-R", "-c", "fast", "-U", "postgres", "-h",
+                        self.primary.directory, "-D", f"{self.directory}/data"], check=True, user=self.user,
+                       cwd=self.directory)
+        with open(f"{self.directory}/data/postgresql.conf", "a", encoding="utf-8") as conf:
+            conf.write(f"unix_socket_directories = '{self.directory}'\n")
+        self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
+        return self
