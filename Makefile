@@ -146,9 +146,11 @@ uninstall:
 	    directory=$${directory%/*}; done; done
 	@$(REMEMBER)
 
-# Needs the server's headers (Debian: postgresql-server-dev-15), and the right to write into its directories.
+# Needs the server's headers (Debian: postgresql-server-dev-all), and the right to write into its directories. What was
+# built for another version would not work.
 PG_CONFIG = pg_config
 extension:
+	$(MAKE) -C ffi/extension clean PG_CONFIG=$(PG_CONFIG)
 	$(MAKE) -C ffi/extension install PG_CONFIG=$(PG_CONFIG)
 
 # The tree of a Debian system, which cargo-deb puts into a package.

@@ -16,6 +16,8 @@ has_server() {
     done
     return 1
 }
+# PostgreSQL's own makefile for extensions comes with the headers.
+has_server_headers() { [ -f "$(pg_config --pgxs 2>/dev/null)" ]; }
 has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
 
 command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
@@ -28,6 +30,7 @@ case "${1:-}" in
 esac
 if [ "${1:-}" = --test ]; then
     has_library libpq || need 'the headers of libpq' 'libpq-dev'
+    has_server_headers || need 'the headers of the server' 'postgresql-server-dev-all'
     has_library libuv || need 'the headers of libuv' 'libuv1-dev'
     echo '#include <ev.h>' | cc -E - >/dev/null 2>&1 || need 'the headers of libev' 'libev-dev'
     command -v c++ >/dev/null || need 'a C++ compiler' 'g++'

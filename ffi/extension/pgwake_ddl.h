@@ -1,8 +1,8 @@
 /*
  * pgwake_ddl.h: what the files of the extension share.
  *
- * starting.c knows the command that is about to start, rehearsal.c finds what it would drop, named.c what it
- * names, and pgwake_ddl.c answers in SQL.
+ * starting.c knows the command that is about to start, rehearsal.c finds what it would drop, under locks that
+ * locks.c keeps, named.c finds what it names, and pgwake_ddl.c answers in SQL.
  */
 #ifndef PGWAKE_DDL_H
 #define PGWAKE_DDL_H
@@ -50,6 +50,10 @@ typedef void (*CommandWork) (void *argument);
 
 extern void remember_starting(Node *parsetree, CommandTag tag);
 extern StartingCommand *starting_command(int *depth);
+
+extern void hand_locks_to_parent(void);
+extern List *locked_relations(void);
+extern void tell_standbys_of_locks(List *before);
 
 extern void as_the_command(const StartingCommand *command, CommandWork work, void *argument, bool keep_locks);
 extern void install_collector(void);

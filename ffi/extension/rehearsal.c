@@ -7,9 +7,7 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_event_trigger.h"
@@ -17,9 +15,6 @@
 #include "commands/event_trigger.h"
 #include "miscadmin.h"
 #include "pgwake_ddl.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
-#include "storage/standby.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -66,43 +61,6 @@ install_collector(void)
 	object_access_hook = collect;
 }
 
-/*
- * What a subtransaction does when it commits (CommitSubTransaction): the lock on its own number goes, as nobody
- * needs to wait for it, and the transaction around it holds the others.
- */
-static void
-hand_locks_to_parent(void)
-{
-	TransactionId xid = GetCurrentTransactionIdIfAny();
-
-	CurrentResourceOwner = CurTransactionResourceOwner;
-	if (TransactionIdIsValid(xid))
-		XactLockTableDelete(xid);
-	LockReassignCurrentOwner(NULL, 0);
-}
-
-/*
- * A standby has released the locks of the subtransaction when it saw its end, and the server does not tell it
- * of a lock that the transaction already has: so it is told again.
- */
-static void
-tell_standbys_of_locks(void)
-{
-	TransactionId xid = GetTopTransactionIdIfAny();
-	xl_standby_lock *locks;
-	int			count;
-
-	if (!XLogStandbyInfoActive() || !TransactionIdIsValid(xid))
-		return;
-	locks = GetRunningTransactionLocks(&count);
-	for (int i = 0; i < count; i++)
-	{
-		if (TransactionIdEquals(locks[i].xid, xid))
-			LogAccessExclusiveLock(locks[i].dbOid, locks[i].relOid);
-	}
-	pfree(locks);
-}
-
 static void
 set_in_subtransaction(const char *name, const char *value)
 {
@@ -119,6 +77,7 @@ as_the_command(const StartingCommand *command, CommandWork work, void *argument,
 	MemoryContext caller_context = CurrentMemoryContext;
 	ResourceOwner caller_owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	List	   *locked = keep_locks ? locked_relations() : NIL;
 
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
@@ -149,7 +108,7 @@ as_the_command(const StartingCommand *command, CommandWork work, void *argument,
 	if (error != NULL)
 		ReThrowError(error);
 	if (keep_locks)
-		tell_standbys_of_locks();
+		tell_standbys_of_locks(locked);
 }
 
 /* Whether a part of ALTER TABLE belongs to those that the server runs first, which drop (AT_PASS_DROP). */

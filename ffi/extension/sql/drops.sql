@@ -19,6 +19,7 @@ CREATE DOMAIN small AS int CONSTRAINT is_small CHECK (VALUE < 10);
 CREATE TABLE pairs (id int, p pair, s small);
 CREATE FUNCTION of_pair(pair) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE SEQUENCE numbers OWNED BY pairs.id;
+CREATE TABLE counted (i int GENERATED ALWAYS AS IDENTITY, j int DEFAULT 1);
 CREATE TABLE one (i int);
 CREATE TABLE two (i int);
 ALTER EVENT TRIGGER show ENABLE;
@@ -60,6 +61,9 @@ ROLLBACK;
 ALTER TABLE parent DROP COLUMN b CASCADE, ADD COLUMN d int, DROP CONSTRAINT parent_id_key CASCADE;
 ROLLBACK;
 ALTER TABLE parent ALTER b DROP DEFAULT;
+ROLLBACK;
+-- The server does not report what it drops for purposes of its own, as the sequence here.
+ALTER TABLE counted ALTER i DROP IDENTITY, ALTER j DROP DEFAULT;
 ROLLBACK;
 ALTER TABLE IF EXISTS nothing DROP COLUMN a;
 ROLLBACK;

@@ -241,6 +241,7 @@ class Drops:
         table = self.chance.choice(self.by_type.get("table", [("table", "s0.t")]))[1]
         return self.chance.choice((
             f"DROP OWNED BY {self.chance.choice(ROLES)} CASCADE", f"DROP OWNED BY {self.chance.choice(ROLES)}",
+            f"ALTER TABLE {table} ALTER id DROP IDENTITY IF EXISTS, ALTER a DROP NOT NULL, ALTER b DROP DEFAULT",
             f"DROP SCHEMA {', '.join(self.chance.sample(SCHEMAS, 2))} CASCADE",
             f"ALTER TABLE {table} DROP COLUMN a CASCADE, DROP COLUMN b, ADD COLUMN new{self.chance.randint(0, 9)} int",
             f"ALTER TABLE {table} ADD COLUMN more int DEFAULT 1, DROP CONSTRAINT IF EXISTS positive"))

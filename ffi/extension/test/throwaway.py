@@ -3,9 +3,11 @@
 import ctypes
 import ctypes.util
 import os
+import pathlib
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,10 @@ for name, result, arguments in (
 PROCESSOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p)
 SQLSTATE, FATAL = ord("C"), 7
 CONNECTION_OK = 0
+
+
+# So that a server ends with the script that started it.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 class Failed(Exception):
@@ -92,11 +98,16 @@ def ask(option):
 
 
 class Server:
-    """Runs until the end of the `with`; as another user where we are root, as a server never runs as root."""
+    """Runs until the end of the `with`, with the extension as it is in the source tree, but not yet made in a database.
+
+    Its programs are copies, which look for what can be installed beside themselves, so that nothing is installed
+    where others have their servers. As a server never runs as root, it has another user where we are root.
+    """
 
     def __init__(self, settings=""):
-        self.bindir, self.version = ask("--bindir"), ask("--version")
+        self.version = ask("--version")
         self.directory = tempfile.mkdtemp(prefix="pgwake_ddl.")
+        self.bindir = self.directory + ask("--bindir")
         self.user = None
         if os.geteuid() == 0:
             names = [entry.pw_name for entry in pwd.getpwall()]
@@ -104,17 +115,31 @@ class Server:
             shutil.chown(self.directory, self.user)
         self.settings = settings
 
+    def install(self):
+        shutil.copytree(ask("--bindir"), self.bindir)
+        for place in {ask("--sharedir"), ask("--pkglibdir")}:
+            shutil.copytree(place, self.directory + place, copy_function=os.symlink, dirs_exist_ok=True)
+        sources = f"{self.directory}/extension"
+        shutil.copytree(pathlib.Path(__file__).parent.parent, sources, ignore=shutil.ignore_patterns("*.o", "*.so"))
+        subprocess.run(["find", self.directory, "-type", "l", "-name", "pgwake_ddl*", "-delete"], check=True)
+        subprocess.run(["make", "-s", "-C", sources, "install", f"DESTDIR={self.directory}",
+                        f"PG_CONFIG={os.environ.get('PG_CONFIG', 'pg_config')}"], check=True)
+
     def call(self, program, *arguments):
         subprocess.run([f"{self.bindir}/{program}", "-D", f"{self.directory}/data", *arguments], check=True,
                        stdout=subprocess.DEVNULL, user=self.user, cwd=self.directory)
 
     def __enter__(self):
+        self.install()
         self.call("initdb", "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C")
         with open(f"{self.directory}/data/postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\nfsync = off\n"
                        f"max_locks_per_transaction = 512\n{self.settings}\n")
-        self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
+        self.start()
         return self
+
+    def start(self):
+        self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
 
     def __exit__(self, kind, *_):
         if kind is not None:
@@ -125,8 +150,28 @@ class Server:
     def session(self, options=""):
         return Session(f"host={self.directory} user=postgres dbname=postgres {options}")
 
+    def standby(self):
+        """A copy of this server, which follows it: to be used in a `with` of its own."""
+        return Standby(self)
+
     def complaints(self):
         """What the server logged that must never be: crashes, failed assertions, leaks."""
         sign = re.compile("PANIC|TRAP:|terminated by signal|WARNING:.*( leak|leaked|not closed|don't own a lock)")
         with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
             return [line.rstrip() for line in log if sign.search(line)]
+
+
+class Standby(Server):
+    def __init__(self, primary):
+        super().__init__()
+        self.primary = primary
+
+    def __enter__(self):
+        self.install()
+        subprocess.run([f"{self.bindir}/pg_basebackup", "-R", "-c", "fast", "-U", "postgres", "-h",
+                        self.primary.directory, "-D", f"{self.directory}/data"], check=True, user=self.user,
+                       cwd=self.directory)
+        with open(f"{self.directory}/data/postgresql.conf", "a", encoding="utf-8") as conf:
+            conf.write(f"unix_socket_directories = '{self.directory}'\n")
+        self.start()
+        return self

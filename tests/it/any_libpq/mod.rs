@@ -13,6 +13,7 @@ mod c_interface;
 mod check;
 mod ddl;
 mod dump;
+mod extension;
 mod failover;
 mod handler_attacks;
 mod help;
