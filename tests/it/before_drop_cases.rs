@@ -277,7 +277,7 @@ fn a_drop_is_seen_whatever_it_is_wrapped_in() {
 fn all(cases: &[Case]) {
     in_each_mode(|mode, _, sql| {
         keep_what_is_seen(sql, "table,view,table column");
-        keep_lists(sql);
+        keep_lists(sql, &[]);
         for case in cases {
             one(mode, sql, case);
         }

@@ -25,14 +25,14 @@ const HANDLER: &str = "CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO PUBLIC;
 const LISTS: &str = "CREATE TABLE kept.list (phase text, text text); GRANT ALL ON kept.list TO PUBLIC;
     CREATE FUNCTION kept.before() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
-      INSERT INTO kept.list SELECT 'before', format('%s/%s/%s %s %s %s %s %s %s', classid, objid, objsubid,
-          role, object_type, schema_name, object_name, identity, is_temp) FROM pgwake.ddl_targets()
+      INSERT INTO kept.list SELECT 'before', format('%s/%s/%s %s %s %s %s %s', classid, objid, objsubid,
+          object_type, schema_name, object_name, identity, is_temp) FROM pgwake.ddl_targets()
         WHERE behavior IS NOT NULL;
     END $$;
     CREATE FUNCTION kept.after() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
-      INSERT INTO kept.list SELECT 'after', format('%s/%s/%s %s %s %s %s %s %s', classid, objid, objsubid,
-          CASE WHEN original THEN 'target' ELSE 'cascade' END, object_type, schema_name, object_name,
+      INSERT INTO kept.list SELECT 'after', format('%s/%s/%s %s %s %s %s %s', classid, objid, objsubid,
+          object_type, schema_name, object_name,
           object_identity, is_temporary) FROM pg_event_trigger_dropped_objects();
     END $$;
     CREATE EVENT TRIGGER zz_before ON ddl_command_start WHEN TAG IN (TAGS) EXECUTE FUNCTION kept.before();
@@ -61,7 +61,7 @@ const TAGS: [&str; 18] = [
 ];
 
 /// Runs a test in each mode, with a database of its own.
-pub(crate) fn in_each_mode(test: impl Fn(Mode, &str, &mut Sql)) {
+pub(crate) fn in_each_mode(mut test: impl FnMut(Mode, &str, &mut Sql)) {
     for mode in [Mode::Sql, Mode::Extension] {
         let (conninfo, mut sql) = database("");
         let is_there = sql.value("SELECT pgwake.mode()") == "extension";
@@ -90,9 +90,9 @@ pub(crate) fn seen(sql: &mut Sql) -> Vec<String> {
     seen.lines().map(String::from).collect()
 }
 
-/// Keeps both lists from now on. The handler's schema must be there.
-pub(crate) fn keep_lists(sql: &mut Sql) {
-    let tags: Vec<String> = TAGS.iter().map(|tag| format!("'{tag}'")).collect();
+/// Keeps both lists from now on, of these commands, too. The handler's schema must be there.
+pub(crate) fn keep_lists(sql: &mut Sql, more: &[&str]) {
+    let tags: Vec<String> = TAGS.iter().chain(more).map(|tag| format!("'{tag}'")).collect();
     sql.run(&LISTS.replace("TAGS", &tags.join(", ")));
 }
 
