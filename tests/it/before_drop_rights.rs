@@ -1,7 +1,7 @@
 //! Whose rights a handler runs with, and that nobody gains any by one.
 
 use crate::common::Sql;
-use crate::common::drops::{Mode, in_each_mode, keep_what_is_seen, seen};
+use crate::common::drops::{Mode, in_each_mode, keep_what_is_seen, seen, until_waiting};
 
 fn refusal(outcome: Result<Option<String>, pgwake::Error>) -> (String, String) {
     let error = outcome.unwrap_err();
@@ -146,5 +146,37 @@ fn a_trigger_of_somebody_else_rehearses_with_the_rights_of_who_drops_alone() {
         sql.run("DROP TABLE a");
         let names = "SELECT string_agg(DISTINCT identity, ',' ORDER BY identity) FROM listed";
         assert_eq!(sql.value(names), "own.a,public.a");
+    });
+}
+
+/// Who owns a schema may drop what others have in it, and make something else of the same name.
+#[test]
+fn a_handler_does_not_become_another_function_while_it_runs() {
+    in_each_mode(|_, conninfo, sql| {
+        let (_, mut modest) = role(conninfo, sql);
+        sql.run(WHO);
+        sql.run(
+            "CREATE TABLE a (); CREATE TABLE b (); CREATE TABLE held (id int); INSERT INTO held VALUES (1);
+             CREATE FUNCTION own.tidy(t pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS
+               $$ BEGIN UPDATE public.held SET id = 2; END $$;
+             SELECT pgwake.before_drop('own.tidy(pgwake.ddl_target)')",
+        );
+        let mut holder = Sql::connect(conninfo);
+        holder.run("BEGIN; UPDATE held SET id = 3");
+        std::thread::scope(|scope| {
+            let dropper = scope.spawn(|| sql.run("DROP TABLE a, b"));
+            until_waiting(&mut holder, 1);
+            modest.run("SET lock_timeout = '100ms'");
+            let replace = format!("DROP FUNCTION own.tidy; {}", handler("own.tidy", "INVOKER"));
+            let replaced = modest.try_run(&replace);
+            holder.run("COMMIT");
+            dropper.join().unwrap();
+            assert_eq!(refusal(replaced).0, "55P03");
+        });
+        assert_eq!(sql.value(NAMES), "");
+        // Afterwards it may, and that one is not trusted.
+        modest.run(&format!("DROP FUNCTION own.tidy; {}", handler("own.tidy", "INVOKER")));
+        sql.run("CREATE TABLE a ()");
+        assert_eq!(refusal(sql.try_run("DROP TABLE a")).0, "42501");
     });
 }

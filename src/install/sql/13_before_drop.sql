@@ -43,12 +43,20 @@ BEGIN
   seal := pgwake.seal(list);
 END $pgwake$;
 
--- The calls that are due, of handlers that run with the rights of their owner, or of the others.
+-- The calls that are due, of handlers that run with the rights of their owner, or of the others. The rows of
+-- their functions are locked: a call goes by the name, and who owns the schema of a function may drop it and
+-- make another of that name. Only a superuser can lock them; elsewhere there are no such rights to be gained.
 CREATE OR REPLACE FUNCTION pgwake.due_calls(targets pgwake.ddl_target[], as_owner bool) RETURNS TABLE (name
     text, target pgwake.ddl_target) LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   refused record;
 BEGIN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    PERFORM FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE p.oid IN (SELECT to_regprocedure(h.handler) FROM pgwake.drop_handler h
+        WHERE EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(h, t)))
+      FOR SHARE OF p, n;
+  END IF;
   SELECT h.handler, p.proowner::regrole AS owner INTO refused
     FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
     WHERE pgwake.is_trusted(p) IS NOT TRUE
