@@ -8,10 +8,14 @@ CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload bytea) RETURNS p
   SELECT pg_logical_emit_message(true, 'pgwake:' || publish.channel, publish.payload)
 $pgwake$;
 
+CREATE OR REPLACE FUNCTION pgwake.has_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pgwake_ddl')
+$pgwake$;
+
 CREATE OR REPLACE FUNCTION pgwake.mode() RETURNS text LANGUAGE sql STABLE AS $pgwake$
   SELECT CASE
     WHEN NOT EXISTS (SELECT FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
       WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled <> 'D') THEN 'sql, no event triggers'
-    WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'pgwake_ddl') THEN 'extension'
+    WHEN pgwake.has_extension() THEN 'extension'
     ELSE 'sql' END
 $pgwake$;

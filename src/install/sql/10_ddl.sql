@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION pgwake.context() RETURNS text LANGUAGE plpgsql SECURI
 DECLARE
   context text;
   spoken text := current_setting('lc_messages');
-  is_foreign bool := spoken !~ '^(C|POSIX|en)' AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
+  is_foreign bool := spoken !~ '^(C|POSIX|en)'
+    AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
 BEGIN
   IF is_foreign THEN
     PERFORM set_config('lc_messages', 'C', true);
@@ -26,7 +27,7 @@ END $pgwake$;
 -- Whether the script of an extension runs: one mark for each CREATE or ALTER EXTENSION that has begun. Such a
 -- script may have others.
 CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT coalesce(current_setting('pgwake.in_extension', true), '') <> ''
+  SELECT coalesce(pg_catalog.current_setting('pgwake.in_extension', true), '') OPERATOR(pg_catalog.<>) ''
 $pgwake$;
 
 -- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of

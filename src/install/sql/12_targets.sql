@@ -152,9 +152,10 @@ END $pgwake$;
 
 -- The targets on such a list, with what is known of the command.
 CREATE OR REPLACE FUNCTION pgwake.targets_of(list text, tag text, words text, depth int)
-    RETURNS SETOF pgwake.ddl_target LANGUAGE sql STABLE AS $pgwake$
-  SELECT n::int, coalesce(o.command_tag, targets_of.tag), o.role, o.object_type, o.schema_name, o.object_name,
-    o.column_name, o.identity, coalesce(o."exists", true),
+    RETURNS SETOF pgwake.ddl_target LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN QUERY SELECT n::int, coalesce(o.command_tag, targets_of.tag), o.role, o.object_type, o.schema_name,
+    o.object_name, o.column_name, o.identity, coalesce(o."exists", true),
     coalesce(o.if_exists, words LIKE '% IF EXISTS %'),
     coalesce(o.behavior, CASE WHEN words ~ ' CASCADE(,|$)' THEN 'cascade' WHEN words <> '' THEN 'restrict'
       END),
@@ -163,8 +164,8 @@ CREATE OR REPLACE FUNCTION pgwake.targets_of(list text, tag text, words text, de
       o (ord, command_tag, role, object_type, schema_name, object_name, column_name, identity, "exists",
         if_exists, behavior, classid, objid, objsubid, relkind, is_temp, depth, n)
     LEFT JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid
-  ORDER BY n
-$pgwake$;
+  ORDER BY n;
+END $pgwake$;
 
 -- What on_before_drop() has noted of the running command serves all triggers behind it. A nested command
 -- notes its own: then the contexts differ.
@@ -175,7 +176,7 @@ DECLARE
   context text;
   s record;
 BEGIN
-  IF pgwake.mode() = 'extension' THEN
+  IF pgwake.has_extension() THEN
     RETURN QUERY EXECUTE 'SELECT ord, command_tag, role, object_type, schema_name, object_name, column_name,
       identity, "exists", if_exists, behavior, classid, objid, objsubid, relkind, is_temp,
       coalesce($2, depth + 1) FROM pgwake_ddl.targets($1)' USING exact, (command ->> 'depth')::int;

@@ -8,14 +8,15 @@
 
 -- Whether a handler is registered for such an object. A schema counts as in itself.
 CREATE OR REPLACE FUNCTION pgwake.is_due(h pgwake.drop_handler, object_type text, schema_name text,
-    object_name text) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT object_type = ANY (h.types) AND (h.schemas IS NULL
-    OR CASE object_type WHEN 'schema' THEN object_name ELSE schema_name END = ANY (h.schemas))
+    object_name text) RETURNS bool LANGUAGE sql IMMUTABLE AS $pgwake$
+  SELECT object_type OPERATOR(pg_catalog.=) ANY (h.types) AND (h.schemas IS NULL OR
+    CASE WHEN object_type OPERATOR(pg_catalog.=) 'schema' THEN object_name ELSE schema_name END
+      OPERATOR(pg_catalog.=) ANY (h.schemas))
 $pgwake$;
 
 -- What a command names and does not drop has no behavior.
 CREATE OR REPLACE FUNCTION pgwake.is_due(h pgwake.drop_handler, t pgwake.ddl_target) RETURNS bool
-  LANGUAGE sql STABLE AS $pgwake$
+  LANGUAGE sql IMMUTABLE AS $pgwake$
   SELECT t.behavior IS NOT NULL AND pgwake.is_due(h, t.object_type, t.schema_name, t.object_name)
 $pgwake$;
 
@@ -25,16 +26,17 @@ INSERT INTO pgwake.setting SELECT 'seal', ('x' || pg_catalog.right(pg_catalog.md
     pg_catalog.gen_random_uuid()::text), 16))::bit(64)::bigint
   WHERE NOT EXISTS (SELECT FROM pgwake.setting WHERE name = 'seal');
 
-CREATE OR REPLACE FUNCTION pgwake.seal(list text) RETURNS text LANGUAGE sql STABLE AS $pgwake$
-  SELECT encode(sha256(convert_to(concat_ws(' ', pgwake.setting_of('seal'), pg_backend_pid(), now(), list),
-    getdatabaseencoding())), 'hex')
-$pgwake$;
+CREATE OR REPLACE FUNCTION pgwake.seal(list text) RETURNS text LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN encode(sha256(convert_to(concat_ws(' ', pgwake.setting_of('seal'), pg_backend_pid(), now(), list),
+    getdatabaseencoding())), 'hex');
+END $pgwake$;
 
 -- The extension knows the command, and who runs it, whoever asks.
 CREATE OR REPLACE FUNCTION pgwake.sealed_targets(OUT list text, OUT seal text)
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  IF pgwake.mode() <> 'extension' THEN
+  IF NOT pgwake.has_extension() THEN
     -- Without it the command would be rehearsed with our rights.
     RAISE EXCEPTION 'only the extension pgwake_ddl knows who runs a command'
       USING ERRCODE = 'insufficient_privilege';
@@ -49,44 +51,42 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.due_calls(targets pgwake.ddl_target[], as_owner bool) RETURNS TABLE (name
     text, target pgwake.ddl_target) LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
-  refused record;
+  may_lock bool := (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
+  h pgwake.drop_handler;
+  p pg_proc;
 BEGIN
-  IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    PERFORM FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-      WHERE p.oid IN (SELECT to_regprocedure(h.handler) FROM pgwake.drop_handler h
-        WHERE EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(h, t)))
-      FOR SHARE OF p, n;
-  END IF;
-  SELECT h.handler, p.proowner::regrole AS owner INTO refused
-    FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
-    WHERE pgwake.is_trusted(p) IS NOT TRUE
-      AND EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(h, t));
-  IF refused.owner IS NOT NULL THEN
-    RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others',
-        refused.handler, refused.owner
-      USING ERRCODE = 'insufficient_privilege', HINT = format('Let a superuser own it, or SELECT '
-        'pgwake.remove_before_drop(%L)', refused.handler);
-  ELSIF FOUND THEN
-    RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone, or was renamed: %',
-        refused.handler
-      USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%L), and '
-        'register it again if it is there again', refused.handler);
-  END IF;
-  RETURN QUERY SELECT format('%I.%I', n.nspname, p.proname), t::pgwake.ddl_target
-    FROM pgwake.drop_handler h JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
-      JOIN pg_namespace n ON n.oid = p.pronamespace, unnest(targets) t
-    WHERE p.prosecdef = as_owner AND pgwake.is_due(h, t)
-    ORDER BY 1, t.ord;
+  FOR h IN SELECT * FROM pgwake.drop_handler d
+      WHERE EXISTS (SELECT FROM unnest(targets) t WHERE pgwake.is_due(d, t)) ORDER BY d.handler LOOP
+    IF may_lock THEN
+      PERFORM FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
+        WHERE f.oid = to_regprocedure(h.handler) FOR SHARE OF f, n;
+    END IF;
+    SELECT f.* INTO p FROM pg_proc f WHERE f.oid = to_regprocedure(h.handler);
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'the function of a handler of pgwake.before_drop is gone, or was renamed: %', h.handler
+        USING ERRCODE = 'undefined_function', HINT = format('SELECT pgwake.remove_before_drop(%L), and '
+          'register it again if it is there again', h.handler);
+    ELSIF NOT pgwake.is_trusted(p) THEN
+      RAISE EXCEPTION 'the handler % belongs to %, who is not to run in the transactions of others',
+          h.handler, p.proowner::regrole
+        USING ERRCODE = 'insufficient_privilege', HINT = format('Let a superuser own it, or SELECT '
+          'pgwake.remove_before_drop(%L)', h.handler);
+    ELSIF p.prosecdef = as_owner THEN
+      RETURN QUERY SELECT format('%s.%I', p.pronamespace::regnamespace, p.proname), t::pgwake.ddl_target
+        FROM unnest(targets) t WHERE pgwake.is_due(h, t) ORDER BY t.ord;
+    END IF;
+  END LOOP;
 END $pgwake$;
 
 -- Whether its owner could do all anyway. That of a SECURITY DEFINER function must be trusted, too: it can
 -- leave a search_path of its own to the session, and before version 18 deferred triggers, which run at the
 -- commit with the rights of who drops.
-CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler pg_proc) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT r.rolsuper OR EXISTS (SELECT FROM pg_event_trigger e
-      WHERE e.evtname = 'pgwake_before_drop' AND e.evtowner = r.oid)
-    FROM pg_roles r WHERE r.oid = handler.proowner
-$pgwake$;
+CREATE OR REPLACE FUNCTION pgwake.is_trusted(handler pg_proc) RETURNS bool
+  LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN EXISTS (SELECT FROM pg_roles r WHERE r.oid = handler.proowner AND (r.rolsuper
+    OR EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgwake_before_drop' AND evtowner = r.oid)));
+END $pgwake$;
 
 -- The search_path of this function is theirs, too, unless they have one of their own.
 CREATE OR REPLACE FUNCTION pgwake.run_handlers(targets pgwake.ddl_target[], as_owner bool) RETURNS void
@@ -130,7 +130,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text) RETURNS bool
   LANGUAGE sql STABLE SECURITY DEFINER AS $pgwake$
   SELECT (tag ~ '^(DROP|ALTER) ' AND EXISTS (SELECT FROM pgwake.drop_handler))
-    OR ((tag ~ '^(DROP|ALTER) ' OR pgwake.mode() = 'extension')
+    OR ((tag ~ '^(DROP|ALTER) ' OR pgwake.has_extension())
       AND EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
         AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags))))
 $pgwake$;
@@ -174,7 +174,7 @@ BEGIN
   BEGIN
     IF NOT pgwake.wants_targets(tag) THEN
       RETURN;
-    ELSIF pgwake.mode() = 'extension' THEN
+    ELSIF pgwake.has_extension() THEN
       SELECT t.*, NULL::text AS words INTO d FROM pgwake.sealed_targets() t;
     ELSE
       SELECT r.*, x.words INTO d
@@ -194,7 +194,7 @@ END $pgwake$;
 
 -- Whether this is a command of a rehearsal, as the contexts of all of its triggers show.
 CREATE OR REPLACE FUNCTION pgwake.is_rehearsal(context text) RETURNS bool LANGUAGE sql IMMUTABLE AS $pgwake$
-  SELECT strpos(context, 'rehearse_drop(text,text) line ') > 0
+  SELECT pg_catalog.strpos(context, 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
 $pgwake$;
 
 -- The only function of ours that has the search_path of who drops: it reads it.
@@ -327,13 +327,13 @@ CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[]
 DECLARE
   p pg_proc;
   -- In the words of the server (getObjectTypeDescription, objectaddress.c).
-  known text[] := '{table,table column,table constraint,foreign table,foreign table column,index,view,view column,
-    materialized view,sequence,type,composite type,composite type column,domain constraint,function,procedure,
-    aggregate,trigger,rule,policy,schema,extension,default value,statistics object,operator,operator class,
-    operator family,access method,cast,collation,conversion,language,transform,server,foreign-data wrapper,
-    user mapping,default acl,publication,publication relation,publication namespace,subscription,
-    text search parser,text search dictionary,text search template,text search configuration,toast table,
-    operator of access method,function of access method,large object}';
+  known text[] := '{table,table column,table constraint,foreign table,foreign table column,index,view,
+    view column,materialized view,sequence,type,composite type,composite type column,domain constraint,
+    function,procedure,aggregate,trigger,rule,policy,schema,extension,default value,statistics object,
+    operator,operator class,operator family,access method,cast,collation,conversion,language,transform,
+    server,foreign-data wrapper,user mapping,default acl,publication,publication relation,
+    publication namespace,subscription,text search parser,text search dictionary,text search template,
+    text search configuration,toast table,operator of access method,function of access method,large object}';
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = handler;
   IF pgwake.mode() = 'sql, no event triggers' THEN
@@ -359,7 +359,8 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', HINT = format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC; '
         'before a drop it runs all the same', handler);
   END IF;
-  INSERT INTO pgwake.drop_handler AS h VALUES (before_drop.handler::text, before_drop.types, before_drop.schemas)
+  INSERT INTO pgwake.drop_handler AS h
+    VALUES (before_drop.handler::text, before_drop.types, before_drop.schemas)
     ON CONFLICT ON CONSTRAINT drop_handler_pkey DO UPDATE SET types = excluded.types,
       schemas = excluded.schemas;
 END $pgwake$;
