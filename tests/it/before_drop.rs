@@ -1,6 +1,6 @@
 //! Handlers that run before a drop: what they can do, and what becomes of it when something fails.
 
-use crate::common::drops::{in_each_mode, keep_what_is_seen, seen, until_waiting};
+use crate::common::drops::{Mode, in_each_mode, keep_what_is_seen, seen, until_waiting};
 use crate::common::{PATIENCE, Sql, listening};
 use pgwake::{DdlPhase, Event};
 
@@ -236,5 +236,53 @@ fn under_the_role_of_a_replica_no_handler_runs() {
         sql.run("CREATE TABLE a (); SET session_replication_role = replica; DROP TABLE a");
         sql.run("RESET session_replication_role");
         assert!(seen(sql).is_empty());
+    });
+}
+
+#[test]
+fn check_knows_what_keeps_a_handler_from_running() {
+    in_each_mode(|mode, _, sql| {
+        let role = sql.value("SELECT 'somebody_' || current_database()");
+        keep_what_is_seen(sql, "table");
+        let finds = |sql: &mut Sql, problem: &str| {
+            let lines =
+                "SELECT coalesce(string_agg(concat_ws('|', severity, object, problem, remedy), E'\\n'), '')
+                FROM pgwake.check() WHERE object <> 'pgwake_ddl'";
+            let lines = sql.value(lines);
+            assert!(lines.contains(problem) && lines.lines().count() == 1, "{problem} is not: {lines:?}");
+            lines.rsplit_once('|').unwrap().1.to_string()
+        };
+        let name = "kept.handler(pgwake.ddl_target)";
+        sql.run("REVOKE EXECUTE ON FUNCTION kept.handler FROM PUBLIC");
+        let remedy = finds(sql, &format!("warning|{name}|who may not call it cannot drop"));
+        sql.run(&remedy);
+        sql.run(&format!("CREATE ROLE {role}; ALTER FUNCTION kept.handler OWNER TO {role}"));
+        let remedy = finds(sql, &format!("error|{name}|it belongs to {role}, so it does not run"));
+        sql.run(&remedy);
+        sql.run("ALTER EVENT TRIGGER pgwake_before_drop DISABLE");
+        let remedy = finds(sql, "error|event trigger pgwake_before_drop|it does not fire");
+        sql.run("CREATE TABLE a ()");
+        let (_, sentence) = code(sql.try_run("DROP TABLE a"));
+        assert!(sentence.contains("the command was not rehearsed"), "{sentence}");
+        sql.run(&remedy);
+        sql.run("DROP EVENT TRIGGER \"!pgwake_dropped\"");
+        let remedy = finds(sql, "error|event trigger !pgwake_dropped|it is missing");
+        sql.run(&remedy);
+        if mode == Mode::Sql {
+            sql.run(
+                "CREATE FUNCTION early() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+                 CREATE EVENT TRIGGER \"!a\" ON sql_drop EXECUTE FUNCTION early()",
+            );
+            let remedy = finds(sql, "warning|event trigger !a|it sorts before ours");
+            sql.run(&remedy);
+        } else {
+            sql.run("ALTER EVENT TRIGGER \"!pgwake_ddl\" DISABLE");
+            let remedy = finds(sql, "error|event trigger !pgwake_ddl|it is disabled");
+            sql.run(&remedy);
+        }
+        sql.run("ALTER FUNCTION kept.handler RENAME TO other");
+        let remedy = finds(sql, &format!("error|{name}|its function is gone, or was renamed"));
+        sql.run(&remedy);
+        assert_eq!(sql.value("SELECT count(*) FROM pgwake.check()"), "0");
     });
 }

@@ -126,6 +126,45 @@ BEGIN
     'pgwake uninstall, then install as a superuser'
     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_roles r ON r.oid = p.proowner
     WHERE e.evtname = 'pgwake_ddl_command_end' AND p.pronamespace = 'pgwake'::regnamespace AND NOT r.rolsuper;
+  -- What runs before a drop. Of RDS its user guide says so ("Event triggers for RDS for PostgreSQL").
+  RETURN QUERY WITH registered AS (
+    SELECT h.handler AS name, p.oid, p.proowner::regrole AS owner, p.prosecdef, p.pronamespace,
+      pgwake.is_trusted(p) AS is_trusted
+    FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
+  )
+  SELECT 'error', name, 'its function is gone, or was renamed, and what it is for cannot be dropped',
+    format('SELECT pgwake.remove_before_drop(%L)', name) FROM registered WHERE oid IS NULL
+  UNION ALL SELECT 'error', name, format('it belongs to %s, so it does not run, and what it is for cannot be '
+      'dropped', owner), format('ALTER FUNCTION %s OWNER TO %s', name, (SELECT evtowner::regrole
+        FROM pg_event_trigger WHERE evtname = 'pgwake_before_drop'))
+    FROM registered WHERE oid IS NOT NULL AND NOT is_trusted
+  UNION ALL SELECT 'error', name, 'there are no event triggers, so it does not run',
+    'let a superuser run pgwake install' FROM registered WHERE pgwake.mode() = 'sql, no event triggers'
+  UNION ALL SELECT 'warning', name, 'who may not call it cannot drop what it is for',
+    format('GRANT USAGE ON SCHEMA %s TO PUBLIC; GRANT EXECUTE ON FUNCTION %s TO PUBLIC',
+      pronamespace::regnamespace, name) FROM registered WHERE NOT prosecdef
+      AND NOT (has_function_privilege('public', oid, 'EXECUTE')
+        AND has_schema_privilege('public', pronamespace, 'USAGE'))
+  UNION ALL SELECT 'warning', format('event trigger %s', e.evtname),
+    'it sorts before ours, so it runs, too, for drops that are only rehearsed',
+    format('ALTER EVENT TRIGGER %I RENAME TO %I', e.evtname, 'z' || e.evtname) FROM pg_event_trigger e
+    WHERE e.evtevent = 'sql_drop' AND e.evtenabled <> 'D' AND e.evtname < '!pgwake_dropped'
+      AND pgwake.mode() = 'sql' AND EXISTS (SELECT FROM registered)
+  UNION ALL SELECT 'error', 'event trigger !pgwake_ddl', 'it is disabled, and what it is for is not known',
+    'ALTER EVENT TRIGGER "!pgwake_ddl" ENABLE ALWAYS'
+    FROM pg_event_trigger WHERE evtname = '!pgwake_ddl' AND evtenabled IN ('D', 'R')
+  UNION ALL SELECT 'info', 'pgwake_ddl', 'the extension is on this server, and not in this database: it '
+      'rehearses what functions in SQL and scripts of extensions drop, too',
+    'let a superuser run pgwake install'
+    FROM pg_available_extensions WHERE name = 'pgwake_ddl' AND installed_version IS NULL
+      AND EXISTS (SELECT FROM registered)
+  UNION ALL SELECT 'info', 'event triggers',
+    'Amazon RDS wants them dropped before an upgrade to another major version',
+    format('before it, %s; after it, SELECT pgwake.make_event_triggers()',
+      (SELECT string_agg(format('DROP EVENT TRIGGER %I', evtname), '; ' ORDER BY evtname)
+        FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+        WHERE p.pronamespace = 'pgwake'::regnamespace))
+    FROM pg_roles WHERE rolname = 'rds_superuser' AND pgwake.mode() <> 'sql, no event triggers';
   -- Rights: of the role that asks, and of the one that owns what runs in other people's transactions.
   RETURN QUERY WITH our AS (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = 'pgwake'),
   reader AS (SELECT oid FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace
