@@ -13,6 +13,7 @@ mod event_loop;
 mod exec;
 mod faults;
 mod first_errors;
+mod leader_faults;
 mod listen;
 mod log_findings;
 mod metrics;
