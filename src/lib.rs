@@ -38,6 +38,7 @@
 //! |---|---|
 //! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
 //! | `source` | where events come from: a variant for each kind of connection, readers over SQL, the log |
+//! | `schedule` in `source` | no connection at all: what is due when; `civil.rs` has the rules of clocks |
 //! | `decode` | bytes of the server to messages and values: pure |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
@@ -61,6 +62,8 @@
 //!   position of its own. The server keeps how far a slot was read; a slot that it gave up, or that
 //!   somebody dropped, is one [`Failed`], and is never made anew unasked. A temporary slot goes with its
 //!   connection, and a [`Gap`] says so.
+//! - A due time of a schedule ([`EventLoop::cron`]) comes once or not at all, by the policy for those that are
+//!   missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many processes.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
@@ -78,6 +81,7 @@
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
+//! - `schedules` (part of `command`): cron expressions in time zones. Intervals need it not.
 //! - `capi`: the functions of `pgwake.h`, for the C library; a Rust program has no use for them.
 
 #![deny(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used)]
@@ -126,4 +130,5 @@ pub use text::Text;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/crate.md")]
+#[cfg_attr(feature = "schedules", doc = include_str!("../docs/schedules.md"))]
 struct Pages;
