@@ -466,7 +466,7 @@ pub(crate) unsafe extern "C" fn pgwake_finish(
 ) -> c_int {
     let finish = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
-        let failure = unsafe { schedule::failure(failure) }?;
+        let failure = unsafe { schedule::given(failure, "failure") }?;
         inside.events()?.finish(schedule::task_id(id), failure).map(|()| status::OK)
     };
     // SAFETY: as the caller promises.

@@ -7,6 +7,7 @@
 mod admission;
 mod commands;
 mod rotation;
+mod schedules;
 mod spin;
 mod stalls;
 mod tasks;

@@ -38,6 +38,7 @@
 //! |---|---|
 //! | [`EventLoop`] | one turn after the other; budgets, fairness; alone reads the clock |
 //! | `source` | where events come from: a variant for each kind of connection, readers over SQL, the log |
+//! | `schedule` in `source` | no connection at all: what is due when; `civil.rs` has the rules of clocks |
 //! | `decode` | bytes of the server to messages and values: pure |
 //! | `session` | one connection's life: connecting, probing, losing, trying again |
 //! | `reactor` | mio: readiness, the timer, the waker |
@@ -64,6 +65,8 @@
 //! - The rows of a poll ([`EventLoop::poll`]) are one event, and its next query is run once they were taken.
 //!   With a cursor each row of a table that only grows comes at least once; rows of a batch are locked for
 //!   one caller until it acknowledges them.
+//! - A due time of a schedule ([`EventLoop::cron`]) comes once or not at all, by the policy for those that are
+//!   missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many processes.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
@@ -81,6 +84,7 @@
 //! - `bundled` (default): libpq is built in. Without it the system's libpq is linked (14 or later).
 //! - `json` (default): `Notification::json`, and events as JSON lines.
 //! - `command` (default): what only the command `pgwake` needs.
+//! - `schedules` (part of `command`): cron expressions in time zones. Intervals need it not.
 //! - `capi`: the functions of `pgwake.h`, for the C library; a Rust program has no use for them.
 
 #![deny(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used)]
@@ -130,4 +134,5 @@ pub use text::Text;
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/crate.md")]
 #[doc = include_str!("../docs/polls.md")]
+#[cfg_attr(feature = "schedules", doc = include_str!("../docs/schedules.md"))]
 struct Pages;

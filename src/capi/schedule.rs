@@ -93,27 +93,32 @@ unsafe fn schedule(asked: *const CScheduleOptions) -> Result<ScheduleOptions> {
         .manual_finish(asked.manual_finish != 0);
     let session = session_id(asked.session);
     // SAFETY: as the caller promises.
-    let text = |text: *const c_char, name| match text.is_null() {
-        true => Ok(None),
-        false => unsafe { utf8(text, name) }.map(Some),
+    let texts = unsafe {
+        [
+            given(asked.time_zone, "time_zone")?,
+            given(asked.name, "name")?,
+            given(asked.leader, "leader")?,
+            given(asked.sql, "sql")?,
+        ]
     };
-    own = text(asked.time_zone, "time_zone")?.into_iter().fold(own, ScheduleOptions::time_zone);
-    own = text(asked.name, "name")?.into_iter().fold(own, ScheduleOptions::name);
-    own = text(asked.leader, "leader")?.into_iter().fold(own, |own, key| own.leader(session, key));
-    own = text(asked.sql, "sql")?.into_iter().fold(own, |own, sql| own.sql(session, sql));
+    let [time_zone, name, leader, sql] = texts;
+    own = time_zone.into_iter().fold(own, ScheduleOptions::time_zone);
+    own = name.into_iter().fold(own, ScheduleOptions::name);
+    own = leader.into_iter().fold(own, |own, key| own.leader(session, key));
+    own = sql.into_iter().fold(own, |own, sql| own.sql(session, sql));
     Ok(own)
 }
 
-/// Why the work has failed; `None`: it has not.
+/// A text that need not be there.
 ///
 /// # Safety
 ///
-/// `failure` is NULL or a C string that stays as it is during `'a`.
-pub(super) unsafe fn failure<'a>(failure: *const c_char) -> Result<Option<&'a str>> {
-    match failure.is_null() {
+/// `text` is NULL or a C string that stays as it is during `'a`.
+pub(super) unsafe fn given<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    match text.is_null() {
         true => Ok(None),
         // SAFETY: as the caller promises.
-        false => unsafe { utf8(failure, "failure") }.map(Some),
+        false => unsafe { utf8(text, name) }.map(Some),
     }
 }
 

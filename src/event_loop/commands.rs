@@ -3,9 +3,9 @@
 
 use super::{EventLoop, NO_SESSION, NOTHING, Slot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Channel, SessionId};
+use crate::event::{Channel, SessionId, TaskId};
 use crate::metrics::Metrics;
-use crate::options::{DdlOptions, SessionOptions, StreamOptions, WatchOptions};
+use crate::options::{DdlOptions, PollOptions, SessionOptions, StreamOptions, WatchOptions};
 use crate::pq::Conninfo;
 use crate::reactor::Waker;
 use crate::session::{Background, BackgroundJobs};
@@ -171,6 +171,34 @@ impl EventLoop {
         self.enqueue(index)
     }
 
+    /// Runs a query again and again over a session, as `options` say: what it finds comes as
+    /// [`Event::Rows`](crate::Event::Rows), and an error of it as
+    /// [`Event::CommandFailed`](crate::Event::CommandFailed) once; it goes on all the same. After an outage it
+    /// is run at once. A session has any number of polls, which are run one after the other.
+    ///
+    /// ```no_run
+    /// use pgwake::{Event, EventLoop, PollOptions};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let mut events = EventLoop::new()?;
+    /// let db = events.connect("dbname=app")?;
+    /// let options = PollOptions::new().wake_on("jobs").adaptive(Duration::from_secs(60));
+    /// events.poll(db, "SELECT id, body FROM jobs WHERE due <= now()", options)?;
+    /// while let Some(event) = events.next(None)? {
+    ///     if let Event::Rows(rows) = event {
+    ///         rows.iter().for_each(|row| println!("{:?} {:?}", row.get_str("id"), row.get_str("body")));
+    ///     }
+    /// }
+    /// # Ok::<(), pgwake::Error>(())
+    /// ```
+    pub fn poll(&mut self, session: SessionId, sql: &str, options: PollOptions) -> Result<TaskId> {
+        let index = self.index(session)?;
+        let task = self.tasks.next_id()?;
+        self.sql(index)?.poll(task, sql, options, Instant::now())?;
+        self.enqueue(index)?;
+        Ok(task)
+    }
+
     /// Acknowledges all changes that were delivered up to the one with this number, for a session that leaves
     /// that to the caller ([`WatchOptions::manual_ack`], [`StreamOptions::manual_ack`]): they do not come
     /// again.
@@ -203,6 +231,12 @@ impl EventLoop {
     /// A handle by which another thread ends a waiting [`next`](Self::next).
     pub fn waker(&self) -> Waker {
         self.reactor.waker().clone()
+    }
+
+    /// The event that was given last, as long as nothing has ended it.
+    #[cfg(feature = "capi")]
+    pub(crate) fn event_at_hand(&self) -> Option<crate::event::Event<'_>> {
+        self.slots.get(self.at_hand.index)?.source.as_ref()?.event()
     }
 
     /// Gives the session a turn, and makes the descriptor readable, so that a host that watches it calls

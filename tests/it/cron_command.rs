@@ -1,7 +1,7 @@
 //! `pgwake cron`: what it prints, what it runs, and what it says of expressions.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, run};
+use crate::common::command::{Running, complaint, pgwake, run};
 use crate::common::error_table::hold;
 use crate::common::{Sql, outbox, signal};
 use rustix::process::Signal;
@@ -37,9 +37,8 @@ fn ticks_are_printed_as_they_come_without_any_server() {
     let schedules: BTreeSet<&str> = lines.iter().map(|line| line["schedule"].as_str().unwrap()).collect();
     assert_eq!(schedules.into_iter().collect::<Vec<_>>(), ["* * * * * *", "@every 20ms"]);
     assert_eq!(lines.len(), 80);
-    assert!(
-        lines.iter().all(|line| line["event"] == "tick" && line["missed"] == 0 && line.get("db").is_none())
-    );
+    assert!(lines.iter().all(|line| line["event"] == "tick" && line.get("db").is_none()));
+    assert!(lines.iter().all(|line| line["missed"].is_u64() && line["late_ms"].is_u64()));
     let line = text(&run(&["cron", "@every 20ms", "--count", "1"]));
     assert!(line.contains("  tick          @every 20ms  due 2") && line.ends_with(" ms late\n"), "{line}");
 }
@@ -116,6 +115,67 @@ fn a_process_that_was_frozen_has_each_due_time_once_or_not_at_all() {
             _ => assert!(taken <= 3, "{missed}: {taken} of {passed}"),
         }
         signal(pid, Signal::TERM);
+        assert_eq!(running.status(), 0);
+    }
+}
+
+/// Where Debian's package `libfaketime` has the library; `PGWAKE_TEST_FAKETIME` names another.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// Of the process's clocks only the wall clock is another one: as when somebody sets it. Nobody tells the
+/// process, so it looks at its next due time.
+#[test]
+fn a_clock_that_is_set_by_an_hour_gives_each_due_time_once_or_not_at_all() {
+    let library = std::env::var("PGWAKE_TEST_FAKETIME").unwrap_or_else(|_| FAKETIME.into());
+    if !std::path::Path::new(&library).exists() {
+        crate::common::say_loudly("SKIPPED: there is no libfaketime; see PGWAKE_TEST_FAKETIME");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    for missed in ["skip", "once", "all"] {
+        std::fs::write(&offset, "+0\n").unwrap();
+        let mut command =
+            pgwake(&["cron", "*/2 * * * * *", "@every 500ms", "--missed", missed, "-f", "json"]);
+        let command = command
+            .env("LD_PRELOAD", &library)
+            .env("FAKETIME_TIMESTAMP_FILE", &offset)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+        let mut running = Running::of(command);
+        // The next tick of the expression, and how many of the interval came before it.
+        let mut next = |intervals_max: u32| -> Option<(i64, i64)> {
+            let mut intervals = 0;
+            while intervals < intervals_max {
+                let line = running.json();
+                if line["schedule"] == "*/2 * * * * *" {
+                    let due = line["due"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+                    return Some((due.as_second(), line["missed"].as_i64().unwrap()));
+                }
+                intervals += 1;
+            }
+            None
+        };
+        let (mut last, _) = next(20).unwrap();
+        std::fs::write(&offset, "+3600\n").unwrap();
+        let mut taken = 0;
+        let hour_later = last + 3600;
+        while last < hour_later {
+            let (due, missed) = next(20).unwrap();
+            assert_eq!(due, last + 2 * (1 + missed), "none twice, none left out in silence");
+            (last, taken) = (due, taken + 1);
+        }
+        match missed {
+            "all" => assert!(taken >= 1800, "each comes: {taken}"),
+            _ => assert!(taken <= 3, "{missed}: {taken}"),
+        }
+        std::fs::write(&offset, "+0\n").unwrap();
+        // One may be under way. Then nothing comes that has come already; the interval goes on.
+        while let Some((due, _)) = next(12) {
+            assert!(due > last, "{due} came twice");
+            last = due;
+        }
+        signal(running.child.id() as i32, Signal::TERM);
         assert_eq!(running.status(), 0);
     }
 }

@@ -19,6 +19,7 @@ mod exec;
 mod faults;
 mod first_errors;
 mod handler_command;
+mod leader_faults;
 mod listen;
 mod log_findings;
 mod metrics;

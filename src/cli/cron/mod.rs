@@ -5,7 +5,7 @@ mod crontab;
 mod preview;
 
 use super::jobs::Jobs;
-use super::output::Output;
+use super::output::{Output, write_text};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use super::values::Format;
@@ -17,7 +17,7 @@ use pgwake::{
     Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId,
 };
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
     let (entries, mut faults) = entries(arguments)?;
@@ -171,9 +171,14 @@ impl Take for Ticks {
             Event::CommandFailed(failed) if failed.command == "schedule" && is_for_good(failed.sqlstate) => {
                 return Err(not_connected(failed.message, failed.sqlstate));
             }
-            Event::Listening(_) if self.is_silent || !self.commands.values().all(Vec::is_empty) => {
+            // Stdout belongs to what is run.
+            other if !self.commands.values().all(Vec::is_empty) => {
+                let mut line = String::new();
+                write_text(&mut line, other, SystemTime::now());
+                say!("{line}");
                 return Ok(false);
             }
+            Event::Listening(_) if self.is_silent => return Ok(false),
             _ => {
                 output.write(event)?;
                 return Ok(false);

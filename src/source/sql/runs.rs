@@ -131,14 +131,14 @@ impl Runs {
 
     /// Ends a schedule; a lock that it has, or may get, is given back.
     pub(super) fn cancel(&mut self, link: &mut Link, task: TaskId) -> bool {
-        let Some(run) = self.runs.remove(&task) else { return false };
+        let Some(run) = self.runs.get(&task) else { return false };
+        if self.is_open && matches!(run.step, Step::Asking | Step::Taking(_) | Step::Working(_)) {
+            self.release(link, task);
+        }
+        self.runs.remove(&task);
         self.agenda.cancel(task);
         self.granted.retain(|due| due.task != task);
-        let has_lock = matches!(run.step, Step::Asking | Step::Taking(_) | Step::Working(_));
-        if let Some(key) = run.job.key.filter(|_| has_lock && self.is_open) {
-            let tag = Tag::Run(RunRequest { task, step: RunStep::Release });
-            link.send(tag, Some(RELEASE_SQL), &[key.as_bytes()]);
-        }
+        self.be_patient(link);
         true
     }
 
@@ -246,10 +246,23 @@ impl Runs {
             }
             // Somebody has run it already.
             None => {
-                self.send(link, task, RunStep::Release, RELEASE_SQL, &[key.as_bytes()]);
+                self.release(link, task);
                 self.set_step(task, Step::Waiting);
             }
         }
+    }
+
+    /// Gives the lock back.
+    fn release(&self, link: &mut Link, task: TaskId) {
+        if let Some(key) = self.runs.get(&task).and_then(|run| run.job.key.as_deref()) {
+            self.send(link, task, RunStep::Release, RELEASE_SQL, &[key.as_bytes()]);
+        }
+    }
+
+    /// A server that runs SQL for us may be silent for as long as that takes.
+    fn be_patient(&self, link: &mut Link) {
+        let runs_sql = |run: &Run| run.job.sql.is_some() && matches!(run.step, Step::Working(_));
+        link.session.be_patient(self.runs.values().any(runs_sql));
     }
 
     /// A due time is ours: the caller hears of it, and does the work unless it is SQL.
@@ -261,8 +274,8 @@ impl Runs {
         if let Some(sql) = &run.job.sql {
             let tag = Tag::Run(RunRequest { task: due.task, step: RunStep::Job });
             link.send(tag, Some(sql.as_bytes()), &[]);
-            link.session.be_patient(true);
         }
+        self.be_patient(link);
     }
 
     /// The work has ended: the lock is given back.
@@ -286,7 +299,11 @@ impl Runs {
                 self.enter_at = Some(now + self.refusals.next_delay(now));
             }
             RunStep::Setting | RunStep::Release => {}
-            _ => self.pass(request.task),
+            _ => {
+                // An error takes nothing back that holds for the session: the lock may be ours.
+                self.release(link, request.task);
+                self.pass(request.task);
+            }
         }
         if is_news {
             link.report_failure("schedule", None, advised(error, OF_RUNS));
@@ -294,11 +311,11 @@ impl Runs {
     }
 
     fn job_ended(&mut self, link: &mut Link, task: TaskId, outcome: Result<Rows>) {
-        link.session.be_patient(false);
         let failure = outcome.err();
         if let Some(Step::Working(due)) = self.runs.get(&task).map(|run| run.step) {
             self.end(link, due, failure.as_ref().map(|error| &*error.message));
         }
+        self.be_patient(link);
         if let Some(error) = failure {
             link.report_failure("sql", None, error);
         }
@@ -312,6 +329,7 @@ impl Reader for Runs {
     fn opened(&mut self, link: &mut Link, _: Instant) {
         link.make_lasting();
         self.is_open = true;
+        self.be_patient(link);
         if self.runs.values().any(|run| run.job.key.is_some()) {
             self.limit_idling(link);
         }
@@ -377,9 +395,7 @@ impl Reader for Runs {
             (RunStep::Ask, Some(Step::Asking)) => self.pass(task),
             (RunStep::Begin, Some(Step::Taking(due))) if is_true(&rows) => self.work(link, due),
             (RunStep::Begin, Some(Step::Taking(_))) => {
-                if let Some(key) = self.runs.get(&task).and_then(|run| run.job.key.as_deref()) {
-                    self.send(link, task, RunStep::Release, RELEASE_SQL, &[key.as_bytes()]);
-                }
+                self.release(link, task);
                 self.pass(task);
             }
             (RunStep::End, Some(Step::Asking)) => self.wait(task),
