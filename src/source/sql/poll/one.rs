@@ -100,10 +100,6 @@ impl Poll {
         self.pace.wake_up();
     }
 
-    pub(super) fn is_asking(&self) -> bool {
-        matches!(self.state, State::Opening(_) | State::Asking(_) | State::Ending(..))
-    }
-
     /// A connection is there. Queries are asked at once, but not one with which the last connection was lost.
     pub(super) fn opened(&mut self, now: Instant) {
         match self.state {
