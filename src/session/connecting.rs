@@ -2,7 +2,8 @@
 //! a name service nor for a host.
 
 use super::endpoint::Route;
-use super::input::{MESSAGE_BYTES_MAX, too_long};
+use super::input::too_long;
+use super::limits::MESSAGE_BYTES_MAX;
 use super::{Addresses, CONNECT_TIMEOUT_DEFAULT, Kind, Progress, Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::options::bounded;

@@ -1,22 +1,11 @@
 //! What comes over an open connection: readiness in, one read for each time, bounded from the second of a
 //! message on, and no more than a message may have.
 
+use super::limits::MESSAGE_BYTES_MAX;
 use super::{Kind, Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
 use std::time::Instant;
-
-/// How much input may come in without a notification or an answer getting complete. A notification has 8 KB
-/// at most, a page of changes some megabytes; libpq itself would take any length that a server claims.
-///
-/// The second read of a message that began behind a notification is not bounded: nobody but libpq knows that
-/// it has begun. Nor is what libpq reads because a command that it is given does not go out (`pqSendSome`,
-/// fe-misc.c). Both end as soon as the server is slower than we are.
-pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
-
-/// The same for a message of the log, in which a server puts no more than it can have in one piece of memory
-/// (`MaxAllocSize`, memutils.h).
-const LOG_MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 impl<Tag> Session<Tag> {
     /// The poller told of the socket.
@@ -123,14 +112,6 @@ impl<Tag> Session<Tag> {
             Ok(flushed) => self.wait_for_flush(flushed),
             Err(error) => self.ending = Some(error),
         }
-    }
-}
-
-/// How much input may come in for one message.
-pub(super) fn bytes_max(kind: Kind) -> usize {
-    match kind {
-        Kind::Sql => MESSAGE_BYTES_MAX,
-        Kind::Replication => LOG_MESSAGE_BYTES_MAX,
     }
 }
 

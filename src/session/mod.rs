@@ -14,6 +14,7 @@ mod connecting;
 mod endpoint;
 mod heartbeat;
 mod input;
+mod limits;
 mod requests;
 
 use crate::error::{Error, ErrorKind, Result, SqlState};
@@ -187,7 +188,10 @@ impl<Tag> Session<Tag> {
             may_hold_more: false,
             is_in_message: false,
             message_bytes: 0,
-            message_bytes_max: input::bytes_max(kind),
+            message_bytes_max: match kind {
+                Kind::Sql => limits::MESSAGE_BYTES_MAX,
+                Kind::Replication => limits::LOG_MESSAGE_BYTES_MAX,
+            },
             wait_for: WaitFor::Reading,
             is_interest_new: false,
             ending: None,

@@ -93,7 +93,7 @@ fn a_position_is_kept_once_rows_were_gone_on_from_or_acknowledged() {
     // Nobody asked for more: it comes again.
     let (mut events, session) = connected(&conninfo);
     let task = events.poll(session, SELECT, of("c")).unwrap();
-    while matches!(next_id(&mut events), None) {}
+    while next_id(&mut events).is_none() {}
     assert_silent(&mut events, 50 * MS);
     events.cancel(task).unwrap();
     events.poll(session, SELECT, of("c").manual_ack(true)).unwrap();

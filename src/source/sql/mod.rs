@@ -316,7 +316,7 @@ impl SqlSource {
             self.at_hand = AtHand::Rows;
             return Look::Found;
         }
-        if polls.is_empty() {
+        if polls.is_over(&self.link) {
             self.readers.remove::<Polls>();
             self.readers_changed();
         }

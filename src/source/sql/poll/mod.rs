@@ -11,7 +11,7 @@ mod statements;
 
 use super::link::Link;
 use super::readers::Reader;
-use super::tag::PollRequest;
+use super::tag::{PollRequest, Tag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, Rows, SessionId, Table, TaskId};
 use crate::pq::Notify;
@@ -100,8 +100,9 @@ impl Polls {
         self.polls.iter().any(Poll::is_manual)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.polls.is_empty() && self.lent.is_none()
+    /// Whether there is nothing more to see to.
+    pub(super) fn is_over(&self, link: &Link) -> bool {
+        self.polls.is_empty() && self.lent.is_none() && !link.session.unanswered().any(Tag::takes_its_time)
     }
 
     /// Goes on to the next rows; `false` when none are there. Each poll has its turn.
@@ -110,7 +111,7 @@ impl Polls {
             let poll = self.polls.iter_mut().find(|poll| poll.task == lent.task);
             if let Some(poll) = poll {
                 poll.gone_on_from(link, lent.id, now);
-                self.see_to_patience(link);
+                see_to_patience(link);
             }
         }
         let Some(place) = self.polls.iter().position(Poll::has_found) else { return false };
@@ -142,14 +143,15 @@ impl Polls {
         for poll in self.polls.iter_mut().filter(|poll| poll.number_for(1) > 0) {
             poll.acknowledge(link, number, now);
         }
-        self.see_to_patience(link);
+        see_to_patience(link);
         Ok(())
     }
+}
 
-    /// While a query runs the server is silent for as long as that takes.
-    fn see_to_patience(&self, link: &mut Link) {
-        link.session.be_patient(self.polls.iter().any(Poll::is_asking));
-    }
+/// While a query runs the server is silent for as long as that takes, also when its poll is no more.
+fn see_to_patience(link: &mut Link) {
+    let is_patient = link.session.unanswered().any(Tag::takes_its_time);
+    link.session.be_patient(is_patient);
 }
 
 impl Reader for Polls {
@@ -193,7 +195,7 @@ impl Reader for Polls {
         if let Some(poll) = self.polls.iter_mut().find(|poll| poll.task == task) {
             poll.answered(link, request, answer, now);
         }
-        self.see_to_patience(link);
+        see_to_patience(link);
         ControlFlow::Continue(())
     }
 
@@ -208,7 +210,7 @@ impl Reader for Polls {
         let has_sent =
             self.is_connected && self.polls.iter_mut().fold(false, |sent, p| p.step(link, now) | sent);
         if has_sent {
-            self.see_to_patience(link);
+            see_to_patience(link);
         }
         has_failures | has_sent
     }

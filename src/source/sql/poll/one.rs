@@ -44,7 +44,7 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(in crate::source::sql) struct Poll {
+pub(crate) struct Poll {
     pub(super) task: TaskId,
     pub(super) name: Arc<str>,
     pub(super) options: PollOptions,
@@ -62,7 +62,7 @@ pub(in crate::source::sql) struct Poll {
 }
 
 impl Poll {
-    pub(in crate::source::sql) fn new(task: TaskId, text: &str, options: PollOptions) -> Result<Self> {
+    pub(crate) fn new(task: TaskId, text: &str, options: PollOptions) -> Result<Self> {
         options.check(text)?;
         let (name, sql) = (options.name.as_deref().unwrap_or(text).into(), sql::query(text, &options)?);
         let parameters = options.parameters.iter().map(|value| value.clone().map(sql::c_string)).collect();
@@ -83,7 +83,7 @@ impl Poll {
     }
 
     /// Whether it holds a transaction open, in which nothing else has room.
-    pub(in crate::source::sql) fn needs_session(&self) -> bool {
+    pub(crate) fn needs_session(&self) -> bool {
         self.options.batch_rows.is_some()
     }
 
@@ -92,16 +92,12 @@ impl Poll {
     }
 
     /// Whether only the caller acknowledges its rows.
-    pub(in crate::source::sql) fn is_manual(&self) -> bool {
+    pub(crate) fn is_manual(&self) -> bool {
         self.is_acknowledged() && self.options.manual_ack
     }
 
     pub(super) fn wake_up(&mut self) {
         self.pace.wake_up();
-    }
-
-    pub(super) fn is_asking(&self) -> bool {
-        matches!(self.state, State::Opening(_) | State::Asking(_) | State::Ending(..))
     }
 
     /// A connection is there. Queries are asked at once, but not one with which the last connection was lost.
