@@ -260,6 +260,14 @@ name_dropped(Naming *naming, DropStmt *drop)
 		name_object(naming, drop->removeType, lfirst(cell));
 }
 
+static void
+name_subscription(Naming *naming, DropSubscriptionStmt *drop)
+{
+	naming->if_exists = drop->missing_ok;
+	naming->behavior = drop->behavior == DROP_CASCADE ? "cascade" : "restrict";
+	name_object(naming, OBJECT_SUBSCRIPTION, (Node *) makeString(drop->subname));
+}
+
 /* The columns and constraints that go; where none does, the table. */
 static void
 name_in_alter_table(Naming *naming, AlterTableStmt *alter)
@@ -482,6 +490,8 @@ find(void *argument)
 
 	if (IsA(parsetree, DropStmt))
 		name_dropped(naming, castNode(DropStmt, parsetree));
+	else if (IsA(parsetree, DropSubscriptionStmt))
+		name_subscription(naming, castNode(DropSubscriptionStmt, parsetree));
 	else if (IsA(parsetree, IndexStmt))
 		name_index(naming, castNode(IndexStmt, parsetree));
 	else if (IsA(parsetree, CreateSchemaStmt))

@@ -108,6 +108,13 @@ DROP INDEX CONCURRENTLY d.parent_a_idx;
 CREATE INDEX CONCURRENTLY ON d.parent (a);
 DROP INDEX CONCURRENTLY d.parent_a_idx;
 
+-- With a slot on another server, which does not come back: named as well.
+SET client_min_messages = error;
+CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
+DROP SUBSCRIPTION sub;
+DROP SUBSCRIPTION IF EXISTS sub;
+SET client_min_messages = warning;
+
 -- Temporary tables hide others.
 SET search_path = d;
 CREATE TEMP TABLE one (hidden int DEFAULT 1);

@@ -130,16 +130,20 @@ class Server:
                        stdout=subprocess.DEVNULL, user=self.user, cwd=self.directory)
 
     def __enter__(self):
+        try:
+            self.set_up()
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
+        self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
+        return self
+
+    def set_up(self):
         self.install()
         self.call("initdb", "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C")
         with open(f"{self.directory}/data/postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write(f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\nfsync = off\n"
                        f"max_locks_per_transaction = 512\n{self.settings}\n")
-        self.start()
-        return self
-
-    def start(self):
-        self.call("pg_ctl", "-w", "-l", f"{self.directory}/log", "start")
 
     def __exit__(self, kind, *_):
         if kind is not None:
@@ -166,12 +170,10 @@ class Standby(Server):
         super().__init__()
         self.primary = primary
 
-    def __enter__(self):
+    def set_up(self):
         self.install()
         subprocess.run([f"{self.bindir}/pg_basebackup", "-R", "-c", "fast", "-U", "postgres", "-h",
                         self.primary.directory, "-D", f"{self.directory}/data"], check=True, user=self.user,
                        cwd=self.directory)
         with open(f"{self.directory}/data/postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write(f"unix_socket_directories = '{self.directory}'\n")
-        self.start()
-        return self
