@@ -197,10 +197,10 @@ impl DdlOptions {
     }
 
     /// The events of this phase; with another call, those of that one, too. Those after a command, where
-    /// nothing was said. Before a command, an event has the targets that it is about to drop: all that go with
-    /// a DROP, or an ALTER that does nothing but drop; and with the server extension `pgwake_ddl`, what any
-    /// other command names. All events come with the commit: to act before a drop, register a handler with
-    /// `pgwake.before_drop`.
+    /// nothing was said. Before a command, an event has the targets that it is about to drop: all that go
+    /// with a DROP, or an ALTER that does nothing but drop; and with the server extension `pgwake_ddl`, what
+    /// any other command names. All events come with the commit: to act before a drop, register a handler
+    /// with `pgwake.before_drop`.
     pub fn phase(mut self, phase: DdlPhase) -> Self {
         if !self.phases.contains(&phase) {
             self.phases.push(phase);

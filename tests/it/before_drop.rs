@@ -9,7 +9,7 @@ fn code(outcome: Result<Option<String>, pgwake::Error>) -> (String, String) {
     (error.sqlstate.unwrap().to_string(), error.message)
 }
 
-/// The task that this is for: rows of a table name side tables, which are to go with it. Its users write this.
+/// The task that this is for: rows of a table name side tables, which are to go with it. Users write this.
 const RASTERS: &str = "CREATE SCHEMA survey; CREATE SCHEMA tiles;
     CREATE TABLE tiles.alps (x int); CREATE TABLE tiles.dunes (x int); CREATE TABLE tiles.other (x int);
     CREATE TABLE survey.raster (name text, side regclass);
@@ -173,7 +173,8 @@ fn rows_that_are_not_committed_yet_are_waited_for() {
         sql.run(
             "CREATE TABLE side (id int);
              CREATE FUNCTION clean_up(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-               EXECUTE format('DELETE FROM public.side WHERE id IN (SELECT id FROM %s)', target.identity); END $$;
+               EXECUTE format('DELETE FROM public.side WHERE id IN (SELECT id FROM %s)', target.identity);
+             END $$;
              SELECT pgwake.before_drop('clean_up(pgwake.ddl_target)')",
         );
         let mut writer = Sql::connect(conninfo);

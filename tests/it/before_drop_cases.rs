@@ -1,5 +1,5 @@
-//! What goes with a drop is known before it, and a handler sees each of it once: for each kind of DROP, and in
-//! whatever it is wrapped.
+//! What goes with a drop is known before it, and a handler sees each of it once: for each kind of DROP, and
+//! in whatever it is wrapped.
 
 use crate::common::Sql;
 use crate::common::drops::{Mode, equal_lists, in_each_mode, keep_lists, keep_what_is_seen, seen};
@@ -118,7 +118,8 @@ const KINDS: &[Case] = &[
         &[
             "ALTER TABLE a ALTER id DROP NOT NULL, ALTER id DROP DEFAULT, ADD CHECK (id > 0)",
             "ALTER TABLE a ALTER b TYPE bigint, ALTER b SET DEFAULT 2",
-            "ALTER TABLE a RENAME b TO \"drop\"; ALTER TABLE a RENAME TO \"DROP\"; COMMENT ON TABLE \"DROP\" IS 'x'",
+            "ALTER TABLE a RENAME b TO \"drop\"; ALTER TABLE a RENAME TO \"DROP\"",
+            "COMMENT ON TABLE \"DROP\" IS 'DROP'",
         ],
         &[],
     ),
@@ -165,13 +166,15 @@ const WRAPPINGS: &[Case] = &[
     case(
         "DO and dynamic SQL",
         "CREATE TABLE a (); CREATE TABLE b ()",
-        &["DO $$ BEGIN DROP TABLE a; EXECUTE format('DROP TABLE %I', 'b'); CREATE TABLE b (); DROP TABLE b; END $$"],
+        &["DO $$ BEGIN DROP TABLE a; EXECUTE format('DROP TABLE %I', 'b');
+           CREATE TABLE b (); DROP TABLE b; END $$"],
         &["target table work.a", "target table work.b", "target table work.b"],
     ),
     case(
         "functions in functions, with a search_path of their own",
         "CREATE TABLE a (); CREATE SCHEMA work_2 CREATE TABLE a ();
-         CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql SET search_path = work_2 AS 'BEGIN DROP TABLE a; END';
+         CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql SET search_path = work_2 AS
+           'BEGIN DROP TABLE a; END';
          CREATE FUNCTION g() RETURNS void LANGUAGE plpgsql AS
            $$ BEGIN PERFORM f(); DROP TABLE a; END $$",
         &["SELECT g()"],
@@ -186,7 +189,6 @@ const WRAPPINGS: &[Case] = &[
     ),
     refused(
         "a function in SQL",
-
         "CREATE TABLE a (); CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DROP TABLE work.a'",
         &["SELECT f()"],
         &["target table work.a"],
@@ -199,27 +201,29 @@ const WRAPPINGS: &[Case] = &[
         &["CALL p()", "DROP TABLE b"],
         &["target table work.a", "target table work.c", "target table work.b"],
     ),
-    case(
-        "a prepared statement",
-        "CREATE TABLE a ()",
-        &["prepared: DROP TABLE a;"],
-        &["target table work.a"],
-    ),
+    case("a prepared statement", "CREATE TABLE a ()", &["prepared: DROP TABLE a;"], &["target table work.a"]),
     case(
         "several statements in a string",
         "CREATE TABLE a (); CREATE TABLE b (); CREATE TABLE c (); CREATE VIEW v AS SELECT 1",
         &["SELECT 'DROP TABLE a; '; DROP TABLE a /* ; /* ; */ DROP TABLE b */; -- ; DROP TABLE b
            DROP VIEW v; SELECT $x$; DROP TABLE c; $$ $x$, E'\\'; DROP TABLE c', U&'\\0041', 1 AS \"; DROP\";
            CREATE TABLE d (); DROP TABLE IF EXISTS nowhere; DROP TABLE c; ; DROP TABLE b, d;;"],
-        &["target table work.a", "target view work.v", "target table work.c", "target table work.b",
-          "target table work.d"],
+        &[
+            "target table work.a",
+            "target view work.v",
+            "target table work.c",
+            "target table work.b",
+            "target table work.d",
+        ],
     ),
     case(
         "several statements in a string, with strings as they once were",
         "CREATE TABLE a (); CREATE TABLE b ()",
-        &["SET standard_conforming_strings = off",
-          "SELECT '\\'; DROP TABLE b'; DROP TABLE a; DROP TABLE b",
-          "RESET standard_conforming_strings"],
+        &[
+            "SET standard_conforming_strings = off",
+            "SELECT '\\'; DROP TABLE b'; DROP TABLE a; DROP TABLE b",
+            "RESET standard_conforming_strings",
+        ],
         &["target table work.a", "target table work.b"],
     ),
     refused(
@@ -239,13 +243,14 @@ const WRAPPINGS: &[Case] = &[
     case(
         "savepoints",
         "CREATE TABLE a (); CREATE TABLE b ()",
-        &["BEGIN", "SAVEPOINT one", "DROP TABLE a", "ROLLBACK TO one", "DROP TABLE b", "RELEASE one", "COMMIT"],
+        &["BEGIN; SAVEPOINT one", "DROP TABLE a", "ROLLBACK TO one", "DROP TABLE b", "RELEASE one", "COMMIT"],
         &["target table work.b"],
     ),
     case(
         "blocks that fail, and go on",
         "CREATE TABLE a (); CREATE TABLE b ()",
-        &["DO $$ BEGIN BEGIN DROP TABLE a; PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN DROP TABLE b; END;
+        &["DO $$ BEGIN BEGIN DROP TABLE a; PERFORM 1 / 0;
+             EXCEPTION WHEN division_by_zero THEN DROP TABLE b; END;
              BEGIN DROP TABLE nowhere; EXCEPTION WHEN undefined_table THEN DROP TABLE a; END; END $$"],
         &["target table work.b", "target table work.a"],
     ),
@@ -313,8 +318,9 @@ fn one(mode: Mode, sql: &mut Sql, case: &Case) {
     assert_eq!(seen, expected, "{mode:?}: {}", case.name);
     equal_lists(sql, case.name);
     sql.run(
-        "SET session_replication_role = replica; DROP SCHEMA work CASCADE; DROP SCHEMA IF EXISTS work_2, work_3
-         CASCADE; DISCARD TEMP; SET work.once = ''; RESET session_replication_role",
+        "SET session_replication_role = replica; DROP SCHEMA work CASCADE;
+         DROP SCHEMA IF EXISTS work_2, work_3 CASCADE; DISCARD TEMP;
+         SET work.once = ''; RESET session_replication_role",
     );
 }
 

@@ -111,7 +111,8 @@ fn other_event_triggers_that_write_or_raise_in_a_rehearsal_harm_nobody() {
              CREATE FUNCTION scratch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
                IF tg_tag = 'DROP TABLE' AND to_regclass('pg_temp.scratch') IS NULL THEN
                  CREATE TEMP TABLE scratch (); DROP TABLE pg_temp.scratch; END IF; END $$;
-             CREATE EVENT TRIGGER a_note ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION note();
+             CREATE EVENT TRIGGER a_note ON ddl_command_start WHEN TAG IN ('DROP TABLE')
+               EXECUTE FUNCTION note();
              CREATE EVENT TRIGGER z_note ON sql_drop EXECUTE FUNCTION note();
              CREATE EVENT TRIGGER z_forbid ON sql_drop EXECUTE FUNCTION forbid();
              CREATE TABLE once ()",
@@ -136,7 +137,8 @@ fn settings_of_ours_that_somebody_sets_do_not_keep_a_handler_from_running() {
         keep_what_is_seen(sql, "table");
         sql.run(
             "SET pgwake.following = on; SET pgwake.rehearsal = 'DROP TABLE a';
-             SET pgwake.rehearsed = '{\"list\": \"[]\"}'; SET pgwake.handled = '[]'; SET pgwake.command = '{}';
+             SET pgwake.rehearsed = '{\"list\": \"[]\"}'; SET pgwake.handled = '[]';
+             SET pgwake.command = '{}';
              CREATE TABLE a ()",
         );
         sql.run("DROP TABLE a");

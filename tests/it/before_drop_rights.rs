@@ -20,7 +20,8 @@ fn role(conninfo: &str, sql: &mut Sql) -> (String, Sql) {
 const WHO: &str = "CREATE TABLE public.who (name text); GRANT INSERT ON public.who TO PUBLIC";
 fn handler(name: &str, security: &str) -> String {
     format!(
-        "CREATE OR REPLACE FUNCTION {name}(t pgwake.ddl_target) RETURNS void LANGUAGE plpgsql SECURITY {security} AS
+        "CREATE OR REPLACE FUNCTION {name}(t pgwake.ddl_target) RETURNS void
+           LANGUAGE plpgsql SECURITY {security} AS
            $$ BEGIN INSERT INTO public.who VALUES ('{name} ' || current_user); END $$"
     )
 }
@@ -129,7 +130,8 @@ fn a_trigger_of_somebody_else_rehearses_with_the_rights_of_who_drops_alone() {
              CREATE FUNCTION list() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
                INSERT INTO public.listed SELECT identity FROM pgwake.ddl_targets()
                  WHERE object_type = 'table'; END $$;
-             CREATE EVENT TRIGGER z_list ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION list()",
+             CREATE EVENT TRIGGER z_list ON ddl_command_start WHEN TAG IN ('DROP TABLE')
+               EXECUTE FUNCTION list()",
         );
         modest.run("CREATE TABLE own.a (); DROP TABLE own.a");
         let (sqlstate, sentence) = refusal(modest.try_run("DROP TABLE a"));

@@ -1,5 +1,5 @@
-//! Databases for what runs before a drop, in each mode that the server has: a handler that writes down what it
-//! is given, and event triggers that write down the list before a drop and the server's own after it.
+//! Databases for what runs before a drop, in each mode that the server has: a handler that writes down what
+//! it is given, and event triggers that write down the list before a drop and the server's own after it.
 
 use super::outbox::database;
 use super::{PATIENCE, Sql, say_loudly};
@@ -18,7 +18,8 @@ const HANDLER: &str = "CREATE SCHEMA kept; GRANT USAGE ON SCHEMA kept TO PUBLIC;
     GRANT SELECT, INSERT ON kept.seen TO PUBLIC;
     CREATE FUNCTION kept.handler(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-      INSERT INTO kept.seen (text) VALUES (format('%s %s %s', target.role, target.object_type, target.identity));
+      INSERT INTO kept.seen (text)
+        VALUES (format('%s %s %s', target.role, target.object_type, target.identity));
     END $$";
 
 /// Both lists, as the server words them.
@@ -100,7 +101,8 @@ pub(crate) fn keep_lists(sql: &mut Sql, more: &[&str]) {
 pub(crate) fn equal_lists(sql: &mut Sql, what: &str) -> usize {
     let list = |phase| {
         format!(
-            "SELECT coalesce(string_agg(text, E'\\n' ORDER BY text), '') FROM kept.list WHERE phase = '{phase}'"
+            "SELECT coalesce(string_agg(text, E'\\n' ORDER BY text), '') FROM kept.list
+             WHERE phase = '{phase}'"
         )
     };
     let (before, after) = (sql.value(&list("before")), sql.value(&list("after")));
