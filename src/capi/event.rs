@@ -39,9 +39,6 @@ pub(super) const GAP_OUTAGE: i32 = 1;
 pub(super) const GAP_OVERFLOW: i32 = 2;
 pub(super) const GAP_REPLACED: i32 = 3;
 
-pub(super) const PHASE_BEFORE: i32 = 1;
-pub(super) const PHASE_AFTER: i32 = 2;
-
 /// `pgwake_event`. What a notification needs lies in front, within one line of the cache.
 #[repr(C)]
 #[derive(Debug)]
@@ -342,8 +339,8 @@ impl Delivered {
     fn deliver_ddl(&mut self, d: &Ddl<'_>) {
         self.begin(DDL, d.session, d.db);
         self.flat.phase = match d.phase {
-            DdlPhase::Before => PHASE_BEFORE,
-            DdlPhase::After => PHASE_AFTER,
+            DdlPhase::Before => watch::PHASE_BEFORE,
+            DdlPhase::After => watch::PHASE_AFTER,
         };
         self.flat.depth = d.depth;
         self.flat.temp = i32::from(d.temp);

@@ -1,7 +1,6 @@
 //! What a C host watches: lists of names, and structs that begin with their size, flow in; the crate's own
 //! options flow out.
 
-use super::event::{PHASE_AFTER, PHASE_BEFORE};
 use super::given::{invalid, list, utf8};
 use super::options::{self, Versioned, given, refuse_reserved};
 use crate::{ChangeOp, ChangePayload, DdlOptions, DdlPhase, Result, Transport, WatchOptions};
@@ -23,6 +22,9 @@ pub(super) const TRANSPORT_OUTBOX: i32 = 0;
 pub(super) const TRANSPORT_NOTIFY: i32 = 1;
 pub(super) const TRANSPORT_WAL: i32 = 2;
 
+/// Of an event, and as a sum in what is asked for.
+pub(super) const PHASE_BEFORE: i32 = 1;
+pub(super) const PHASE_AFTER: i32 = 2;
 const BOTH_PHASES: i32 = PHASE_BEFORE | PHASE_AFTER;
 
 pub(super) fn op_bit(op: ChangeOp) -> u32 {

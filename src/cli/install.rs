@@ -58,7 +58,8 @@ pub(crate) fn require(connection: &mut Connection, when: When) -> Result<(), Fai
     refuse_later(version)?;
     if version < install::VERSION {
         return Err(Failure::Running(format!(
-            "the schema pgwake of this database has version {version}, and this needs {}: run `pgwake install`",
+            "the schema pgwake of this database has version {version}, and this needs {}: run \
+             `pgwake install`",
             install::VERSION
         )));
     }

@@ -103,7 +103,8 @@ fn no_function_of_a_session_gets_around_a_handler() {
     for (conninfo, mut sql) in guarded() {
         let (name, mut mallory) = role(&conninfo, &mut sql, "mallory");
         let ours = sql.value(
-            "SELECT string_agg(format('%I(%s)', proname, (SELECT string_agg(format_type(t, NULL), ', ' ORDER BY n)
+            "SELECT string_agg(format('%I(%s)', proname, (
+               SELECT string_agg(format_type(t, NULL), ', ' ORDER BY n)
                FROM unnest(proargtypes) WITH ORDINALITY a (t, n))), '; ' ORDER BY proname)
              FROM pg_proc WHERE pronamespace = 'pgwake'::regnamespace AND prokind = 'f'
                AND prorettype <> 'event_trigger'::regtype",

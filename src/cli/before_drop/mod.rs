@@ -1,53 +1,17 @@
 //! `pgwake before-drop`: which functions of the user's run before something is dropped. The schema `pgwake`
 //! keeps their register; this writes it and prints it.
 
+mod arguments;
+
 use super::advice::{When, with_advice};
 use super::values::Format;
 use super::{Failure, install, query};
-use clap::Args;
+pub(crate) use arguments::BeforeDrop;
 use pgwake::Error;
 use pgwake::json::{self, JsonValue};
 use pgwake::pq::Connection;
 use std::io::Write;
 use std::time::SystemTime;
-
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "\
-pgwake before-drop <HANDLER> [--types <TYPES>] [--schemas <SCHEMAS>]
-       pgwake before-drop --remove <HANDLER>
-       pgwake before-drop --list",
-    after_help = "\
-A handler is a function of your own. It is called once for each table that a command is about to
-drop, also by CASCADE, while the table can still be read. If it fails, nothing is dropped; what it
-does is undone with the drop by a ROLLBACK:
-
-  CREATE FUNCTION app.clean_up(target pgwake.ddl_target) RETURNS void …
-
-It needs the schema pgwake and its event triggers: let a superuser run `pgwake install` first."
-)]
-pub(crate) struct BeforeDrop {
-    /// A function, as SQL names it: app.clean_up, or with its argument, app.clean_up(pgwake.ddl_target)
-    #[arg(value_name = "HANDLER", required_unless_present = "list")]
-    handler: Option<String>,
-
-    /// It runs for objects of these types, in the server's words: table, view, 'materialized view', index,
-    /// sequence, function, schema, 'table column'
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "table")]
-    types: Vec<String>,
-
-    /// It runs for those in these schemas; in all of them by default
-    #[arg(long, value_name = "SCHEMAS", value_delimiter = ',')]
-    schemas: Vec<String>,
-
-    /// It does not run any more. Its name is written as --list shows it
-    #[arg(long, conflicts_with_all = ["types", "schemas", "list"])]
-    remove: bool,
-
-    /// Print the handlers that there are, and end
-    #[arg(long, conflicts_with_all = ["handler", "types", "schemas"])]
-    list: bool,
-}
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &BeforeDrop) -> Result<(), Failure> {
     let mut connection = query::connect(dsn)?;
