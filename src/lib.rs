@@ -62,8 +62,8 @@
 //!   position of its own. The server keeps how far a slot was read; a slot that it gave up, or that
 //!   somebody dropped, is one [`Failed`], and is never made anew unasked. A temporary slot goes with its
 //!   connection, and a [`Gap`] says so.
-//! - A due time of a schedule ([`EventLoop::cron`]) comes once or not at all, by the policy for those that are
-//!   missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many processes.
+//! - A due time of a schedule ([`EventLoop::cron`]) comes once or not at all, by the policy for those that
+//!   are missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many processes.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
