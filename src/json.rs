@@ -176,6 +176,17 @@ impl Serialize for Target<'_> {
     }
 }
 
+/// A line with an object of these texts, in their order.
+#[cfg(feature = "command")]
+pub fn object(fields: &[(&str, &str)]) -> String {
+    let mut line = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Printable);
+    // To write into memory does not fail, and whatever is written is UTF-8.
+    let _ = serializer.collect_map(fields.iter().copied());
+    line.push(b'\n');
+    String::from_utf8(line).unwrap_or_default()
+}
+
 /// A value as PostgreSQL wrote it: a number keeps all its digits.
 fn raw(value: &str) -> Option<&RawValue> {
     serde_json::from_str(value).ok()

@@ -320,8 +320,8 @@ impl AsRawFd for Timer {
     }
 }
 
-/// A descriptor that becomes readable when the wall clock is set, by hand or by a time service, or jumps because
-/// the machine slept: a timer that never fires, and is cancelled then (timerfd_create(2),
+/// A descriptor that becomes readable when the wall clock is set, by hand or by a time service, or jumps
+/// because the machine slept: a timer that never fires, and is cancelled then (timerfd_create(2),
 /// `TFD_TIMER_CANCEL_ON_SET`).
 #[derive(Debug)]
 pub(crate) struct ClockWatch(OwnedFd);

@@ -49,8 +49,8 @@ pub(super) fn every(events: &mut EventLoop, interval_ms: i64) -> Result<TaskId> 
 
 /// # Safety
 ///
-/// `expression` is NULL or a C string; `asked` is NULL or points to as many bytes as its first field says, and
-/// the texts in it are NULL or C strings.
+/// `expression` is NULL or a C string; `asked` is NULL or points to as many bytes as its first field says,
+/// and the texts in it are NULL or C strings.
 pub(super) unsafe fn cron(
     events: &mut EventLoop,
     expression: *const c_char,

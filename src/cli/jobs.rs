@@ -3,8 +3,8 @@
 //!
 //! The command is started as it stands, never through a shell. What it is about is in its environment:
 //! `PGWAKE_EVENT`, and for a notification `PGWAKE_CHANNEL` and `PGWAKE_PID`, with the payload on stdin; for a
-//! tick `PGWAKE_SCHEDULE`, `PGWAKE_DUE`, `PGWAKE_MISSED` and `PGWAKE_LATE_MS`. `listen` runs it for gaps, too,
-//! which mean that something was missed.
+//! tick `PGWAKE_SCHEDULE`, `PGWAKE_DUE`, `PGWAKE_MISSED` and `PGWAKE_LATE_MS`. `listen` runs it for gaps,
+//! too, which mean that something was missed.
 
 use super::Failure;
 use super::run::End;

@@ -35,9 +35,9 @@ impl EventLoop {
     }
 
     /// Ticks whenever a cron expression is due, in a time zone: [`Event::Tick`](crate::Event::Tick) comes
-    /// each time. The expression has five fields, minute, hour, day of the month, month and day of the week,
-    /// or six with the second before them; or it is a name such as `@daily`, or an interval: `@every 90s`. One
-    /// that is never due is refused, as is a zone that does not exist.
+    /// each time. The expression has five fields, minute, hour, day of the month, month and day of the
+    /// week, or six with the second before them; or it is a name such as `@daily`, or an interval: `@every
+    /// 90s`. One that is never due is refused, as is a zone that does not exist.
     ///
     /// ```no_run
     /// use pgwake::{EventLoop, ScheduleOptions};

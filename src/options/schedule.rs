@@ -74,18 +74,18 @@ impl ScheduleOptions {
         self
     }
 
-    /// One of many processes runs each due time: all that have a schedule with this key in the same database.
-    /// For each due time the leader is asked for anew, by a lock on this session; only who gets it has the
-    /// tick. The lock is held until the work has ended: until the next event is asked for, or
-    /// [`manual_finish`](Self::manual_finish). When a leader dies, or its loop stands still for two heartbeats
-    /// of the session, the server ends its session, and another gets the lock.
+    /// One of many processes runs each due time: all that have a schedule with this key in the same
+    /// database. For each due time the leader is asked for anew, by a lock on this session; only who gets
+    /// it has the tick. The lock is held until the work has ended: until the next event is asked for, or
+    /// [`manual_finish`](Self::manual_finish). When a leader dies, or its loop stands still for two
+    /// heartbeats of the session, the server ends its session, and another gets the lock.
     ///
     /// The schema `pgwake` must be in the database. Its table `pgwake.run` has what became of each due time,
     /// and the last one is kept when nobody runs: what was missed meanwhile is missed as
     /// [`missed`](Self::missed) says. Another expression, interval or zone under the same key begins anew.
     ///
-    /// The session needs a self-test ([`SessionOptions::self_test`](crate::SessionOptions::self_test)): behind
-    /// a pooler in transaction mode a lock would be somebody else's.
+    /// The session needs a self-test ([`SessionOptions::self_test`](crate::SessionOptions::self_test)):
+    /// behind a pooler in transaction mode a lock would be somebody else's.
     pub fn leader(mut self, session: SessionId, key: impl Into<String>) -> Self {
         (self.session, self.key) = (Some(session), Some(key.into()));
         self

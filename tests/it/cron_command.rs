@@ -69,7 +69,8 @@ fn a_command_is_run_for_each_and_never_twice_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let lock = folder.path().join("lock");
     let script = format!(
-        "mkdir {lock} || echo twice; echo $PGWAKE_EVENT $PGWAKE_SCHEDULE $PGWAKE_MISSED; sleep 0.25; rmdir {lock}",
+        "mkdir {lock} || echo twice; echo $PGWAKE_EVENT $PGWAKE_SCHEDULE $PGWAKE_MISSED; sleep 0.25; \
+         rmdir {lock}",
         lock = lock.display()
     );
     let output = run(&["cron", "@every 100ms", "--count", "4", "--exec", "sh", "-c", &script]);

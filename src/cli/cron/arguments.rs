@@ -58,9 +58,9 @@ pub(crate) struct Cron {
     #[arg(long, value_name = "SQL", conflicts_with = "exec")]
     pub(crate) sql: Option<String>,
 
-    /// Run CMD for each due time instead of printing it; must come last. Never through a shell: PGWAKE_SCHEDULE,
-    /// PGWAKE_DUE, PGWAKE_MISSED and PGWAKE_LATE_MS are in its environment. The next run of the same schedule
-    /// does not begin before it has ended
+    /// Run CMD for each due time instead of printing it; must come last. Never through a shell:
+    /// PGWAKE_SCHEDULE, PGWAKE_DUE, PGWAKE_MISSED and PGWAKE_LATE_MS are in its environment. The next run
+    /// of the same schedule does not begin before it has ended
     #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true)]
     pub(crate) exec: Vec<String>,
 

@@ -3,9 +3,7 @@
 use super::crontab::Entry;
 use crate::cli::Failure;
 use crate::cli::values::Format;
-use pgwake::Cron;
-use pgwake::json::rfc3339;
-use serde_json::{Value, json};
+use pgwake::{Cron, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -38,22 +36,20 @@ fn preview(entry: &Entry, format: Format, explain: bool, next: u32) -> Result<St
     let zone = cron.time_zone().unwrap_or("UTC");
     let kind = if cron.is_one_time_of_day() { "once a day also when clocks change" } else { "by the clock" };
     let (mut text, mut at) = (String::new(), SystemTime::now());
-    let mut line = |object: Value, shown: String| match format {
-        Format::Json => _ = writeln!(text, "{object}"),
+    let mut line = |fields: &[(&str, &str)], shown: &str| match format {
+        Format::Json => text.push_str(&json::object(fields)),
         Format::Text => _ = writeln!(text, "{shown}"),
     };
     if explain {
         let words = cron.explain();
-        line(
-            json!({"schedule": expression, "time_zone": zone, "explanation": words}),
-            format!("{expression}  {words} ({zone}; {kind})"),
-        );
+        let fields = [("schedule", expression.as_str()), ("time_zone", zone), ("explanation", &words)];
+        line(&fields, &format!("{expression}  {words} ({zone}; {kind})"));
     }
     for _ in 0..next {
         let Some(due) = cron.after(at) else { break };
-        let local = cron.local(due);
-        let object = json!({"schedule": expression, "due": rfc3339(due), "local": local});
-        line(object, format!("{local}  {expression}"));
+        let (local, utc) = (cron.local(due), json::rfc3339(due));
+        let fields = [("schedule", expression.as_str()), ("due", &utc), ("local", &local)];
+        line(&fields, &format!("{local}  {expression}"));
         at = due;
     }
     Ok(text)

@@ -6,12 +6,12 @@
 //!
 //! - It names *one time of day* (`30 2 * * *`). It runs once a day whatever the clock does: a time that is
 //!   skipped runs at the end of the gap, and one that is shown twice runs the first time.
-//! - Anything else (`*/15 * * * *`, `0 1,2,3 * * *`) follows the clock: what is skipped does not run, and what
-//!   is shown twice runs twice.
+//! - Anything else (`*/15 * * * *`, `0 1,2,3 * * *`) follows the clock: what is skipped does not run, and
+//!   what is shown twice runs twice.
 //!
-//! So far this is what the crate `croner` does. It looks for the end of a gap for two hours, though, and a zone
-//! may leave out a whole day: Apia had no 30 December 2011. Such a day is lost with all its times, and the
-//! search goes on behind it.
+//! So far this is what the crate `croner` does. It looks for the end of a gap for two hours, though, and a
+//! zone may leave out a whole day: Apia had no 30 December 2011. Such a day is lost with all its times,
+//! and the search goes on behind it.
 //!
 //! Each due time is computed from the zone's rules when it is needed. No offset is kept.
 
@@ -25,8 +25,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use std::time::SystemTime;
 
-/// A gap that is longer is no summer time but days that the zone left out. It is also how far croner looks for
-/// the end of one.
+/// A gap that is longer is no summer time but days that the zone left out. It is also how far croner looks
+/// for the end of one.
 const GAP_MAX: SignedDuration = SignedDuration::from_hours(2);
 
 /// How many changes of a zone's offset are looked through for such a gap.
@@ -66,8 +66,8 @@ impl Cron {
                 _ => String::new(),
             };
             refused(format!(
-                "{expression:?} is no cron expression{reason}: it takes five fields, minute, hour, day of the \
-                 month, month, day of the week, or six with the second before them"
+                "{expression:?} is no cron expression{reason}: it takes five fields, minute, hour, day of \
+                 the month, month, day of the week, or six with the second before them"
             ))
         })?;
         let cron = Cron { expression: parsed, zone: zone(time_zone)? };

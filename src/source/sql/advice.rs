@@ -44,8 +44,8 @@ pub(super) const OF_DDL: &[Row] = &[
 pub(super) const OF_RUNS: &[Row] = &[(
     "42501",
     "",
-    "grant this role USAGE on the schema pgwake and EXECUTE on enter_schedule, ask_to_run, begin_run, end_run \
-     and schedule_lock",
+    "grant this role USAGE on the schema pgwake and EXECUTE on enter_schedule, ask_to_run, begin_run, \
+     end_run and schedule_lock",
 )];
 pub(super) const OF_POLLS: &[Row] = &[
     (

@@ -1,10 +1,10 @@
 //! Schedules that need a session: SQL that is run when it is due, and due times that one of many processes
 //! runs, the leader.
 //!
-//! For each due time the leader is asked for anew, by a lock on the very session that runs the job. Who gets it
-//! hears up to which due time all is done with, and takes the next one by a row that nobody can write twice.
-//! The lock is held until the work has ended. A process that is frozen or cut off sends no sign of life: after
-//! two heartbeats the server ends its session, and the lock is free.
+//! For each due time the leader is asked for anew, by a lock on the very session that runs the job. Who
+//! gets it hears up to which due time all is done with, and takes the next one by a row that nobody can
+//! write twice. The lock is held until the work has ended. A process that is frozen or cut off sends no
+//! sign of life: after two heartbeats the server ends its session, and the lock is free.
 
 use super::advice::{OF_RUNS, advised};
 use super::link::Link;
@@ -436,8 +436,8 @@ pub(super) fn check_leader(has_self_test: bool, heartbeat: Duration) -> Result<(
     };
     if !has_self_test {
         return refuse(
-            "a leader holds a lock on its session, which a pooler in transaction mode gives to others: connect \
-             the session with a self-test, which finds out",
+            "a leader holds a lock on its session, which a pooler in transaction mode gives to others: \
+             connect the session with a self-test, which finds out",
         );
     }
     if heartbeat.is_zero() {
