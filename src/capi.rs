@@ -32,7 +32,6 @@ use handle::Handle;
 use log::LogFn;
 use metrics::FlatMetrics;
 use options::{CLoopOptions, CSessionOptions};
-use poll::CPollOptions;
 use schedule::CScheduleOptions;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
@@ -321,76 +320,6 @@ pub(crate) unsafe extern "C" fn pgwake_stream(
     };
     // SAFETY: as the caller promises.
     unsafe { handle::enter(handle, stream) }
-}
-
-/// Adds a poll to a session; its number, which is positive.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`]; `sql` is NULL or a C string, `options` NULL or as long as its first field says, the
-/// texts in it are NULL or C strings, and so are as many in its list of parameters as it says.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_poll(
-    handle: *mut Handle,
-    session: c_int,
-    sql: *const c_char,
-    options: *const CPollOptions,
-) -> c_int {
-    let poll = |inside: &mut handle::Inside| {
-        // SAFETY: as the caller promises.
-        let (sql, options) = unsafe { (utf8(sql, "sql")?, poll::poll(options)?) };
-        Ok(inside.events()?.poll(session_id(session), sql, options)?.0 as c_int)
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, poll) }
-}
-
-/// A value of the rows that were given last: 1 with one, 0 for NULL.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`]; `value` points to a pointer, `len` is NULL or points to a number.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_value(
-    handle: *const Handle,
-    row: usize,
-    column: usize,
-    value: *mut *const c_char,
-    len: *mut usize,
-) -> c_int {
-    let look = |inside: &mut handle::Inside| {
-        if value.is_null() {
-            return Err(invalid("pgwake_value has no place for the value: its fourth argument is NULL"));
-        }
-        let found = poll::value(inside.events()?, row, column)?;
-        let (text, length) = found.unwrap_or(poll::NO_VALUE);
-        // SAFETY: as the caller promises.
-        unsafe {
-            value.write(text);
-            if !len.is_null() {
-                len.write(length);
-            }
-        }
-        Ok(c_int::from(found.is_some()))
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, look) }
-}
-
-/// Where a column stands in the rows that were given last, by its name.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`]; `name` is NULL or a C string.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_column(handle: *const Handle, name: *const c_char) -> c_int {
-    let look = |inside: &mut handle::Inside| {
-        // SAFETY: as the caller promises.
-        let name = unsafe { utf8(name, "name") }?;
-        Ok(poll::column(inside.events()?, name)? as c_int)
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, look) }
 }
 
 /// Acknowledges what was delivered up to a change, or rows.

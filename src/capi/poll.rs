@@ -1,11 +1,82 @@
-//! What a C host polls: a struct that begins with its size flows in, the crate's own options flow out; and the
-//! values of rows, which are looked for where the loop has them.
+//! What a C host polls: the exports for it. A struct that begins with its size flows in, the crate's own options
+//! flow out; values of rows are looked for where the loop has them.
 
-use super::given::{invalid, utf8};
+use super::given::{invalid, session_id, utf8};
+use super::handle::{self, Handle};
 use super::options::{self, Versioned, given, refuse_reserved};
 use crate::{Event, EventLoop, PollOptions, Result, Rows};
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null;
+
+/// Adds a poll to a session; its number, which is positive.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close); `sql` is NULL or a C string, `options` NULL or as long as its first field says, the
+/// texts in it are NULL or C strings, and so are as many in its list of parameters as it says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_poll(
+    handle: *mut Handle,
+    session: c_int,
+    sql: *const c_char,
+    options: *const CPollOptions,
+) -> c_int {
+    let add = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let (sql, options) = unsafe { (utf8(sql, "sql")?, poll(options)?) };
+        Ok(inside.events()?.poll(session_id(session), sql, options)?.0 as c_int)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, add) }
+}
+
+/// A value of the rows that were given last: 1 with one, 0 for NULL.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close); `value` points to a pointer, `len` is NULL or points to a number.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_value(
+    handle: *const Handle,
+    row: usize,
+    column: usize,
+    value: *mut *const c_char,
+    len: *mut usize,
+) -> c_int {
+    let look = |inside: &mut handle::Inside| {
+        if value.is_null() {
+            return Err(invalid("pgwake_value has no place for the value: its fourth argument is NULL"));
+        }
+        let found = value_at(inside.events()?, row, column)?;
+        let (text, length) = found.unwrap_or(NO_VALUE);
+        // SAFETY: as the caller promises.
+        unsafe {
+            value.write(text);
+            if !len.is_null() {
+                len.write(length);
+            }
+        }
+        Ok(c_int::from(found.is_some()))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, look) }
+}
+
+/// Where a column stands in the rows that were given last, by its name.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close); `name` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_column(handle: *const Handle, name: *const c_char) -> c_int {
+    let look = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let name = unsafe { utf8(name, "name") }?;
+        Ok(place_of(inside.events()?, name)? as c_int)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, look) }
+}
 
 /// `pgwake_poll_options`: zero means the default.
 #[repr(C)]
@@ -45,7 +116,7 @@ unsafe impl Versioned for CPollOptions {
 ///
 /// `asked` is NULL or points to as many bytes as its first field says; the texts in it are NULL or C strings,
 /// and so are as many in `parameters` as it says.
-pub(super) unsafe fn poll(asked: *const CPollOptions) -> Result<PollOptions> {
+unsafe fn poll(asked: *const CPollOptions) -> Result<PollOptions> {
     // SAFETY: as the caller promises.
     let asked = unsafe { options::read(asked) }?;
     refuse_reserved(asked.reserved | i32::from(!asked.reserved_2.is_null()), CPollOptions::NAME)?;
@@ -98,7 +169,7 @@ fn rows(events: &EventLoop) -> Result<Rows<'_>> {
 }
 
 /// Where a value lies, and its length; `None` for NULL. Behind it is a NUL, as libpq has it.
-pub(super) fn value(events: &EventLoop, row: usize, column: usize) -> Result<Option<(*const c_char, usize)>> {
+fn value_at(events: &EventLoop, row: usize, column: usize) -> Result<Option<(*const c_char, usize)>> {
     let rows = rows(events)?;
     let Some(values) = rows.row(row).filter(|_| column < rows.columns().len()) else {
         let (rows_len, columns_len) = (rows.len(), rows.columns().len());
@@ -111,13 +182,13 @@ pub(super) fn value(events: &EventLoop, row: usize, column: usize) -> Result<Opt
 }
 
 /// Where the column of this name stands.
-pub(super) fn column(events: &EventLoop, name: &str) -> Result<usize> {
+fn place_of(events: &EventLoop, name: &str) -> Result<usize> {
     let place = rows(events)?.columns().iter().position(|column| column == name);
     place.ok_or_else(|| invalid(&format!("the rows have no column {name:?}")))
 }
 
 /// What a value is where there is none.
-pub(super) const NO_VALUE: (*const c_char, usize) = (null(), 0);
+const NO_VALUE: (*const c_char, usize) = (null(), 0);
 
 #[cfg(test)]
 mod tests {

@@ -187,7 +187,7 @@ impl PollOptions {
 
     /// What is run when a batch is acknowledged, in its transaction, so that its rows do not come again:
     /// `DELETE FROM jobs WHERE id = ANY ($1)`. `$1` are the values of the first column of the batch, as an
-    /// array.
+    /// array; they come as text.
     pub fn done(mut self, sql: impl Into<String>) -> Self {
         self.done = Some(sql.into());
         self
@@ -223,6 +223,8 @@ impl PollOptions {
             "a page or a batch has one row at least"
         } else if self.batch_rows.is_none() && self.done.is_some() {
             "only the rows of a batch are done with by SQL: say batch_rows, too"
+        } else if self.binary && self.done.is_some() {
+            "rows that are done with by SQL come as text: leave binary out"
         } else {
             return Ok(());
         };
@@ -249,6 +251,7 @@ mod tests {
             (fine().batch_rows(0), "SELECT 1", "one row"),
             (fine().cursor("c").page_rows(0), "SELECT 1", "one row"),
             (fine().done("DELETE"), "SELECT 1", "batch_rows"),
+            (fine().batch_rows(1).done("DELETE").binary(true), "SELECT 1", "as text"),
             ((0..PARAMETERS_MAX + 1).fold(fine(), |o, _| o.null_parameter()), "SELECT 1", "65532"),
         ] {
             let error = options.check(sql).unwrap_err();

@@ -298,6 +298,39 @@ fn an_idle_poll_asks_seldom() {
 }
 
 #[test]
+fn a_standby_is_polled_as_long_as_nothing_is_to_be_heard_or_written() {
+    let mut standby = start_server();
+    crate::common::make_standby(&mut standby);
+    let mut events = EventLoop::new().unwrap();
+    let session = events.connect(&format!("{} target_session_attrs=any", standby.conninfo())).unwrap();
+    events.poll(session, "SELECT pg_is_in_recovery()", PollOptions::new().every(10 * MS)).unwrap();
+    assert!(matches!(next(&mut events), Seen::Listening(_)));
+    for _ in 0..3 {
+        assert_eq!(rows(&mut events), [["t"]]);
+    }
+}
+
+#[test]
+fn a_session_that_reads_ahead_polls_and_is_woken_like_any_other() {
+    let channel = fresh_channel();
+    let mut events = EventLoop::new().unwrap();
+    let options = SessionOptions::new().overflow(pgwake::Overflow::Coalesce);
+    let session = events.connect_with(&server().conninfo(), options).unwrap();
+    events.listen(session, "other").unwrap();
+    let options = PollOptions::new().every(HOUR).wake_on(&channel);
+    events.poll(session, "SELECT clock_timestamp()", options).unwrap();
+    assert!(matches!(next(&mut events), Seen::Listening(_)));
+    assert_eq!(rows(&mut events).len(), 1);
+    let mut sql = Sql::connect(&server().conninfo());
+    for _ in 0..3 {
+        sql.notify(&channel, "");
+        assert_eq!(rows(&mut events).len(), 1);
+    }
+    sql.notify("other", "x");
+    assert_eq!(next(&mut events), Seen::notification("other", "x"));
+}
+
+#[test]
 fn several_polls_of_a_session_have_their_turn_each() {
     let (mut events, session) = connected(&server().conninfo());
     let poll = |events: &mut EventLoop, number: usize| -> TaskId {
