@@ -20,6 +20,10 @@ mod first_errors;
 mod handler_command;
 mod listen;
 mod log_findings;
+#[cfg(feature = "json")]
+mod messages;
+mod messages_command;
+mod messages_crashes;
 mod metrics;
 mod outage;
 mod polls;

@@ -126,6 +126,7 @@ impl SqlSource {
         match answer {
             Answer::Addresses(addresses) => self.link.session.resolved(&addresses, now),
             Answer::SelfTest(outcome) => self.self_test.sent(&mut self.link, outcome),
+            Answer::Command(number, outcome) => self.sender.sent_otherwise(&mut self.link, number, outcome),
         }
     }
 

@@ -3,9 +3,9 @@
 
 use super::link::Link;
 use super::tag::{SendRequest, Tag, Verb};
-use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use crate::session::Command;
+use crate::session::{Command, outcome_unknown};
 use crate::source::report::Report;
 use std::collections::VecDeque;
 
@@ -13,8 +13,11 @@ use std::collections::VecDeque;
 /// first.
 const UNSENT_MAX: usize = 65_536;
 
-/// How many bytes may wait, and how many may be on their way. One that is larger goes alone.
+/// How many bytes may wait, unless it is one that is larger; and how many may be on their way.
 const BYTES_MAX: usize = 16 << 20;
+
+/// What is larger than this goes over a connection of its own, when nothing else is on its way.
+const LARGE_BYTES: usize = 4 << 20;
 
 /// How many requests may be on their way: enough to hide the round trip, few enough to lose when a connection
 /// breaks.
@@ -22,8 +25,9 @@ const UNANSWERED_MAX: usize = 256;
 
 const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1::text, $2::text)";
 
-/// As bytes, which are written and read as they are, whatever they are.
-const PUBLISH_SQL: &[u8] = b"SELECT pg_catalog.pg_logical_emit_message(true, $1::text, $2::bytea)";
+/// As bytes, which are written and read as they are, whatever they are and whatever the client's encoding is.
+const PUBLISH_SQL: &[u8] = b"SELECT pg_catalog.pg_logical_emit_message(true, \
+    pg_catalog.convert_from($1::bytea, pg_catalog.getdatabaseencoding()), $2::bytea)";
 
 /// What is to be sent. Its content never reaches a log, not even by `Debug`.
 struct Payload(Box<[u8]>);
@@ -39,6 +43,9 @@ pub(super) struct Sender {
     unsent: VecDeque<(SendRequest, Payload)>,
     unsent_bytes: usize,
     unanswered_bytes: usize,
+    /// What is on its way over a connection of its own, and how many were before.
+    otherwise: Option<SendRequest>,
+    sent_otherwise: u64,
     /// Committed, and not reported.
     sent: u64,
 }
@@ -63,7 +70,7 @@ impl Sender {
     /// Sends what the caller has queued; `false` when there was nothing to send.
     #[inline(always)]
     pub(super) fn step(&mut self, link: &mut Link) -> bool {
-        link.is_listening && !self.unsent.is_empty() && self.send_all(link)
+        link.is_listening && !self.unsent.is_empty() && self.otherwise.is_none() && self.send_all(link)
     }
 
     #[cold]
@@ -71,19 +78,50 @@ impl Sender {
         let room = UNANSWERED_MAX.saturating_sub(link.session.unanswered().count());
         let mut sent = 0;
         while sent < room
+            && self.otherwise.is_none()
             && let Some((request, _)) = self.unsent.front()
-            && (self.unanswered_bytes == 0 || self.unanswered_bytes + request.bytes <= BYTES_MAX)
+            && self.may_go(link, request.bytes)
             && let Some((request, Payload(payload))) = self.unsent.pop_front()
         {
+            sent += 1;
             self.unsent_bytes -= request.bytes;
             self.unanswered_bytes += request.bytes;
+            if request.bytes > LARGE_BYTES {
+                self.send_otherwise(link, request, payload);
+                continue;
+            }
             let sql = if request.verb == Verb::Notify { NOTIFY_SQL } else { PUBLISH_SQL };
             let channel = request.channel.clone();
             let parameters: &[&[u8]] = &[channel.as_bytes(), &payload];
             link.session.send(Tag::Send(request), [Command::RunInferred { sql, parameters }].into_iter());
-            sent += 1;
         }
         sent > 0
+    }
+
+    fn may_go(&self, link: &Link, bytes: usize) -> bool {
+        match bytes > LARGE_BYTES {
+            true => !is_any_unanswered(link),
+            false => self.unanswered_bytes + bytes <= BYTES_MAX,
+        }
+    }
+
+    fn send_otherwise(&mut self, link: &mut Link, request: SendRequest, payload: Box<[u8]>) {
+        self.sent_otherwise += 1;
+        let parameters = [request.channel.as_bytes().into(), payload];
+        match link.session.send_otherwise(self.sent_otherwise, PUBLISH_SQL, parameters) {
+            Ok(()) => self.otherwise = Some(request),
+            Err(error) => self.answered::<()>(link, request, Err(error)),
+        }
+    }
+
+    /// The one of this number was answered, unless it was given up.
+    pub(super) fn sent_otherwise(&mut self, link: &mut Link, number: u64, outcome: Result<()>) {
+        if number == self.sent_otherwise
+            && let Some(request) = self.otherwise.take()
+        {
+            self.answered(link, request, outcome);
+            self.report(link);
+        }
     }
 
     /// What the server said to one.
@@ -98,8 +136,7 @@ impl Sender {
     /// Reports what was committed, once all is.
     #[cold]
     pub(super) fn report(&mut self, link: &mut Link) {
-        let is_sent = |tag: &Tag| matches!(tag, Tag::Send(_));
-        if self.unsent.is_empty() && !link.session.unanswered().any(is_sent) {
+        if self.unsent.is_empty() && self.otherwise.is_none() && !is_any_unanswered(link) {
             self.report_sent(link);
         }
     }
@@ -116,12 +153,12 @@ impl Sender {
     pub(super) fn lost(&mut self, link: &mut Link, unanswered: Vec<Tag>, failure: Option<&Error>) {
         self.report_sent(link);
         self.unanswered_bytes = 0;
-        let message = "the connection was lost before the server answered: it may have been sent or not";
-        let unknown =
-            Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN));
+        if let Some(SendRequest { verb, channel, .. }) = self.otherwise.take() {
+            link.report_failure(verb.as_str(), Some(channel), outcome_unknown());
+        }
         for tag in unanswered {
             if let Tag::Send(SendRequest { verb, channel, .. }) = tag {
-                link.report_failure(verb.as_str(), Some(channel), unknown.clone());
+                link.report_failure(verb.as_str(), Some(channel), outcome_unknown());
             }
         }
         let Some(failure) = failure else { return };
@@ -130,6 +167,10 @@ impl Sender {
             link.report_failure(verb.as_str(), Some(channel), failure.clone());
         }
     }
+}
+
+fn is_any_unanswered(link: &Link) -> bool {
+    link.session.unanswered().any(|tag| matches!(tag, Tag::Send(_)))
 }
 
 /// Why a payload cannot be sent, if it cannot.
