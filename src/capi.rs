@@ -27,7 +27,7 @@ mod watch;
 
 use crate::{Event, EventLoopOptions, SessionOptions};
 use event::FlatEvent;
-use given::{invalid, session_id, text, utf8};
+use given::{bytes, invalid, session_id, text, texts, utf8};
 use handle::Handle;
 use log::LogFn;
 use metrics::FlatMetrics;
@@ -242,19 +242,33 @@ pub(crate) unsafe extern "C" fn pgwake_notify(
 ) -> c_int {
     let notify = |inside: &mut handle::Inside| {
         // SAFETY: as the caller promises.
-        let channel = unsafe { text(channel, "channel") }?;
-        let payload = match len {
-            0 => &[],
-            _ if payload.is_null() => return Err(invalid("the payload is NULL, and its length is not 0")),
-            // No object is longer: this is a negative number of the host's.
-            len if len > isize::MAX as usize => return Err(invalid("the payload's length is negative")),
-            // SAFETY: as the caller promises.
-            len => unsafe { std::slice::from_raw_parts(payload.cast::<u8>(), len) },
-        };
+        let (channel, payload) = unsafe { (text(channel, "channel")?, bytes(payload, len, "payload")?) };
         inside.events()?.notify(session_id(session), channel, payload).map(|()| status::OK)
     };
     // SAFETY: as the caller promises.
     unsafe { handle::enter(handle, notify) }
+}
+
+/// Queues a durable message.
+///
+/// # Safety
+///
+/// As for [`pgwake_notify`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_publish(
+    handle: *mut Handle,
+    session: c_int,
+    channel: *const c_char,
+    payload: *const c_void,
+    len: usize,
+) -> c_int {
+    let publish = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let (channel, payload) = unsafe { (text(channel, "channel")?, bytes(payload, len, "payload")?) };
+        inside.events()?.publish(session_id(session), channel, payload).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, publish) }
 }
 
 /// Watches tables.
@@ -322,7 +336,30 @@ pub(crate) unsafe extern "C" fn pgwake_stream(
     unsafe { handle::enter(handle, stream) }
 }
 
-/// Acknowledges what was delivered up to a change, or rows.
+/// Adds a session that takes durable messages from the log; its number, which is never negative.
+///
+/// # Safety
+///
+/// As for [`pgwake_stream`]; `channels` is NULL or a list of C strings that ends with NULL.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_subscribe(
+    handle: *mut Handle,
+    conninfo: *const c_char,
+    channels: *const *const c_char,
+    options: *const CStreamOptions,
+) -> c_int {
+    let subscribe = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let (conninfo, channels, options) =
+            unsafe { (utf8(conninfo, "conninfo")?, texts(channels, "channels")?, stream::stream(options)?) };
+        let session = inside.events()?.subscribe(conninfo, channels, options)?;
+        Ok(event::session_number(session))
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, subscribe) }
+}
+
+/// Acknowledges what was delivered up to a change, rows or a message.
 ///
 /// # Safety
 ///

@@ -19,7 +19,9 @@ pub use column::TableColumn;
 pub use ddl::{Ddl, DdlPhase};
 pub use fields::{Fields, Value};
 pub use log::{Message, Schema, Transaction};
-pub use names::{CHANNEL_BYTES_MAX, Channel, Lsn, PAYLOAD_BYTES_MAX, Position, SessionId, TaskId};
+pub use names::{
+    CHANNEL_BYTES_MAX, Channel, Lsn, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SessionId, TaskId,
+};
 pub use rows::Rows;
 use std::time::{Duration, SystemTime};
 pub(crate) use table::Cells;
@@ -43,7 +45,7 @@ pub enum Event<'a> {
     Failed(Failed<'a>),
     /// The server refused a command, or its outcome is unknown.
     CommandFailed(CommandFailed<'a>),
-    /// Every notification queued with `notify` has been committed by the server.
+    /// All that was queued with `notify` and `publish` has been committed by the server.
     Sent(Sent<'a>),
     /// A row of a watched table was changed.
     Change(Change<'a>),
@@ -330,9 +332,9 @@ pub struct CommandFailed<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// The command: `listen`, `unlisten`, `notify`, `watch`, `watch_ddl` or `poll`, which the message names.
+    /// The command: `listen`, `unlisten`, `notify`, `publish`, `watch`, `watch_ddl` or `poll`, which the message names.
     pub command: &'static str,
-    /// The channel of a `listen`, `unlisten` or `notify`.
+    /// The channel of a `listen`, `unlisten`, `notify` or `publish`.
     pub channel: Option<&'a Channel>,
     /// The server's code; `08007` when the connection was lost before the answer.
     pub sqlstate: Option<SqlState>,
@@ -349,7 +351,7 @@ impl CommandFailed<'_> {
     }
 }
 
-/// All notifications queued so far are committed, and the queue is empty.
+/// All notifications and messages queued so far are committed, and the queue is empty.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Sent<'a> {

@@ -114,9 +114,9 @@ mod text;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use event::{
     Acknowledged, CHANNEL_BYTES_MAX, Change, ChangeOp, Channel, ColumnIndex, CommandFailed, Ddl, DdlPhase,
-    DdlTarget, Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, Message, Notification,
-    PAYLOAD_BYTES_MAX, Position, Row, Rows, Schema, Sent, SessionId, Table, TableColumn, TaskId, Tick,
-    Transaction, Transport, Value,
+    DdlTarget, Disconnected, Event, Failed, Fields, Gap, GapReason, Listening, Lsn, MESSAGE_BYTES_MAX,
+    Message, Notification, PAYLOAD_BYTES_MAX, Position, Row, Rows, Schema, Sent, SessionId, Table,
+    TableColumn, TaskId, Tick, Transaction, Transport, Value,
 };
 pub use event_loop::EventLoop;
 pub use metrics::{Histogram, Metrics};

@@ -150,7 +150,7 @@ typedef struct pgwake pgwake;
  * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
  * channel again. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6
-/* All that was queued by pgwake_notify is committed: `count` since the last such event. */
+/* All that was queued by pgwake_notify and pgwake_publish is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7
 /* A row of a watched table was changed, or of one that is streamed from the log. `op`, `schema`, `table`, `partition`
  * (the partition or child that was changed, as SQL takes it, if it is not the table itself), `id` (the same when it
@@ -195,9 +195,10 @@ typedef struct pgwake pgwake;
  * latter that may be a subtransaction, too, whose changes alone are to be forgotten. `gid` if it was prepared, `lsn`,
  * `end_lsn`. */
 #define PGWAKE_EVENT_ROLLBACK 15
-/* From the log, if `messages` asks for them: somebody called pg_logical_emit_message. `channel` (the prefix),
- * `payload` (any bytes: rely on its length), `lsn`, `transactional` (1: it came with its transaction's commit), `xid`
- * and `position` (of that transaction; 0 and NULL if it belongs to none). */
+/* From the log, by pgwake_subscribe or if `messages` asks for them: somebody published a message (pgwake_publish,
+ * pg_logical_emit_message). `channel` (the prefix), `payload` (any bytes: rely on its length), `lsn` (where it ends),
+ * `transactional` (1: it came with its transaction's commit), `xid` (of that transaction; 0 if it belongs to none),
+ * `commit_lsn` (what pgwake_ack takes), `ordinal` and `position`, which is both of these as text. */
 #define PGWAKE_EVENT_MESSAGE 16
 /* A schedule is due: `task` (as pgwake_every or pgwake_cron gave it), `schedule` (its name, or its expression or
  * interval), `due_us`, `missed` (how many due times since the last tick have passed without one), `late_us` (how long
@@ -229,7 +230,7 @@ typedef struct pgwake pgwake;
 typedef struct pgwake_event {
     uint32_t struct_size;
     int32_t type;    /* PGWAKE_EVENT_* */
-    int32_t session; /* as pgwake_connect or pgwake_stream gave it */
+    int32_t session; /* as pgwake_connect, pgwake_stream or pgwake_subscribe gave it */
     int32_t pid;
     const char *channel;
     size_t channel_len;
@@ -586,6 +587,25 @@ int pgwake_unlisten(pgwake *handle, int session, const char *channel);
  * if `len` is 0. PGWAKE_EVENT_SENT tells when all that was queued is committed, PGWAKE_EVENT_COMMAND_FAILED what was
  * not. */
 int pgwake_notify(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
+
+/* MESSAGES */
+
+/* pgwake_publish: queues a durable message, which is written into the server's log in a transaction of its own, as
+ * pgwake_notify queues a notification and with the same events. Every slot of the database that is there by then keeps
+ * it for its reader. `payload` is any `len` bytes, at most 1,000,000,000, and comes as it is; it may be NULL if `len`
+ * is 0. To publish within a transaction of yours, call pg_logical_emit_message(true, channel, payload) in it. */
+int pgwake_publish(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
+
+/* pgwake_subscribe: adds a session that takes messages of these channels from the log, over a connection of its own,
+ * and gives its number: each comes as a PGWAKE_EVENT_MESSAGE with its commit, at least once. It is pgwake_stream with
+ * channels instead of tables, and all that is said there holds.
+ *
+ * `channels` holds names of 1 to 63 bytes, which are taken as they are, and then NULL. `options` may be NULL; what it
+ * says of a slot is where the messages are kept while nobody reads. If it names tables or publications, too, their
+ * changes come besides, and names of channels are in UTF-8; otherwise they are in the server's encoding. A publication
+ * without tables, pgwake_messages, is made when it is missing. */
+int pgwake_subscribe(pgwake *handle, const char *conninfo, const char *const *channels,
+                     const pgwake_stream_options *options);
 
 /* ROW CHANGES AND DDL */
 

@@ -296,6 +296,9 @@ impl Delivered {
         self.flat.lsn = m.lsn.0;
         self.flat.transactional = i32::from(m.transactional);
         self.flat.xid = m.xid.map_or(0, u64::from);
+        if let Some(Position::Log(commit_lsn, ordinal)) = m.position {
+            (self.flat.commit_lsn, self.flat.ordinal) = (commit_lsn.0, ordinal);
+        }
         self.keep_position(m.position);
     }
 

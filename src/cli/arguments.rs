@@ -3,6 +3,7 @@
 use super::before_drop::BeforeDrop;
 use super::bench::Bench;
 use super::cron::Cron;
+use super::messages::{Publish, Subscribe};
 use super::poll::Poll;
 pub(crate) use super::values::{Format, Until, bytes, duration, share};
 use clap::{Args, Parser};
@@ -29,6 +30,7 @@ Start here:
   pgwake demo --keep                        get that server, to try things on
   pgwake -d dbname=app listen jobs          hear notifications
   pgwake -d dbname=app notify jobs 'hello'  send one
+  pgwake -d dbname=app subscribe jobs --slot me   hear durable messages, also those of before
   pgwake -d dbname=app watch orders         see each change of a table, by a trigger
   pgwake -d dbname=app stream --table orders   the same from the server's log, at no cost for writers
 
@@ -64,6 +66,10 @@ pub(crate) enum Subcommand {
     Listen(Listen),
     /// Send notifications
     Notify(Notify),
+    /// Publish durable messages: of any size, kept by the server until each subscriber has read them
+    Publish(Publish),
+    /// Print durable messages as they are committed, also those that came while nobody read
+    Subscribe(Subscribe),
     /// Put the schema pgwake, which watches tables and DDL, into the database, or make it anew
     Install(Install),
     /// Take the schema pgwake out of the database again, with all its triggers

@@ -32,6 +32,7 @@ mod failure;
 mod install;
 mod jobs;
 mod listen;
+mod messages;
 mod notify;
 mod output;
 mod poll;
@@ -65,6 +66,8 @@ pub(crate) fn main() -> ExitCode {
         Subcommand::Uninstall(arguments) => install::uninstall(dsn, arguments),
         Subcommand::Listen(listen) => listen::run(dsn, arguments.format, listen),
         Subcommand::Notify(notify) => notify::run(dsn, notify),
+        Subcommand::Publish(publish) => messages::publish(dsn, publish),
+        Subcommand::Subscribe(subscribe) => messages::subscribe(dsn, arguments.format, subscribe),
         Subcommand::Watch(watch) => watch::watch(dsn, arguments.format, watch),
         Subcommand::Stream(stream) => stream::run(dsn, arguments.format, stream),
         Subcommand::Unwatch(unwatch) => watch::unwatch(dsn, unwatch),

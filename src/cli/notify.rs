@@ -1,10 +1,10 @@
-//! `pgwake notify`: sends one payload, or each line of stdin, and ends when the server has committed them
-//! all.
+//! `pgwake notify`, and what `publish` has in common with it: sends one payload, or each line of stdin, and
+//! ends when the server has committed them all.
 
 use super::arguments::Notify;
 use super::stop::Stop;
 use super::{Failure, not_connected};
-use pgwake::{Channel, ErrorKind, Event, EventLoop, SessionId, Waker};
+use pgwake::{Channel, ErrorKind, Event, EventLoop, Waker};
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
@@ -16,10 +16,30 @@ pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
     let channel = Channel::new(&arguments.channel)?;
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
-    let payloads = if arguments.lines {
+    let input = Input { payload: arguments.payload.as_deref(), lines: arguments.lines };
+    let send = |events: &mut EventLoop, payload: &[u8]| events.notify(session, &channel, payload);
+    send_all(events, input, "notification", send)
+}
+
+/// What is to be sent.
+pub(super) struct Input<'a> {
+    /// `-`: all of stdin.
+    pub(super) payload: Option<&'a str>,
+    /// Each line of stdin instead.
+    pub(super) lines: bool,
+}
+
+/// Sends it over a session that was just connected. `noun`: what one is called.
+pub(super) fn send_all(
+    events: EventLoop,
+    input: Input<'_>,
+    noun: &'static str,
+    send: impl FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>,
+) -> Result<(), Failure> {
+    let payloads = if input.lines {
         lines_of_stdin(events.waker())?
     } else {
-        let payload = match arguments.payload.as_deref() {
+        let payload = match input.payload {
             Some("-") => {
                 let mut payload = Vec::new();
                 std::io::stdin().lock().read_to_end(&mut payload)?;
@@ -32,7 +52,7 @@ pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
         receiver
     };
     let stop = Stop::on_signals(events.waker())?;
-    Sender { events, session, channel, payloads, held: None, queued: 0, sent: 0, line: 0 }.run(&stop)
+    Sender { events, send, noun, payloads, held: None, queued: 0, sent: 0, line: 0 }.run(&stop)
 }
 
 /// Reads lines on a thread of its own, so that a slow input does not stop the loop.
@@ -51,10 +71,10 @@ fn lines_of_stdin(waker: Waker) -> Result<Receiver<io::Result<Vec<u8>>>, Failure
     Ok(receiver)
 }
 
-struct Sender {
+struct Sender<Send> {
     events: EventLoop,
-    session: SessionId,
-    channel: Channel,
+    send: Send,
+    noun: &'static str,
     payloads: Receiver<io::Result<Vec<u8>>>,
     /// A payload that the full queue did not take.
     held: Option<Vec<u8>>,
@@ -63,7 +83,7 @@ struct Sender {
     line: u64,
 }
 
-impl Sender {
+impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
     fn run(mut self, stop: &Stop) -> Result<(), Failure> {
         let mut is_input_open = self.queue()?;
         let mut refused = None;
@@ -84,15 +104,15 @@ impl Sender {
         // What was read and is not queued yet.
         let dropped = self.held.iter().count() + self.payloads.try_iter().count();
         if dropped > 0 || self.sent < self.queued {
-            let (sent, queued) = (self.sent, self.queued);
-            let sentence = format!("stopped: {sent} of {queued} notifications are known to be sent");
+            let (sent, queued, noun) = (self.sent, self.queued, self.noun);
+            let sentence = format!("stopped: {sent} of {queued} {noun}s are known to be sent");
             return Err(Failure::Running(match dropped {
                 0 => sentence,
                 _ => format!("{sentence}, and {dropped} more lines that were read are dropped"),
             }));
         }
         match refused {
-            Some(message) => Err(Failure::Running(format!("the server refused a notification: {message}"))),
+            Some(message) => Err(Failure::Running(format!("the server refused a {}: {message}", self.noun))),
             None => Ok(()),
         }
     }
@@ -106,7 +126,7 @@ impl Sender {
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             };
-            match self.events.notify(self.session, &self.channel, &payload) {
+            match (self.send)(&mut self.events, &payload) {
                 Ok(()) => (self.queued, self.line) = (self.queued + 1, self.line + 1),
                 Err(error) if error.kind == ErrorKind::QueueFull => {
                     self.held = Some(payload);

@@ -71,6 +71,17 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     })
 }
 
+/// The same for messages alone, as the options say; `is_kept`: a next run goes on where this one ends.
+pub(crate) fn subscribe(
+    dsn: &str,
+    format: Format,
+    options: StreamOptions,
+    until: &Until,
+    is_kept: bool,
+) -> Result<(), Failure> {
+    print(dsn, format, options, until, |session| Lines { is_kept, ..Lines::of(session) })
+}
+
 /// What triggers can and the log cannot, or the other way round.
 fn refused_of_wal(arguments: &Watch) -> Option<&'static str> {
     match arguments {
@@ -127,7 +138,7 @@ fn print(
 }
 
 /// Frees the server of what it keeps for a slot.
-fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
+pub(super) fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
     let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
         WHERE slot_name = $1";
     let dropped = query::rows(&mut query::connect(dsn)?, sql, &[slot])

@@ -3,6 +3,7 @@
 use super::column::TableColumn;
 use super::fields::{Fields, Value};
 use super::names::{Lsn, Position, SessionId};
+use crate::text::Text;
 use std::time::SystemTime;
 
 /// A transaction begins or ends. Both come only when the stream was asked for them
@@ -48,23 +49,24 @@ pub struct Message<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// Its prefix, which serves as a channel.
-    pub channel: &'a str,
-    /// Its content, whatever bytes that are.
+    /// Its prefix, which serves as a channel: in the server's encoding where the stream has channels alone
+    /// ([`EventLoop::subscribe`](crate::EventLoop::subscribe)), in UTF-8 otherwise.
+    pub channel: Text<'a>,
+    /// Its content, whatever bytes that are: text is in the server's encoding.
     pub payload: &'a [u8],
-    /// Where it stands in the log.
+    /// Where it ends in the log.
     pub lsn: Lsn,
     /// Whether it belongs to a transaction, and came with its commit.
     pub transactional: bool,
     /// That transaction.
     pub xid: Option<u32>,
-    /// Where this event stands in the log for ever; `None` for one that belongs to no transaction.
+    /// Where this event stands in the log for ever; `None` while its transaction is not committed.
     pub position: Option<Position>,
 }
 
 impl Message<'_> {
     pub(super) fn fields(&self, fields: &mut impl Fields) {
-        fields.field("channel", Value::Text(self.channel), "{}");
+        fields.field("channel", Value::Bytes(&self.channel), "{}");
         fields.field("payload", Value::Bytes(self.payload), "  {}");
         fields.field("lsn", Value::Lsn(self.lsn), "");
         fields.field("transactional", Value::Flag(self.transactional), "");

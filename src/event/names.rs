@@ -18,6 +18,10 @@ pub const CHANNEL_BYTES_MAX: usize = 63;
 /// The longest payload of a notification in bytes (manual, NOTIFY: "shorter than 8000 bytes").
 pub const PAYLOAD_BYTES_MAX: usize = 7999;
 
+/// The longest message in bytes. With what surrounds it, PostgreSQL must be able to have it in one piece of
+/// memory, of less than 2^30 bytes (`MaxAllocSize`, memutils.h), and in one record of its log.
+pub const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
+
 /// A channel's name: 1 to 63 bytes, exact, never folded to lower case, any content but NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Box<[u8]>);

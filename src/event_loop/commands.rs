@@ -63,6 +63,44 @@ impl EventLoop {
         })
     }
 
+    /// Adds a connection that takes durable messages of these channels from the write-ahead log: each comes as
+    /// an [`Event::Message`](crate::Event::Message) after the commit of the transaction that
+    /// [published](Self::publish) it, at least once. With a [slot](StreamOptions::slot) the server keeps them
+    /// from when that is made, also while nobody reads; without one they are kept for as long as the
+    /// connection lasts.
+    ///
+    /// Names are exact, as for [`listen`](Self::listen). A publication without tables, `pgwake_messages`, is
+    /// made when it is missing. For all channels, or for tables and channels over one slot, take
+    /// [`stream`](Self::stream) with [`StreamOptions::messages`] or [`StreamOptions::channel`].
+    ///
+    /// ```no_run
+    /// use pgwake::{Event, EventLoop, StreamOptions};
+    ///
+    /// let mut events = EventLoop::new()?;
+    /// let billing = StreamOptions::new().slot("billing").create_slot(true);
+    /// events.subscribe("dbname=app", ["invoices"], billing)?;
+    /// while let Some(event) = events.next(None)? {
+    ///     if let Event::Message(message) = event {
+    ///         println!("{} {:?}", message.channel, message.payload);
+    ///     }
+    /// }
+    /// # Ok::<(), pgwake::Error>(())
+    /// ```
+    pub fn subscribe<C: AsRef<[u8]>>(
+        &mut self,
+        conninfo: &str,
+        channels: impl IntoIterator<Item = C>,
+        mut options: StreamOptions,
+    ) -> Result<SessionId> {
+        for channel in channels {
+            options = options.channel(Channel::new(channel)?);
+        }
+        if options.channels.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "nothing is subscribed to: name a channel"));
+        }
+        self.stream(conninfo, options)
+    }
+
     fn add(
         &mut self,
         source: impl FnOnce(SessionId, BackgroundJobs, Instant) -> Result<Source>,
@@ -144,6 +182,24 @@ impl EventLoop {
         let channel = Channel::new(channel)?;
         let index = self.index(session)?;
         self.sql(index)?.notify(channel, payload.as_ref())?;
+        self.enqueue(index)
+    }
+
+    /// Queues a durable message, to be written into the server's log in a transaction of its own, as
+    /// [`notify`](Self::notify) queues a notification and with the same events. Every slot of the database
+    /// that is there by then keeps it for its reader ([`subscribe`](Self::subscribe)). A payload is any bytes,
+    /// up to 1,000,000,000, which come as they are. One of more than 16 MB waits until it is alone.
+    ///
+    /// To publish within a transaction of yours, call `pg_logical_emit_message(true, channel, payload)` in it.
+    pub fn publish(
+        &mut self,
+        session: SessionId,
+        channel: impl AsRef<[u8]>,
+        payload: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let channel = Channel::new(channel)?;
+        let index = self.index(session)?;
+        self.sql(index)?.publish(channel, payload.as_ref())?;
         self.enqueue(index)
     }
 

@@ -4,7 +4,7 @@
 pub const VERSION: u32 = 6;
 
 /// What is installed, in this order. Each can run again over itself.
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_convert.sql"),
     include_str!("sql/03_generate.sql"),
@@ -13,13 +13,14 @@ const SCRIPTS: [&str; 16] = [
     include_str!("sql/06_read.sql"),
     include_str!("sql/07_installation.sql"),
     include_str!("sql/08_rotate.sql"),
-    include_str!("sql/09_publish.sql"),
+    include_str!("sql/09_mode.sql"),
     include_str!("sql/10_ddl.sql"),
     include_str!("sql/11_check.sql"),
     include_str!("sql/12_targets.sql"),
     include_str!("sql/13_before_drop.sql"),
     include_str!("sql/20_runs.sql"),
     include_str!("sql/21_poll.sql"),
+    include_str!("sql/30_messages.sql"),
     include_str!("sql/99_rights.sql"),
 ];
 

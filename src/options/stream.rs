@@ -1,6 +1,7 @@
 //! What can be asked for of a stream of row changes from the write-ahead log.
 
 use super::limits::{HEARTBEAT_DEFAULT, bounded};
+use crate::event::Channel;
 use std::time::Duration;
 
 /// How much of transactions that are not committed yet is kept in memory.
@@ -36,7 +37,7 @@ pub enum Origin {
     None,
 }
 
-/// What to stream, and how. At least a publication or a table is named.
+/// What to stream, and how. At least a publication, a table or a channel is named.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
     pub(crate) slot: Option<String>,
@@ -46,6 +47,7 @@ pub struct StreamOptions {
     pub(crate) publications: Vec<String>,
     pub(crate) tables: Vec<String>,
     pub(crate) via_partition_root: bool,
+    pub(crate) channels: Vec<Channel>,
     pub(crate) snapshot: bool,
     pub(crate) messages: bool,
     pub(crate) transactions: bool,
@@ -68,6 +70,7 @@ impl Default for StreamOptions {
             publications: Vec::new(),
             tables: Vec::new(),
             via_partition_root: true,
+            channels: Vec::new(),
             snapshot: false,
             messages: false,
             transactions: false,
@@ -95,6 +98,11 @@ impl StreamOptions {
     pub fn slot(mut self, name: &str) -> Self {
         self.slot = Some(name.into());
         self
+    }
+
+    /// Whether nothing comes but messages.
+    pub(crate) fn has_messages_alone(&self) -> bool {
+        self.messages && self.publications.is_empty() && self.tables.is_empty()
     }
 
     /// Makes the slot when it is missing at the first connect. It is never made anew after that: what was
@@ -146,7 +154,15 @@ impl StreamOptions {
         self
     }
 
-    /// Delivers messages, too ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
+    /// Delivers messages of this channel, and of no other unless that is named, too: of the same bytes, in
+    /// UTF-8 where tables or publications are named besides, and in the server's encoding otherwise. May be
+    /// called several times.
+    pub fn channel(mut self, channel: Channel) -> Self {
+        self.channels.push(channel);
+        self.messages(true)
+    }
+
+    /// Delivers messages, too, of all channels ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
     /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a
     /// subtransaction that was rolled back, and counts among the ordinals of its transaction.
     pub fn messages(mut self, messages: bool) -> Self {

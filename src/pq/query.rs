@@ -63,8 +63,18 @@ impl Connection {
     /// Sends one command with parameters of type `text` (`PQsendQueryParams`). They go as they are, without a
     /// copy of ours and without quoting.
     pub fn send_query_params(&mut self, sql: &[u8], parameters: &[&[u8]], results: Format) -> Result<()> {
+        self.send_params(sql, &Parameters::of(parameters)?, results)
+    }
+
+    /// The same with parameters whose types the server infers, in their binary format: of `text` and `bytea`
+    /// the bytes themselves.
+    pub fn send_query_inferred(&mut self, sql: &[u8], parameters: &[&[u8]], results: Format) -> Result<()> {
+        let parameters = Parameters { types: [0; PARAMETERS_MAX], ..Parameters::of(parameters)? };
+        self.send_params(sql, &parameters, results)
+    }
+
+    fn send_params(&mut self, sql: &[u8], parameters: &Parameters, results: Format) -> Result<()> {
         let sql = c_string(sql)?;
-        let parameters = Parameters::of(parameters)?;
         // SAFETY: the connection is alive; all arrays have at least `count` entries and outlive the call,
         // which copies.
         let sent = unsafe {

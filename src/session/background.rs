@@ -1,8 +1,10 @@
 //! What would make the loop wait is done elsewhere: a short-lived thread asks the name service, or sends the
-//! notification of a self-test over a connection of its own, and wakes the loop with the answer.
+//! notification of a self-test or a large command over a connection of its own, and wakes the loop with the
+//! answer.
 
+use crate::error::{Error, ErrorKind, SqlState};
 use crate::event::{Channel, SessionId};
-use crate::pq::{Connection, Conninfo, Format, ResultStatus};
+use crate::pq::{Connection, Conninfo, Format, ResultStatus, Status};
 use crate::reactor::Nudge;
 use crate::sys::spawn_without_signals;
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +23,8 @@ pub(crate) enum Answer {
     /// The notification of a self-test was sent and there was time enough to hear it; or why it could not be
     /// sent.
     SelfTest(Result<(), String>),
+    /// What came of the command of this number.
+    Command(u64, Result<(), Error>),
 }
 
 /// Answers that the loop has not taken yet. A channel of the standard library does the same with a dozen KB
@@ -69,6 +73,17 @@ impl BackgroundJobs {
         })
     }
 
+    /// Runs one command over a connection of its own.
+    pub(super) fn command(
+        &self,
+        conninfo: Conninfo,
+        number: u64,
+        sql: &'static [u8],
+        parameters: [Box<[u8]>; 2],
+    ) -> io::Result<()> {
+        self.run("pgwake-command", move || Answer::Command(number, command(&conninfo, sql, &parameters)))
+    }
+
     fn run(&self, name: &str, job: impl FnOnce() -> Answer + Send + 'static) -> io::Result<()> {
         let asker = self.clone();
         spawn_without_signals(name, move || {
@@ -77,6 +92,28 @@ impl BackgroundJobs {
             let _ = asker.nudge.nudge();
         })
     }
+}
+
+/// Waits for as long as it takes: libpq then sends a large command in one go. Where it may not wait, it moves
+/// all that is left to send with each piece that it has sent (`pqSendSome`, fe-misc.c).
+fn command(conninfo: &Conninfo, sql: &[u8], parameters: &[Box<[u8]>; 2]) -> crate::error::Result<()> {
+    let mut connection = Connection::connect(conninfo)?;
+    let parameters = parameters.each_ref().map(|parameter| &**parameter);
+    connection.send_query_inferred(sql, &parameters, Format::Text)?;
+    let result = connection.result();
+    if connection.status() != Status::Ok {
+        return Err(outcome_unknown());
+    }
+    match result {
+        Some(result) if result.status() == ResultStatus::Failed => Err(result.error()),
+        _ => Ok(()),
+    }
+}
+
+/// Of a command whose answer did not come.
+pub(crate) fn outcome_unknown() -> Error {
+    let message = "the connection was lost before the server answered: it may have been sent or not";
+    Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN))
 }
 
 /// All of it within `patience`: a server that is frozen must not keep the thread.

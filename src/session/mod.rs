@@ -22,7 +22,7 @@ use crate::event::Channel;
 use crate::options::HEARTBEAT_DEFAULT;
 use crate::pq::{Connection, Conninfo, CopyData, Notice, Status};
 use crate::reactor::WaitFor;
-pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs};
+pub(crate) use background::{Addresses, Answer, Background, BackgroundJobs, outcome_unknown};
 pub(crate) use backoff::Backoff;
 use endpoint::Route;
 use requests::Requests;
@@ -273,6 +273,19 @@ impl<Tag> Session<Tag> {
         let patience = if self.heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { self.heartbeat };
         let (address, port) = &self.trying;
         Ok(self.jobs.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
+    }
+
+    /// Sends a large command over another connection, beside which the loop goes on; the answer comes with this
+    /// number.
+    pub(crate) fn send_otherwise(
+        &mut self,
+        number: u64,
+        sql: &'static [u8],
+        parameters: [Box<[u8]>; 2],
+    ) -> Result<()> {
+        let (address, port) = &self.trying;
+        let conninfo = self.conninfo_of(&self.route.only(address, port));
+        Ok(self.jobs.command(conninfo, number, sql, parameters)?)
     }
 
     /// Sends commands as one transaction; its answer comes as [`Progress::Answered`]. A failure to send is a

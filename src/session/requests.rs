@@ -13,7 +13,9 @@ use std::ffi::CStr;
 pub(crate) enum Command<'a> {
     /// To be run once.
     Run { sql: &'a [u8], parameters: &'a [&'a [u8]] },
-    /// The same with parameters as text, whose types the server infers, and with results in a format.
+    /// The same with parameters whose types the server infers, in their binary format.
+    RunInferred { sql: &'a [u8], parameters: &'a [&'a [u8]] },
+    /// With parameters as text, whose types the server infers, and with results in a format.
     Query { sql: &'a [u8], parameters: &'a [Option<&'a CStr>], results: Format },
     /// To be run by its name later.
     Prepare { name: &'a CStr, sql: &'a [u8], parameters: usize },
@@ -111,6 +113,9 @@ impl<Tag> Requests<Tag> {
                 }
                 Command::Run { sql, parameters } => {
                     connection.send_query_params(sql, parameters, Format::Binary)?;
+                }
+                Command::RunInferred { sql, parameters } => {
+                    connection.send_query_inferred(sql, parameters, Format::Binary)?;
                 }
                 Command::Query { sql, parameters, results } => {
                     connection.send_query_untyped(sql, parameters, results)?;

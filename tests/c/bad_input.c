@@ -19,9 +19,11 @@ static void null_handle(void) {
     REFUSED(pgwake_listen(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_unlisten(NULL, 0, "a"), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_notify(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_publish(NULL, 0, "a", "b", 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_watch(NULL, 0, tables, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_watch_ddl(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_stream(NULL, "", NULL), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_subscribe(NULL, "", tables, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_ack(NULL, 0, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_every(NULL, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_cron(NULL, "@daily", NULL), PGWAKE_E_INVALID, "NULL");
@@ -37,12 +39,17 @@ static void null_arguments(pgwake *handle, int session) {
     REFUSED(pgwake_unlisten(handle, session, NULL), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
     REFUSED(pgwake_notify(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
+    REFUSED(pgwake_publish(handle, session, NULL, "a", 1), PGWAKE_E_INVALID, "channel is NULL");
+    REFUSED(pgwake_publish(handle, session, "a", NULL, 1), PGWAKE_E_INVALID, "payload is NULL");
+    REFUSED(pgwake_publish(handle, session, "a", "b", (size_t)-1), PGWAKE_E_INVALID, "negative");
     REFUSED(pgwake_watch(handle, session, NULL, NULL), PGWAKE_E_INVALID, "name a table");
     REFUSED(pgwake_stream(handle, NULL, NULL), PGWAKE_E_INVALID, "conninfo is NULL");
     REFUSED(pgwake_every(handle, 0), PGWAKE_E_INVALID, "millisecond");
     REFUSED(pgwake_cron(handle, NULL, NULL), PGWAKE_E_INVALID, "expression is NULL");
     REFUSED(pgwake_cancel(handle, -1), PGWAKE_E_UNKNOWN_TASK, "no such poll or schedule");
     REFUSED(pgwake_finish(handle, 1, "caf\xe9"), PGWAKE_E_INVALID, "UTF-8");
+    REFUSED(pgwake_subscribe(handle, NULL, tables, NULL), PGWAKE_E_INVALID, "conninfo is NULL");
+    REFUSED(pgwake_subscribe(handle, "", NULL, NULL), PGWAKE_E_INVALID, "name a channel");
     REFUSED(pgwake_metrics_get(handle, session, NULL), PGWAKE_E_INVALID, "metrics");
     CHECK(pgwake_notify(handle, session, "a", NULL, 0) == PGWAKE_OK);
 }
@@ -331,9 +338,11 @@ static void closed(pgwake *handle) {
     REFUSED(pgwake_listen(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_unlisten(handle, 0, "a"), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_notify(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_publish(handle, 0, "a", "b", 1), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_watch(handle, 0, tables, NULL), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_watch_ddl(handle, 0, NULL), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_stream(handle, "", NULL), PGWAKE_E_INVALID, "closed");
+    REFUSED(pgwake_subscribe(handle, "", tables, NULL), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_ack(handle, 0, 1), PGWAKE_E_INVALID, "closed");
     REFUSED(pgwake_metrics_get(handle, 0, &metrics), PGWAKE_E_INVALID, "closed");
 }

@@ -304,7 +304,7 @@ static void ddl_commands(pgwake *handle, const char *conninfo) {
 /* From the log: a row that is there, then a transaction with a message in it. */
 static void streams(pgwake *handle, const char *conninfo) {
     pgwake_stream_options options = PGWAKE_STREAM_OPTIONS_INIT;
-    REFUSED(pgwake_stream(handle, conninfo, &options), PGWAKE_E_INVALID, "a publication or a table");
+    REFUSED(pgwake_stream(handle, conninfo, &options), PGWAKE_E_INVALID, "a publication, a table or a channel");
     options.tables = orders;
     options.snapshot = options.transactions = options.messages = options.manual_ack = 1;
     options.heartbeat_ms = 60000;
@@ -439,6 +439,30 @@ static void polls(pgwake *handle, const char *conninfo) {
     CHECK(pgwake_disconnect(handle, session) == PGWAKE_OK);
 }
 
+/* Durable messages: what was published while nobody read, and is acknowledged once. */
+static void messages_of_log(pgwake *handle, const char *conninfo) {
+    static const char *const none[] = {NULL}, *const channels[] = {"a", "Caf\xe9", NULL};
+    pgwake_stream_options options = PGWAKE_STREAM_OPTIONS_INIT;
+    REFUSED(pgwake_subscribe(handle, conninfo, none, NULL), PGWAKE_E_INVALID, "name a channel");
+    REFUSED(pgwake_subscribe(handle, conninfo, NULL, &options), PGWAKE_E_INVALID, "name a channel");
+    options.manual_ack = 1;
+    int reader = pgwake_subscribe(handle, conninfo, channels, &options);
+    const pgwake_event *event = expect(handle, PGWAKE_EVENT_LISTENING, reader);
+    int writer = pgwake_connect(handle, conninfo, NULL);
+    expect(handle, PGWAKE_EVENT_LISTENING, writer);
+    REFUSED(pgwake_publish(handle, writer, "a", NULL, 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_publish(handle, writer, "", "x", 1), PGWAKE_E_INVALID, "empty");
+    REFUSED(pgwake_publish(handle, reader, "a", "x", 1), PGWAKE_E_INVALID, "");
+    CHECK(pgwake_publish(handle, writer, "a", "with\0NUL", 8) == PGWAKE_OK);
+    expect(handle, PGWAKE_EVENT_SENT, writer);
+    event = expect(handle, PGWAKE_EVENT_MESSAGE, reader);
+    CHECK(!strcmp(event->channel, "a") && event->payload_len == 8 && !memcmp(event->payload, "with\0NUL", 8));
+    CHECK(event->commit_lsn >= event->lsn && event->ordinal == 1 && strstr(event->position, "/1"));
+    CHECK(event->transactional == 1 && event->xid);
+    CHECK(pgwake_ack(handle, reader, event->commit_lsn) == PGWAKE_OK);
+    CHECK(pgwake_disconnect(handle, reader) == PGWAKE_OK && pgwake_disconnect(handle, writer) == PGWAKE_OK);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const char *conninfo = argv[1], *channel = argv[2];
@@ -478,6 +502,7 @@ int main(int argc, char **argv) {
     streams(handle, argv[3]);
     schedules(handle);
     polls(handle, conninfo);
+    messages_of_log(handle, argv[3]);
 
     CHECK(pgwake_fd(handle) == descriptor);
     CHECK(messages > 0 && *last_message);

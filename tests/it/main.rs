@@ -22,6 +22,10 @@ mod handler_command;
 mod leader_faults;
 mod listen;
 mod log_findings;
+#[cfg(feature = "json")]
+mod messages;
+mod messages_command;
+mod messages_crashes;
 mod metrics;
 mod outage;
 mod poll_batch;

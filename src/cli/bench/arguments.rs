@@ -273,6 +273,8 @@ pub(crate) enum Variant {
     Outbox,
     /// By the transport of that name: one notification per row
     Notify,
+    /// By a durable message of each row as JSON (pg_logical_emit_message)
+    Publish,
     /// By pgwake reading the log, which needs wal_level = logical
     Wal,
     /// By pg_recvlogical reading the log to /dev/null

@@ -249,7 +249,11 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
 fn read_log(order: &Order, log: &Log) -> Result<()> {
     let began_ns = clock::now_ns();
     let streaming = if log.streaming { Streaming::On } else { Streaming::Off };
-    let options = StreamOptions::new().publication(&log.publication).binary(log.binary).streaming(streaming);
+    let options = StreamOptions::new()
+        .publication(&log.publication)
+        .binary(log.binary)
+        .streaming(streaming)
+        .messages(true);
     let options = log.slot.iter().fold(options, |options, slot| options.slot(slot));
     let mut events = EventLoop::new()?;
     events.stream(&order.conninfo, options)?;
@@ -263,6 +267,10 @@ fn read_log(order: &Order, log: &Log) -> Result<()> {
                     let number = change.key.and_then(|key| key.strip_prefix("{\"id\":")).unwrap_or_default();
                     times.push([leading_number(number.as_bytes()), clock::now_ns()]);
                 }
+            }
+            Ok(Some(Event::Message(message))) => {
+                count += 1;
+                times.push([leading_number(message.payload), clock::now_ns()]);
             }
             Ok(Some(Event::Listening(listening))) => {
                 answer(&ready(order, listening.backend_pid, 0.0, began_ns))?;

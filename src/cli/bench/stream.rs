@@ -1,5 +1,5 @@
 //! `pgwake bench stream`: how fast the log is read, beside pg_recvlogical, and how soon after a commit a row
-//! is there, beside NOTIFY.
+//! is there, or a message, beside NOTIFY.
 //!
 //! What is read is written once, while a slot keeps it. Each run reads all of it anew, from a copy of that
 //! slot: all contenders have the same.
@@ -23,6 +23,24 @@ const ROWS_AT_ONCE: u32 = 10_000;
 
 /// In the time that a run is given, each row may take so long.
 const PATIENCE_PER_ROW: Duration = Duration::from_micros(200);
+
+/// How the latency is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Notify,
+    Stream,
+    Publish,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Notify => NOTIFY.name,
+            Way::Stream => "stream",
+            Way::Publish => "publish",
+        }
+    }
+}
 
 /// What is read in a run.
 #[derive(Debug, Clone)]
@@ -81,8 +99,8 @@ fn measure(lab: &mut Lab, sql: &mut Connection, arguments: &Stream) -> Result<()
     let (interval, count) = (arguments.interval, arguments.count as usize);
     let load = Pace { interval, count, payload_bytes: 0 };
     let case = Case { series: LATENCY.into(), step: count as u64, load };
-    let contenders = [(NOTIFY.name.to_string(), false), ("stream".into(), true)];
-    lab.in_rounds(&[case], &contenders, |lab, trial, pace, is_stream| latency(lab, trial, *pace, *is_stream))
+    let contenders = [Way::Notify, Way::Stream, Way::Publish].map(|way| (way.name().to_string(), way));
+    lab.in_rounds(&[case], &contenders, |lab, trial, pace, way| latency(lab, trial, *pace, *way))
 }
 
 /// Writes what the series need. Nothing when a signal comes.
@@ -180,20 +198,21 @@ fn read(
     Ok(Found { figures, latencies: None })
 }
 
-/// How long after the answer to its commit a row comes out of the log, or a notification comes.
-fn latency(lab: &mut Lab, trial: &Trial, pace: Pace, is_stream: bool) -> Result<Option<Found>, Failure> {
+/// How long after the answer to its commit a row or a message comes out of the log, or a notification comes.
+fn latency(lab: &mut Lab, trial: &Trial, pace: Pace, way: Way) -> Result<Option<Found>, Failure> {
     let channel = lab.channel.clone();
-    let log = is_stream.then(|| Log { publication: channel.clone(), ..Log::default() });
+    let log = (way != Way::Notify).then(|| Log { publication: channel.clone(), ..Log::default() });
     let order = Order { takes_times: true, log, ..lab.order(trial, Contender::PGWAKE) };
     let order = Order { count_max: pace.count + 1, ..order };
     let mut listening = Listening::start(&order, &lab.stop)?;
     let mut sender = Sender::connect(&order.conninfo, &channel, &lab.stop)?;
-    let answered_ns = sender.answered(pace, |number| match is_stream {
-        true => format!("INSERT INTO {channel}.rows VALUES ({number}, 0, repeat('x', 60))"),
-        false => format!("NOTIFY \"{channel}\", '{number}'"),
+    let answered_ns = sender.answered(pace, |number| match way {
+        Way::Notify => format!("NOTIFY \"{channel}\", '{number}'"),
+        Way::Stream => format!("INSERT INTO {channel}.rows VALUES ({number}, 0, repeat('x', 60))"),
+        Way::Publish => format!("SELECT pg_logical_emit_message(true, '{channel}', '{number}')"),
     })?;
     lab.note_pace(&sender, pace);
-    if is_stream {
+    if way != Way::Notify {
         sender.answer_to(&format!("TRUNCATE {channel}.rows"))?;
     } else {
         sender.end()?;

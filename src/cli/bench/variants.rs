@@ -21,6 +21,12 @@ impl Variant {
                    'BEGIN PERFORM pg_notify(''$CHANNEL'', row_to_json(NEW)::text); RETURN NULL; END';
                  CREATE TRIGGER naive AFTER UPDATE ON $TABLE FOR EACH ROW EXECUTE FUNCTION $TABLE_notify()"
             }
+            Variant::Publish => {
+                "CREATE FUNCTION $TABLE_publish() RETURNS trigger LANGUAGE plpgsql AS
+                   'BEGIN PERFORM pg_logical_emit_message(true, ''$CHANNEL'', row_to_json(NEW)::text);
+                   RETURN NULL; END';
+                 CREATE TRIGGER publish AFTER UPDATE ON $TABLE FOR EACH ROW EXECUTE FUNCTION $TABLE_publish()"
+            }
             Variant::Outbox => "SELECT pgwake.watch_table('$TABLE')",
             Variant::Notify => {
                 "SELECT pgwake.watch_table('$TABLE', transport => 'notify', channel => '$CHANNEL')"

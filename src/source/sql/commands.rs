@@ -1,4 +1,4 @@
-//! What the caller asks of a session that runs SQL: channels, notifications, and readers, which begin here.
+//! What the caller asks of a session that runs SQL: channels, what is sent, and readers, which begin here.
 
 use super::SqlSource;
 use super::ddl::DdlReader;
@@ -6,6 +6,7 @@ use super::outbox::Outbox;
 use super::poll::{Poll, Polls};
 use super::readers::Reader;
 use super::runs::{Job, Runs, check_leader};
+use super::tag::Verb;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Channel, TaskId};
 use crate::options::{DdlOptions, PollOptions, WatchOptions};
@@ -39,7 +40,12 @@ impl SqlSource {
 
     pub(crate) fn notify(&mut self, channel: Channel, payload: &[u8]) -> Result<()> {
         self.refuse_if_taken()?;
-        self.listen.notify(&self.link, channel, payload)
+        self.sender.queue(&self.link, Verb::Notify, channel, payload)
+    }
+
+    pub(crate) fn publish(&mut self, channel: Channel, payload: &[u8]) -> Result<()> {
+        self.refuse_if_taken()?;
+        self.sender.queue(&self.link, Verb::Publish, channel, payload)
     }
 
     pub(crate) fn watch(&mut self, options: WatchOptions, now: Instant) -> Result<()> {

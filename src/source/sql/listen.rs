@@ -1,44 +1,19 @@
-//! LISTEN and NOTIFY for the caller: a new connection listens on every channel before it delivers anything,
-//! each outage is reported as one gap, and what is to be notified is kept until it can be sent.
+//! LISTEN for the caller: a new connection listens on every channel before it delivers anything, and each
+//! outage is reported as one gap.
 //!
 //! Promise: at most once, in commit order. Each outage is exactly one gap, after every channel listens again
 //! and before the next notification.
 
 use super::link::{Link, settings};
 use super::tag::{ListenRequest, Subscription, Tag};
-use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::event::{Channel, PAYLOAD_BYTES_MAX};
+use crate::error::{Error, Result};
+use crate::event::Channel;
 use crate::session::{Loss, Rows};
 use crate::source::report::{Outage, Report};
-use std::collections::VecDeque;
 use std::time::Instant;
-
-/// How many notifications may wait to be sent, and how many bytes they may hold together: a caller that
-/// queues faster than the server commits is told to take events first.
-const UNSENT_MAX: usize = 65_536;
-const UNSENT_BYTES_MAX: usize = 16 << 20;
-
-/// How many requests may be on their way: enough to hide the round trip, few enough to lose when a connection
-/// breaks.
-const UNANSWERED_MAX: usize = 256;
-
-const NOTIFY_SQL: &[u8] = b"SELECT pg_catalog.pg_notify($1, $2)";
-
-/// What is to be notified. Its content never reaches a log, not even by `Debug`.
-struct Payload(Box<[u8]>);
-
-impl std::fmt::Debug for Payload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Listen {
-    unsent: VecDeque<(Channel, Payload)>,
-    unsent_bytes: usize,
-    /// Committed, and not reported.
-    sent: u64,
     was_listening: bool,
     outage: Option<Outage>,
 }
@@ -70,48 +45,10 @@ impl Listen {
         }
     }
 
-    pub(super) fn notify(&mut self, link: &Link, channel: Channel, payload: &[u8]) -> Result<()> {
-        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            let n = payload.len();
-            return invalid(&format!(
-                "the payload has {n} bytes: PostgreSQL takes at most 7999, send a reference to the data"
-            ));
-        }
-        if payload.contains(&0) {
-            return invalid(
-                "the payload holds a NUL byte: PostgreSQL has none in text, encode the payload first",
-            );
-        }
-        link.refuse_if_failed()?;
-        if self.unsent.len() >= UNSENT_MAX || self.unsent_bytes + payload.len() > UNSENT_BYTES_MAX {
-            let message =
-                "too many notifications wait to be sent: take events until `Sent` comes, then go on";
-            return Err(Error::new(ErrorKind::QueueFull, message));
-        }
-        self.unsent_bytes += payload.len();
-        self.unsent.push_back((channel, Payload(payload.into())));
-        Ok(())
-    }
-
-    /// Sends what the caller has queued; `false` when there was nothing to send.
+    /// Says what the caller wants to listen on or not any more; `false` when that is nothing new.
     #[inline(always)]
     pub(super) fn step(&mut self, link: &mut Link) -> bool {
-        link.is_listening && (link.channels.has_changes() || !self.unsent.is_empty()) && self.send_all(link)
-    }
-
-    #[cold]
-    fn send_all(&mut self, link: &mut Link) -> bool {
-        for change in link.channels.take_changes() {
-            subscribe(link, change);
-        }
-        let room = UNANSWERED_MAX.saturating_sub(link.session.unanswered().count());
-        for (channel, Payload(payload)) in self.unsent.drain(..room.min(self.unsent.len())) {
-            self.unsent_bytes -= payload.len();
-            let parameters: &[&[u8]] = &[channel.as_bytes(), &payload];
-            link.send(Tag::Listen(ListenRequest::Notify(channel.clone())), Some(NOTIFY_SQL), parameters);
-        }
-        room > 0
+        link.is_listening && link.channels.has_changes() && send_changes(link)
     }
 
     /// What the server said to a request of this reader.
@@ -131,10 +68,6 @@ impl Listen {
                 }
             }
             (ListenRequest::Subscription(change), Err(error)) => refused(link, change, error),
-            (ListenRequest::Notify(_), Ok(_)) => self.sent += 1,
-            (ListenRequest::Notify(channel), Err(error)) => {
-                link.report_failure("notify", Some(channel), error);
-            }
         }
         // A server that refused a LISTEN is not listened to, whatever else it answers.
         let is_answered = link.session.unanswered().next().is_none() && !link.session.is_ending();
@@ -155,7 +88,7 @@ impl Listen {
         self.was_listening = true;
     }
 
-    /// Reports what is complete: channels that were confirmed, and notifications that were committed.
+    /// Reports channels that were confirmed, once all are.
     #[cold]
     pub(super) fn report(&mut self, link: &mut Link) {
         let has_more_changes =
@@ -164,45 +97,30 @@ impl Listen {
             let channels = link.channels.take_confirmed();
             report_listening(link, channels);
         }
-        let is_notify = |tag: &Tag| matches!(tag, Tag::Listen(ListenRequest::Notify(_)));
-        if self.sent > 0 && self.unsent.is_empty() && !link.session.unanswered().any(is_notify) {
-            self.report_sent(link);
-        }
-    }
-
-    fn report_sent(&mut self, link: &mut Link) {
-        link.reports.push_back(Report::Sent { count: std::mem::take(&mut self.sent) });
     }
 
     #[cold]
     pub(super) fn lost(&mut self, link: &mut Link, loss: Loss<Tag>) {
-        let Loss { error, unanswered, retry_in, at } = loss;
+        let Loss { error, retry_in, at, .. } = loss;
         link.is_listening = false;
         link.channels.lost();
-        if self.sent > 0 {
-            self.report_sent(link);
-        }
         if self.was_listening {
             let outage = self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
             outage.attempts += 1;
         }
-        let message = "the connection was lost before the server answered: it may have been sent or not";
-        let unknown =
-            Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN));
-        for tag in unanswered {
-            if let Tag::Listen(ListenRequest::Notify(channel)) = tag {
-                link.report_failure("notify", Some(channel), unknown.clone());
-            }
-        }
-        let Some(retry_in) = retry_in else {
-            self.unsent_bytes = 0;
-            for (channel, _) in std::mem::take(&mut self.unsent) {
-                link.report_failure("notify", Some(channel), error.clone());
-            }
-            return link.reports.push_back(Report::Failed { error });
-        };
-        link.reports.push_back(Report::Disconnected { error, retry_in });
+        link.reports.push_back(match retry_in {
+            Some(retry_in) => Report::Disconnected { error, retry_in },
+            None => Report::Failed { error },
+        });
     }
+}
+
+#[cold]
+fn send_changes(link: &mut Link) -> bool {
+    for change in link.channels.take_changes() {
+        subscribe(link, change);
+    }
+    true
 }
 
 /// The server has said who its process is.

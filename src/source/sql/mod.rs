@@ -1,4 +1,4 @@
-//! A session that runs SQL: it listens and notifies for the caller, and readers read over it. What comes in
+//! A session that runs SQL: it listens and sends for the caller, and readers read over it. What comes in
 //! is given to whom it is for, and what comes out is put into one order: reports, notifications, changes.
 
 mod advice;
@@ -15,6 +15,7 @@ mod readers;
 mod refusals;
 mod runs;
 mod self_test;
+mod sender;
 mod statements;
 mod tag;
 
@@ -36,6 +37,7 @@ use read_ahead::ReadAhead;
 use readers::Readers;
 use runs::Runs;
 use self_test::SelfTest;
+use sender::Sender;
 use std::time::{Duration, Instant};
 use tag::Tag;
 
@@ -45,6 +47,7 @@ pub(crate) use runs::Job;
 pub(crate) struct SqlSource {
     link: Link,
     listen: Listen,
+    sender: Sender,
     self_test: SelfTest,
     readers: Readers,
     read_ahead: ReadAhead,
@@ -91,6 +94,7 @@ impl SqlSource {
         SqlSource {
             link: Link::new(id, session, metrics),
             listen: Listen::default(),
+            sender: Sender::default(),
             self_test: SelfTest::new(options.self_test),
             readers: Readers::default(),
             read_ahead: ReadAhead::new(options.overflow),
@@ -122,6 +126,7 @@ impl SqlSource {
         match answer {
             Answer::Addresses(addresses) => self.link.session.resolved(&addresses, now),
             Answer::SelfTest(outcome) => self.self_test.sent(&mut self.link, outcome),
+            Answer::Command(number, outcome) => self.sender.sent_otherwise(&mut self.link, number, outcome),
         }
     }
 
@@ -409,6 +414,7 @@ impl SqlSource {
             Progress::Answered(tag, answer) => {
                 self.answered(tag, answer, now);
                 self.listen.report(&mut self.link);
+                self.sender.report(&mut self.link);
             }
             Progress::Lost(loss) => self.lost(loss),
         }
@@ -417,7 +423,9 @@ impl SqlSource {
 
     #[inline]
     fn send_what_is_due(&mut self, now: Instant) -> bool {
-        self.listen.step(&mut self.link) || (!self.is_plain && self.readers.step(&mut self.link, now))
+        self.listen.step(&mut self.link)
+            || self.sender.step(&mut self.link)
+            || (!self.is_plain && self.readers.step(&mut self.link, now))
     }
 
     #[cold]
@@ -431,6 +439,7 @@ impl SqlSource {
                     self.readers.opened(&mut self.link, now);
                 }
             }
+            Tag::Send(request) => self.sender.answered(link, request, answer),
             Tag::SelfTest(request) => {
                 if self.self_test.answered(link, request, answer.map(drop)) {
                     self.listen.prepare(link, !self.readers.is_empty());
@@ -445,9 +454,11 @@ impl SqlSource {
     }
 
     #[cold]
-    fn lost(&mut self, loss: Loss<Tag>) {
+    fn lost(&mut self, mut loss: Loss<Tag>) {
         self.self_test.lost();
         self.readers.lost();
+        let (unanswered, is_last) = (std::mem::take(&mut loss.unanswered), loss.retry_in.is_none());
+        self.sender.lost(&mut self.link, unanswered, is_last.then_some(&loss.error));
         self.listen.lost(&mut self.link, loss);
     }
 

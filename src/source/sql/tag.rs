@@ -6,6 +6,7 @@ use crate::event::{Channel, TaskId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tag {
     Listen(ListenRequest),
+    Send(SendRequest),
     SelfTest(SelfTestRequest),
     Outbox(OutboxRequest),
     Ddl(DdlRequest),
@@ -25,7 +26,30 @@ pub(super) enum ListenRequest {
     /// Something that holds for the connection is set; with rows, they say who the server's process is.
     Setting,
     Subscription(Subscription),
-    Notify(Channel),
+}
+
+/// How something is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Notify,
+    Publish,
+}
+
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Verb::Notify => "notify",
+            Verb::Publish => "publish",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SendRequest {
+    pub(super) verb: Verb,
+    pub(super) channel: Channel,
+    /// How long the payload is.
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! commits, each change with its place.
 
 use super::feedback::Feedback;
+use super::message::Messages;
 use super::relations::Relations;
 use super::row::Row;
 use super::snapshot::Tables;
@@ -10,7 +11,7 @@ use crate::decode::pgoutput::{self, Commit, InStream, Message as Read, Prepared,
 use crate::decode::replication::time;
 use crate::decode::wire::Malformed;
 use crate::error::{Error, ErrorKind, Result, SqlState};
-use crate::event::{Change, Event, Lsn, Message, Position, Schema, SessionId, Transaction};
+use crate::event::{Change, Event, Lsn, Position, Schema, SessionId, Transaction};
 use crate::options::{StreamOptions, Streaming};
 use std::collections::{HashMap, VecDeque};
 
@@ -46,8 +47,10 @@ struct Current {
     commit_lsn: Option<Lsn>,
     end_lsn: Option<Lsn>,
     at_us: i64,
-    /// Of its last event.
+    /// Of its last event, and of the last that was delivered: messages for others count, too, so that a
+    /// position is the same whoever reads.
     ordinal: u64,
+    delivered: u64,
     gid: Option<String>,
 }
 
@@ -57,15 +60,6 @@ struct Ending {
     replay: Replay,
     found: Found,
     end_lsn: Lsn,
-}
-
-/// A message for the caller, until the next.
-#[derive(Debug, Default)]
-struct Kept {
-    prefix: String,
-    content: Vec<u8>,
-    lsn: Lsn,
-    is_transactional: bool,
 }
 
 #[derive(Debug)]
@@ -86,7 +80,7 @@ pub(super) struct Log {
     ending: Option<Box<Ending>>,
     /// Tables that a TRUNCATE has emptied, and of which the caller has not heard.
     truncated: VecDeque<u32>,
-    message: Kept,
+    messages: Messages,
 }
 
 impl Log {
@@ -104,7 +98,7 @@ impl Log {
             held: HeldBack::new(options.memory_max, std::env::temp_dir()),
             ending: None,
             truncated: VecDeque::new(),
-            message: Kept::default(),
+            messages: Messages::new(options.channels.clone()),
         }
     }
 
@@ -281,10 +275,18 @@ impl Log {
                 self.rest(feedback)
             }
             Read::Logical { lsn, is_transactional, prefix, content } => {
-                let prefix = String::from_utf8_lossy(prefix).into_owned();
-                self.message = Kept { prefix, content: content.to_vec(), lsn, is_transactional };
-                let found = Found::Message;
-                Ok(Some(if is_transactional { self.counted(found, feedback) } else { found }))
+                let is_wanted = self.messages.take(lsn, is_transactional, prefix, content);
+                match (is_wanted, is_transactional) {
+                    (true, true) => return Ok(Some(self.counted(Found::Message, feedback))),
+                    (false, true) => self.current.ordinal += 1,
+                    (false, false) => {}
+                    (true, false) => {
+                        let (place, end) = self.messages.alone();
+                        feedback.delivers(place, 1);
+                        feedback.committed(place, end, 1);
+                    }
+                }
+                Ok(is_wanted.then_some(Found::Message))
             }
             other => self.read_streamed(other, feedback),
         }
@@ -358,7 +360,8 @@ impl Log {
     }
 
     fn begin(&mut self, xid: u32, commit_lsn: Option<Lsn>, at_us: i64, gid: Option<String>) {
-        self.current = Current { is_open: true, xid, commit_lsn, end_lsn: None, at_us, ordinal: 0, gid };
+        self.current =
+            Current { is_open: true, xid, commit_lsn, end_lsn: None, at_us, ordinal: 0, delivered: 0, gid };
     }
 
     fn begin_prepared(&mut self, prepared: &Prepared<'_>) {
@@ -380,7 +383,7 @@ impl Log {
         self.current.is_open = false;
         self.current.end_lsn = Some(end_lsn);
         if let Some(commit_lsn) = self.current.commit_lsn {
-            feedback.committed(commit_lsn, end_lsn, self.current.ordinal);
+            feedback.committed(commit_lsn, end_lsn, self.current.delivered);
         }
         found
     }
@@ -389,6 +392,7 @@ impl Log {
     #[inline]
     fn counted(&mut self, found: Found, feedback: &mut Feedback) -> Found {
         self.current.ordinal += 1;
+        self.current.delivered = self.current.ordinal;
         self.delivers(feedback);
         found
     }
@@ -429,17 +433,7 @@ impl Log {
             Found::Prepare => Event::Prepare(transaction(true)),
             Found::Rollback => Event::Rollback(transaction(true)),
             Found::Message => {
-                let transactional = self.message.is_transactional;
-                Event::Message(Message {
-                    session,
-                    db,
-                    channel: &self.message.prefix,
-                    payload: &self.message.content,
-                    lsn: self.message.lsn,
-                    transactional,
-                    xid: Some(self.current.xid).filter(|_| transactional),
-                    position: self.position().filter(|_| transactional),
-                })
+                Event::Message(self.messages.as_event(session, db, self.current.xid, self.position()))
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Row changes from the log: a session that replicates, and what its messages are to the caller.
+//! Row changes and messages from the log: a session that replicates, and what its messages are to the caller.
 //!
 //! Promise: at least once, in the order of commits. What was not acknowledged comes again after an outage,
 //! known by its position; of a temporary slot it does not, and a gap says so.
@@ -6,6 +6,7 @@
 mod feedback;
 mod identity;
 mod log;
+mod message;
 mod relations;
 mod row;
 mod slot;
@@ -97,8 +98,8 @@ impl StreamSource {
         jobs: BackgroundJobs,
         now: Instant,
     ) -> Result<Self> {
-        if options.publications.is_empty() && options.tables.is_empty() {
-            let message = "a stream needs a publication or a table: name one";
+        if options.publications.is_empty() && options.tables.is_empty() && !options.messages {
+            let message = "a stream needs a publication, a table or a channel: name one";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let session = Session::new(Kind::Replication, conninfo, options.heartbeat, jobs, now);

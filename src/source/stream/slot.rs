@@ -163,6 +163,10 @@ impl Preparation {
             Step::Identify => self.identified(&rows, reached),
             Step::History => self.history_found(&rows, reached),
             Step::Settings if !self.is_enough(rows.text(0, 0)) => Next::GiveUp(wal_level_refused(&rows)),
+            Step::Settings if self.options.has_messages_alone() => {
+                self.publications = vec![sql::PUBLICATION_OF_MESSAGES.into()];
+                self.publications_next()
+            }
             Step::Settings if self.options.tables.is_empty() => {
                 self.publications.clone_from(&self.options.publications);
                 self.publications_next()
@@ -175,8 +179,11 @@ impl Preparation {
                 )
             }
             Step::PublicationOfTables => self.publication_found(&rows),
-            Step::CreatePublication => self.publications_next(),
+            Step::CreatePublication | Step::PublishMessages => self.publications_next(),
             Step::Publications => match rows.text(0, 0) {
+                Some(missing) if self.options.has_messages_alone() => {
+                    Next::Send(Step::PublishMessages, format!("CREATE PUBLICATION {missing}"))
+                }
                 Some(missing) => Next::GiveUp(error(
                     "42704",
                     format!(
@@ -261,7 +268,7 @@ impl Preparation {
 
     fn settings_next(&mut self) -> Next {
         self.identity = Some(self.found.clone());
-        Next::Send(Step::Settings, sql::settings(self.major))
+        Next::Send(Step::Settings, sql::settings(self.major, self.options.has_messages_alone()))
     }
 
     fn publication_found(&mut self, rows: &Answered) -> Next {
@@ -417,8 +424,10 @@ impl Preparation {
     fn refused(&mut self, step: Step, refusal: Error) -> Next {
         let code = refusal.sqlstate.map_or(String::new(), |code| code.as_str().to_string());
         match (step, code.as_str()) {
-            // Another one has made it meanwhile.
-            (Step::CreatePublication, "42710") => return self.publications_next(),
+            // Another one has made it meanwhile, or at the same time.
+            (Step::CreatePublication | Step::PublishMessages, "42710" | "23505") => {
+                return self.publications_next();
+            }
             (Step::Start, "55006") | (Step::CreateSlot, "42710") if self.slot.busy_for < BUSY_MAX => {
                 return Next::Wait;
             }

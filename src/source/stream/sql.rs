@@ -60,7 +60,9 @@ fn array(texts: &[String]) -> String {
 /// A caller who takes his time must not be taken for a dead one, so the server looks at the connection
 /// instead of at us. That leaves out its user timeout, which Linux from 5.11 on counts for a peer that
 /// acknowledges everything and has no room for more, too (`tcp_probe_timer`).
-pub(super) fn settings(major: i32) -> String {
+///
+/// Messages alone come as they are: what cannot be converted would end the stream, and anybody may write it.
+pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
     let mut settings = vec![
         ("standard_conforming_strings", "on"),
         ("datestyle", "ISO"),
@@ -88,10 +90,11 @@ pub(super) fn settings(major: i32) -> String {
         settings.push(("wal_sender_shutdown_timeout", "5s"));
     }
     // A database in SQL_ASCII holds whatever bytes it was given, and has nothing that could convert them.
-    let mut sql =
-        "SELECT pg_catalog.set_config('client_encoding', CASE pg_catalog.current_setting('server_encoding') \
-                   WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END, false); "
-            .to_string();
+    let mut sql = format!(
+        "SELECT pg_catalog.set_config('client_encoding', CASE \
+           WHEN {has_messages_alone} OR pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' \
+           THEN pg_catalog.current_setting('server_encoding') ELSE 'UTF8' END, false); "
+    );
     for (name, value) in settings {
         let _ = write!(sql, "SET {name} TO '{value}'; ");
     }
@@ -136,6 +139,9 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
         tables = array(tables),
     )
 }
+
+/// Of messages alone. One without tables brings nothing else, and messages come with any.
+pub(super) const PUBLICATION_OF_MESSAGES: &str = "pgwake_messages";
 
 /// The first of these publications that is not there. A server up to 17 says so only in the middle. From here
 /// on, no name is looked up by the role's search path.
@@ -265,13 +271,14 @@ mod tests {
     #[test]
     fn what_a_version_does_not_know_is_not_asked_of_it() {
         assert!(
-            !settings(16).contains("transaction_timeout TO") || settings(16).contains("idle_in_transaction")
+            !settings(16, false).contains("transaction_timeout TO")
+                || settings(16, false).contains("idle_in_transaction")
         );
-        assert!(settings(14).contains("SET wal_sender_timeout TO '24d'"), "with 0 a server is slower");
-        assert!(!settings(18).contains("wal_sender_shutdown_timeout"));
-        assert!(settings(19).contains("SET wal_sender_shutdown_timeout TO '5s'"));
-        assert!(settings(18).contains("current_setting('wal_level')"));
-        assert!(settings(19).contains("current_setting('effective_wal_level')"));
+        assert!(settings(14, false).contains("SET wal_sender_timeout TO '24d'"), "with 0 a server is slower");
+        assert!(!settings(18, false).contains("wal_sender_shutdown_timeout"));
+        assert!(settings(19, false).contains("SET wal_sender_shutdown_timeout TO '5s'"));
+        assert!(settings(18, false).contains("current_setting('wal_level')"));
+        assert!(settings(19, false).contains("current_setting('effective_wal_level')"));
         let options = StreamOptions::new().two_phase(true).failover(true);
         let of = |major| slot_options(major, false, false, &options)[1].clone();
         assert_eq!(of(14), "NOEXPORT_SNAPSHOT");

@@ -10,6 +10,8 @@ pub(super) enum Step {
     Settings,
     PublicationOfTables,
     CreatePublication,
+    /// The one without tables, for messages alone.
+    PublishMessages,
     Publications,
     Types,
     Keys,
@@ -59,6 +61,12 @@ impl Step {
             }
             (Step::CreatePublication, "25006") => {
                 "a standby takes no new publication: make it on the primary, and name it here"
+            }
+            (Step::PublishMessages, "42501") => {
+                "let a role with CREATE on this database run CREATE PUBLICATION pgwake_messages, once"
+            }
+            (Step::PublishMessages, "25006") => {
+                "a standby takes no new publication: run CREATE PUBLICATION pgwake_messages on the primary, once"
             }
             (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
             (Step::CreateSlot | Step::Start, "0A000") => {

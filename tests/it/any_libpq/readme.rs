@@ -176,6 +176,8 @@ fn every_block_about_the_command_runs_as_it_stands() {
             &["2"],
             &["\"snapshot\":true"],
             &["delete", "\"id\":1"],
+            &["message", "comes at once"],
+            &["message", "waits for its reader"],
             &["server"],
             &["nothing would go wrong"],
         ],

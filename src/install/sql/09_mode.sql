@@ -1,12 +1,4 @@
--- Durable messages in the WAL, and what this server lets pgwake do.
-
-CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload text) RETURNS pg_lsn LANGUAGE sql AS $pgwake$
-  SELECT pg_logical_emit_message(true, 'pgwake:' || publish.channel, publish.payload)
-$pgwake$;
-
-CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload bytea) RETURNS pg_lsn LANGUAGE sql AS $pgwake$
-  SELECT pg_logical_emit_message(true, 'pgwake:' || publish.channel, publish.payload)
-$pgwake$;
+-- What this server lets pgwake do.
 
 CREATE OR REPLACE FUNCTION pgwake.has_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
   SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pgwake_ddl')
