@@ -182,7 +182,8 @@ mod tests {
         let figures = Figures { events: 12, handed: Some(handed) };
         assert_eq!(
             figures.line(),
-            "12 events, 7 stored, 3 under way (2 kB, the oldest for 0.2 s), 1 naks, 2 dead letters, 4 restarts"
+            "12 events, 7 stored, 3 under way (2 kB, the oldest for 0.2 s), 1 naks, 2 dead letters, \
+             4 restarts"
         );
         let text = figures.prometheus("a\"b");
         assert!(

@@ -19,8 +19,8 @@ pub(crate) trait Take {
     /// Does it; `true` when the event is one of those that are counted.
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure>;
 
-    /// There is nothing more to take for now, and what is done with is known. What is left to do at some time,
-    /// in how long?
+    /// There is nothing more to take for now, and what is done with is known. What is left to do at some
+    /// time, in how long?
     fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure>;
 
     /// Whether this says that what was asked for comes from now on. With no channels it is only connected.

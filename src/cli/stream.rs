@@ -72,8 +72,8 @@ fn refused_of_delivery(arguments: &Stream) -> Option<&'static str> {
              --streaming on",
         ),
         Stream { snapshot: true, .. } if is_kept => Some(
-            "the slot lasts as soon as the rows of a snapshot have come, whether or not they are stored: copy \
-             the rows in another way first, or leave --slot out",
+            "the slot lasts as soon as the rows of a snapshot have come, whether or not they are stored: \
+             copy the rows in another way first, or leave --slot out",
         ),
         _ => None,
     }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # One batch of events into a topic of Kafka. kcat ends with 0 once each is acknowledged by all replicas.
 #
-#     pgwake -d dbname=app stream --table orders --slot kafka --batch 1000,1s ffi/examples/bridges/kafka.sh BROKERS TOPIC
+#     pgwake -d dbname=app stream --table orders --slot kafka \
+#         --batch 1000,1s ffi/examples/bridges/kafka.sh BROKERS TOPIC
 #
 # The position is the key of a message. Kafka keeps repeats: who reads drops a key that was there before. Name
 # the server's system identifier and timeline in the topic's name, for after a recovery to a point in time

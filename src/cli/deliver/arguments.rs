@@ -31,8 +31,8 @@ pub(crate) struct Delivery {
     pub(crate) batch: Vec<String>,
 
     /// How long nothing may be answered while events are under way. Then the process gets SIGTERM, SIGKILL
-    /// after 2 s more, and another one begins with what is not stored. At the end the last answers are awaited
-    /// as long
+    /// after 2 s more, and another one begins with what is not stored. At the end the last answers are
+    /// awaited as long
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s",
         help_heading = TO_A_PROCESS)]
     pub(crate) ack_timeout: Duration,

@@ -1,4 +1,5 @@
-//! `--batch`: a run of a command for each batch of events, one after the other. Its exit status is the answer.
+//! `--batch`: a run of a command for each batch of events, one after the other. Its exit status is the
+//! answer.
 
 use super::backoff::Backoff;
 use super::ledger::Ledger;

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// How much of what it says is read with one call.
 const READ_BYTES_MAX: usize = 64 << 10;
 
+/// So often it is read before others have their turn: one may talk without end.
+const READS_MAX: usize = 16;
+
 /// So long after it has closed its stdout it has ended, or it is asked to.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -120,7 +123,10 @@ impl Child {
 
     fn hear(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        while running.why.is_none() {
+        for _ in 0..READS_MAX {
+            if running.why.is_some() {
+                break;
+            }
             let answers = match running.process.hear(&mut self.buffer) {
                 Some([]) => return Ok(()),
                 Some(bytes) => running.lines.take(bytes),
@@ -151,7 +157,8 @@ impl Child {
         while is_willing && running.resume_at.is_none() {
             let most = match ledger.at_once_max() {
                 usize::MAX => LINES_AT_ONCE_MAX,
-                most => most.saturating_sub(ledger.window.under_way()),
+                _ if ledger.window.has_under_way() => 0,
+                most => most,
             };
             let given = running.process.give(ledger.window.unsent(most));
             ledger.window.sent(given, now);
@@ -233,7 +240,7 @@ impl Child {
         let can_take = |running: &Running| running.is_ready && running.resume_at.is_none();
         self.running.as_ref().is_some_and(can_take)
             && ledger.window.unsent(1).next().is_some()
-            && ledger.window.under_way() < ledger.at_once_max()
+            && (ledger.at_once_max() == usize::MAX || !ledger.window.has_under_way())
     }
 }
 
@@ -262,8 +269,9 @@ fn take(
     };
     let outcome = match answer {
         Answer::Ready => {
-            running.is_ready = true;
-            running.moved_at = now;
+            if !std::mem::replace(&mut running.is_ready, true) {
+                running.moved_at = now;
+            }
             Ok(())
         }
         Answer::Stored(position) => match ledger.stored(&position) {

@@ -62,8 +62,8 @@ impl Ledger {
         };
         let Some(dead_letters) = &mut self.dead_letters else {
             return Err(Failure::Running(format!(
-                "the event at {position} is to be dropped ({reason}), and there is no file for it: name one with \
-                 --dead-letters"
+                "the event at {position} is to be dropped ({reason}), and there is no file for it: name one \
+                 with --dead-letters"
             )));
         };
         dead_letters.put(line, reason)?;
@@ -73,8 +73,8 @@ impl Ledger {
         Ok(self.window.drop(position))
     }
 
-    /// A child is gone that has not answered for all that it had. The next one gets it again, unless it is one
-    /// event on which they all fail.
+    /// A child is gone that has not answered for all that it had. The next one gets it again, unless it is
+    /// one event on which they all fail.
     pub(super) fn failed(&mut self, program: &str, why: &str) -> Result<(), Failure> {
         self.counts.restarts += 1;
         if !self.window.has_under_way() {
@@ -86,8 +86,8 @@ impl Ledger {
         if self.failures >= FAILURES_MAX {
             if !self.drops_poison {
                 return Err(Failure::Running(format!(
-                    "{program} fails on the event at {position} again and again: it {why}; mend it, or set the \
-                     event aside with --poison drop --dead-letters FILE"
+                    "{program} fails on the event at {position} again and again: it {why}; mend it, or set \
+                     the event aside with --poison drop --dead-letters FILE"
                 )));
             }
             // The child had it, so it is there.
@@ -157,10 +157,8 @@ mod tests {
         assert_eq!(ledger.drop("3", "it never had it").unwrap(), Err(Stray::Unknown));
         assert_eq!((ledger.window.take_stored(), ledger.counts.dropped), (Some(2), 2));
         let kept = std::fs::read_to_string(file.path()).unwrap();
-        assert_eq!(
-            kept,
-            "{\"event\":\"x\",\"reason\":\"child ended\"}\n{\"event\":\"x\",\"reason\":\"a \\\"bad\\\" one\"}\n"
-        );
+        let letter = |reason: &str| format!("{{\"event\":\"x\",\"reason\":\"{reason}\"}}\n");
+        assert_eq!(kept, letter("child ended") + &letter("a \\\"bad\\\" one"));
     }
 
     #[test]

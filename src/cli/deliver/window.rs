@@ -100,11 +100,7 @@ impl Window {
         }
     }
 
-    /// How many were given to the child and are not answered.
-    pub(super) fn under_way(&self) -> usize {
-        self.entries.iter().take(self.sent).filter(|entry| !entry.is_settled).count()
-    }
-
+    /// Whether the child has any that it has not answered.
     pub(super) fn has_under_way(&self) -> bool {
         // The oldest is never settled, or it would be gone.
         self.sent > 0
