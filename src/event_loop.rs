@@ -25,7 +25,7 @@ use admission::Admission;
 use rotation::Rotation;
 use spin::Spin;
 use stalls::Stalls;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 use tasks::Tasks;
 use timers::Timers;
@@ -474,6 +474,12 @@ impl EventLoop {
 impl AsRawFd for EventLoop {
     fn as_raw_fd(&self) -> RawFd {
         self.reactor.as_raw_fd()
+    }
+}
+
+impl AsFd for EventLoop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        sys::borrow(&self.reactor)
     }
 }
 

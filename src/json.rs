@@ -67,6 +67,19 @@ pub fn write_line(out: &mut impl io::Write, event: &Event<'_>, at: SystemTime) -
     out.write_all(b"\n")
 }
 
+/// Adds a field to the end of a line that [`write_line`] wrote.
+pub fn add_field(line: &mut Vec<u8>, name: &str, text: &str) {
+    line.truncate(line.len().saturating_sub(b"}\n".len()));
+    line.push(b',');
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *line, Printable);
+    // Neither a text nor writing to memory can fail.
+    let _ = name.serialize(&mut serializer);
+    line.push(b':');
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *line, Printable);
+    let _ = text.serialize(&mut serializer);
+    line.extend_from_slice(b"}\n");
+}
+
 struct Line<'a> {
     event: &'a Event<'a>,
     at: &'a str,
@@ -290,6 +303,15 @@ mod tests {
         let shown = String::from_utf8(out).unwrap();
         assert_eq!(shown, "{\"n\": 12345678901234567890.10,  \"t\":\"\\u202ea\\u007fé\"}");
         assert!(raw("{\"n\":").is_none());
+    }
+
+    #[test]
+    fn a_field_is_added_to_a_line() {
+        let mut line = line(b"x").into_bytes();
+        add_field(&mut line, "reason", "a \"b\"\n\u{202e}");
+        let text = String::from_utf8(line).unwrap();
+        assert!(text.ends_with(",\"reason\":\"a \\\"b\\\"\\n\\u202e\"}\n"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["payload"], "x");
     }
 
     #[test]

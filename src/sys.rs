@@ -9,6 +9,12 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// A descriptor for as long as its owner is there.
+pub(crate) fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the owner keeps it open, and is borrowed as long.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -3,6 +3,7 @@
 use super::before_drop::BeforeDrop;
 use super::bench::Bench;
 use super::cron::Cron;
+use super::deliver::Delivery;
 use super::messages::{Publish, Subscribe};
 use super::poll::Poll;
 pub(crate) use super::values::{Format, Until, bytes, duration, share};
@@ -142,7 +143,8 @@ pub(crate) struct Listen {
     /// Run CMD for each notification, and for each gap, instead of printing it; must come last. Never through
     /// a shell: the payload is on stdin, PGWAKE_EVENT (notification or gap), PGWAKE_CHANNEL and PGWAKE_PID
     /// are in the environment
-    #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true)]
+    #[arg(long, value_names = ["CMD", "ARG"], num_args = 1.., allow_hyphen_values = true,
+        conflicts_with_all = ["to", "batch"])]
     pub(crate) exec: Vec<String>,
 
     /// How many runs of CMD at once; those of one channel stay in order
@@ -161,6 +163,9 @@ pub(crate) struct Listen {
     /// Ask a silent server for a sign of life that often; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +241,9 @@ pub(crate) struct Watch {
 
     #[command(flatten)]
     pub(crate) until: Until,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Debug, Args)]
@@ -344,6 +352,9 @@ pub(crate) struct Stream {
     /// Ask a silent server for a sign of life that often; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Debug, Args)]
@@ -377,6 +388,9 @@ pub(crate) struct Ddl {
 
     #[command(flatten)]
     pub(crate) until: Until,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Debug, Args)]

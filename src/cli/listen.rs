@@ -22,7 +22,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     for channel in &arguments.channels {
         events.listen(session, channel)?;
     }
-    let mut run = Run::new(&events, format, &arguments.until)?;
+    let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
     let exec = &arguments.exec;
     let jobs = || Jobs::new(exec.clone(), arguments.jobs.into(), run.end.clone());
     let mut taker = Notifications((!exec.is_empty()).then(jobs));
@@ -55,7 +55,7 @@ impl Take for Notifications {
         Ok(matches!(event, Event::Notification(_)))
     }
 
-    fn rest(&mut self, _: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+    fn rest(&mut self, _: &mut EventLoop, _: &mut Output) -> Result<Option<Duration>, Failure> {
         self.0.as_mut().map_or(Ok(()), Jobs::go_on)?;
         Ok(None)
     }

@@ -1,39 +1,115 @@
-//! Events to lines on stdout, as text for people or as JSON. In text, one event is one line whatever is in
-//! it.
+//! Where events go: to lines on stdout, as text for people or as JSON, or to a process that stores them. What
+//! was written and flushed, or what that process says it has stored, is done with. In text, one event is one
+//! line whatever is in it.
 
 use super::Failure;
 use super::arguments::Format;
-use pgwake::{Event, Fields, Value, json};
+use super::deliver::{Handover, number_of};
+use super::figures::Figures;
+use pgwake::{Event, EventLoop, Fields, Value, json};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::time::SystemTime;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
 
-/// Stdout, written per batch: the caller flushes when there is nothing more to write for now.
 #[derive(Debug)]
 pub(crate) struct Output {
     format: Format,
+    /// Stdout, written per batch: the caller flushes when there is nothing more to write for now.
     out: BufWriter<StdoutLock<'static>>,
     line: String,
+    handover: Option<Handover>,
+    /// The number of the event that was written last, and up to which all is done with.
+    written: Option<u64>,
+    done: Option<u64>,
+    events: u64,
 }
 
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
-        Output { format, out: BufWriter::with_capacity(1 << 16, io::stdout().lock()), line: String::new() }
+        let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        Output { format, out, line: String::new(), handover: None, written: None, done: None, events: 0 }
+    }
+
+    /// Hands events over from now on, instead of writing them.
+    pub(crate) fn hand_over(&mut self, handover: Handover) {
+        self.handover = Some(handover);
     }
 
     pub(crate) fn write(&mut self, event: &Event<'_>) -> Result<(), Failure> {
         let at = SystemTime::now();
+        self.line.clear();
+        if let Some(handover) = &mut self.handover {
+            if handover.take(event)? {
+                self.events += 1;
+            } else {
+                write_text(&mut self.line, event, at);
+                say!("{}", self.line);
+            }
+            return Ok(());
+        }
+        self.events += 1;
+        self.written = number_of(event).or(self.written);
         if self.format == Format::Json {
             return Ok(json::write_line(&mut self.out, event, at)?);
         }
-        self.line.clear();
         write_text(&mut self.line, event, at);
         self.line.push('\n');
         Ok(self.out.write_all(self.line.as_bytes())?)
     }
 
+    /// Leaves an event out: it is done with once all before it is.
+    pub(crate) fn pass(&mut self, event: &Event<'_>) {
+        match (number_of(event), &mut self.handover) {
+            (Some(number), Some(handover)) => handover.pass(number),
+            (number, _) => self.written = number.or(self.written),
+        }
+    }
+
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        Ok(self.out.flush()?)
+        self.out.flush()?;
+        self.done = self.written.take().or(self.done);
+        if let Some(handover) = &mut self.handover {
+            handover.go_on()?;
+            self.done = handover.take_stored().or(self.done);
+        }
+        Ok(())
+    }
+
+    /// The number up to which all is done with, once each time that it has changed.
+    pub(crate) fn take_done(&mut self) -> Option<u64> {
+        self.done.take()
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        Figures { events: self.events, handed: self.handover.as_ref().map(Handover::figures) }
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    /// Whether there is room for one more event. On stdout there always is.
+    pub(crate) fn has_room(&self) -> bool {
+        self.handover.as_ref().is_none_or(Handover::has_room)
+    }
+
+    /// Waits for the loop, and for the process that events are handed over to.
+    pub(crate) fn wait(&self, events: &EventLoop, most: Option<Duration>) -> Result<(), Failure> {
+        let Some(handover) = &self.handover else { return Ok(()) };
+        handover.wait(events.as_fd(), most)
+    }
+
+    /// No more events come.
+    pub(crate) fn close(&mut self) {
+        if let Some(handover) = &mut self.handover {
+            handover.close();
+        }
+    }
+
+    /// Whether all that was handed over is stored.
+    pub(crate) fn is_over(&mut self) -> Result<bool, Failure> {
+        self.handover.as_mut().map_or(Ok(true), Handover::is_over)
     }
 }
 

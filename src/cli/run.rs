@@ -1,10 +1,12 @@
-//! Events to stdout until the count is reached, the time is over, or somebody says stop: what the commands
-//! that stream have in common.
+//! Events to stdout, or to a process that stores them, until the count is reached, the time is over, or
+//! somebody says stop: what the commands that stream have in common.
 
 use super::arguments::{Format, Until};
+use super::deliver::{Delivery, Handover};
+use super::figures::Reporter;
 use super::output::Output;
 use super::service;
-use super::stop::Stop;
+use super::stop::{Stop, wake_on_children};
 use super::{Failure, not_connected};
 use pgwake::{Event, EventLoop, Listening, SqlState};
 use std::time::{Duration, Instant};
@@ -17,8 +19,9 @@ pub(crate) trait Take {
     /// Does it; `true` when the event is one of those that are counted.
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure>;
 
-    /// All that was taken has been written. What is left to do at some time, in how long?
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure>;
+    /// There is nothing more to take for now, and what is done with is known. What is left to do at some
+    /// time, in how long?
+    fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure>;
 
     /// Whether this says that what was asked for comes from now on. With no channels it is only connected.
     fn has_begun(&self, listening: &Listening<'_>) -> bool {
@@ -62,6 +65,7 @@ impl End {
 pub(crate) struct Run {
     pub(crate) output: Output,
     pub(crate) end: End,
+    reporter: Option<Reporter>,
     left: u64,
     is_connected: bool,
     is_ready: bool,
@@ -75,10 +79,21 @@ impl Run {
                 stop: Stop::on_signals(events.waker())?,
                 at: until.duration.map(|duration| Instant::now() + duration),
             },
+            reporter: None,
             left: until.count.unwrap_or(u64::MAX),
             is_connected: false,
             is_ready: false,
         })
+    }
+
+    /// Hands events over, if that is asked for, instead of writing them; and tells how far that is.
+    pub(crate) fn handing_over(mut self, events: &EventLoop, delivery: &Delivery) -> Result<Self, Failure> {
+        self.reporter = Reporter::new(&delivery.reporting)?;
+        if let Some(handover) = Handover::new(delivery)? {
+            wake_on_children(events.waker())?;
+            self.output.hand_over(handover);
+        }
+        Ok(self)
     }
 
     /// For one that waits for no session: it is ready as soon as it has begun.
@@ -92,7 +107,34 @@ impl Run {
     pub(crate) fn run(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
         let done = self.take_all(events, taker);
         service::tell("STOPPING=1");
-        done
+        let stored = self.wait_for_answers(events, taker);
+        done.and(stored)
+    }
+
+    /// What was handed over is to be stored, whyever it ends.
+    fn wait_for_answers(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
+        self.output.close();
+        while !self.output.is_over()? {
+            self.output.flush()?;
+            let rest = taker.rest(events, &mut self.output)?;
+            self.report(false);
+            let report = self.reporter.as_ref().map(Reporter::remaining);
+            self.output.wait(events, [rest, report].into_iter().flatten().min())?;
+        }
+        self.report(true);
+        Ok(())
+    }
+
+    fn report(&mut self, is_last: bool) {
+        if let Some(reporter) = &mut self.reporter {
+            reporter.tell(|| self.output.figures(), is_last);
+        }
+    }
+
+    /// How long may be waited for an event.
+    fn shortest(&self, rest: Option<Duration>) -> Option<Duration> {
+        let report = self.reporter.as_ref().map(Reporter::remaining);
+        [self.end.remaining(), rest, report].into_iter().flatten().min()
     }
 
     /// A batch is written when the loop has nothing more at hand, or when it is large; only then may it
@@ -100,16 +142,20 @@ impl Run {
     fn take_all(&mut self, events: &mut EventLoop, taker: &mut impl Take) -> Result<(), Failure> {
         let (mut batch, mut rest) = (0, None);
         while self.left > 0 && !self.end.has_come() && !taker.is_done() {
-            let wait = [self.end.remaining(), rest].into_iter().flatten().min();
+            let wait = self.shortest(rest);
             let event = match batch {
-                0 => events.next(wait)?,
                 BATCH_EVENTS_MAX => None,
+                _ if !self.output.has_room() => None,
+                0 if !self.output.is_handed_over() => events.next(wait)?,
                 _ => events.next(Some(Duration::ZERO))?,
             };
             let Some(event) = event else {
                 self.output.flush()?;
-                rest = taker.rest(events)?;
-                batch = 0;
+                rest = taker.rest(events, &mut self.output)?;
+                self.report(false);
+                if std::mem::take(&mut batch) == 0 {
+                    self.output.wait(events, self.shortest(rest))?;
+                }
                 continue;
             };
             match event {

@@ -3,6 +3,7 @@
 
 use super::advice::{When, with_advice};
 use super::arguments::{Format, Stream, Until, Watch};
+use super::deliver::Delivery;
 use super::output::Output;
 use super::progress::Progress;
 use super::run::{Run, Take};
@@ -10,12 +11,15 @@ use super::{Failure, query};
 use pgwake::pq::Connection;
 use pgwake::{
     ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, Position, SessionId, SqlState,
-    StreamOptions,
+    StreamOptions, Streaming,
 };
 use std::time::{Duration, Instant};
 
 /// How often it is looked whether all has come that was asked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the server hears that we are alive while nothing is read from it.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last transaction may take to end, so that the server can be told that it is done with.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +34,9 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Stream) -> Result<(), F
     if arguments.tables.is_empty() && arguments.publications.is_empty() {
         let sentence = "a stream needs a table or a publication: name one with --table or --publication";
         return Err(Failure::Usage(sentence.into()));
+    }
+    if let Some(refusal) = refused_of_delivery(arguments) {
+        return Err(Failure::Usage(refusal.into()));
     }
     let mut options = StreamOptions::new()
         .create_slot(true)
@@ -47,11 +54,29 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Stream) -> Result<(), F
     options = arguments.slot.iter().fold(options, |options, slot| options.slot(slot));
     options = arguments.tables.iter().fold(options, |options, table| options.table(table));
     options = arguments.publications.iter().fold(options, |options, name| options.publication(name));
-    print(dsn, format, options, &arguments.until, |session| Lines {
+    let how = (format, &arguments.until, &arguments.delivery);
+    print(dsn, options, how, |session| Lines {
         until: arguments.until_lsn,
         is_kept: arguments.slot.is_some() && !arguments.temporary,
         ..Lines::of(session)
     })
+}
+
+/// What cannot be handed over with proof.
+fn refused_of_delivery(arguments: &Stream) -> Option<&'static str> {
+    let is_kept = arguments.slot.is_some() && !arguments.temporary;
+    match arguments {
+        _ if !arguments.delivery.is_asked_for() => None,
+        Stream { streaming: Streaming::Early, .. } => Some(
+            "what is delivered before its commit has no position by which it could be answered for: take \
+             --streaming on",
+        ),
+        Stream { snapshot: true, .. } if is_kept => Some(
+            "the slot lasts as soon as the rows of a snapshot have come, whether or not they are stored: \
+             copy the rows in another way first, or leave --slot out",
+        ),
+        _ => None,
+    }
 }
 
 /// The same as `stream --table`, in the words of `watch`: its consumer is a slot.
@@ -64,7 +89,8 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
         options = options.slot(&slot_of(name)?);
     }
     options = arguments.tables.iter().fold(options, |options, table| options.table(table));
-    print(dsn, format, options, &arguments.until, |session| Lines {
+    let how = (format, &arguments.until, &arguments.delivery);
+    print(dsn, options, how, |session| Lines {
         ops: arguments.ops.clone(),
         is_kept: arguments.name.is_some(),
         ..Lines::of(session)
@@ -122,14 +148,13 @@ fn slot_of(consumer: &str) -> Result<String, Failure> {
 
 fn print(
     dsn: &str,
-    format: Format,
     options: StreamOptions,
-    until: &Until,
+    (format, until, delivery): (Format, &Until, &Delivery),
     lines: impl FnOnce(SessionId) -> Lines,
 ) -> Result<(), Failure> {
     let mut events = EventLoop::new()?;
     let session = events.stream(dsn, options.manual_ack(true))?;
-    let mut run = Run::new(&events, format, until)?;
+    let mut run = Run::new(&events, format, until)?.handing_over(&events, delivery)?;
     let mut lines = lines(session);
     let outcome = run.run(&mut events, &mut lines);
     lines.progress.end();
@@ -179,11 +204,11 @@ struct Lines {
     /// What was committed up to here is written, and the run is done.
     until: Option<Lsn>,
     is_done: bool,
-    /// The commit of the last transaction of which a line was written, and that before it.
+    /// The commit of the last transaction of which all is done with that has come, and that before it.
     last: Option<Lsn>,
     before: Option<Lsn>,
-    /// A line was written that is not acknowledged.
-    has_news: bool,
+    /// When the server heard last that we are alive although nothing is read.
+    told_at: Option<Instant>,
     progress: Progress,
 }
 
@@ -197,19 +222,29 @@ impl Lines {
             is_done: false,
             last: None,
             before: None,
-            has_news: false,
+            told_at: None,
             progress: Progress::new(),
         }
     }
 
-    /// All that was written of transactions up to the last one is done with.
-    fn acknowledge(&mut self, events: &mut EventLoop) {
-        if let Some(last) = self.last.filter(|_| std::mem::take(&mut self.has_news))
-            && let Err(error) = events.ack(self.session, last.0)
-        {
-            // It was written over an earlier connection, and comes again.
+    /// All that has come of transactions up to this commit is done with.
+    fn acknowledge(&mut self, events: &mut EventLoop, last: Lsn) {
+        if self.last != Some(last) {
+            (self.before, self.last) = (self.last, Some(last));
+        }
+        if let Err(error) = events.ack(self.session, last.0) {
+            // It was delivered over an earlier connection, and comes again.
             log::info!("{error}");
         }
+    }
+
+    /// While there is no room for events, the server is told that we are alive.
+    fn tell(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
+        if self.told_at.is_none_or(|at| at.elapsed() >= STATUS_INTERVAL) {
+            self.told_at = Some(Instant::now());
+            events.send_status(self.session)?;
+        }
+        Ok(())
     }
 
     fn acknowledged(&self, events: &EventLoop) -> Result<Lsn, Failure> {
@@ -219,7 +254,6 @@ impl Lines {
     /// The next run begins behind what was written: waits until the server knows that. A transaction of which
     /// not all was written cannot be done with, and comes again as a whole.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        self.acknowledge(events);
         let until = Instant::now() + PATIENCE;
         let mut wanted = self.last.filter(|_| self.is_kept);
         while wanted.is_some_and(|wanted| self.acknowledged(events).is_ok_and(|done| done <= wanted)) {
@@ -227,8 +261,7 @@ impl Lines {
                 Some(Event::Disconnected(_) | Event::Failed(_)) => return Err(not_acknowledged()),
                 // All its changes were written.
                 Some(Event::Commit(t) | Event::Prepare(t)) if t.position.and_then(commit) == self.last => {
-                    self.has_news = true;
-                    self.acknowledge(events);
+                    wanted.iter().for_each(|last| self.acknowledge(events, *last));
                 }
                 Some(event) if commit_of(&event).is_some_and(|commit| Some(commit) == self.last) => {
                     log::info!("the last transaction was cut off, and comes again as a whole");
@@ -277,16 +310,11 @@ impl Take for Lines {
             Event::Schema(_) => {}
             _ => self.progress.end(),
         }
-        if commit.is_some() {
-            if commit != self.last {
-                self.before = self.last;
-            }
-            (self.last, self.has_news) = (commit, true);
-        }
         match event {
             // It is about the session, not about a change.
             Event::Acknowledged(_) => return Ok(false),
             Event::Change(change) if !self.ops.is_empty() && !self.ops.contains(&change.op) => {
+                output.pass(event);
                 return Ok(false);
             }
             _ => output.write(event)?,
@@ -294,8 +322,13 @@ impl Take for Lines {
         Ok(matches!(event, Event::Change(_) | Event::Message(_)))
     }
 
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
-        self.acknowledge(events);
+    fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure> {
+        if let Some(done) = output.take_done() {
+            self.acknowledge(events, Lsn(done));
+        }
+        if !output.has_room() {
+            self.tell(events)?;
+        }
         let Some(until) = self.until else { return Ok(None) };
         self.is_done |= self.acknowledged(events)? >= until;
         Ok(Some(LOOK_INTERVAL))

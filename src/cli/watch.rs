@@ -21,12 +21,14 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     if arguments.transport == Some(Transport::Wal) {
         return stream::watch(dsn, format, arguments);
     }
+    // What is handed over comes again after an outage, unless it is stored.
+    let is_acknowledged = arguments.name.is_some() || arguments.delivery.is_asked_for();
     let mut options = WatchOptions::new()
         .ops(arguments.ops.iter().copied())
         .columns(arguments.columns.iter().cloned())
         .from_start(arguments.from_start)
         .only_watched(arguments.no_install)
-        .manual_ack(arguments.name.is_some());
+        .manual_ack(is_acknowledged);
     options = arguments.tables.iter().fold(options, |options, table| options.table(table));
     options = arguments.payload.iter().fold(options, |options, payload| options.payload(*payload));
     options = arguments.transport.iter().fold(options, |options, transport| options.transport(*transport));
@@ -38,8 +40,8 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_with(session, options)?;
-    let mut run = Run::new(&events, format, &arguments.until)?;
-    let mut changes = Changes::of(session, arguments.name.is_some());
+    let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
+    let mut changes = Changes::of(session, is_acknowledged);
     run.run(&mut events, &mut changes)?;
     changes.finish(&mut events)
 }
@@ -57,7 +59,8 @@ pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Fail
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.watch_ddl(session, options)?;
-    Run::new(&events, format, &arguments.until)?.run(&mut events, &mut Changes::of(session, false))
+    let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
+    run.run(&mut events, &mut Changes::of(session, false))
 }
 
 /// Whoever asks for the same shares the channel: what others read, or what nobody asked for, is not given up.
@@ -113,13 +116,13 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is written, and with a name of one's own what the database knows of that.
+/// What is done with, and what the database knows of that where it has to.
 struct Changes {
     session: SessionId,
-    is_named: bool,
+    is_acknowledged: bool,
     /// It has begun to hear: what is refused from now on is mended elsewhere, and it goes on then.
     has_begun: bool,
-    written: Option<u64>,
+    done: Option<u64>,
     /// What was acknowledged, until the database has kept it.
     asked: Vec<u64>,
     asked_at: Option<Instant>,
@@ -128,12 +131,12 @@ struct Changes {
 }
 
 impl Changes {
-    fn of(session: SessionId, is_named: bool) -> Self {
+    fn of(session: SessionId, is_acknowledged: bool) -> Self {
         Changes {
             session,
-            is_named,
+            is_acknowledged,
             has_begun: false,
-            written: None,
+            done: None,
             asked: Vec::new(),
             asked_at: None,
             has_gap: false,
@@ -147,7 +150,7 @@ impl Changes {
     }
 
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        if let Some(id) = self.written.take() {
+        if let Some(id) = self.done.take() {
             self.asked_at = Some(Instant::now());
             match events.ack(self.session, id) {
                 Ok(()) => self.asked.push(id),
@@ -212,22 +215,20 @@ impl Take for Changes {
                 let code = failed.sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
                 return Err(Failure::Running(format!("{}{code}", failed.message)));
             }
-            Event::Change(change) if self.is_named && change.transport == Transport::Outbox => {
-                self.written = change.id.or(self.written);
-            }
             // That of an outage has no place in the outbox, and what was not acknowledged comes again.
-            Event::Gap(gap) if self.is_named => self.has_gap = gap.reason != GapReason::Outage,
+            Event::Gap(gap) if self.is_acknowledged => self.has_gap = gap.reason != GapReason::Outage,
             _ => {}
         }
         output.write(event)?;
         Ok(matches!(event, Event::Change(_) | Event::Ddl(_)))
     }
 
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+    fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure> {
+        self.done = output.take_done().filter(|_| self.is_acknowledged).or(self.done);
         let since = self.asked_at.map_or(ACKNOWLEDGE_INTERVAL, |at| at.elapsed());
         if since >= ACKNOWLEDGE_INTERVAL {
             self.acknowledge(events)?;
         }
-        Ok(self.written.map(|_| ACKNOWLEDGE_INTERVAL.saturating_sub(since)))
+        Ok(self.done.map(|_| ACKNOWLEDGE_INTERVAL.saturating_sub(since)))
     }
 }

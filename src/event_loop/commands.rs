@@ -271,6 +271,17 @@ impl EventLoop {
         self.enqueue(index)
     }
 
+    /// Tells the server of a stream what is acknowledged, and that we are alive, without reading on. For a
+    /// caller that takes no event for a while: a server that hears nothing for `wal_sender_timeout` ends the
+    /// connection. Any other session has no need of it.
+    pub fn send_status(&mut self, session: SessionId) -> Result<()> {
+        let index = self.index(session)?;
+        if let Some(Source::Stream(source)) = &mut self.slots[index].source {
+            source.send_status_now(Instant::now());
+        }
+        Ok(())
+    }
+
     /// What a session has done so far. A copy: it does not change any more.
     pub fn metrics(&self, session: SessionId) -> Result<Metrics> {
         let index = self.index(session)?;

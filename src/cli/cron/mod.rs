@@ -196,7 +196,7 @@ impl Take for Ticks {
         true
     }
 
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+    fn rest(&mut self, events: &mut EventLoop, _: &mut Output) -> Result<Option<Duration>, Failure> {
         self.jobs.go_on()?;
         for ended in self.jobs.take_ended() {
             // One whose schedule was ended meanwhile is nobody's.

@@ -1,5 +1,6 @@
 //! What may be typed behind `pgwake poll`.
 
+use crate::cli::deliver::Delivery;
 use crate::cli::values::{Until, duration};
 use clap::Args;
 use std::time::Duration;
@@ -91,4 +92,7 @@ pub(crate) struct Poll {
     /// values of the first column
     #[arg(long, value_name = "SQL", requires = "batch_rows", help_heading = OF_A_BATCH)]
     pub(crate) done: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }

@@ -1,5 +1,5 @@
 //! `pgwake poll`: what a query finds again and again, as lines. Those of a cursor or a batch are acknowledged
-//! once they are written.
+//! once they are written, or stored by whoever they are handed over to.
 
 mod arguments;
 
@@ -37,17 +37,17 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Poll) -> Result<(), Fai
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     events.poll(session, &arguments.sql, options)?;
-    let mut run = Run::new(&events, format, &arguments.until)?;
-    let mut found = Found { session, written: None, asked: None, failure: None };
+    let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
+    let mut found = Found { session, done: None, asked: None, failure: None };
     run.run(&mut events, &mut found)?;
     found.finish(&mut events)
 }
 
-/// What is written, and what the database knows of that.
+/// What is done with, and what the database knows of that.
 struct Found {
     session: SessionId,
-    /// Written, and not acknowledged.
-    written: Option<u64>,
+    /// Done with, and not acknowledged.
+    done: Option<u64>,
     /// Acknowledged, and not kept yet.
     asked: Option<u64>,
     /// What was refused, until it is known whether the first run ever succeeded.
@@ -56,9 +56,12 @@ struct Found {
 
 impl Found {
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        if let Some(id) = self.written.take() {
-            events.ack(self.session, id)?;
-            self.asked = Some(id);
+        if let Some(id) = self.done.take() {
+            match events.ack(self.session, id) {
+                Ok(()) => self.asked = Some(id),
+                // It was delivered over an earlier connection, and comes again.
+                Err(error) => log::info!("{error}"),
+            }
         }
         Ok(())
     }
@@ -100,14 +103,14 @@ impl Take for Found {
                     self.failure = Some(format!("{} (SQLSTATE {code})", failed.message));
                 }
             }
-            Event::Rows(rows) if rows.id > 0 => self.written = Some(rows.id),
             _ => {}
         }
         output.write(event)?;
         Ok(matches!(event, Event::Rows(_)))
     }
 
-    fn rest(&mut self, events: &mut EventLoop) -> Result<Option<Duration>, Failure> {
+    fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure> {
+        self.done = output.take_done().or(self.done);
         self.acknowledge(events)?;
         match self.failure.take() {
             Some(sentence) if events.metrics(self.session)?.polls == 0 => Err(Failure::Running(sentence)),

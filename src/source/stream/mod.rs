@@ -204,6 +204,13 @@ impl StreamSource {
         Err(Error::new(ErrorKind::InvalidArgument, message))
     }
 
+    /// A status, whether or not one is due.
+    pub(crate) fn send_status_now(&mut self, now: Instant) {
+        if self.phase == Phase::Streaming && !self.session.is_ending() {
+            self.send_status(now);
+        }
+    }
+
     pub(super) fn event(&self) -> Option<Event<'_>> {
         match &self.at_hand {
             AtHand::Nothing => None,

@@ -7,6 +7,7 @@ mod bench_page;
 mod bench_reports;
 mod bench_stream;
 mod bench_writers;
+mod bridges;
 mod build_systems;
 mod c_examples;
 mod c_interface;

@@ -1,7 +1,7 @@
 //! The command as its users start it: to its end, or read line by line.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 pub(crate) fn pgwake(arguments: &[&str]) -> Command {
@@ -48,6 +48,13 @@ impl Running {
         let mut line = String::new();
         self.log.read_line(&mut line).unwrap();
         line.trim_end().to_string()
+    }
+
+    /// All that it says until it ends.
+    pub(crate) fn rest_of_stderr(&mut self) -> String {
+        let mut said = String::new();
+        self.log.read_to_string(&mut said).unwrap();
+        said
     }
 
     pub(crate) fn json(&mut self) -> Value {

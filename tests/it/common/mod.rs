@@ -20,6 +20,8 @@ pub(crate) mod relay;
 mod server;
 #[cfg(feature = "json")]
 pub(crate) mod shadow;
+#[cfg(feature = "command")]
+pub(crate) mod sink;
 #[cfg(feature = "json")]
 pub(crate) mod workload;
 

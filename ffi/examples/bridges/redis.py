@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Events into a stream of Redis, each with its position as its id, so that the server itself refuses repeats.
+
+    pgwake -d dbname=app stream --table orders --slot redis --to ffi/examples/bridges/redis.py HOST PORT KEY
+
+needs nothing but Python. Only changes from the log are stored, for only their positions grow. The key should
+name the server and its timeline: after a recovery to a point in time positions come again (`SELECT
+system_identifier FROM pg_control_system()`, `timeline_id FROM pg_control_checkpoint()`).
+"""
+
+import json
+import socket
+import sys
+
+host, port, key = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+connection = socket.create_connection((host, port), timeout=10)
+server = connection.makefile("rb")
+
+
+def command(*words):
+    """A command as the protocol of Redis has it: an array of strings."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+def answer():
+    """A string, or an error as an exception."""
+    line = server.readline()
+    kind, text = line[:1], line[1:-2]
+    if kind == b"$":
+        return server.read(int(text) + 2)[:-2]
+    if kind == b"-":
+        raise RuntimeError(text.decode())
+    if not line:
+        sys.exit("Redis has hung up")
+    return text
+
+
+def identity(position):
+    """`16/B374D848/7` is 97500059720-7: two numbers of 64 bits, which is what an id is."""
+    high, low, ordinal = position.split("/")
+    return f"{(int(high, 16) << 32) + int(low, 16)}-{ordinal}"
+
+
+def lines():
+    """Whole lines from stdin, as many as are there at once."""
+    rest = b""
+    while data := sys.stdin.buffer.raw.read(1 << 16):
+        *whole, rest = (rest + data).split(b"\n")
+        if whole:
+            yield whole
+
+
+connection.sendall(command("PING"))
+answer()
+print("ready", flush=True)
+
+for batch in lines():
+    events = [json.loads(line) for line in batch]
+    changes = [(event, line) for event, line in zip(events, batch) if event["event"] == "change"]
+    connection.sendall(b"".join(
+        command("XADD", key, identity(event["position"]), "event", line) for event, line in changes
+    ))
+    for event, _ in changes:
+        try:
+            answer()
+        except RuntimeError as error:
+            # It is there already: the answer to an earlier one was lost.
+            if "equal or smaller than the target stream top item" not in str(error):
+                sys.exit(f"Redis did not store {event['position']}: {error}")
+    # With appendfsync everysec it may still lose a second: `WAITAOF 1 0 0` (Redis 7.2) would wait for that.
+    print(events[-1]["position"], flush=True)

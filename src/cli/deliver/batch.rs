@@ -1,0 +1,205 @@
+//! `--batch`: a run of a command for each batch of events, one after the other. Its exit status is the
+//! answer.
+
+use super::backoff::Backoff;
+use super::ledger::Ledger;
+use super::process::{LINES_AT_ONCE_MAX, Process, unstartable};
+use crate::cli::Failure;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Exit statuses of sysexits(3): `EX_TEMPFAIL`, it may work later; `EX_DATAERR`, it never will.
+const AGAIN_LATER: i32 = 75;
+const DEAD_LETTER: i32 = 65;
+
+/// How large a batch gets, and how long its first event waits for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) count: usize,
+    pub(super) wait: Duration,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    count: usize,
+    given: usize,
+    last: String,
+    end_by: Instant,
+    /// Why it was asked to end.
+    why: Option<String>,
+}
+
+impl Running {
+    fn end(&mut self, why: String, now: Instant) {
+        if self.why.is_none() {
+            self.why = Some(why);
+            self.process.end(now);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Batches {
+    command: Vec<String>,
+    size: Size,
+    ack_timeout: Duration,
+    running: Option<Running>,
+    /// So many events are handed over one by one: together they were refused.
+    alone: usize,
+    /// Since when an event waits for its batch to fill up.
+    waits_since: Option<Instant>,
+    start_at: Instant,
+    backoff: Backoff,
+    is_closing: bool,
+    has_given_up: bool,
+}
+
+impl Batches {
+    pub(super) fn new(command: Vec<String>, size: Size, ack_timeout: Duration, now: Instant) -> Self {
+        Batches {
+            command,
+            size,
+            ack_timeout,
+            running: None,
+            alone: 0,
+            waits_since: None,
+            start_at: now,
+            backoff: Backoff::default(),
+            is_closing: false,
+            has_given_up: false,
+        }
+    }
+
+    /// Does what can be done without waiting.
+    pub(super) fn go_on(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
+        if self.running.is_none() && !self.has_given_up {
+            self.start_if_due(ledger, now)?;
+        }
+        let Some(running) = &mut self.running else { return Ok(()) };
+        while running.given < running.count {
+            let most = LINES_AT_ONCE_MAX.min(running.count - running.given);
+            let given = running.process.give(ledger.window.unsent(most));
+            ledger.window.sent(given, now);
+            running.given += given;
+            if given < most {
+                break;
+            }
+        }
+        running.process.give(std::iter::empty());
+        if running.given == running.count && running.process.has_all() {
+            running.process.close();
+        }
+        if running.end_by <= now {
+            running.end(format!("has not ended within {:?}", self.ack_timeout), now);
+        }
+        match running.process.ended(now)? {
+            None => Ok(()),
+            Some(status) => self.ended(ledger, status, now),
+        }
+    }
+
+    fn start_if_due(&mut self, ledger: &Ledger, now: Instant) -> Result<(), Failure> {
+        let most = if self.alone > 0 { 1 } else { self.size.count.min(ledger.at_once_max()) };
+        let Some((first, last, count)) = ledger.window.unsent_positions(most) else { return Ok(()) };
+        let waits_since = *self.waits_since.get_or_insert(now);
+        let is_full = count >= most || !ledger.window.has_room();
+        let is_due = is_full || self.is_closing || now >= waits_since + self.size.wait;
+        if !is_due || now < self.start_at {
+            return Ok(());
+        }
+        let environment = [
+            ("PGWAKE_FIRST", first.to_string()),
+            ("PGWAKE_LAST", last.to_string()),
+            ("PGWAKE_COUNT", count.to_string()),
+        ];
+        let program = &self.command[0];
+        let process = Process::start(&self.command, &environment, false)
+            .map_err(|error| unstartable(program, &error))?;
+        let (last, end_by) = (last.to_string(), now + self.ack_timeout);
+        self.running = Some(Running { process, count, given: 0, last, end_by, why: None });
+        self.waits_since = None;
+        Ok(())
+    }
+
+    fn ended(&mut self, ledger: &mut Ledger, status: ExitStatus, now: Instant) -> Result<(), Failure> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let Running { process, count, given, last, why, .. } = running;
+        if self.has_given_up {
+            return Ok(());
+        }
+        let has_all = given == count && process.has_all();
+        self.alone = self.alone.saturating_sub(1);
+        let why = match (why, status.code()) {
+            (Some(why), _) => why,
+            (None, Some(0)) if has_all => {
+                self.backoff.reset();
+                // It is the last of those that were given.
+                let _ = ledger.stored(&last);
+                return Ok(());
+            }
+            (None, Some(0)) => "ended before it had read all".into(),
+            (None, Some(AGAIN_LATER)) => {
+                ledger.counts.naks += 1;
+                ledger.window.restart();
+                return self.put_off("wants the batch again", now);
+            }
+            (None, Some(DEAD_LETTER)) if count == 1 => {
+                self.backoff.reset();
+                let reason = format!("{} ended with status 65", self.command[0]);
+                let _ = ledger.drop(&last, &reason)?;
+                return Ok(());
+            }
+            (None, Some(DEAD_LETTER)) => {
+                // Which of them it is shows when they come one by one.
+                self.alone = count;
+                ledger.window.restart();
+                return Ok(());
+            }
+            (None, _) => format!("ended: {status}"),
+        };
+        ledger.failed(&self.command[0], &why)?;
+        ledger.window.restart();
+        self.put_off(&why, now)
+    }
+
+    fn put_off(&mut self, why: &str, now: Instant) -> Result<(), Failure> {
+        let delay = self.backoff.next_delay();
+        log::warn!("{} {why}; it is run again in {} ms", self.command[0], delay.as_millis());
+        self.start_at = now + delay;
+        Ok(())
+    }
+
+    /// No more events come: what is there is a batch.
+    pub(super) fn close(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Nothing is to be stored any more.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.has_given_up = true;
+        if let Some(running) = &mut self.running {
+            running.end("was not needed any more".into(), now);
+        }
+    }
+
+    /// When something is due, whatever happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.running {
+            Some(running) => Some(running.process.deadline().unwrap_or(running.end_by)),
+            None => self.waits_since.map(|since| match self.is_closing || self.alone > 0 {
+                true => self.start_at,
+                false => self.start_at.max(since + self.size.wait),
+            }),
+        }
+    }
+
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.running.as_ref().map(|running| &running.process)
+    }
+
+    /// Whether it could be given something, if there is room in its stdin.
+    pub(super) fn wants_lines(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.given < running.count)
+    }
+}

@@ -1,0 +1,340 @@
+//! What was handed over and is not known to be stored: events flow in, lines to send flow out, and with each
+//! answer the number up to which the source may be told that all is stored. Pure: it knows neither child nor
+//! clock.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// An event on its way.
+#[derive(Debug)]
+struct Entry {
+    position: String,
+    /// By which its source is told that it is stored; none where the source does not want to know.
+    number: Option<u64>,
+    line: Vec<u8>,
+    sent_at: Option<Instant>,
+    /// It is no more to be sent or stored: a dead letter, or one that nobody wanted.
+    is_settled: bool,
+}
+
+/// An answer about a position that is not under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stray {
+    /// It was answered before.
+    Repeated,
+    /// This child never got it.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct Window {
+    entries: VecDeque<Entry>,
+    /// So many of them, from the oldest on, were given to the child.
+    sent: usize,
+    bytes: usize,
+    count_max: usize,
+    bytes_max: usize,
+    /// Positions that this child has answered for, the last ones.
+    past: VecDeque<String>,
+    /// Up to this number all is stored, and the source does not know.
+    stored: Option<u64>,
+}
+
+impl Window {
+    pub(super) fn new(count_max: usize, bytes_max: usize) -> Self {
+        let (entries, past) = (VecDeque::new(), VecDeque::new());
+        Window { entries, sent: 0, bytes: 0, count_max, bytes_max, past, stored: None }
+    }
+
+    /// Whether one more may come. One that is larger than all room there is comes alone.
+    pub(super) fn has_room(&self) -> bool {
+        self.entries.len() < self.count_max && self.bytes < self.bytes_max
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, position: String, number: Option<u64>, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.entries.push_back(Entry { position, number, line, sent_at: None, is_settled: false });
+    }
+
+    /// An event that nobody wants: it counts as stored once all before it is.
+    pub(super) fn pass(&mut self, number: u64) {
+        let (position, line) = (String::new(), Vec::new());
+        let entry = Entry { position, number: Some(number), line, sent_at: None, is_settled: true };
+        self.entries.push_back(entry);
+        self.settle();
+    }
+
+    /// The lines that are to be sent, at most so many.
+    pub(super) fn unsent(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        let waiting = self.entries.iter().skip(self.sent).filter(|entry| !entry.is_settled);
+        waiting.take(most).map(|entry| &entry.line[..])
+    }
+
+    /// The positions of the first and the last of them, and how many they are.
+    pub(super) fn unsent_positions(&self, most: usize) -> Option<(&str, &str, usize)> {
+        let waiting = self.entries.iter().skip(self.sent).filter(|entry| !entry.is_settled);
+        let mut positions = waiting.take(most).map(|entry| &*entry.position);
+        let first = positions.next()?;
+        let (count, last) = positions.fold((1, first), |(count, _), position| (count + 1, position));
+        Some((first, last, count))
+    }
+
+    /// So many of those were given to the child now.
+    pub(super) fn sent(&mut self, mut count: usize, now: Instant) {
+        while count > 0
+            && let Some(entry) = self.entries.get_mut(self.sent)
+        {
+            if !entry.is_settled {
+                entry.sent_at = Some(now);
+                count -= 1;
+            }
+            self.sent += 1;
+        }
+    }
+
+    /// Whether the child has any that it has not answered.
+    pub(super) fn has_under_way(&self) -> bool {
+        // The oldest is never settled, or it would be gone.
+        self.sent > 0
+    }
+
+    /// Since when the child has the oldest that it has not answered.
+    pub(super) fn oldest_at(&self) -> Option<Instant> {
+        self.entries.front().and_then(|entry| entry.sent_at)
+    }
+
+    /// Where the oldest stands.
+    pub(super) fn oldest(&self) -> &str {
+        self.entries.front().map_or("", |entry| &entry.position)
+    }
+
+    /// Where it is among those that the child has.
+    fn find(&self, position: &str) -> Result<usize, Stray> {
+        match self.entries.iter().take(self.sent).position(|entry| entry.position == position) {
+            Some(index) => Ok(index),
+            None if self.past.iter().rev().any(|past| past == position) => Err(Stray::Repeated),
+            None => Err(Stray::Unknown),
+        }
+    }
+
+    /// The same of one that is not settled yet.
+    fn find_open(&self, position: &str) -> Result<usize, Stray> {
+        let index = self.find(position)?;
+        if self.entries[index].is_settled { Err(Stray::Repeated) } else { Ok(index) }
+    }
+
+    /// All up to this position is stored. How many that were.
+    pub(super) fn stored(&mut self, position: &str) -> Result<usize, Stray> {
+        let last = self.find(position)?;
+        let mut count = 0;
+        for entry in self.entries.iter_mut().take(last + 1) {
+            count += usize::from(!std::mem::replace(&mut entry.is_settled, true));
+        }
+        self.settle();
+        Ok(count)
+    }
+
+    /// From this position on all is to be sent again.
+    pub(super) fn again(&mut self, position: &str) -> Result<(), Stray> {
+        self.sent = self.find_open(position)?;
+        for entry in self.entries.iter_mut().skip(self.sent) {
+            entry.sent_at = None;
+        }
+        Ok(())
+    }
+
+    /// The line of an event that the child has, for a dead letter.
+    pub(super) fn line(&self, position: &str) -> Result<&[u8], Stray> {
+        Ok(&self.entries[self.find_open(position)?].line)
+    }
+
+    /// The event is done with, whatever becomes of those before it.
+    pub(super) fn drop(&mut self, position: &str) -> Result<(), Stray> {
+        let index = self.find_open(position)?;
+        let entry = &mut self.entries[index];
+        entry.is_settled = true;
+        self.bytes -= std::mem::take(&mut entry.line).len();
+        self.settle();
+        Ok(())
+    }
+
+    /// A new child begins with the oldest that is not stored, and knows nothing of what was before.
+    pub(super) fn restart(&mut self) {
+        self.sent = 0;
+        self.past.clear();
+        for entry in &mut self.entries {
+            entry.sent_at = None;
+        }
+    }
+
+    /// The number up to which all is stored, once each time that it has changed.
+    pub(super) fn take_stored(&mut self) -> Option<u64> {
+        self.stored.take()
+    }
+
+    /// What is settled at the front is gone. A number counts once nothing of the same number is left: the
+    /// events of a transaction share theirs, and it is not stored before its last event is.
+    fn settle(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.is_settled)
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.sent = self.sent.saturating_sub(1);
+            self.bytes -= entry.line.len();
+            if entry.number.is_some() && entry.number != self.entries.iter().find_map(|entry| entry.number) {
+                self.stored = entry.number;
+            }
+            if !entry.position.is_empty() {
+                if self.past.len() >= self.count_max {
+                    self.past.pop_front();
+                }
+                self.past.push_back(entry.position);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With events of these numbers at the positions 1, 2, 3 …, each given to the child.
+    fn window(numbers: &[u64]) -> Window {
+        let mut window = Window::new(10, 1000);
+        for (i, number) in numbers.iter().enumerate() {
+            window.push((i + 1).to_string(), Some(*number), format!("{}\n", i + 1).into_bytes());
+        }
+        window.sent(numbers.len(), Instant::now());
+        window
+    }
+
+    fn unsent(window: &Window) -> String {
+        let lines: Vec<_> = window.unsent(100).map(|line| String::from_utf8_lossy(line)).collect();
+        lines.concat().replace('\n', " ")
+    }
+
+    #[test]
+    fn an_answer_is_about_all_up_to_its_position() {
+        let mut window = window(&[10, 20, 30]);
+        assert_eq!(window.take_stored(), None);
+        assert_eq!(window.stored("2"), Ok(2));
+        assert_eq!((window.take_stored(), window.take_stored(), window.len()), (Some(20), None, 1));
+        assert_eq!(window.stored("1"), Err(Stray::Repeated), "out of order");
+        assert_eq!(window.stored("2"), Err(Stray::Repeated), "twice");
+        assert_eq!(window.stored("4"), Err(Stray::Unknown), "what it never got");
+        assert_eq!(window.stored("3"), Ok(1));
+        assert_eq!((window.take_stored(), window.bytes()), (Some(30), 0));
+    }
+
+    #[test]
+    fn what_was_not_sent_cannot_be_answered() {
+        let mut window = window(&[10]);
+        window.push("2".into(), Some(20), b"2\n".to_vec());
+        assert_eq!(window.stored("2"), Err(Stray::Unknown));
+        window.restart();
+        assert_eq!(window.stored("1"), Err(Stray::Unknown), "the new child has not got it yet");
+        assert_eq!(unsent(&window), "1 2 ");
+    }
+
+    #[test]
+    fn a_transaction_is_stored_when_its_last_event_is() {
+        let mut window = window(&[10, 10, 20, 20, 20]);
+        window.stored("1").unwrap();
+        assert_eq!(window.take_stored(), None);
+        window.stored("4").unwrap();
+        assert_eq!(window.take_stored(), Some(10));
+        window.stored("5").unwrap();
+        assert_eq!(window.take_stored(), Some(20), "of what has come of it so far");
+    }
+
+    #[test]
+    fn what_has_no_number_does_not_end_a_transaction() {
+        let mut window = window(&[10]);
+        window.push("2".into(), None, b"schema\n".to_vec());
+        window.push("3".into(), Some(10), b"3\n".to_vec());
+        window.sent(2, Instant::now());
+        window.stored("2").unwrap();
+        assert_eq!(window.take_stored(), None);
+        window.stored("3").unwrap();
+        assert_eq!(window.take_stored(), Some(10));
+    }
+
+    #[test]
+    fn what_comes_again_after_an_outage_is_answered_once_more() {
+        let mut window = window(&[10, 20]);
+        for position in ["1", "2"] {
+            window.push(position.into(), Some(10 * position.parse::<u64>().unwrap()), b"x\n".to_vec());
+        }
+        assert_eq!(window.stored("2"), Ok(2));
+        assert_eq!((window.take_stored(), window.len()), (Some(20), 2));
+        window.sent(2, Instant::now());
+        assert_eq!(window.stored("2"), Ok(2));
+        assert_eq!((window.take_stored(), window.len()), (Some(20), 0));
+    }
+
+    #[test]
+    fn a_nak_begins_again_where_it_says_and_stores_nothing() {
+        let mut window = window(&[10, 20, 30]);
+        window.again("2").unwrap();
+        assert_eq!((unsent(&window).as_str(), window.take_stored()), ("2 3 ", None));
+        assert_eq!(window.stored("3"), Err(Stray::Unknown), "it is yet to come again");
+        assert_eq!(window.stored("1"), Ok(1));
+        assert_eq!((unsent(&window).as_str(), window.take_stored()), ("2 3 ", Some(10)));
+        window.sent(1, Instant::now());
+        assert_eq!((unsent(&window).as_str(), window.stored("2")), ("3 ", Ok(1)));
+    }
+
+    #[test]
+    fn a_dead_letter_says_nothing_of_those_before_it() {
+        let mut window = window(&[10, 20, 30]);
+        assert_eq!(window.line("2").unwrap(), b"2\n");
+        window.drop("2").unwrap();
+        assert_eq!((window.take_stored(), window.len()), (None, 3));
+        assert_eq!(window.drop("2"), Err(Stray::Repeated), "it is done with");
+        window.restart();
+        assert_eq!(unsent(&window), "1 3 ");
+        window.sent(1, Instant::now());
+        assert_eq!(window.stored("3"), Err(Stray::Unknown));
+        window.stored("1").unwrap();
+        assert_eq!((window.take_stored(), window.len()), (Some(20), 1));
+        window.sent(1, Instant::now());
+        window.push("4".into(), Some(40), b"4\n".to_vec());
+        window.sent(1, Instant::now());
+        window.drop("4").unwrap();
+        assert_eq!(window.stored("4"), Ok(1), "all up to one that was dropped");
+        assert_eq!(window.take_stored(), Some(40));
+    }
+
+    #[test]
+    fn what_nobody_wants_counts_when_all_before_it_is_stored() {
+        let mut window = Window::new(10, 1000);
+        window.pass(10);
+        assert_eq!((window.take_stored(), window.len()), (Some(10), 0));
+        window.push("1".into(), Some(20), b"1\n".to_vec());
+        window.pass(30);
+        assert_eq!(window.take_stored(), None);
+        window.sent(1, Instant::now());
+        window.stored("1").unwrap();
+        assert_eq!(window.take_stored(), Some(30));
+    }
+
+    #[test]
+    fn room_is_counted_in_events_and_in_bytes() {
+        let mut window = Window::new(2, 10);
+        window.push("1".into(), None, vec![b'x'; 100]);
+        assert!(!window.has_room(), "one that is larger than all room");
+        window.sent(1, Instant::now());
+        window.stored("1").unwrap();
+        window.push("2".into(), None, b"x".to_vec());
+        assert!(window.has_room());
+        window.push("3".into(), None, b"x".to_vec());
+        assert!(!window.has_room());
+    }
+}
