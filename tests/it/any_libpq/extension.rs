@@ -26,14 +26,15 @@ fn what_goes_is_known_before_a_drop_on_every_server_with_headers() {
 /// One `pg_config` for each version whose extensions can be built here.
 fn pg_configs() -> BTreeMap<String, PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut candidates: Vec<PathBuf> =
-        versions.map(|version| version.path().join("bin/pg_config")).collect();
+    let mut candidates: Vec<PathBuf> = versions.map(|version| version.path().join("bin/pg_config")).collect();
     candidates.push(server_programs().join("pg_config"));
     let ask = |config: &PathBuf, option| {
-        let output = Command::new(config).arg(option).output().ok().filter(|output| output.status.success())?;
+        let output =
+            Command::new(config).arg(option).output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
-    let can_build = |config: &PathBuf| ask(config, "--pgxs").is_some_and(|path| PathBuf::from(path).is_file());
+    let can_build =
+        |config: &PathBuf| ask(config, "--pgxs").is_some_and(|path| PathBuf::from(path).is_file());
     let with_version = |config: PathBuf| Some((ask(&config, "--version")?, config));
     candidates.into_iter().filter(can_build).filter_map(with_version).collect()
 }
