@@ -15,8 +15,8 @@
 #include "utils/resowner.h"
 
 /*
- * What a subtransaction does when it commits (CommitSubTransaction): the lock on its own number goes, as nobody
- * needs to wait for it, and the transaction around it holds the others.
+ * What a subtransaction does when it commits (CommitSubTransaction): the lock on its own number goes, as
+ * nobody needs to wait for it, and the transaction around it holds the others.
  */
 void
 hand_locks_to_parent(void)
@@ -74,8 +74,9 @@ locked_relations(void)
 }
 
 /*
- * A standby releases the locks of the subtransaction when it sees its end, and the server does not tell it of a
- * lock that the transaction already has when it takes it once more. So it is told here of those that are new.
+ * A standby releases the locks of the subtransaction when it sees its end, and the server does not tell it of
+ * a lock that the transaction already has when it takes it once more. So it is told here of those that are
+ * new.
  */
 void
 tell_standbys_of_locks(List *before)

@@ -147,7 +147,8 @@ name_new_relation(Naming *naming, RangeVar *relation)
 	RangeVar   *qualified = copyObject(relation);
 
 	if (relation->schemaname == NULL)
-		qualified->schemaname = relation->relpersistence == RELPERSISTENCE_TEMP ? "pg_temp" : schema_for_new();
+		qualified->schemaname =
+			relation->relpersistence == RELPERSISTENCE_TEMP ? "pg_temp" : schema_for_new();
 	/* Where this is a contradiction, the server will say so. */
 	qualified->relpersistence = RELPERSISTENCE_PERMANENT;
 	name_relation(naming, qualified);
@@ -242,7 +243,8 @@ name_altered(Naming *naming, ObjectType type, RangeVar *relation, Node *object, 
 	else if (relation != NULL)
 		name_relation(naming, relation);
 	else if (object != NULL && type == OBJECT_DOMCONSTRAINT)
-		name_object(naming, type, (Node *) list_make2(makeTypeNameFromNameList((List *) object), makeString(part)));
+		name_object(naming, type,
+					(Node *) list_make2(makeTypeNameFromNameList((List *) object), makeString(part)));
 	else if (object != NULL)
 		name_object(naming, type, object);
 	else if (part != NULL)
@@ -434,10 +436,12 @@ name_changed(Naming *naming, Node *parsetree)
 				return true;
 			}
 		case T_CommentStmt:
-			name_object(naming, castNode(CommentStmt, parsetree)->objtype, castNode(CommentStmt, parsetree)->object);
+			name_object(naming, castNode(CommentStmt, parsetree)->objtype,
+						castNode(CommentStmt, parsetree)->object);
 			return true;
 		case T_SecLabelStmt:
-			name_object(naming, castNode(SecLabelStmt, parsetree)->objtype, castNode(SecLabelStmt, parsetree)->object);
+			name_object(naming, castNode(SecLabelStmt, parsetree)->objtype,
+						castNode(SecLabelStmt, parsetree)->object);
 			return true;
 		case T_AlterSeqStmt:
 			naming->if_exists = castNode(AlterSeqStmt, parsetree)->missing_ok;

@@ -1,4 +1,5 @@
--- pgwake_ddl 1.0: the function that an event trigger function asks, and the event trigger that lets it answer.
+-- pgwake_ddl 1.0: the function that an event trigger function asks, and the event trigger that lets it
+-- answer.
 \echo Use "CREATE EXTENSION pgwake_ddl" to load this file. \quit
 
 -- Keeps what command starts, and who sent it with which search_path. Without options of its own, as those of
@@ -9,9 +10,9 @@ CREATE FUNCTION pgwake_ddl.on_ddl_start() RETURNS event_trigger
 CREATE FUNCTION pgwake_ddl.targets(
     exact boolean DEFAULT true,
     OUT ord integer, OUT command_tag text, OUT role text, OUT object_type text, OUT schema_name text,
-    OUT object_name text, OUT column_name text, OUT identity text, OUT "exists" boolean, OUT if_exists boolean,
-    OUT behavior text, OUT classid oid, OUT objid oid, OUT objsubid integer, OUT relkind "char",
-    OUT is_temp boolean, OUT depth integer)
+    OUT object_name text, OUT column_name text, OUT identity text, OUT "exists" boolean,
+    OUT if_exists boolean, OUT behavior text, OUT classid oid, OUT objid oid, OUT objsubid integer,
+    OUT relkind "char", OUT is_temp boolean, OUT depth integer)
   RETURNS SETOF record VOLATILE PARALLEL UNSAFE ROWS 10
   LANGUAGE c AS 'MODULE_PATHNAME', 'pgwake_ddl_targets';
 

@@ -137,7 +137,8 @@ put_names(Row *row, const ObjectAddress *object)
 	}
 	if (tuple != NULL && get_object_namensp_unique(object->classId) && object->objectSubId == 0)
 	{
-		value = heap_getattr(tuple, get_object_attnum_name(object->classId), RelationGetDescr(catalog), &isnull);
+		value = heap_getattr(tuple, get_object_attnum_name(object->classId), RelationGetDescr(catalog),
+							 &isnull);
 		put_text(row, TARGETS_OBJECT_NAME, isnull ? NULL : NameStr(*DatumGetName(value)));
 	}
 	table_close(catalog, AccessShareLock);
@@ -197,7 +198,8 @@ fill(Row *row, const Answer *answer, const Target *target)
 		put_text(row, TARGETS_SCHEMA_NAME, target->schema);
 		put_text(row, TARGETS_OBJECT_NAME, target->name);
 		put_text(row, TARGETS_IDENTITY, target->identity);
-		put(row, TARGETS_IS_TEMP, BoolGetDatum(target->schema != NULL && strcmp(target->schema, "pg_temp") == 0));
+		put(row, TARGETS_IS_TEMP,
+			BoolGetDatum(target->schema != NULL && strcmp(target->schema, "pg_temp") == 0));
 	}
 	put(row, TARGETS_EXISTS, BoolGetDatum(OidIsValid(target->address.objectId)));
 	put_text(row, TARGETS_COMMAND_TAG, GetCommandTagName(answer->tag));
@@ -265,8 +267,10 @@ find_answer(bool exact)
 	if (command == NULL)
 		ereport(ERROR,
 				errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				errmsg("pgwake_ddl.targets() can only be called in a ddl_command_start event trigger function"),
-				errhint("The event trigger \"!pgwake_ddl\" must be enabled, and sort before that function's."));
+				errmsg("pgwake_ddl.targets() can only be called in a ddl_command_start event trigger "
+					   "function"),
+				errhint("The event trigger \"!pgwake_ddl\" must be enabled, and sort before that "
+						"function's."));
 	answer->tag = command->tag;
 	if (exact && is_rehearsed(command->parsetree))
 		answer->targets = find_dropped(command);

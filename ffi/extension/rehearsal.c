@@ -1,9 +1,9 @@
 /*
- * rehearsal.c: finds what a command would drop, by letting the server do it in a subtransaction that is undone.
+ * rehearsal.c: finds what a command would drop: lets the server do it in a subtransaction that is undone.
  *
  * So the list has what the server finds: through CASCADE, in partitions, in schemas, of an owner or an
- * extension; after the server's own check of rights; and with the locks that the server takes. Those are kept,
- * so that what the list says remains true until the command has run.
+ * extension; after the server's own check of rights; and with the locks that the server takes. Those are
+ * kept, so that what the list says remains true until the command has run.
  */
 #include "postgres.h"
 
@@ -68,8 +68,8 @@ set_in_subtransaction(const char *name, const char *value)
 }
 
 /*
- * The work may be in a function with rights, a search_path and an error context of its own: all give way to the
- * command's. The end of the subtransaction brings them back.
+ * The work may be in a function with rights, a search_path and an error context of its own: all give way to
+ * the command's. The end of the subtransaction brings them back.
  */
 void
 as_the_command(const StartingCommand *command, CommandWork work, void *argument, bool keep_locks)

@@ -2,10 +2,10 @@
  * starting.c: knows whether a command is about to start in this session, and which.
  *
  * The event trigger that sorts first says when the triggers of a command begin. Nothing says when they are
- * over; but the server runs them in a memory context of their own (event_trigger.c, EventTriggerInvoke), which
- * is deleted after the last one. So that context is marked with an identifier, and a command is starting as
- * long as its context is there and bears the mark: the server forgets the identifier of a context that it
- * deletes, and another context at the same address does not have it.
+ * over; but the server runs them in a memory context of their own (event_trigger.c, EventTriggerInvoke),
+ * which is deleted after the last one. So that context is marked with an identifier, and a command is
+ * starting as long as its context is there and bears the mark: the server forgets the identifier of a context
+ * that it deletes, and another context at the same address does not have it.
  */
 #include "postgres.h"
 

@@ -46,7 +46,8 @@ BEGIN
   EXECUTE 'DROP TABLE t';
 END $$;
 CREATE TABLE public.twice (i int);
-CREATE FUNCTION public.by_sql() RETURNS void LANGUAGE sql AS 'ALTER TABLE public.twice RENAME TO thrice; DROP TABLE public.thrice';
+CREATE FUNCTION public.by_sql() RETURNS void LANGUAGE sql AS
+  'ALTER TABLE public.twice RENAME TO thrice; DROP TABLE public.thrice';
 CREATE PROCEDURE public.committing() LANGUAGE plpgsql AS $$
 BEGIN
   CREATE TABLE t (i int);
@@ -134,7 +135,8 @@ BEGIN
 END $$;
 
 -- A timeout in the middle.
-CREATE FUNCTION show.slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pgwake_ddl.targets(), pg_sleep(600); END';
+CREATE FUNCTION show.slow() RETURNS event_trigger LANGUAGE plpgsql AS
+  'BEGIN PERFORM pgwake_ddl.targets(), pg_sleep(600); END';
 CREATE TABLE public.t (i int);
 CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION show.slow();
 SET statement_timeout = '50ms';

@@ -8,7 +8,8 @@ CREATE TABLE r.t (i int);
 RESET ROLE;
 
 -- A handler with more rights does not lend them, nor its search_path.
-CREATE FUNCTION show.mighty() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION show.mighty() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog AS $$
 DECLARE
   target record;
 BEGIN

@@ -14,13 +14,15 @@ DECLARE
 BEGIN
   FOR target IN
     SELECT * FROM pgwake_ddl.targets(current_setting('show.exact', true) IS DISTINCT FROM 'off')
-    WHERE schema_name IS DISTINCT FROM 'pg_toast' AND object_type <> 'toast table' AND identity !~ '_not_null on '
+    WHERE schema_name IS DISTINCT FROM 'pg_toast' AND object_type <> 'toast table'
+      AND identity !~ '_not_null on '
     ORDER BY ord
   LOOP
     RAISE INFO '% %: % % %', repeat('  ', target.depth) || target.command_tag,
       coalesce(target.behavior, 'names') || CASE WHEN target.if_exists THEN ' if exists' ELSE '' END,
       target.role, target.object_type,
-      regexp_replace(target.identity, '[0-9]{4,}', 'N') || CASE WHEN target."exists" THEN '' ELSE ' (does not exist)' END;
+      regexp_replace(target.identity, '[0-9]{4,}', 'N') ||
+        CASE WHEN target."exists" THEN '' ELSE ' (does not exist)' END;
   END LOOP;
 END $$;
 CREATE EVENT TRIGGER show ON ddl_command_start EXECUTE FUNCTION show.show();

@@ -26,10 +26,11 @@ def run_files(server):
     for file in FILES:
         with open(HERE / f"sql/{file}.sql", encoding="utf-8") as script:
             result = subprocess.run(
-                [f"{server.bindir}/psql", "-X", "-a", "-q", "-h", server.directory, "-U", "postgres", "-d", "files"],
+                [f"{server.bindir}/psql", "-X", "-a", "-q", f"host={server.directory} user=postgres dbname=files"],
                 stdin=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
         expected = (HERE / f"expected/{file}.out").read_text(encoding="utf-8")
-        lines = list(difflib.unified_diff(expected.splitlines(), result.splitlines(), "expected", file, lineterm=""))
+        lines = list(difflib.unified_diff(expected.splitlines(), result.splitlines(), "expected", file,
+                                          lineterm=""))
         print(*lines, sep="\n", end="\n" if lines else "")
         wrong += bool(lines)
     return wrong

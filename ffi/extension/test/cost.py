@@ -19,7 +19,8 @@ BEGIN
 END $$;
 CREATE EVENT TRIGGER handle ON ddl_command_start EXECUTE FUNCTION handle();
 """
-SETUPS = {"without": "", "with": "CREATE EXTENSION pgwake_ddl", "asked": "CREATE EXTENSION pgwake_ddl;" + HANDLER}
+CREATED = "CREATE EXTENSION pgwake_ddl;"
+SETUPS = {"without": "", "with": CREATED, "asked": CREATED + HANDLER}
 TABLE = "(id serial PRIMARY KEY, a int, b text)"
 
 
@@ -42,7 +43,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--singles", type=int, default=200)
     options = parser.parse_args()
-    with Server("fsync = on\nmax_wal_size = 4GB\nautovacuum = off\nmax_locks_per_transaction = 256") as server:
+    with Server("fsync = on\nmax_wal_size = 4GB\nautovacuum = off") as server:
         print(server.version, flush=True)
         sessions = {}
         for name, setup in SETUPS.items():

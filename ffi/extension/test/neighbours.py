@@ -3,8 +3,8 @@
 
 usage: PG_CONFIG=… neighbours.py
 
-Takes PostGIS, pg_partman and pgaudit where the server has them, and says which it has. Ends with 1 where a list
-before a drop is not the one after it.
+Takes PostGIS, pg_partman and pgaudit where the server has them, and says which it has. Ends with 1 where a
+list before a drop is not the one after it.
 """
 
 import os

@@ -3,10 +3,10 @@
 
 usage: PG_CONFIG=… race.py [--times 200]
 
-The handler deletes the side rows of a table from the table's own rows. Once with the rehearsal, which waits for the
-insert before it lets the handler look; once with what the command names, which does not. Then with an insert that
-comes after the handler has looked. Ends with 1 where the rehearsal leaves a side row, or where of two sessions that
-drop the same table the second is not told that it is gone.
+The handler deletes the side rows of a table from the table's own rows. Once with the rehearsal, which waits
+for the insert before it lets the handler look; once with what the command names, which does not. Then with an
+insert that comes after the handler has looked. Ends with 1 where the rehearsal leaves a side row, or where of
+two sessions that drop the same table the second is not told that it is gone.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A random schema that has something of everything that can be dropped, and random commands that drop of it."""
+"""A random schema that has something of everything that can be dropped, and random commands that drop it."""
 
 import random
 
@@ -7,7 +7,7 @@ SCHEMAS = ("s0", "s1", "s2", "s3")
 
 
 class Schema:
-    """Makes the statements that build it; each is run by itself, and may fail where what it needs is not there."""
+    """Makes the statements that build it. Each is run by itself, and may fail."""
 
     def __init__(self, chance: random.Random, extensions):
         self.chance, self.extensions, self.number = chance, extensions, 0
@@ -61,9 +61,10 @@ class Schema:
 
     def table(self):
         name = self.name("t")
-        parts = [self.chance.choice(("id serial PRIMARY KEY", "id int PRIMARY KEY",
-                                     "id int GENERATED ALWAYS AS IDENTITY UNIQUE")), "a int NOT NULL", "b text DEFAULT 'b'"]
-        parts += [f"c{number} {kind}" for number, kind in enumerate(self.chance.sample(self.types, min(2, len(self.types))))]
+        key = self.chance.choice(("serial PRIMARY KEY", "int PRIMARY KEY", "int GENERATED ALWAYS AS IDENTITY UNIQUE"))
+        parts = [f"id {key}", "a int NOT NULL", "b text DEFAULT 'b'"]
+        kinds = self.chance.sample(self.types, min(2, len(self.types)))
+        parts += [f"c{number} {kind}" for number, kind in enumerate(kinds)]
         if self.functions and self.chance.random() < .4:
             parts.append(f"CONSTRAINT positive CHECK ({self.chance.choice(self.functions)}(a) > 0)")
             parts.append(f"g int GENERATED ALWAYS AS ({self.chance.choice(self.functions)}(a)) STORED")
@@ -71,7 +72,8 @@ class Schema:
             parts.append(f"r int REFERENCES {self.chance.choice(self.tables)}")
         persistence = self.chance.choice(("", "", "", "UNLOGGED "))
         self.say(f"CREATE {persistence}TABLE {name} ({', '.join(parts)})",
-                 f"CREATE INDEX ON {name} (a)", f"CREATE INDEX {name.split('.')[1]}_ab ON {name} (lower(b), a)")
+                 f"CREATE INDEX ON {name} (a)",
+                 f"CREATE INDEX {name.split('.')[1]}_ab ON {name} (lower(b), a)")
         self.owned("TABLE", name)
         self.tables.append(name)
 
@@ -186,15 +188,21 @@ KINDS = {kind: kind.upper() for kind in (
     "table", "view", "materialized view", "sequence", "index", "foreign table", "type", "function", "procedure",
     "aggregate", "trigger", "rule", "policy", "schema", "collation", "operator", "operator class", "extension",
     "operator family", "publication", "server", "cast", "text search dictionary", "text search configuration")}
-KINDS |= {"statistics object": "STATISTICS", "foreign-data wrapper": "FOREIGN DATA WRAPPER", "composite type": "TYPE"}
+KINDS |= {"statistics object": "STATISTICS", "foreign-data wrapper": "FOREIGN DATA WRAPPER",
+          "composite type": "TYPE"}
 
-LIST = f"""
+# Of which a command may name some at once.
+SEVERAL = ("table", "view", "sequence", "index", "type", "function", "schema")
+
+LIST = """
 SELECT i.type, i.identity, i.schema, i.name FROM
   (SELECT DISTINCT classid, objid, objsubid FROM (
-     SELECT classid, objid, objsubid FROM pg_depend UNION ALL SELECT refclassid, refobjid, refobjsubid FROM pg_depend) a
+     SELECT classid, objid, objsubid FROM pg_depend UNION ALL
+     SELECT refclassid, refobjid, refobjsubid FROM pg_depend) a
    WHERE objid >= 16384) d,
   pg_identify_object(d.classid, d.objid, d.objsubid) i
-WHERE i.identity !~ 'probe|pgwake_ddl|pg_toast|_RETURN|information_schema|pg_catalog\\.' AND i.type <> 'event trigger'
+WHERE i.identity !~ 'probe|pgwake_ddl|pg_toast|_RETURN|information_schema|pg_catalog\\.'
+  AND i.type <> 'event trigger'
 ORDER BY 1, 2"""
 
 
@@ -214,20 +222,22 @@ class Drops:
         how = self.chance.choice((" CASCADE",) * 5 + (" RESTRICT", ""))
         if_exists = self.chance.choice(("", "", "IF EXISTS "))
         if kind == "table column":
-            return f"ALTER TABLE {identity.rpartition('.')[0]} DROP COLUMN {if_exists}{identity.rpartition('.')[2]}{how}"
+            table, _, column = identity.rpartition(".")
+            return f"ALTER TABLE {table} DROP COLUMN {if_exists}{column}{how}"
         if kind in ("table constraint", "domain constraint"):
             constraint, _, owner = identity.partition(" on ")
             return f"ALTER {kind.split()[0].upper()} {owner} DROP CONSTRAINT {if_exists}{constraint}{how}"
         if kind == "default value":
             table, _, column = identity.removeprefix("for ").rpartition(".")
-            return f"ALTER TABLE {table} ALTER {column} DROP {self.chance.choice(('DEFAULT', 'NOT NULL', 'IDENTITY'))}"
+            what = self.chance.choice(("DEFAULT", "NOT NULL", "IDENTITY"))
+            return f"ALTER TABLE {table} ALTER {column} DROP {what}"
         if kind == "user mapping":
             user, _, server = identity.partition(" on server ")
             return f"DROP USER MAPPING {if_exists}FOR {user} SERVER {server}"
         if kind not in KINDS:
             return self.one()
         names = [identity]
-        if kind in ("table", "view", "sequence", "index", "type", "function", "schema") and self.chance.random() < .3:
+        if kind in SEVERAL and self.chance.random() < .3:
             names += [row[1] for row in self.chance.choices(self.by_type[kind], k=self.chance.randint(1, 3))]
         if self.chance.random() < .03:
             names.append("s0.nothing" + ("(int)" if kind in ("function", "procedure", "aggregate") else ""))
@@ -240,8 +250,10 @@ class Drops:
     def broad(self):
         table = self.chance.choice(self.by_type.get("table", [("table", "s0.t")]))[1]
         return self.chance.choice((
-            f"DROP OWNED BY {self.chance.choice(ROLES)} CASCADE", f"DROP OWNED BY {self.chance.choice(ROLES)}",
-            f"ALTER TABLE {table} ALTER id DROP IDENTITY IF EXISTS, ALTER a DROP NOT NULL, ALTER b DROP DEFAULT",
+            f"DROP OWNED BY {self.chance.choice(ROLES)} CASCADE",
+            f"DROP OWNED BY {self.chance.choice(ROLES)}",
+            f"ALTER TABLE {table} ALTER id DROP IDENTITY IF EXISTS, ALTER b DROP DEFAULT",
+            f"ALTER TABLE {table} ALTER a DROP NOT NULL",
             f"DROP SCHEMA {', '.join(self.chance.sample(SCHEMAS, 2))} CASCADE",
-            f"ALTER TABLE {table} DROP COLUMN a CASCADE, DROP COLUMN b, ADD COLUMN new{self.chance.randint(0, 9)} int",
+            f"ALTER TABLE {table} DROP COLUMN a CASCADE, DROP COLUMN b, ADD COLUMN new int",
             f"ALTER TABLE {table} ADD COLUMN more int DEFAULT 1, DROP CONSTRAINT IF EXISTS positive"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Random DDL in several sessions at once, with handlers that fail, savepoints, timeouts and cancels in the middle.
+"""Random DDL in several sessions at once, with handlers that fail, savepoints, timeouts and cancels.
 
 usage: PG_CONFIG=… stress.py [--seconds 60] [--sessions 6] [--seed N]
 
@@ -67,7 +67,8 @@ SELECT CASE prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'fu
 FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname ~ '^s[0-9]$'
 UNION ALL
 SELECT 'type', format('%I.%I', nspname, typname), nspname, typname
-FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace WHERE nspname ~ '^s[0-9]$' AND typtype IN ('e', 'd', 'r')
+FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace
+WHERE nspname ~ '^s[0-9]$' AND typtype IN ('e', 'd', 'r')
 UNION ALL
 SELECT 'table column', format('%I.%I.%I', nspname, relname, attname), nspname, attname
 FROM pg_attribute a JOIN pg_class c ON attrelid = c.oid JOIN pg_namespace n ON n.oid = relnamespace
@@ -200,8 +201,8 @@ def main():
         findings = [f"wedged: {worker.session.pq}" for worker in workers if worker.is_alive()]
         findings += [f"cannot go on: {worker.failure}" for worker in workers if worker.failure]
         findings += [f"lock left: {row}" for row in session.run(
-            "SELECT l.*, query FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE pid <> pg_backend_pid() AND"
-            " backend_type = 'client backend'")]
+            "SELECT l.*, query FROM pg_locks l JOIN pg_stat_activity USING (pid)"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")]
         counts = sum((worker.counts for worker in workers), collections.Counter())
         counts["handled"] = int(session.run("SELECT count(*) FROM public.side")[0][0])
         findings += unreadable(session) + server.complaints()

@@ -18,9 +18,10 @@ for name, result, arguments in (
     ("PQstatus", ctypes.c_int, [ctypes.c_void_p]),
     ("PQfinish", None, [ctypes.c_void_p]),
     ("PQexec", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
-    ("PQprepare", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]),
-    ("PQexecPrepared", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p] + [ctypes.c_int] + [ctypes.c_void_p] * 3
-     + [ctypes.c_int]),
+    ("PQprepare", ctypes.c_void_p,
+     [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p]),
+    ("PQexecPrepared", ctypes.c_void_p,
+     [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int] + [ctypes.c_void_p] * 3 + [ctypes.c_int]),
     ("PQresultStatus", ctypes.c_int, [ctypes.c_void_p]),
     ("PQresultErrorMessage", ctypes.c_char_p, [ctypes.c_void_p]),
     ("PQresultErrorField", ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int]),
@@ -54,6 +55,10 @@ class Failed(Exception):
         self.told, self.sqlstate = told, sqlstate
 
 
+def value(result, row, column):
+    return None if PQ.PQgetisnull(result, row, column) else PQ.PQgetvalue(result, row, column).decode()
+
+
 class Session:
     """Results are lists of tuples of strings. `notices` has what the server said since `run` began."""
 
@@ -78,9 +83,8 @@ class Session:
                 told = PQ.PQresultErrorMessage(result) if result else PQ.PQerrorMessage(self.pq)
                 state = PQ.PQresultErrorField(result, SQLSTATE) if result else None
                 raise Failed(told.decode(), state and state.decode())
-            columns = range(PQ.PQnfields(result))
-            return [tuple(None if PQ.PQgetisnull(result, row, column) else PQ.PQgetvalue(result, row, column).decode()
-                          for column in columns) for row in range(PQ.PQntuples(result))]
+            rows, columns = range(PQ.PQntuples(result)), range(PQ.PQnfields(result))
+            return [tuple(value(result, row, column) for column in columns) for row in rows]
         finally:
             PQ.PQclear(result)
 
@@ -98,10 +102,11 @@ def ask(option):
 
 
 class Server:
-    """Runs until the end of the `with`, with the extension as it is in the source tree, but not yet made in a database.
+    """Runs until the end of the `with`, with the extension as it is in the source tree, yet to be created.
 
-    Its programs are copies, which look for what can be installed beside themselves, so that nothing is installed
-    where others have their servers. As a server never runs as root, it has another user where we are root.
+    Its programs are copies, which look for what can be installed beside themselves, so that nothing is
+    installed where others have their servers. As a server never runs as root, it has another user where we are
+    root.
     """
 
     def __init__(self, settings=""):
@@ -120,7 +125,8 @@ class Server:
         for place in {ask("--sharedir"), ask("--pkglibdir")}:
             shutil.copytree(place, self.directory + place, copy_function=os.symlink, dirs_exist_ok=True)
         sources = f"{self.directory}/extension"
-        shutil.copytree(pathlib.Path(__file__).parent.parent, sources, ignore=shutil.ignore_patterns("*.o", "*.so"))
+        shutil.copytree(pathlib.Path(__file__).parent.parent, sources,
+                        ignore=shutil.ignore_patterns("*.o", "*.so"))
         subprocess.run(["find", self.directory, "-type", "l", "-name", "pgwake_ddl*", "-delete"], check=True)
         subprocess.run(["make", "-s", "-C", sources, "install", f"DESTDIR={self.directory}",
                         f"PG_CONFIG={os.environ.get('PG_CONFIG', 'pg_config')}"], check=True)
@@ -160,7 +166,8 @@ class Server:
 
     def complaints(self):
         """What the server logged that must never be: crashes, failed assertions, leaks."""
-        sign = re.compile("PANIC|TRAP:|terminated by signal|WARNING:.*( leak|leaked|not closed|don't own a lock)")
+        sign = re.compile("PANIC|TRAP:|terminated by signal|"
+                          "WARNING:.*( leak|leaked|not closed|don't own a lock)")
         with open(f"{self.directory}/log", encoding="utf-8", errors="replace") as log:
             return [line.rstrip() for line in log if sign.search(line)]
 

@@ -12,11 +12,21 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How the database is set up before the files run.
-const SETUPS: [(&str, &str); 3] = [
+const SETUPS: [(&str, &str); 4] = [
     ("without", ""),
     ("watched", "SELECT pgwake.watch_ddl('ddl')"),
     ("watched with all options", "SELECT pgwake.watch_ddl('ddl', NULL, true, true, '{before,after}')"),
+    ("rehearsed", REHEARSED),
 ];
+
+/// With the extension (`make extension`), which is asked before each command.
+const REHEARSED: &str = "
+    SELECT pgwake.watch_ddl('ddl');
+    CREATE EXTENSION IF NOT EXISTS pgwake_ddl;
+    CREATE FUNCTION pgwake_ddl.ask() RETURNS event_trigger LANGUAGE plpgsql AS
+      'BEGIN PERFORM count(*) FROM pgwake_ddl.targets(); END';
+    CREATE EVENT TRIGGER pgwake_ask ON ddl_command_start EXECUTE FUNCTION pgwake_ddl.ask();
+    ALTER EVENT TRIGGER pgwake_ask ENABLE ALWAYS";
 
 /// These judge every function and column in the catalogs, ours too, by the standards of built-in ones.
 const JUDGES: [&str; 2] = ["opr_sanity", "type_sanity"];
