@@ -68,7 +68,9 @@ fn kept(name: &str) -> PathBuf {
 fn without_ours(output: &str) -> Vec<String> {
     let is_ours = |line: &&str| {
         let line = line.trim_start();
-        ["pgwake_", "!pgwake_", "ddl_watch ", "drop_handler ", "watched "].iter().any(|name| line.starts_with(name))
+        ["pgwake_", "!pgwake_", "ddl_watch ", "drop_handler ", "watched "]
+            .iter()
+            .any(|name| line.starts_with(name))
             || (line.starts_with('(') && (line.ends_with(" rows)") || line.ends_with(" row)")))
     };
     let squeeze = |line: &str| line.replace("--", "").split_whitespace().collect::<Vec<_>>().join(" ");
