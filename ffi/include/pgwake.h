@@ -144,11 +144,11 @@ typedef struct pgwake pgwake;
 /* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
  * */
 #define PGWAKE_EVENT_FAILED 5
-/* The server refused `command` ("listen", "unlisten", "notify" on `channel`; "watch", "watch_ddl", "poll", "schedule", "sql"
- * without one):
- * `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more,
- * or it was watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its
- * channel again. */
+/* The server refused `command` ("listen", "unlisten", "notify", "publish" on `channel`; "watch", "watch_ddl", "poll",
+ * "schedule", "sql" without one): `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody
+ * knows. The session goes on. It also comes when what is read ends: 55000 (the table is not watched any more, or it was
+ * watched anew), 42P01 (the table is gone). When that is watched again, PGWAKE_EVENT_LISTENING names its channel
+ * again. */
 #define PGWAKE_EVENT_COMMAND_FAILED 6
 /* All that was queued by pgwake_notify and pgwake_publish is committed: `count` since the last such event. */
 #define PGWAKE_EVENT_SENT 7

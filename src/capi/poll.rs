@@ -120,9 +120,9 @@ unsafe fn poll(asked: *const CPollOptions) -> Result<PollOptions> {
     // SAFETY: as the caller promises.
     let asked = unsafe { options::read(asked) }?;
     refuse_reserved(asked.reserved | i32::from(!asked.reserved_2.is_null()), CPollOptions::NAME)?;
-    // SAFETY: as the caller promises.
     let text = |given: *const c_char, name| match given.is_null() {
         true => Ok(None),
+        // SAFETY: as the caller promises.
         false => unsafe { utf8(given, name) }.map(Some),
     };
     let mut own = PollOptions::new()
