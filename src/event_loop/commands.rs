@@ -63,8 +63,8 @@ impl EventLoop {
         })
     }
 
-    /// Adds a connection that takes durable messages of these channels from the write-ahead log: each comes as
-    /// an [`Event::Message`](crate::Event::Message) after the commit of the transaction that
+    /// Adds a connection that takes durable messages of these channels from the write-ahead log: each comes
+    /// as an [`Event::Message`](crate::Event::Message) after the commit of the transaction that
     /// [published](Self::publish) it, at least once. With a [slot](StreamOptions::slot) the server keeps them
     /// from when that is made, also while nobody reads; without one they are kept for as long as the
     /// connection lasts.
@@ -187,10 +187,12 @@ impl EventLoop {
 
     /// Queues a durable message, to be written into the server's log in a transaction of its own, as
     /// [`notify`](Self::notify) queues a notification and with the same events. Every slot of the database
-    /// that is there by then keeps it for its reader ([`subscribe`](Self::subscribe)). A payload is any bytes,
-    /// up to 1,000,000,000, which come as they are. One of more than 16 MB waits until it is alone.
+    /// that is there by then keeps it for its reader ([`subscribe`](Self::subscribe)). A payload is any
+    /// bytes, up to 1,000,000,000, which come as they are. One of more than 4 MB goes over a connection of
+    /// its own, which a short-lived thread makes, when all before it are answered, and before all behind it.
     ///
-    /// To publish within a transaction of yours, call `pg_logical_emit_message(true, channel, payload)` in it.
+    /// To publish within a transaction of yours, call `pg_logical_emit_message(true, channel, payload)` in
+    /// it.
     pub fn publish(
         &mut self,
         session: SessionId,

@@ -162,9 +162,9 @@ impl StreamOptions {
         self.messages(true)
     }
 
-    /// Delivers messages, too, of all channels ([`Event::Message`](crate::Event::Message)). PostgreSQL does not say which
-    /// subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from a
-    /// subtransaction that was rolled back, and counts among the ordinals of its transaction.
+    /// Delivers messages, too, of all channels ([`Event::Message`](crate::Event::Message)). PostgreSQL does
+    /// not say which subtransaction wrote one: where [`streaming`](Self::streaming) is on, one may come from
+    /// a subtransaction that was rolled back, and counts among the ordinals of its transaction.
     pub fn messages(mut self, messages: bool) -> Self {
         self.messages = messages;
         self

@@ -275,8 +275,8 @@ impl<Tag> Session<Tag> {
         Ok(self.jobs.notify(self.conninfo_of(&self.route.only(address, port)), channel, patience)?)
     }
 
-    /// Sends a large command over another connection, beside which the loop goes on; the answer comes with this
-    /// number.
+    /// Sends a large command over another connection, beside which the loop goes on; the answer comes with
+    /// this number.
     pub(crate) fn send_otherwise(
         &mut self,
         number: u64,

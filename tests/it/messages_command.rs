@@ -97,7 +97,7 @@ fn each_reason_not_to_begin_has_its_sentence() {
             ),
         ],
     );
-    // Once the publication is there, whoever may replicate can subscribe, and whoever may connect can publish.
+    // Once the publication is there, who may replicate can subscribe, and who may connect can publish.
     sql.run("CREATE PUBLICATION pgwake_messages");
     let mut subscribe = Running::start(&["-d", &of(&reader), "subscribe", "jobs", "--count", "1"]);
     assert!(subscribe.line().contains("listening"));

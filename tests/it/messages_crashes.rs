@@ -31,8 +31,8 @@ fn write(conninfo: &str, writer: u64, is_over: &AtomicBool, mut random: Random) 
         let end = if random.below(5) == 0 { "ROLLBACK" } else { "COMMIT" };
         sql.run(&format!(
             "BEGIN; SELECT pg_logical_emit_message(true, 'other', 'x'); \
-             WITH written AS (INSERT INTO committed SELECT {writer}, n FROM generate_series({next}, {last}) n \
-                              RETURNING writer, n) \
+             WITH written AS (INSERT INTO committed \
+               SELECT {writer}, n FROM generate_series({next}, {last}) n RETURNING writer, n) \
              SELECT pg_logical_emit_message(true, 'load', writer || ':' || n) FROM written ORDER BY n; {end}"
         ));
         next = last + 1;
@@ -82,7 +82,10 @@ fn check(runs: &[PathBuf], sql: &mut Sql) -> String {
     came.sort_unstable();
     came.dedup();
     assert_eq!(came.len(), count, "a message has two positions");
-    let committed = sql.value("SELECT string_agg(writer || ':' || n, ' ' ORDER BY (writer || ':' || n) COLLATE \"C\") FROM committed");
+    let committed = sql.value(
+        "SELECT string_agg(writer || ':' || n, ' ' ORDER BY (writer || ':' || n) COLLATE \"C\") \
+         FROM committed",
+    );
     assert!(came.join(" ") == committed, "{count} came, and others were committed");
     format!("{count} messages, {} of them again", lines - payloads.len())
 }
@@ -124,8 +127,10 @@ fn a_subscriber_that_is_killed_loses_nothing() {
             std::thread::sleep(random.duration_below(PAUSE_MAX));
             if random.below(3) == 0 {
                 // It goes on over another connection.
-                sql.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL \
-                         AND database = current_database()");
+                sql.run(
+                    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+                     WHERE active_pid IS NOT NULL AND database = current_database()",
+                );
                 continue;
             }
             child.kill().unwrap();

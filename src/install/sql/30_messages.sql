@@ -1,7 +1,7 @@
 -- Durable messages: written into the log with the transaction, and read from there (docs/messages.md).
 --
--- A channel is the message's prefix as it stands. Nobody could subscribe to a name that is refused here. Where
--- this is not installed, pg_logical_emit_message does the same.
+-- A channel is the message's prefix as it stands. Nobody could subscribe to a name that is refused here.
+-- Where this is not installed, pg_logical_emit_message does the same.
 
 CREATE OR REPLACE FUNCTION pgwake.publish(channel text, payload text) RETURNS pg_lsn
   LANGUAGE plpgsql STRICT AS $pgwake$

@@ -1,5 +1,5 @@
-//! What the caller sends: notifications and messages, kept until they can go out, each in a transaction of its
-//! own, in their order. What became of them is reported.
+//! What the caller sends: notifications and messages, kept until they can go out, each in a transaction of
+//! its own, in their order. What became of them is reported.
 
 use super::link::Link;
 use super::tag::{SendRequest, Tag, Verb};

@@ -276,20 +276,25 @@ impl Log {
             }
             Read::Logical { lsn, is_transactional, prefix, content } => {
                 let is_wanted = self.messages.take(lsn, is_transactional, prefix, content);
-                match (is_wanted, is_transactional) {
-                    (true, true) => return Ok(Some(self.counted(Found::Message, feedback))),
-                    (false, true) => self.current.ordinal += 1,
-                    (false, false) => {}
-                    (true, false) => {
-                        let (place, end) = self.messages.alone();
-                        feedback.delivers(place, 1);
-                        feedback.committed(place, end, 1);
-                    }
-                }
-                Ok(is_wanted.then_some(Found::Message))
+                Ok(self.message_taken(is_wanted, is_transactional, feedback))
             }
             other => self.read_streamed(other, feedback),
         }
+    }
+
+    /// One of another channel counts all the same; one that belongs to no transaction is done with by itself.
+    fn message_taken(&mut self, wanted: bool, transactional: bool, feedback: &mut Feedback) -> Option<Found> {
+        match (wanted, transactional) {
+            (true, true) => _ = self.counted(Found::Message, feedback),
+            (false, true) => self.current.ordinal += 1,
+            (true, false) => {
+                let (place, end) = self.messages.alone();
+                feedback.delivers(place, 1);
+                feedback.committed(place, end, 1);
+            }
+            (false, false) => {}
+        }
+        wanted.then_some(Found::Message)
     }
 
     /// What concerns transactions that are sent before their commit.

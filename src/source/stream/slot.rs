@@ -163,12 +163,8 @@ impl Preparation {
             Step::Identify => self.identified(&rows, reached),
             Step::History => self.history_found(&rows, reached),
             Step::Settings if !self.is_enough(rows.text(0, 0)) => Next::GiveUp(wal_level_refused(&rows)),
-            Step::Settings if self.options.has_messages_alone() => {
-                self.publications = vec![sql::PUBLICATION_OF_MESSAGES.into()];
-                self.publications_next()
-            }
             Step::Settings if self.options.tables.is_empty() => {
-                self.publications.clone_from(&self.options.publications);
+                self.publications = self.named_publications();
                 self.publications_next()
             }
             Step::Settings => {
@@ -269,6 +265,13 @@ impl Preparation {
     fn settings_next(&mut self) -> Next {
         self.identity = Some(self.found.clone());
         Next::Send(Step::Settings, sql::settings(self.major, self.options.has_messages_alone()))
+    }
+
+    fn named_publications(&self) -> Vec<String> {
+        match self.options.has_messages_alone() {
+            true => vec![sql::PUBLICATION_OF_MESSAGES.into()],
+            false => self.options.publications.clone(),
+        }
     }
 
     fn publication_found(&mut self, rows: &Answered) -> Next {

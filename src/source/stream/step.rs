@@ -66,7 +66,8 @@ impl Step {
                 "let a role with CREATE on this database run CREATE PUBLICATION pgwake_messages, once"
             }
             (Step::PublishMessages, "25006") => {
-                "a standby takes no new publication: run CREATE PUBLICATION pgwake_messages on the primary, once"
+                "a standby takes no new publication: run CREATE PUBLICATION pgwake_messages on the primary, \
+                 once"
             }
             (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
             (Step::CreateSlot | Step::Start, "0A000") => {
