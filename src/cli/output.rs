@@ -60,9 +60,9 @@ impl Output {
 
     /// Leaves an event out: it is done with once all before it is.
     pub(crate) fn pass(&mut self, event: &Event<'_>) {
-        match (number_of(event), &mut self.handover) {
-            (Some(number), Some(handover)) => handover.pass(number),
-            (number, _) => self.written = number.or(self.written),
+        match &mut self.handover {
+            Some(handover) => handover.pass(event),
+            None => self.written = number_of(event).or(self.written),
         }
     }
 

@@ -99,13 +99,17 @@ impl Batches {
         }
     }
 
+    /// How many events the next batch has at most.
+    fn most(&self, ledger: &Ledger) -> usize {
+        if self.alone > 0 { 1 } else { self.size.count.min(ledger.at_once_max()) }
+    }
+
     fn start_if_due(&mut self, ledger: &Ledger, now: Instant) -> Result<(), Failure> {
-        let most = if self.alone > 0 { 1 } else { self.size.count.min(ledger.at_once_max()) };
-        let Some((first, last, count)) = ledger.window.unsent_positions(most) else { return Ok(()) };
-        let waits_since = *self.waits_since.get_or_insert(now);
-        let is_full = count >= most || !ledger.window.has_room();
-        let is_due = is_full || self.is_closing || now >= waits_since + self.size.wait;
-        if !is_due || now < self.start_at {
+        let Some((first, last, count)) = ledger.window.unsent_positions(self.most(ledger)) else {
+            return Ok(());
+        };
+        self.waits_since.get_or_insert(now);
+        if self.deadline(ledger).is_none_or(|at| at > now) {
             return Ok(());
         }
         let environment = [
@@ -136,6 +140,7 @@ impl Batches {
                 self.backoff.reset();
                 // It is the last of those that were given.
                 let _ = ledger.stored(&last);
+                ledger.window.restart();
                 return Ok(());
             }
             (None, Some(0)) => "ended before it had read all".into(),
@@ -184,14 +189,16 @@ impl Batches {
     }
 
     /// When something is due, whatever happens.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.running {
-            Some(running) => Some(running.process.deadline().unwrap_or(running.end_by)),
-            None => self.waits_since.map(|since| match self.is_closing || self.alone > 0 {
-                true => self.start_at,
-                false => self.start_at.max(since + self.size.wait),
-            }),
+    pub(super) fn deadline(&self, ledger: &Ledger) -> Option<Instant> {
+        if let Some(running) = &self.running {
+            return Some(running.process.deadline().unwrap_or(running.end_by));
         }
+        let most = self.most(ledger);
+        let (_, _, waiting) = ledger.window.unsent_positions(most)?;
+        let is_due = waiting >= most || self.is_closing || !ledger.window.has_room();
+        // One that has just come begins to wait with the next look.
+        let wait_ends = self.waits_since.filter(|_| !is_due).map(|since| since + self.size.wait);
+        Some(wait_ends.map_or(self.start_at, |at| at.max(self.start_at)))
     }
 
     pub(super) fn process(&self) -> Option<&Process> {

@@ -100,6 +100,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::Key;
     use super::*;
     use std::time::Instant;
 
@@ -107,7 +108,8 @@ mod tests {
     fn ledger(file: Option<&Path>, drops_poison: bool) -> Ledger {
         let mut ledger = Ledger::new(Window::new(10, 1000), file, drops_poison).unwrap();
         for position in 1..=3 {
-            ledger.window.push(position.to_string(), Some(position), b"{\"event\":\"x\"}\n".to_vec());
+            let key = Key { position: position.to_string(), place: None, number: Some(position) };
+            ledger.window.push(key, b"{\"event\":\"x\"}\n".to_vec());
         }
         ledger
     }

@@ -26,7 +26,7 @@ use process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use window::Window;
+use window::{Key, Window};
 
 /// How many bytes may be under way.
 const WINDOW_BYTES_MAX: usize = 16 << 20;
@@ -85,19 +85,20 @@ impl Handover {
 
     /// Takes an event on its way; `false` if it is about the session, and nothing to be stored.
     pub(crate) fn take(&mut self, event: &Event<'_>) -> Result<bool, Failure> {
-        let position = match event {
-            Event::Change(change) => change.position(),
-            Event::Begin(t) | Event::Commit(t) | Event::Prepare(t) | Event::Rollback(t) => t.position,
-            Event::Message(message) => message.position,
-            Event::Notification(_) | Event::Ddl(_) | Event::Rows(_) => None,
-            Event::Schema(_) | Event::Gap(_) | Event::Tick(_) => None,
-            _ => return Ok(false),
-        };
-        let mut line = Vec::new();
-        json::write_line(&mut line, event, SystemTime::now())?;
-        let position = position.map_or_else(|| self.number(&mut line), |position| position.to_string());
-        self.ledger.window.push(position, number_of(event), line);
-        Ok(true)
+        match event {
+            Event::Disconnected(_) => self.ledger.window.outage(),
+            _ if is_stored(event) => {
+                let (mut key, mut line) = (key(event), Vec::new());
+                json::write_line(&mut line, event, SystemTime::now())?;
+                if key.position.is_empty() {
+                    key.position = self.number(&mut line);
+                }
+                self.ledger.window.push(key, line);
+                return Ok(true);
+            }
+            _ => {}
+        }
+        Ok(false)
     }
 
     fn number(&mut self, line: &mut Vec<u8>) -> String {
@@ -108,8 +109,11 @@ impl Handover {
     }
 
     /// An event that nobody wants is done with once all before it is stored.
-    pub(crate) fn pass(&mut self, number: u64) {
-        self.ledger.window.pass(number);
+    pub(crate) fn pass(&mut self, event: &Event<'_>) {
+        let key = key(event);
+        if !key.position.is_empty() {
+            self.ledger.window.pass(key);
+        }
     }
 
     /// The number up to which all is stored, once each time that it has changed.
@@ -146,7 +150,9 @@ impl Handover {
             Store::Child(child) => {
                 (child.process(), child.wants_lines(&self.ledger), child.deadline(&self.ledger))
             }
-            Store::Batches(batches) => (batches.process(), batches.wants_lines(), batches.deadline()),
+            Store::Batches(batches) => {
+                (batches.process(), batches.wants_lines(), batches.deadline(&self.ledger))
+            }
         };
         let has_room = self.has_room();
         let deadline = deadline.into_iter().chain(self.close_by.filter(|_| !self.has_given_up)).min();
@@ -210,17 +216,46 @@ impl Handover {
     }
 }
 
-/// By which its source is told that an event is done with. A row of a snapshot belongs to no commit.
-pub(crate) fn number_of(event: &Event<'_>) -> Option<u64> {
-    let position = match event {
-        Event::Change(change) if change.snapshot => None,
+/// Whether it is something to be stored, and not about the session.
+fn is_stored(event: &Event<'_>) -> bool {
+    match event {
+        Event::Change(_) | Event::Message(_) | Event::Notification(_) | Event::Ddl(_) | Event::Rows(_) => {
+            true
+        }
+        Event::Begin(_) | Event::Commit(_) | Event::Prepare(_) | Event::Rollback(_) => true,
+        Event::Schema(_) | Event::Gap(_) | Event::Tick(_) => true,
+        _ => false,
+    }
+}
+
+fn position(event: &Event<'_>) -> Option<Position> {
+    match event {
         Event::Change(change) => change.position(),
         Event::Begin(t) | Event::Commit(t) | Event::Prepare(t) | Event::Rollback(t) => t.position,
         Event::Message(message) => message.position,
-        Event::Rows(rows) => return Some(rows.id).filter(|id| *id > 0),
+        _ => None,
+    }
+}
+
+/// What it is known by; without a position where it has none of its own.
+fn key(event: &Event<'_>) -> Key {
+    let position = position(event);
+    let place = match position {
+        Some(Position::Log(commit_lsn, ordinal)) => Some((commit_lsn.0, ordinal)),
         _ => None,
     };
-    match position? {
+    let position = position.map_or_else(String::new, |position| position.to_string());
+    Key { position, place, number: number_of(event) }
+}
+
+/// By which its source is told that an event is done with. A row of a snapshot belongs to no commit.
+pub(crate) fn number_of(event: &Event<'_>) -> Option<u64> {
+    match event {
+        Event::Rows(rows) => return Some(rows.id).filter(|id| *id > 0),
+        Event::Change(change) if change.snapshot => return None,
+        _ => {}
+    }
+    match position(event)? {
         Position::Log(commit_lsn, _) => Some(commit_lsn.0),
         Position::Outbox(id) => Some(id),
         _ => None,

@@ -2,15 +2,24 @@
 //! answer the number up to which the source may be told that all is stored. Pure: it knows neither child nor
 //! clock.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
+
+/// What an event is known by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Key {
+    /// To the child.
+    pub(super) position: String,
+    /// In the log, whose events come in this order, also those that come again.
+    pub(super) place: Option<(u64, u64)>,
+    /// By which its source is told that it is stored; none where the source does not want to know.
+    pub(super) number: Option<u64>,
+}
 
 /// An event on its way.
 #[derive(Debug)]
 struct Entry {
-    position: String,
-    /// By which its source is told that it is stored; none where the source does not want to know.
-    number: Option<u64>,
+    key: Key,
     line: Vec<u8>,
     sent_at: Option<Instant>,
     /// It is no more to be sent or stored: a dead letter, or one that nobody wanted.
@@ -36,14 +45,19 @@ pub(super) struct Window {
     bytes_max: usize,
     /// Positions that this child has answered for, the last ones.
     past: VecDeque<String>,
+    /// Positions of what is here and comes again, after an outage.
+    repeats: HashSet<String>,
+    /// The last place in the log that is settled, with all before it.
+    settled: Option<(u64, u64)>,
     /// Up to this number all is stored, and the source does not know.
     stored: Option<u64>,
 }
 
 impl Window {
     pub(super) fn new(count_max: usize, bytes_max: usize) -> Self {
-        let (entries, past) = (VecDeque::new(), VecDeque::new());
-        Window { entries, sent: 0, bytes: 0, count_max, bytes_max, past, stored: None }
+        let (entries, past, repeats) = (VecDeque::new(), VecDeque::new(), HashSet::new());
+        let (settled, stored) = (None, None);
+        Window { entries, sent: 0, bytes: 0, count_max, bytes_max, past, repeats, settled, stored }
     }
 
     /// Whether one more may come. One that is larger than all room there is comes alone.
@@ -59,17 +73,36 @@ impl Window {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, position: String, number: Option<u64>, line: Vec<u8>) {
-        self.bytes += line.len();
-        self.entries.push_back(Entry { position, number, line, sent_at: None, is_settled: false });
+    /// The connection was lost over which all this came: what its source keeps comes again.
+    pub(super) fn outage(&mut self) {
+        self.repeats = self.entries.iter().map(|entry| entry.key.position.clone()).collect();
+    }
+
+    /// What is here already, or settled, is not taken again.
+    pub(super) fn push(&mut self, key: Key, line: Vec<u8>) {
+        if !self.is_repeated(&key) {
+            self.bytes += line.len();
+            self.entries.push_back(Entry { key, line, sent_at: None, is_settled: false });
+        }
     }
 
     /// An event that nobody wants: it counts as stored once all before it is.
-    pub(super) fn pass(&mut self, number: u64) {
-        let (position, line) = (String::new(), Vec::new());
-        let entry = Entry { position, number: Some(number), line, sent_at: None, is_settled: true };
-        self.entries.push_back(entry);
-        self.settle();
+    pub(super) fn pass(&mut self, key: Key) {
+        if !self.is_repeated(&key) {
+            self.entries.push_back(Entry { key, line: Vec::new(), sent_at: None, is_settled: true });
+            self.settle();
+        }
+    }
+
+    fn is_repeated(&mut self, key: &Key) -> bool {
+        if key.place.is_some() && key.place <= self.settled {
+            // The source may not have heard of it. Otherwise it hears of what lies behind.
+            if self.entries.is_empty() {
+                self.stored = key.number.or(self.stored);
+            }
+            return true;
+        }
+        !self.repeats.is_empty() && self.repeats.remove(&key.position)
     }
 
     /// The lines that are to be sent, at most so many.
@@ -81,7 +114,7 @@ impl Window {
     /// The positions of the first and the last of them, and how many they are.
     pub(super) fn unsent_positions(&self, most: usize) -> Option<(&str, &str, usize)> {
         let waiting = self.entries.iter().skip(self.sent).filter(|entry| !entry.is_settled);
-        let mut positions = waiting.take(most).map(|entry| &*entry.position);
+        let mut positions = waiting.take(most).map(|entry| &*entry.key.position);
         let first = positions.next()?;
         let (count, last) = positions.fold((1, first), |(count, _), position| (count + 1, position));
         Some((first, last, count))
@@ -113,12 +146,12 @@ impl Window {
 
     /// Where the oldest stands.
     pub(super) fn oldest(&self) -> &str {
-        self.entries.front().map_or("", |entry| &entry.position)
+        self.entries.front().map_or("", |entry| &entry.key.position)
     }
 
     /// Where it is among those that the child has.
     fn find(&self, position: &str) -> Result<usize, Stray> {
-        match self.entries.iter().take(self.sent).position(|entry| entry.position == position) {
+        match self.entries.iter().take(self.sent).position(|entry| entry.key.position == position) {
             Some(index) => Ok(index),
             None if self.past.iter().rev().any(|past| past == position) => Err(Stray::Repeated),
             None => Err(Stray::Unknown),
@@ -188,15 +221,16 @@ impl Window {
         {
             self.sent = self.sent.saturating_sub(1);
             self.bytes -= entry.line.len();
-            if entry.number.is_some() && entry.number != self.entries.iter().find_map(|entry| entry.number) {
-                self.stored = entry.number;
+            let Key { position, place, number } = entry.key;
+            if number.is_some() && number != self.entries.iter().find_map(|entry| entry.key.number) {
+                self.stored = number;
             }
-            if !entry.position.is_empty() {
-                if self.past.len() >= self.count_max {
-                    self.past.pop_front();
-                }
-                self.past.push_back(entry.position);
+            self.settled = place.or(self.settled);
+            self.repeats.remove(&position);
+            if self.past.len() >= self.count_max {
+                self.past.pop_front();
             }
+            self.past.push_back(position);
         }
     }
 }
@@ -205,11 +239,15 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn key(position: &str, number: impl Into<Option<u64>>) -> Key {
+        Key { position: position.into(), place: None, number: number.into() }
+    }
+
     /// With events of these numbers at the positions 1, 2, 3 …, each given to the child.
     fn window(numbers: &[u64]) -> Window {
         let mut window = Window::new(10, 1000);
         for (i, number) in numbers.iter().enumerate() {
-            window.push((i + 1).to_string(), Some(*number), format!("{}\n", i + 1).into_bytes());
+            window.push(key(&(i + 1).to_string(), *number), format!("{}\n", i + 1).into_bytes());
         }
         window.sent(numbers.len(), Instant::now());
         window
@@ -236,7 +274,7 @@ mod tests {
     #[test]
     fn what_was_not_sent_cannot_be_answered() {
         let mut window = window(&[10]);
-        window.push("2".into(), Some(20), b"2\n".to_vec());
+        window.push(key("2", Some(20)), b"2\n".to_vec());
         assert_eq!(window.stored("2"), Err(Stray::Unknown));
         window.restart();
         assert_eq!(window.stored("1"), Err(Stray::Unknown), "the new child has not got it yet");
@@ -257,8 +295,8 @@ mod tests {
     #[test]
     fn what_has_no_number_does_not_end_a_transaction() {
         let mut window = window(&[10]);
-        window.push("2".into(), None, b"schema\n".to_vec());
-        window.push("3".into(), Some(10), b"3\n".to_vec());
+        window.push(key("2", None), b"schema\n".to_vec());
+        window.push(key("3", Some(10)), b"3\n".to_vec());
         window.sent(2, Instant::now());
         window.stored("2").unwrap();
         assert_eq!(window.take_stored(), None);
@@ -266,17 +304,43 @@ mod tests {
         assert_eq!(window.take_stored(), Some(10));
     }
 
-    #[test]
-    fn what_comes_again_after_an_outage_is_answered_once_more() {
-        let mut window = window(&[10, 20]);
-        for position in ["1", "2"] {
-            window.push(position.into(), Some(10 * position.parse::<u64>().unwrap()), b"x\n".to_vec());
+    /// Of the log: the events of a transaction each.
+    fn log(window: &mut Window, lsn: u64, ordinals: std::ops::RangeInclusive<u64>) {
+        for ordinal in ordinals {
+            let (position, place) = (format!("{lsn}/{ordinal}"), Some((lsn, ordinal)));
+            let line = format!("{position}\n").into_bytes();
+            window.push(Key { position, place, number: Some(lsn) }, line);
         }
-        assert_eq!(window.stored("2"), Ok(2));
-        assert_eq!((window.take_stored(), window.len()), (Some(20), 2));
-        window.sent(2, Instant::now());
-        assert_eq!(window.stored("2"), Ok(2));
-        assert_eq!((window.take_stored(), window.len()), (Some(20), 0));
+    }
+
+    #[test]
+    fn what_comes_again_after_an_outage_is_handed_over_once_and_in_order() {
+        let mut window = Window::new(10, 1000);
+        log(&mut window, 10, 1..=2);
+        log(&mut window, 20, 1..=1);
+        window.sent(3, Instant::now());
+        window.stored("10/1").unwrap();
+        window.outage();
+        log(&mut window, 10, 1..=2);
+        log(&mut window, 20, 1..=2);
+        assert_eq!((window.len(), unsent(&window).as_str()), (3, "20/2 "));
+        assert_eq!((window.stored("20/1"), window.take_stored()), (Ok(2), Some(10)));
+        window.sent(1, Instant::now());
+        assert_eq!((window.stored("20/2"), window.take_stored()), (Ok(1), Some(20)));
+        window.outage();
+        log(&mut window, 20, 1..=2);
+        assert_eq!((window.len(), window.take_stored()), (0, Some(20)), "the source had not heard of it");
+    }
+
+    #[test]
+    fn what_has_no_order_comes_again_once_it_was_answered() {
+        let mut window = window(&[30, 20]);
+        window.outage();
+        window.stored("1").unwrap();
+        assert_eq!(window.take_stored(), Some(30));
+        window.push(key("1", 30), b"1\n".to_vec());
+        window.push(key("2", 20), b"2\n".to_vec());
+        assert_eq!(unsent(&window), "1 ");
     }
 
     #[test]
@@ -305,7 +369,7 @@ mod tests {
         window.stored("1").unwrap();
         assert_eq!((window.take_stored(), window.len()), (Some(20), 1));
         window.sent(1, Instant::now());
-        window.push("4".into(), Some(40), b"4\n".to_vec());
+        window.push(key("4", Some(40)), b"4\n".to_vec());
         window.sent(1, Instant::now());
         window.drop("4").unwrap();
         assert_eq!(window.stored("4"), Ok(1), "all up to one that was dropped");
@@ -315,10 +379,10 @@ mod tests {
     #[test]
     fn what_nobody_wants_counts_when_all_before_it_is_stored() {
         let mut window = Window::new(10, 1000);
-        window.pass(10);
+        window.pass(key("0", 10));
         assert_eq!((window.take_stored(), window.len()), (Some(10), 0));
-        window.push("1".into(), Some(20), b"1\n".to_vec());
-        window.pass(30);
+        window.push(key("1", Some(20)), b"1\n".to_vec());
+        window.pass(key("2", 30));
         assert_eq!(window.take_stored(), None);
         window.sent(1, Instant::now());
         window.stored("1").unwrap();
@@ -328,13 +392,13 @@ mod tests {
     #[test]
     fn room_is_counted_in_events_and_in_bytes() {
         let mut window = Window::new(2, 10);
-        window.push("1".into(), None, vec![b'x'; 100]);
+        window.push(key("1", None), vec![b'x'; 100]);
         assert!(!window.has_room(), "one that is larger than all room");
         window.sent(1, Instant::now());
         window.stored("1").unwrap();
-        window.push("2".into(), None, b"x".to_vec());
+        window.push(key("2", None), b"x".to_vec());
         assert!(window.has_room());
-        window.push("3".into(), None, b"x".to_vec());
+        window.push(key("3", None), b"x".to_vec());
         assert!(!window.has_room());
     }
 }

@@ -84,7 +84,7 @@ impl Drop for Broker {
 /// Writes rows while pgwake hands them over, and kills pgwake, and what `kill` kills, some times meanwhile.
 /// Afterwards `stored` has every row once and in order.
 fn carry(to: &[&str], mut kill: impl FnMut(), stored: impl Fn() -> Vec<u64>) {
-    let kills = std::env::var("PGWAKE_TEST_DELIVERY_KILLS").map_or(4, |kills| kills.parse().unwrap());
+    let kills: u64 = std::env::var("PGWAKE_TEST_DELIVERY_KILLS").map_or(4, |kills| kills.parse().unwrap());
     let (mut random, (dsn, mut sql)) = (Random::seeded(), database(""));
     sql.run("CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE orders");
     let slot = sql.value("SELECT 'bridge_' || current_database()");
@@ -97,7 +97,7 @@ fn carry(to: &[&str], mut kill: impl FnMut(), stored: impl Fn() -> Vec<u64>) {
     let mut running = start();
     let (rounds, mut next) = (kills + 1, 1);
     for round in 0..rounds {
-        let last = ROWS * u64::from(round + 1) / u64::from(rounds);
+        let last = ROWS * (round + 1) / rounds;
         while next <= last {
             let end = last.min(next + random.below(5));
             sql.run(&format!("INSERT INTO orders SELECT generate_series({next}, {end})"));
