@@ -32,7 +32,6 @@ use handle::Handle;
 use log::LogFn;
 use metrics::FlatMetrics;
 use options::{CLoopOptions, CSessionOptions};
-use schedule::CScheduleOptions;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
@@ -370,73 +369,6 @@ pub(crate) unsafe extern "C" fn pgwake_ack(handle: *mut Handle, session: c_int, 
         |inside: &mut handle::Inside| inside.events()?.ack(session_id(session), id).map(|()| status::OK);
     // SAFETY: as the caller promises.
     unsafe { handle::enter(handle, ack) }
-}
-
-/// Adds an interval and gives its number.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`].
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_every(handle: *mut Handle, interval_ms: i64) -> c_int {
-    let every = |inside: &mut handle::Inside| {
-        schedule::every(inside.events()?, interval_ms).map(schedule::task_number)
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, every) }
-}
-
-/// Adds a cron expression and gives its number.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`]; `expression` is NULL or a C string; `options` is NULL or points to as many bytes
-/// as its first field says, and the texts in it are NULL or C strings.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_cron(
-    handle: *mut Handle,
-    expression: *const c_char,
-    options: *const CScheduleOptions,
-) -> c_int {
-    let cron = |inside: &mut handle::Inside| {
-        // SAFETY: as the caller promises.
-        unsafe { schedule::cron(inside.events()?, expression, options) }.map(schedule::task_number)
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, cron) }
-}
-
-/// Ends a schedule.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`].
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_cancel(handle: *mut Handle, id: c_int) -> c_int {
-    let cancel =
-        |inside: &mut handle::Inside| inside.events()?.cancel(schedule::task_id(id)).map(|()| status::OK);
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, cancel) }
-}
-
-/// Says that the work of a schedule has ended.
-///
-/// # Safety
-///
-/// As for [`pgwake_close`]; `failure` is NULL or a C string.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn pgwake_finish(
-    handle: *mut Handle,
-    id: c_int,
-    failure: *const c_char,
-) -> c_int {
-    let finish = |inside: &mut handle::Inside| {
-        // SAFETY: as the caller promises.
-        let failure = unsafe { schedule::given(failure, "failure") }?;
-        inside.events()?.finish(schedule::task_id(id), failure).map(|()| status::OK)
-    };
-    // SAFETY: as the caller promises.
-    unsafe { handle::enter(handle, finish) }
 }
 
 /// What a session has done so far.

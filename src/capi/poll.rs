@@ -1,5 +1,5 @@
-//! What a C host polls: the exports for it. A struct that begins with its size flows in, the crate's own options
-//! flow out; values of rows are looked for where the loop has them.
+//! What a C host polls: the exports for it. A struct that begins with its size flows in, the crate's own
+//! options flow out; values of rows are looked for where the loop has them.
 
 use super::given::{invalid, session_id, utf8};
 use super::handle::{self, Handle};
@@ -12,8 +12,9 @@ use std::ptr::null;
 ///
 /// # Safety
 ///
-/// As for [`pgwake_close`](super::pgwake_close); `sql` is NULL or a C string, `options` NULL or as long as its first field says, the
-/// texts in it are NULL or C strings, and so are as many in its list of parameters as it says.
+/// As for [`pgwake_close`](super::pgwake_close); `sql` is NULL or a C string, `options` NULL or as long as
+/// its first field says, the texts in it are NULL or C strings, and so are as many in its list of
+/// parameters as it says.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pgwake_poll(
     handle: *mut Handle,
@@ -34,7 +35,8 @@ pub(crate) unsafe extern "C" fn pgwake_poll(
 ///
 /// # Safety
 ///
-/// As for [`pgwake_close`](super::pgwake_close); `value` points to a pointer, `len` is NULL or points to a number.
+/// As for [`pgwake_close`](super::pgwake_close); `value` points to a pointer, `len` is NULL or points to a
+/// number.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pgwake_value(
     handle: *const Handle,
@@ -174,8 +176,8 @@ fn value_at(events: &EventLoop, row: usize, column: usize) -> Result<Option<(*co
     let Some(values) = rows.row(row).filter(|_| column < rows.columns().len()) else {
         let (rows_len, columns_len) = (rows.len(), rows.columns().len());
         return Err(invalid(&format!(
-            "there is no value in row {row}, column {column}: of {rows_len} rows and {columns_len} columns the \
-             first is 0"
+            "there is no value in row {row}, column {column}: of {rows_len} rows and {columns_len} columns \
+             the first is 0"
         )));
     };
     Ok(values.get(column).map(|value| (value.as_ptr().cast(), value.len())))

@@ -1,8 +1,10 @@
-//! When a C host wants to be woken: a struct that begins with its size flows in; the crate's own options flow
-//! out.
+//! When a C host wants to be woken: the exports for it. A struct that begins with its size flows in; the
+//! crate's own options flow out.
 
 use super::given::{invalid, session_id, utf8};
+use super::handle::{self, Handle};
 use super::options::{self, Versioned};
+use super::status;
 use crate::{EventLoop, Missed, Result, ScheduleOptions, TaskId};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
@@ -10,6 +12,70 @@ use std::time::Duration;
 pub(super) const MISSED_SKIP: i32 = 0;
 pub(super) const MISSED_ONCE: i32 = 1;
 pub(super) const MISSED_ALL: i32 = 2;
+
+/// Adds an interval and gives its number.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_every(handle: *mut Handle, interval_ms: i64) -> c_int {
+    let every = |inside: &mut handle::Inside| every(inside.events()?, interval_ms).map(task_number);
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, every) }
+}
+
+/// Adds a cron expression and gives its number.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close); `expression` is NULL or a C string; `options` is NULL or points to as many bytes
+/// as its first field says, and the texts in it are NULL or C strings.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_cron(
+    handle: *mut Handle,
+    expression: *const c_char,
+    options: *const CScheduleOptions,
+) -> c_int {
+    let cron = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        unsafe { cron(inside.events()?, expression, options) }.map(task_number)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, cron) }
+}
+
+/// Ends a schedule.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_cancel(handle: *mut Handle, id: c_int) -> c_int {
+    let cancel = |inside: &mut handle::Inside| inside.events()?.cancel(task_id(id)).map(|()| status::OK);
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, cancel) }
+}
+
+/// Says that the work of a schedule has ended.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close); `failure` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_finish(
+    handle: *mut Handle,
+    id: c_int,
+    failure: *const c_char,
+) -> c_int {
+    let finish = |inside: &mut handle::Inside| {
+        // SAFETY: as the caller promises.
+        let failure = unsafe { given(failure, "failure") }?;
+        inside.events()?.finish(task_id(id), failure).map(|()| status::OK)
+    };
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, finish) }
+}
 
 /// `pgwake_schedule_options`: zero means the default.
 #[repr(C)]

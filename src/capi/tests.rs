@@ -4,6 +4,7 @@ use super::event::{self, Delivered, FlatEvent};
 use super::handle::{self, Handle};
 use super::options::{self, CLoopOptions, CSessionOptions};
 use super::poll::CPollOptions;
+use super::schedule::CScheduleOptions;
 use super::*;
 use crate::{
     Change, ChangeOp, ChangePayload, DdlOptions, DdlPhase, Lsn, Position, Schema, TableColumn, Transaction,
@@ -15,7 +16,8 @@ use std::mem::offset_of;
 use std::process::Command;
 
 const HEADER: &str = include_str!("../../ffi/include/pgwake.h");
-const EXPORTS: &str = concat!(include_str!("../capi.rs"), include_str!("poll.rs"));
+const EXPORTS: &str =
+    concat!(include_str!("../capi.rs"), include_str!("poll.rs"), include_str!("schedule.rs"));
 
 /// The header without its comments, as the compiler sees it.
 fn header_code() -> String {

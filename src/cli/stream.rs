@@ -24,6 +24,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last transaction may take to end, so that the server can be told that it is done with.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// In which form events are written, until when, and to whom they are handed over.
+type How<'a> = (Format, &'a Until, &'a Delivery);
+
 /// What the name of a consumer begins with where it is a slot.
 const SLOT_PREFIX: &str = "pgwake_";
 
@@ -100,12 +103,11 @@ pub(crate) fn watch(dsn: &str, format: Format, arguments: &Watch) -> Result<(), 
 /// The same for messages alone, as the options say; `is_kept`: a next run goes on where this one ends.
 pub(crate) fn subscribe(
     dsn: &str,
-    format: Format,
     options: StreamOptions,
-    until: &Until,
+    how: How<'_>,
     is_kept: bool,
 ) -> Result<(), Failure> {
-    print(dsn, format, options, until, |session| Lines { is_kept, ..Lines::of(session) })
+    print(dsn, options, how, |session| Lines { is_kept, ..Lines::of(session) })
 }
 
 /// What triggers can and the log cannot, or the other way round.
@@ -149,7 +151,7 @@ fn slot_of(consumer: &str) -> Result<String, Failure> {
 fn print(
     dsn: &str,
     options: StreamOptions,
-    (format, until, delivery): (Format, &Until, &Delivery),
+    (format, until, delivery): How<'_>,
     lines: impl FnOnce(SessionId) -> Lines,
 ) -> Result<(), Failure> {
     let mut events = EventLoop::new()?;

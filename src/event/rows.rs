@@ -25,8 +25,8 @@ pub struct Rows<'a> {
     pub task: TaskId,
     /// Its name; its SQL, if it was given none.
     pub poll: &'a str,
-    /// What [`EventLoop::ack`](crate::EventLoop::ack) takes, for a poll with a cursor or in batches; 0 for any
-    /// other. It counts the batches of the session, and says nothing to another run.
+    /// What [`EventLoop::ack`](crate::EventLoop::ack) takes, for a poll with a cursor or in batches; 0 for
+    /// any other. It counts the batches of the session, and says nothing to another run.
     pub id: u64,
     pub(crate) table: Table<'a>,
 }

@@ -1,4 +1,5 @@
-//! A table of values as libpq has it: rows by their place, values by the position or the name of their column.
+//! A table of values as libpq has it: rows by their place, values by the position or the name of their
+//! column.
 
 use std::fmt::Debug;
 

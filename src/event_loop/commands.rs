@@ -231,8 +231,8 @@ impl EventLoop {
 
     /// Runs a query again and again over a session, as `options` say: what it finds comes as
     /// [`Event::Rows`](crate::Event::Rows), and an error of it as
-    /// [`Event::CommandFailed`](crate::Event::CommandFailed) once; it goes on all the same. After an outage it
-    /// is run at once. A session has any number of polls, which are run one after the other.
+    /// [`Event::CommandFailed`](crate::Event::CommandFailed) once; it goes on all the same. After an outage
+    /// it is run at once. A session has any number of polls, which are run one after the other.
     ///
     /// ```no_run
     /// use pgwake::{Event, EventLoop, PollOptions};

@@ -193,8 +193,8 @@ impl PollOptions {
         self
     }
 
-    /// Acknowledges a page or a batch by [`EventLoop::ack`](crate::EventLoop::ack) alone, with the `id` of its
-    /// event. Otherwise it is acknowledged when the next event is asked for.
+    /// Acknowledges a page or a batch by [`EventLoop::ack`](crate::EventLoop::ack) alone, with the `id` of
+    /// its event. Otherwise it is acknowledged when the next event is asked for.
     pub fn manual_ack(mut self, manual_ack: bool) -> Self {
         self.manual_ack = manual_ack;
         self
@@ -206,14 +206,15 @@ impl PollOptions {
         let parameters = self.parameters.iter().flatten();
         let all = || [sql, &self.xid_column].into_iter().chain(texts.clone().map(String::as_str));
         let problem = if all().any(|text| text.trim().is_empty()) {
-            "of a poll the query, its name, its cursor, columns and what is done are not empty: leave them out"
+            "of a poll the query, its name, its cursor, columns and what is done are not empty: leave them \
+             out"
         } else if all().chain(parameters.map(String::as_str)).any(|text| text.contains('\0')) {
             "a poll holds a NUL byte: PostgreSQL has none in text"
         } else if self.every < Duration::from_millis(1) {
             "a poll needs an interval of 1 ms at least"
         } else if self.adaptive.is_some_and(|max| max < self.every) {
-            "a poll that gets slower while it finds nothing has a longest interval that is not shorter than the \
-             first"
+            "a poll that gets slower while it finds nothing has a longest interval that is not shorter than \
+             the first"
         } else if self.parameters.len() > PARAMETERS_MAX {
             "a query has too many parameters: it takes 65532"
         } else if self.cursor.is_some() && self.batch_rows.is_some() {

@@ -92,7 +92,8 @@ impl Connection {
         self.accepted(sent == 1)
     }
 
-    /// Sends one command with parameters whose types the server infers (`PQsendQueryParams`). They go as text;
+    /// Sends one command with parameters whose types the server infers (`PQsendQueryParams`). They go as
+    /// text;
     /// `None` is NULL.
     pub fn send_query_untyped(
         &mut self,

@@ -25,8 +25,8 @@ pub(crate) enum Command<'a> {
     RunPrepared { name: &'a CStr, parameters: &'a [&'a [u8]] },
 }
 
-/// What came of a request: the rows of its last command that gave any, in the binary format unless another was
-/// asked for; in text without a pipeline. Or that COPY begins.
+/// What came of a request: the rows of its last command that gave any, in the binary format unless another
+/// was asked for; in text without a pipeline. Or that COPY begins.
 pub(crate) type Rows = Option<QueryResult>;
 
 /// The tag of a request, and what came of it.

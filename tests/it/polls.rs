@@ -43,8 +43,8 @@ fn table(sql: &mut Sql, columns: &str) -> String {
 fn rows_come_as_one_event_by_name_and_position_in_both_formats() {
     for binary in [false, true] {
         let (mut events, session) = connected(&server().conninfo());
-        let sql = "SELECT g AS id, $2::text AS note, NULL::int AS nothing, $1::bool AS id, ARRAY[g, NULL] AS a \
-                   FROM generate_series(1, 2) g;";
+        let sql = "SELECT g AS id, $2::text AS note, NULL::int AS nothing, $1::bool AS id, ARRAY[g, NULL] AS \
+                   a FROM generate_series(1, 2) g;";
         let options = PollOptions::new().name("two").binary(binary).parameter("t").parameter("caf\u{e9}");
         let task = events.poll(session, sql, options.every(HOUR)).unwrap();
         with_rows(&mut events, |rows| {

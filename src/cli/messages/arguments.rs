@@ -1,5 +1,6 @@
 //! What may be typed after `publish` and `subscribe`.
 
+use crate::cli::deliver::Delivery;
 use crate::cli::values::{Until, duration};
 use clap::Args;
 use std::time::Duration;
@@ -59,4 +60,7 @@ pub(crate) struct Subscribe {
     /// Ask a silent server for a sign of life that often; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,
+
+    #[command(flatten)]
+    pub(crate) delivery: Delivery,
 }

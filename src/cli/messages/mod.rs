@@ -29,5 +29,5 @@ pub(crate) fn subscribe(dsn: &str, format: Format, arguments: &Subscribe) -> Res
         options = options.channel(Channel::new(channel)?);
     }
     let is_kept = arguments.slot.is_some() && !arguments.temporary;
-    stream::subscribe(dsn, format, options, &arguments.until, is_kept)
+    stream::subscribe(dsn, options, (format, &arguments.until, &arguments.delivery), is_kept)
 }

@@ -67,8 +67,8 @@ impl SqlSource {
         self.refuse_if_taken()?;
         if poll.needs_session() && !(self.readers.is_empty() && self.link.channels.wanted().next().is_none())
         {
-            let message = "a batch holds a transaction open, in which nothing else has room: connect a session \
-                           of its own for it";
+            let message = "a batch holds a transaction open, in which nothing else has room: connect a \
+                           session of its own for it";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if poll.is_manual() && self.readers.get::<Outbox>().is_some() {

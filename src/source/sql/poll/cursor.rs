@@ -4,8 +4,8 @@
 use super::answer::Answer;
 use crate::pq::QueryResult;
 
-/// Everything visible in `before` was read. When `upto` is there, what is visible in it and not in `before` is
-/// being read in the order of the transactions' numbers, up to and including `last`.
+/// Everything visible in `before` was read. When `upto` is there, what is visible in it and not in `before`
+/// is being read in the order of the transactions' numbers, up to and including `last`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) before: String,

@@ -1,4 +1,5 @@
-//! Polls over a session: queries that are run again and again, each at its time, and whose rows are one event.
+//! Polls over a session: queries that are run again and again, each at its time, and whose rows are one
+//! event.
 //!
 //! Promise: the next query of a poll never begins before the caller took what the last one found. With a
 //! cursor every row of a table that only grows comes at least once.

@@ -147,8 +147,8 @@ impl Poll {
         }
     }
 
-    /// Sends what is due; `false` when nothing is. Before that it may not be: without a connection, nothing is
-    /// sent.
+    /// Sends what is due; `false` when nothing is. Before that it may not be: without a connection, nothing
+    /// is sent.
     pub(super) fn step(&mut self, link: &mut Link, now: Instant) -> bool {
         if self.deadline().is_none_or(|at| at > now) {
             return false;

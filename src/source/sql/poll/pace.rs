@@ -60,8 +60,8 @@ impl Pace {
         self.asked_at = None;
     }
 
-    /// The answer came, and all of it was taken. The interval counts from when it was asked for; but when there
-    /// is more, the next is due now.
+    /// The answer came, and all of it was taken. The interval counts from when it was asked for; but when
+    /// there is more, the next is due now.
     pub(super) fn taken(&mut self, now: Instant, has_found: bool, has_more: bool) {
         let asked_at = self.asked_at.take().unwrap_or(now);
         let took = now.saturating_duration_since(asked_at);

@@ -49,8 +49,8 @@ fn page(sql: &str, options: &PollOptions) -> String {
         "SELECT page.*, snapshot.upto::pg_catalog.text FROM (SELECT coalesce({upto}::pg_catalog.pg_snapshot, \
          pg_catalog.pg_current_snapshot()) AS upto) AS snapshot LEFT JOIN LATERAL (SELECT poll.*, \
          poll.{xid}::pg_catalog.text AS pgwake_xid FROM (\n{sql}\n) AS poll \
-         WHERE (poll.{xid} >= pg_catalog.pg_snapshot_xmax({before}::pg_catalog.pg_snapshot) OR poll.{xid} = ANY \
-         (ARRAY(SELECT pg_catalog.pg_snapshot_xip({before})))) AND poll.{xid} > {last}::pg_catalog.xid8 \
+         WHERE (poll.{xid} >= pg_catalog.pg_snapshot_xmax({before}::pg_catalog.pg_snapshot) OR poll.{xid} = \
+         ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip({before})))) AND poll.{xid} > {last}::pg_catalog.xid8 \
          AND pg_catalog.pg_visible_in_snapshot(poll.{xid}, snapshot.upto) \
          ORDER BY poll.{xid} FETCH FIRST {rows} ROWS WITH TIES) AS page ON true ORDER BY page.{xid}{order}"
     )
