@@ -332,8 +332,8 @@ pub struct CommandFailed<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// The command: `listen`, `unlisten`, `notify`, `publish`, `watch`, `watch_ddl` or `poll`, which the message
-    /// names.
+    /// The command: `listen`, `unlisten`, `notify`, `publish`, `watch`, `watch_ddl` or `poll`, which the
+    /// message names.
     pub command: &'static str,
     /// The channel of a `listen`, `unlisten`, `notify` or `publish`.
     pub channel: Option<&'a Channel>,
