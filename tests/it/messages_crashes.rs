@@ -65,17 +65,14 @@ fn order(position: &str) -> (u64, u64) {
 
 /// All that was written, run by run, against what was committed.
 fn check(runs: &[PathBuf], sql: &mut Sql) -> String {
-    let (mut payloads, mut lines) = (BTreeMap::new(), 0);
-    for path in runs {
-        let mut newest = (0, 0);
-        for (position, payload) in messages(path) {
-            let position = order(&position);
-            assert!(position > newest, "{payload} comes out of order within a run");
-            newest = position;
-            let known = payloads.insert(position, payload.clone());
-            assert!(known.as_ref().is_none_or(|known| *known == payload), "{payload} was {known:?} before");
-            lines += 1;
-        }
+    let (mut payloads, mut lines, mut newest) = (BTreeMap::new(), 0, (0, 0));
+    for (position, payload) in runs.iter().flat_map(|path| messages(path)) {
+        let position = order(&position);
+        let known = payloads.insert(position, payload.clone());
+        assert!(known.as_ref().is_none_or(|known| *known == payload), "{payload} was {known:?} before");
+        assert_eq!(known.is_none(), position > newest, "{payload} comes out of order, behind {newest:?}");
+        newest = newest.max(position);
+        lines += 1;
     }
     let mut came: Vec<_> = payloads.values().filter(|payload| *payload != "last").cloned().collect();
     let count = came.len();
