@@ -282,7 +282,7 @@ fn rows_of_a_cursor_are_acknowledged_once_they_are_stored() {
         let arguments = [&poll[..], &rest, &["--count", count, "--ack-timeout", "4s"], &sink.to(mode, runs)];
         pgwake(&arguments.concat()).output().unwrap()
     };
-    let output = of("1", "silent", 1000);
+    let output = of("1", "stubborn", 1000);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("1 event was not stored"), "{said}");
     assert_eq!(of("1", "good", 0).status.code(), Some(0));
