@@ -103,6 +103,8 @@ while not ended:
             say(waiting[-1]["position"])
             waiting = []
     is_first = False
+while mode == "stubborn":
+    signal.pause()
 if waiting:
     store(waiting)
     say(waiting[-1]["position"])

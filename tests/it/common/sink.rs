@@ -24,11 +24,14 @@ impl Sink {
         std::fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
     }
 
-    /// `--to` this child, which is bad for the first runs; `batch` is `--batch` and its size instead.
-    pub(crate) fn to<'a>(&'a self, mode: &'a str, bad_runs: u32) -> [&'a str; 6] {
+    /// `--to` this child, which is bad for so many runs.
+    pub(crate) fn to<'a>(&'a self, mode: &'a str, bad_runs: u32) -> [&'a str; 7] {
         let bad_runs = ["0", "1", "2", "3"].get(bad_runs as usize).copied().unwrap_or("1000000");
         let directory = self.directory.path().to_str().unwrap();
-        ["--to", "python3", &self.script, directory, mode, bad_runs]
+        // A wrapper of it that comes first in PATH may take seconds to begin.
+        let python = "/usr/bin/python3";
+        let python = if Path::new(python).exists() { python } else { "python3" };
+        ["--to", python, "-IS", &self.script, directory, mode, bad_runs]
     }
 
     /// How often it was started.
@@ -58,9 +61,5 @@ impl Sink {
     pub(crate) fn ids(&self) -> Vec<u64> {
         let mut seen = std::collections::HashSet::new();
         self.changes().into_iter().map(|(_, id)| id).filter(|id| seen.insert(*id)).collect()
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
     }
 }
