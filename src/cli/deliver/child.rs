@@ -78,7 +78,7 @@ impl Child {
 
     /// Does what can be done without waiting.
     pub(super) fn go_on(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
-        let is_needed = !self.has_given_up && !(self.is_closing && ledger.window.len() == 0);
+        let is_needed = !self.has_given_up && (!self.is_closing || ledger.window.len() > 0);
         if self.running.is_none() && is_needed && now >= self.start_at {
             self.start(now)?;
         }

@@ -218,14 +218,24 @@ impl Handover {
 
 /// Whether it is something to be stored, and not about the session.
 fn is_stored(event: &Event<'_>) -> bool {
-    match event {
-        Event::Change(_) | Event::Message(_) | Event::Notification(_) | Event::Ddl(_) | Event::Rows(_) => {
-            true
-        }
-        Event::Begin(_) | Event::Commit(_) | Event::Prepare(_) | Event::Rollback(_) => true,
-        Event::Schema(_) | Event::Gap(_) | Event::Tick(_) => true,
-        _ => false,
-    }
+    use Event::{
+        Begin, Change, Commit, Ddl, Gap, Message, Notification, Prepare, Rollback, Rows, Schema, Tick,
+    };
+    matches!(
+        event,
+        Change(_)
+            | Message(_)
+            | Notification(_)
+            | Ddl(_)
+            | Rows(_)
+            | Schema(_)
+            | Gap(_)
+            | Tick(_)
+            | Begin(_)
+            | Commit(_)
+            | Prepare(_)
+            | Rollback(_)
+    )
 }
 
 fn position(event: &Event<'_>) -> Option<Position> {
