@@ -136,14 +136,14 @@ impl Reporter {
         }
         self.next_at = Instant::now() + self.interval;
         let figures = figures();
-        if self.is_said {
-            say!("{}", figures.line());
-        }
         // What is handed over goes on when a disk is full.
         if let Some(file) = &self.file
             && let Err(error) = write(file, &figures)
         {
             log::warn!("the figures cannot be written to {}: {error}", file.display());
+        }
+        if self.is_said {
+            say!("{}", figures.line());
         }
     }
 }

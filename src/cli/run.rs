@@ -121,6 +121,8 @@ impl Run {
             let report = self.reporter.as_ref().map(Reporter::remaining);
             self.output.wait(events, [rest, report].into_iter().flatten().min())?;
         }
+        // What was written or stored last is known to be.
+        taker.rest(events, &mut self.output)?;
         self.report(true);
         Ok(())
     }

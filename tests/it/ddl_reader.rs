@@ -107,15 +107,18 @@ fn events_that_are_given_up_are_told_and_go_on_when_somebody_asks_for_them() {
 fn nobody_gives_up_by_mistake_what_others_read_or_what_is_not_told() {
     let (conninfo, mut sql) = database("");
     let remove = |more: &'static [&'static str]| [&["-d", &conninfo, "ddl", "--remove"][..], more].concat();
-    let mut reader = Running::start(&["-d", &conninfo, "-f", "json", "ddl", "--before"]);
+    let mut reader = Running::start(&["-d", &conninfo, "-f", "json", "ddl", "--phase", "before,after"]);
     while reader.json()["channels"].as_array().unwrap().is_empty() {}
-    let (sentence, status) = complaint(&remove(&["--before"]));
+    let (sentence, status) = complaint(&remove(&["--phase", "before,after"]));
     assert!(status == 1 && sentence.contains("are read by backend"), "{sentence}");
     let (sentence, status) = complaint(&remove(&[]));
-    assert!(status == 1 && sentence.contains("what is told is `pgwake ddl --before`"), "{sentence}");
+    assert!(
+        status == 1 && sentence.contains("what is told is `pgwake ddl --phase before,after`"),
+        "{sentence}"
+    );
     signal(reader.child.id() as i32, Signal::TERM);
     assert_eq!(reader.status(), 0);
-    assert!(run(&remove(&["--before"])).status.success());
+    assert!(run(&remove(&["--phase", "before,after"])).status.success());
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.ddl_watch"), "0");
     let (sentence, status) = complaint(&remove(&[]));
     assert!(status == 1 && sentence.contains("what is told is nothing"), "{sentence}");

@@ -474,5 +474,5 @@ fn who_cannot_connect_is_told_as_in_other_sessions() {
 #[test]
 fn a_stream_says_what_it_cannot_do_before_it_connects() {
     let error = pgwake::EventLoop::new().unwrap().stream("", StreamOptions::new()).unwrap_err();
-    assert!(error.message.contains("a publication or a table"), "{error}");
+    assert!(error.message.contains("a publication, a table or a channel"), "{error}");
 }
