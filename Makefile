@@ -39,8 +39,8 @@ BASHDIR = $(DATADIR)/bash-completion/completions
 ZSHDIR = $(DATADIR)/zsh/site-functions
 FISHDIR = $(DATADIR)/fish/vendor_completions.d
 
-.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb extension setup \
-  setup-demo setup-deb setup-test tested tested-bundled tested-system built
+.PHONY: all demo test test-debian check regress sanitize sanitize-c bench peers lib lib-test install uninstall deb \
+  extension setup setup-demo setup-deb setup-test tested tested-bundled tested-system built
 # But for what `test` does side by side.
 ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
@@ -65,11 +65,12 @@ test: setup-test
 tested: tested-system check
 
 tested-bundled:
-	$(WAITING) $(CARGO) test --features capi
+	$(WAITING) tests/with_extension.sh env $(CARGO) test --features capi
 
 # The command is at the same place for both, so one is built when the other is not needed any more.
 tested-system: tested-bundled built
-	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed $(CARGO) test $(SYSTEM_LIBPQ)
+	$(WAITING) PGWAKE_PEERS=target/peers PGWAKE_INSTALLED=$(CURDIR)/target/installed \
+	  tests/with_extension.sh env $(CARGO) test $(SYSTEM_LIBPQ)
 
 built:
 	@$(MAKE) --no-print-directory SIDE_BY_SIDE= NICE='$(ASIDE)' all peers
