@@ -292,7 +292,7 @@ impl Delivered {
     fn deliver_message(&mut self, m: &Message<'_>) {
         self.begin(MESSAGE, m.session, m.db);
         (self.flat.channel, self.flat.channel_len) = self.keep(m.channel);
-        (self.flat.payload, self.flat.payload_len) = self.keep(m.payload);
+        (self.flat.payload, self.flat.payload_len) = self.texts.keep_bytes(m.payload);
         self.flat.lsn = m.lsn.0;
         self.flat.transactional = i32::from(m.transactional);
         self.flat.xid = m.xid.map_or(0, u64::from);

@@ -20,14 +20,23 @@ impl Texts {
         Texts { blocks: Vec::new() }
     }
 
-    /// Where the copy lies, and its length without the NUL. A NUL inside, which PostgreSQL never sends, would
-    /// end it early.
+    /// Where the copy lies, and its length without the NUL. A NUL inside, which PostgreSQL never sends in a
+    /// text, would end it early.
     pub(super) fn keep(&mut self, text: &[u8]) -> (*const c_char, usize) {
-        let block = self.block_for(text.len() + 1);
+        self.keep_all(text.len(), text.iter().map(|byte| if *byte == 0 { b'?' } else { *byte }))
+    }
+
+    /// The same for any bytes, as they are: who reads them goes by the length.
+    pub(super) fn keep_bytes(&mut self, bytes: &[u8]) -> (*const c_char, usize) {
+        self.keep_all(bytes.len(), bytes.iter().copied())
+    }
+
+    fn keep_all(&mut self, len: usize, bytes: impl Iterator<Item = u8>) -> (*const c_char, usize) {
+        let block = self.block_for(len + 1);
         let start = block.len();
-        block.extend(text.iter().map(|byte| if *byte == 0 { b'?' } else { *byte }));
+        block.extend(bytes);
         block.push(0);
-        (block.as_ptr().wrapping_add(start).cast(), text.len())
+        (block.as_ptr().wrapping_add(start).cast(), len)
     }
 
     fn block_for(&mut self, bytes: usize) -> &mut Vec<u8> {

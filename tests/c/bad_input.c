@@ -131,9 +131,9 @@ static void bad_watches(pgwake *handle, int session) {
     ddl.reserved = -1;
     REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "reserved");
     ddl.reserved = 0;
-    ddl.reserved_2 = 1;
-    REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "reserved");
-    ddl.reserved_2 = 0;
+    ddl.phases = 4;
+    REFUSED(pgwake_watch_ddl(handle, session, &ddl), PGWAKE_E_INVALID, "phases");
+    ddl.phases = 0;
     CHECK(pgwake_watch(handle, session, tables, NULL) == PGWAKE_OK);
     CHECK(pgwake_watch_ddl(handle, session, &ddl) == PGWAKE_OK);
     REFUSED(pgwake_watch(handle, session, tables, NULL), PGWAKE_E_INVALID, "watches already");

@@ -26,7 +26,9 @@ static void log_sql(const char *statement) {
 static void strings_end_with_a_nul(const pgwake_event *event) {
     CHECK(event->struct_size == sizeof *event);
     CHECK(!event->channel || strlen(event->channel) == event->channel_len);
-    CHECK(!event->payload || strlen(event->payload) == event->payload_len);
+    CHECK(!event->payload || !event->payload[event->payload_len]);
+    /* The bytes of a message may be any. */
+    CHECK(!event->payload || event->type == PGWAKE_EVENT_MESSAGE || strlen(event->payload) == event->payload_len);
     CHECK(!event->db || strlen(event->db) == event->db_len);
     CHECK(!event->host || strlen(event->host) == event->host_len);
     CHECK(!event->server_version || strlen(event->server_version) == event->server_version_len);

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ARCHIVE_BYTES_MAX: u64 = 2_100_000;
-const EXAMPLE_BYTES_MAX: u64 = 1_500_000;
+const ARCHIVE_BYTES_MAX: u64 = 2_400_000;
+const EXAMPLE_BYTES_MAX: u64 = 1_700_000;
 
 fn header() -> String {
     fs::read_to_string(format!("{}/ffi/include/pgwake.h", c::ROOT)).unwrap()
