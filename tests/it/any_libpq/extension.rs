@@ -25,9 +25,10 @@ fn what_goes_is_known_before_a_drop_on_every_server_with_headers() {
 
 /// One `pg_config` for each version whose extensions can be built here.
 fn pg_configs() -> BTreeMap<String, PathBuf> {
+    // Of two that have the same version the last one counts: rather the system's than a copy.
+    let mut candidates = vec![server_programs().join("pg_config")];
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut candidates: Vec<PathBuf> = versions.map(|version| version.path().join("bin/pg_config")).collect();
-    candidates.push(server_programs().join("pg_config"));
+    candidates.extend(versions.map(|version| version.path().join("bin/pg_config")));
     let ask = |config: &PathBuf, option| {
         let output =
             Command::new(config).arg(option).output().ok().filter(|output| output.status.success())?;
