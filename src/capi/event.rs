@@ -1,7 +1,6 @@
 //! An event as C sees it: one flat struct in the handle. The crate's events flow in; of a notification only
 //! pointers are taken, the texts of other events are copied to get the NUL at their end.
 
-use super::schedule;
 use super::texts::Texts;
 use super::watch;
 use crate::{
@@ -318,7 +317,7 @@ impl Delivered {
     /// It comes from no session.
     fn deliver_tick(&mut self, t: &Tick<'_>) {
         (self.flat.r#type, self.flat.session) = (TICK, NO_SESSION);
-        self.flat.task = schedule::task_number(t.task);
+        self.flat.task = t.task.0 as i32;
         (self.flat.schedule, self.flat.schedule_len) = self.keep(t.schedule);
         self.flat.due_us = us_since_1970(t.due);
         self.flat.missed = t.missed;

@@ -29,8 +29,8 @@ pub(crate) unsafe extern "C" fn pgwake_every(handle: *mut Handle, interval_ms: i
 ///
 /// # Safety
 ///
-/// As for [`pgwake_close`](super::pgwake_close); `expression` is NULL or a C string; `options` is NULL or points to as many bytes
-/// as its first field says, and the texts in it are NULL or C strings.
+/// As for [`pgwake_close`](super::pgwake_close); `expression` is NULL or a C string; `options` is NULL or
+/// points to as many bytes as its first field says, and the texts in it are NULL or C strings.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pgwake_cron(
     handle: *mut Handle,
@@ -99,7 +99,7 @@ unsafe impl Versioned for CScheduleOptions {
 }
 
 /// A task as a number that is positive.
-pub(super) fn task_number(task: TaskId) -> c_int {
+fn task_number(task: TaskId) -> c_int {
     task.0 as c_int
 }
 

@@ -224,8 +224,8 @@ fn a_flipped_byte_is_an_error_or_leaves_the_rows_and_never_holds_up_the_stream()
         let expected = write(&mut sql);
         let (mut changes, mut outcome, mut quiet_since) = (0, 0, Instant::now());
         while changes < expected {
-            // A heartbeat until it is asked for a sign of life, twelve for that, and a reconnect, on a machine that
-            // does much else.
+            // A heartbeat until it is asked for a sign of life, twelve for that, and a reconnect; and a busy
+            // machine takes longer.
             let event = stream.within(200 * HEARTBEAT);
             let event: Value = event.unwrap_or_else(|| panic!("byte {place}, bit {bit_now}: nothing comes"));
             longest = longest.max(quiet_since.elapsed());
