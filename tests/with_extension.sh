@@ -9,7 +9,7 @@ set -eu
 if [ -n "${PGWAKE_TEST_BINDIR:-}" ] || [ ! -f "$(pg_config --pgxs 2>/dev/null)" ]; then
     exec "$@"
 fi
-server=$(mktemp -d "${TMPDIR:-/tmp}/pgwake-server.XXXXXX")
+server=$(mktemp -d)
 trap 'rm -rf "$server"' EXIT
 trap 'exit 1' HUP INT TERM
 # A server never runs as root: others may read it.

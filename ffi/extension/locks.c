@@ -75,7 +75,7 @@ locked_relations(void)
 
 /*
  * A standby releases the locks of the subtransaction when it sees its end, and the server does not tell it of
- * a lock that the transaction already has when it takes it once more. So it is told here of those that are
+ * a lock that the transaction already has when it takes it once more. So those are logged here that are
  * new.
  */
 void

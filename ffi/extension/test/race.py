@@ -83,7 +83,7 @@ def late_orphans(server, times):
 
 
 def both_drop(server, times):
-    """One drops, the other is told that there is nothing: how often it is not so."""
+    """One drops, the other finds nothing: how often it is not so."""
     one, other, watcher = server.session(), server.session(), server.session()
     one.run("SET race.exact = on")
     other.run("SET race.exact = on")

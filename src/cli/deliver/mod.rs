@@ -258,7 +258,7 @@ fn key(event: &Event<'_>) -> Key {
     Key { position, place, number: number_of(event) }
 }
 
-/// By which its source is told that an event is done with. A row of a snapshot belongs to no commit.
+/// By which an event is acknowledged to its source. A row of a snapshot belongs to no commit.
 pub(crate) fn number_of(event: &Event<'_>) -> Option<u64> {
     match event {
         Event::Rows(rows) => return Some(rows.id).filter(|id| *id > 0),
