@@ -1,8 +1,10 @@
 -- What this server lets pgwake do.
 
-CREATE OR REPLACE FUNCTION pgwake.has_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pgwake_ddl')
-$pgwake$;
+-- Each command asks. A function in PL/pgSQL keeps its plan, one in SQL is planned anew in each transaction.
+CREATE OR REPLACE FUNCTION pgwake.has_extension() RETURNS bool LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pgwake_ddl');
+END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.mode() RETURNS text LANGUAGE sql STABLE AS $pgwake$
   SELECT CASE

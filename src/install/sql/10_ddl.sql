@@ -31,7 +31,7 @@ CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql ST
 $pgwake$;
 
 -- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
--- extensions run.
+-- extensions run. The context is that of a trigger: a function that it calls takes one off.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
   SELECT greatest(1, (length(context) - length(replace(context, 'PL/pgSQL function', '')))
     / length('PL/pgSQL function')) + pgwake.is_in_extension()::int
@@ -101,7 +101,7 @@ BEGIN
 END $pgwake$;
 
 -- What there is to do after a command: whatever fails of it is nobody's trouble.
-CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text, depth int) RETURNS void
+CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
   rels oid[];
@@ -122,7 +122,7 @@ BEGIN
       || coalesce(nullif(current_setting('pgwake.ddl', true), ''), '[]')::jsonb;
     PERFORM set_config('pgwake.ddl', '', true);
     IF targets <> '[]' THEN
-      PERFORM pgwake.send_ddl(tag, targets, depth);
+      PERFORM pgwake.send_ddl(tag, targets, pgwake.ddl_depth(pgwake.context()) - 1);
     END IF;
   END IF;
   IF tag LIKE 'ALTER %' OR tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
@@ -140,16 +140,16 @@ END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
-DECLARE
-  context text;
 BEGIN
-  context := pgwake.context();
-  IF NOT pgwake.is_rehearsal(context) THEN
-    IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-      PERFORM set_config('pgwake.in_extension', left(current_setting('pgwake.in_extension', true), -1), true);
-    END IF;
-    PERFORM pgwake.end_handled(), pgwake.follow_command(tg_tag, pgwake.ddl_depth(context));
+  IF pgwake.is_rehearsal() THEN
+    RETURN;
+  ELSIF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    PERFORM set_config('pgwake.in_extension', left(current_setting('pgwake.in_extension', true), -1), true);
   END IF;
+  IF coalesce(current_setting('pgwake.handled', true), '') NOT IN ('', '[]') THEN
+    PERFORM pgwake.end_handled();
+  END IF;
+  PERFORM pgwake.follow_command(tg_tag);
 END $pgwake$;
 
 -- A watch ends with its table. One whose key's index, or whose trigger, was dropped by itself gets new
@@ -204,17 +204,14 @@ END $pgwake$;
 -- Nobody hears of a command that fails: the notification goes with its transaction. Nothing is written here
 -- where no handler is due: DROP INDEX CONCURRENTLY must be the first to write. Without a handler, or a reader
 -- of what comes before, no targets are known.
-CREATE OR REPLACE FUNCTION pgwake.send_ddl_start(tag text, targets pgwake.ddl_target[], depth int)
+CREATE OR REPLACE FUNCTION pgwake.send_ddl_start(tag text, targets pgwake.ddl_target[])
     RETURNS void LANGUAGE plpgsql AS $pgwake$
 BEGIN
   IF EXISTS (SELECT FROM pgwake.ddl_watch)
      AND current_setting('pgwake.following', true) IS DISTINCT FROM 'on' THEN
     PERFORM set_config('pgwake.ddl', '', true);
-    PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), depth, 'before');
-  END IF;
-  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
-      true);
+    PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), pgwake.ddl_depth(pgwake.context()) - 1,
+      'before');
   END IF;
 EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
@@ -223,20 +220,24 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
-  context text;
-  depth int;
+  has_handlers bool := EXISTS (SELECT FROM pgwake.drop_handler);
   known record;
 BEGIN
-  context := pgwake.context();
-  IF pgwake.is_rehearsal(context) THEN
+  IF pgwake.is_rehearsal() THEN
     RETURN;
+  ELSIF has_handlers OR current_setting('pgwake.rehearsed', true) <> '' THEN
+    SELECT * INTO known FROM pgwake.known_targets(tg_tag);
+    PERFORM pgwake.send_ddl_start(tg_tag, known.targets);
+  ELSE
+    PERFORM pgwake.send_ddl_start(tg_tag, '{}');
   END IF;
-  depth := pgwake.ddl_depth(context);
-  SELECT * INTO known FROM pgwake.known_targets(tg_tag, depth);
-  PERFORM set_config('pgwake.rehearsed', '', true), pgwake.send_ddl_start(tg_tag, known.targets, depth);
-  IF EXISTS (SELECT FROM pgwake.drop_handler) THEN
+  IF has_handlers THEN
     PERFORM pgwake.run_handlers(known.targets, true),
       pgwake.note_handled(known.targets, known.why, known.hint);
+  END IF;
+  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
+      true);
   END IF;
 END $pgwake$;
 

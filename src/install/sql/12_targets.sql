@@ -183,7 +183,7 @@ BEGIN
     RETURN;
   END IF;
   context := pgwake.context();
-  IF pgwake.is_rehearsal(context) THEN
+  IF pgwake.is_rehearsal() THEN
     -- What the trigger that asks does here is undone. It will ask again.
     RETURN;
   ELSIF command IS NULL OR right(context, length(command ->> 'tail')) <> command ->> 'tail' THEN

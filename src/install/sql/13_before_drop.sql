@@ -126,14 +126,17 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- Whether anybody wants to know what this command will drop.
-CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text) RETURNS bool
-  LANGUAGE sql STABLE SECURITY DEFINER AS $pgwake$
-  SELECT (tag ~ '^(DROP|ALTER) ' AND EXISTS (SELECT FROM pgwake.drop_handler))
-    OR ((tag ~ '^(DROP|ALTER) ' OR pgwake.has_extension())
-      AND EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
-        AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags))))
-$pgwake$;
+-- Whether anybody wants to know what this command will drop, or, with the extension, touch. Where that cannot be
+-- read, what needs to be known is asked for in vain, and says so.
+CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text, is_drop bool) RETURNS bool
+  LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
+BEGIN
+  RETURN is_drop AND EXISTS (SELECT FROM pgwake.drop_handler)
+    OR EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
+      AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags)));
+EXCEPTION WHEN OTHERS THEN
+  RETURN is_drop;
+END $pgwake$;
 
 -- Notes the command for ddl_targets().
 CREATE OR REPLACE FUNCTION pgwake.note_command(tag text, context text, path text) RETURNS jsonb
@@ -154,32 +157,27 @@ BEGIN
   RETURN before;
 END $pgwake$;
 
--- What on_before_drop() does, as who drops. What fails here is left to the command itself: it fails in the
--- same way, with the server's own words; and if it does not, on_dropped() sees what was missed.
-CREATE OR REPLACE FUNCTION pgwake.before_drop_of(tag text, context text, path text) RETURNS void
+-- What on_before_drop() does where somebody wants to know, as who drops. What fails here is left to the command
+-- itself: it fails in the same way, with the server's own words; and if it does not, on_dropped() sees what was
+-- missed.
+CREATE OR REPLACE FUNCTION pgwake.before_drop_of(tag text, command jsonb) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  command jsonb;
   targets pgwake.ddl_target[];
   noted jsonb;
   d record;
   hint text;
 BEGIN
-  IF pgwake.is_rehearsal(context) THEN
-    RETURN;
+  IF tag = 'DROP INDEX' THEN
+    PERFORM pgwake.refuse_concurrently();
   END IF;
-  command := pgwake.note_command(tag, context, path);
-  PERFORM set_config('pgwake.rehearsed', '', true),
-    CASE tag WHEN 'DROP INDEX' THEN pgwake.refuse_concurrently() END;
   BEGIN
-    IF NOT pgwake.wants_targets(tag) THEN
-      RETURN;
-    ELSIF pgwake.has_extension() THEN
+    IF pgwake.has_extension() THEN
       SELECT t.*, NULL::text AS words INTO d FROM pgwake.sealed_targets() t;
     ELSE
       SELECT r.*, x.words INTO d
         FROM pgwake.running_drop(tag, command ->> 'tail', (command ->> 'nth')::int) x,
-          pgwake.rehearse_drop(x.statement, path) r;
+          pgwake.rehearse_drop(x.statement, command ->> 'path') r;
     END IF;
     targets := ARRAY(SELECT t FROM pgwake.targets_of(d.list, tag, d.words, (command ->> 'depth')::int) t);
     noted := jsonb_build_object('list', d.list, 'seal', d.seal, 'words', d.words);
@@ -192,33 +190,51 @@ BEGIN
     set_config('pgwake.command', command::text, true), set_config('pgwake.rehearsed', noted::text, true);
 END $pgwake$;
 
--- Whether this is a command of a rehearsal, as the contexts of all of its triggers show.
-CREATE OR REPLACE FUNCTION pgwake.is_rehearsal(context text) RETURNS bool LANGUAGE sql IMMUTABLE AS $pgwake$
-  SELECT pg_catalog.strpos(context, 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
+-- Whether this is a command of a rehearsal: the contexts of all of its triggers show it. Only a rehearsal sets
+-- the setting; what somebody else sets it to means nothing.
+CREATE OR REPLACE FUNCTION pgwake.is_rehearsal() RETURNS bool LANGUAGE sql AS $pgwake$
+  SELECT CASE WHEN pg_catalog.current_setting('pgwake.rehearsal', true) OPERATOR(pg_catalog.<>) ''
+    THEN pg_catalog.strpos(pgwake.context(), 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
+    ELSE false END
 $pgwake$;
 
--- The only function of ours that has the search_path of who drops: it reads it.
+-- The only function of ours that has the search_path of who drops: it reads it. The command is noted where
+-- somebody may ask for its targets: we ourselves, or an event trigger of somebody else.
 CREATE OR REPLACE FUNCTION pgwake.on_before_drop() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  context text;
+  is_drop bool := pg_catalog.starts_with(tg_tag, 'DROP ') OR pg_catalog.starts_with(tg_tag, 'ALTER ');
+  is_wanted bool := (is_drop OR pgwake.has_extension()) AND pgwake.wants_targets(tg_tag, is_drop);
+  command jsonb;
 BEGIN
-  context := pgwake.context();
-  PERFORM pgwake.before_drop_of(tg_tag, context, pg_catalog.current_setting('search_path'));
+  PERFORM pg_catalog.set_config('pgwake.rehearsed', '', true);
+  IF (is_wanted OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
+        WHERE evtevent OPERATOR(pg_catalog.=) 'ddl_command_start'
+        AND evtname OPERATOR(pg_catalog.<>) 'pgwake_before_drop'
+        AND evtname OPERATOR(pg_catalog.<>) 'pgwake_ddl_command_start'))
+      AND NOT pgwake.is_rehearsal() THEN
+    command := pgwake.note_command(tg_tag, pgwake.context(), pg_catalog.current_setting('search_path'));
+    IF is_wanted THEN
+      PERFORM pgwake.before_drop_of(tg_tag, command);
+    END IF;
+  END IF;
 END $pgwake$;
 
--- The targets of a command that is about to run, for what runs with our rights.
-CREATE OR REPLACE FUNCTION pgwake.known_targets(tag text, depth int, OUT targets pgwake.ddl_target[], OUT why
-    text, OUT hint text) LANGUAGE plpgsql AS $pgwake$
+-- The targets of a command that is about to run, for what runs with our rights: once, for nested commands have
+-- their own.
+CREATE OR REPLACE FUNCTION pgwake.known_targets(tag text, OUT targets pgwake.ddl_target[], OUT why text, OUT
+    hint text) LANGUAGE plpgsql AS $pgwake$
 DECLARE
   noted jsonb := nullif(current_setting('pgwake.rehearsed', true), '')::jsonb;
 BEGIN
   targets := '{}';
+  PERFORM set_config('pgwake.rehearsed', '', true);
   why := coalesce(noted ->> 'why', CASE WHEN noted IS NULL THEN 'the command was not rehearsed' END);
   hint := coalesce(noted ->> 'hint', '');
   IF why IS NOT NULL THEN
     RETURN;
   ELSIF noted ->> 'list' = '[]' OR noted ->> 'seal' = pgwake.seal(noted ->> 'list') THEN
-    targets := ARRAY(SELECT t FROM pgwake.targets_of(noted ->> 'list', tag, noted ->> 'words', depth) t);
+    targets := ARRAY(SELECT t FROM pgwake.targets_of(noted ->> 'list', tag, noted ->> 'words',
+      pgwake.ddl_depth(pgwake.context()) - 1) t);
   ELSE
     why := 'somebody has altered what is known of it';
   END IF;
@@ -260,12 +276,9 @@ $pgwake$;
 -- The command is over. What a handler has seen must be gone: else it has done its work for nothing.
 CREATE OR REPLACE FUNCTION pgwake.end_handled() RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb;
+  handled jsonb := current_setting('pgwake.handled')::jsonb;
   stays text;
 BEGIN
-  IF handled IS NULL OR handled = '[]' THEN
-    RETURN;
-  END IF;
   SELECT o.value INTO stays FROM jsonb_each_text(handled -> 0 -> 'objects') o,
       string_to_array(o.key, '/') k
     WHERE CASE k[3] WHEN '0' THEN pg_describe_object(k[1]::oid, k[2]::oid, 0) IS NOT NULL
@@ -288,8 +301,8 @@ DECLARE
   missed record;
   is_beside bool := false;
 BEGIN
-  context := pgwake.context();
-  IF pgwake.is_rehearsal(context) THEN
+  IF pgwake.is_rehearsal() THEN
+    context := pgwake.context();
     -- Not that of a command which another trigger runs meanwhile.
     IF starts_with(substr(context, strpos(context, chr(10)) + 1), format('SQL statement "%s"%sPL/pgSQL ',
         current_setting('pgwake.rehearsal', true), chr(10))) THEN
@@ -303,6 +316,8 @@ BEGIN
     -- Nothing has seen what that drops; nor what is dropped where somebody makes the context look like this.
     handled := NULL;
     is_beside := true;
+  ELSIF NOT EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    RETURN;
   ELSIF handled IS NULL AND tg_tag = 'DROP INDEX' THEN
     -- CONCURRENTLY has committed in between, and an error would leave half an index.
     RETURN;
