@@ -126,8 +126,8 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- Whether anybody wants to know what this command will drop, or, with the extension, touch. Where that cannot be
--- read, what needs to be known is asked for in vain, and says so.
+-- Whether anybody wants to know what this command will drop, or, with the extension, touch. Where that cannot
+-- be read, what needs to be known is asked for in vain, and says so.
 CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text, is_drop bool) RETURNS bool
   LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
 BEGIN
@@ -157,9 +157,9 @@ BEGIN
   RETURN before;
 END $pgwake$;
 
--- What on_before_drop() does where somebody wants to know, as who drops. What fails here is left to the command
--- itself: it fails in the same way, with the server's own words; and if it does not, on_dropped() sees what was
--- missed.
+-- What on_before_drop() does where somebody wants to know, as who drops. What fails here is left to the
+-- command itself: it fails in the same way, with the server's own words; and if it does not, on_dropped() sees
+-- what was missed.
 CREATE OR REPLACE FUNCTION pgwake.before_drop_of(tag text, command jsonb) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
@@ -190,8 +190,8 @@ BEGIN
     set_config('pgwake.command', command::text, true), set_config('pgwake.rehearsed', noted::text, true);
 END $pgwake$;
 
--- Whether this is a command of a rehearsal: the contexts of all of its triggers show it. Only a rehearsal sets
--- the setting; what somebody else sets it to means nothing.
+-- Whether this is a command of a rehearsal: the contexts of all of its triggers show it. Only a rehearsal
+-- sets the setting; what somebody else sets it to means nothing.
 CREATE OR REPLACE FUNCTION pgwake.is_rehearsal() RETURNS bool LANGUAGE sql AS $pgwake$
   SELECT CASE WHEN pg_catalog.current_setting('pgwake.rehearsal', true) OPERATOR(pg_catalog.<>) ''
     THEN pg_catalog.strpos(pgwake.context(), 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
