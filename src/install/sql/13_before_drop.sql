@@ -158,8 +158,8 @@ BEGIN
 END $pgwake$;
 
 -- What on_before_drop() does where somebody wants to know, as who drops. What fails here is left to the
--- command itself: it fails in the same way, with the server's own words; and if it does not, on_dropped() sees
--- what was missed.
+-- command itself: it fails in the same way, with the server's own words; and if it does not, on_dropped()
+-- sees what was missed.
 CREATE OR REPLACE FUNCTION pgwake.before_drop_of(tag text, command jsonb) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
@@ -219,8 +219,8 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- The targets of a command that is about to run, for what runs with our rights: once, for nested commands have
--- their own.
+-- The targets of a command that is about to run, for what runs with our rights: once, for nested commands
+-- have their own.
 CREATE OR REPLACE FUNCTION pgwake.known_targets(tag text, OUT targets pgwake.ddl_target[], OUT why text, OUT
     hint text) LANGUAGE plpgsql AS $pgwake$
 DECLARE
