@@ -34,7 +34,8 @@ fn side_tables_go_with_the_table_whose_rows_name_them() {
         sql.run(RASTERS);
         sql.run(CLEAN_UP);
         sql.run("SELECT pgwake.before_drop('tiles.clean_up(pgwake.ddl_target)', schemas => '{survey}')");
-        sql.run("BEGIN; DROP SCHEMA survey CASCADE");
+        sql.run("BEGIN");
+        sql.run("DROP SCHEMA survey CASCADE");
         assert_eq!(sql.value(TILES), "other");
         sql.run("ROLLBACK");
         assert_eq!(sql.value(TILES), "alps dunes other");
@@ -61,12 +62,15 @@ fn a_handler_that_fails_cancels_the_drop_and_the_session_goes_on() {
         let expected = "public.a is not dropped, because its handler public.refuse failed: keep it";
         assert!(sentence.contains(expected) && sentence.contains("a hint"), "{sentence}");
         // In a transaction, up to a savepoint.
-        sql.run("BEGIN; DROP TABLE b; SAVEPOINT s");
+        sql.run("BEGIN");
+        sql.run("DROP TABLE b");
+        sql.run("SAVEPOINT s");
         assert_eq!(code(sql.try_run("DROP TABLE a")).0, "QQ123");
         sql.run("ROLLBACK TO s; COMMIT");
         assert_eq!(seen(sql), ["target table public.b"]);
         assert_eq!(sql.value("SELECT count(*) FROM a"), "0");
-        sql.run("SELECT pgwake.remove_before_drop('refuse(pgwake.ddl_target)'); DROP TABLE a");
+        sql.run("SELECT pgwake.remove_before_drop('refuse(pgwake.ddl_target)')");
+        sql.run("DROP TABLE a");
         assert_eq!(seen(sql), ["target table public.a"]);
     });
 }
@@ -199,7 +203,9 @@ fn events_before_a_drop_have_what_will_go_and_those_after_it_what_has_gone() {
         sql.run("SELECT pgwake.watch_ddl('ddl', phases => '{before}')");
         sql.run("SELECT pgwake.watch_ddl('ddl_too', phases => '{after}')");
         let (mut events, _session) = listening(conninfo, &["ddl", "ddl_too"]);
-        sql.run("BEGIN; DROP TABLE a CASCADE; ROLLBACK");
+        for command in ["BEGIN", "DROP TABLE a CASCADE", "ROLLBACK"] {
+            sql.run(command);
+        }
         sql.run("DROP TABLE a CASCADE");
         let mut told = Vec::new();
         while told.len() < 2 {
@@ -258,10 +264,11 @@ fn check_knows_what_keeps_a_handler_from_running() {
         let remedy = finds(sql, &format!("warning|{name}|who may not call it cannot drop"));
         sql.run(&remedy);
         sql.run(&format!("CREATE ROLE {role}; ALTER FUNCTION kept.handler OWNER TO {role}"));
-        let remedy = finds(sql, &format!("error|{name}|it belongs to {role}, so it does not run"));
+        let remedy =
+            finds(sql, &format!("error|{name}|the function {name} belongs to {role}, so it does not run"));
         sql.run(&remedy);
-        sql.run("ALTER EVENT TRIGGER pgwake_before_drop DISABLE");
-        let remedy = finds(sql, "error|event trigger pgwake_before_drop|it does not fire");
+        sql.run("ALTER EVENT TRIGGER pgwake_ddl_command_start DISABLE");
+        let remedy = finds(sql, "error|event trigger pgwake_ddl_command_start|it does not fire");
         sql.run("CREATE TABLE a ()");
         let (_, sentence) = code(sql.try_run("DROP TABLE a"));
         assert!(sentence.contains("the command was not rehearsed"), "{sentence}");

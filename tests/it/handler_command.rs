@@ -157,8 +157,6 @@ fn each_reason_not_to_register_has_its_sentence() {
     sql.run("CREATE FUNCTION app.theirs(pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS 'BEGIN END'");
     sql.run(&format!("ALTER FUNCTION app.theirs OWNER TO {role}"));
     let theirs = before_drop(&dsn, &["app.theirs"]);
-    sql.run("CREATE FUNCTION app.open(pgwake.ddl_target) RETURNS void SECURITY DEFINER LANGUAGE sql AS ''");
-    sql.run("GRANT USAGE ON SCHEMA app TO PUBLIC");
     let plain = dsn.replace("user=postgres", &format!("user={role}"));
     let older = {
         let (dsn, mut sql) = database("");
@@ -175,7 +173,6 @@ fn each_reason_not_to_register_has_its_sentence() {
         ("it takes something else", before_drop(&dsn, &["app.other"])),
         ("its name is malformed", before_drop(&dsn, &["app.cl ean"])),
         ("its owner would gain rights", theirs),
-        ("anybody could call it as its owner", before_drop(&dsn, &["app.open"])),
         ("`--remove` of one that is not registered", before_drop(&dsn, &["--remove", "app.nowhere"])),
         ("the role may not register one", before_drop(&plain, &["app.clean_up"])),
     ];

@@ -30,11 +30,12 @@ CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql ST
   SELECT coalesce(pg_catalog.current_setting('pgwake.in_extension', true), '') OPERATOR(pg_catalog.<>) ''
 $pgwake$;
 
--- The depth of the command: 1 for what a client sent, more for what functions, triggers and the scripts of
--- extensions run. The context is that of a trigger: a function that it calls takes one off.
+-- The depth of the command, by the context of what a trigger of ours runs: 1 for what a client sent, more for
+-- what functions, triggers and the scripts of extensions run.
 CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
-  SELECT greatest(1, (length(context) - length(replace(context, 'PL/pgSQL function', '')))
-    / length('PL/pgSQL function')) + pgwake.is_in_extension()::int
+  SELECT 1 + (length(t) - length(replace(t, 'PL/pgSQL function', ''))) / length('PL/pgSQL function')
+      + pgwake.is_in_extension()::int
+    FROM substr(context, strpos(context, 'on_ddl_')) t
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
@@ -122,7 +123,7 @@ BEGIN
       || coalesce(nullif(current_setting('pgwake.ddl', true), ''), '[]')::jsonb;
     PERFORM set_config('pgwake.ddl', '', true);
     IF targets <> '[]' THEN
-      PERFORM pgwake.send_ddl(tag, targets, pgwake.ddl_depth(pgwake.context()) - 1);
+      PERFORM pgwake.send_ddl(tag, targets, pgwake.ddl_depth(pgwake.context()));
     END IF;
   END IF;
   IF tag LIKE 'ALTER %' OR tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
@@ -201,44 +202,92 @@ EXCEPTION WHEN OTHERS THEN
   RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
 END $pgwake$;
 
--- Nobody hears of a command that fails: the notification goes with its transaction. Nothing is written here
--- where no handler is due: DROP INDEX CONCURRENTLY must be the first to write. Without a handler, or a reader
--- of what comes before, no targets are known.
-CREATE OR REPLACE FUNCTION pgwake.send_ddl_start(tag text, targets pgwake.ddl_target[])
-    RETURNS void LANGUAGE plpgsql AS $pgwake$
-BEGIN
-  IF EXISTS (SELECT FROM pgwake.ddl_watch)
-     AND current_setting('pgwake.following', true) IS DISTINCT FROM 'on' THEN
-    PERFORM set_config('pgwake.ddl', '', true);
-    PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), pgwake.ddl_depth(pgwake.context()) - 1,
-      'before');
-  END IF;
-EXCEPTION WHEN OTHERS THEN
-  RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
-END $pgwake$;
+-- As events have them: what the command names, tables, and what depends on something of that by itself, not
+-- as a part of it. A view does so by its rule, which is a part of the view.
+CREATE OR REPLACE FUNCTION pgwake.targets_told(targets pgwake.ddl_target[]) RETURNS jsonb
+  LANGUAGE sql STABLE AS $pgwake$
+  WITH listed AS MATERIALIZED (
+    SELECT * FROM unnest(targets)
+  ), dependent AS MATERIALIZED (
+    SELECT d.classid, d.objid FROM listed t
+      JOIN pg_depend d ON d.refclassid = t.classid AND d.refobjid = t.objid AND d.deptype = 'n'
+  )
+  SELECT coalesce(jsonb_agg(jsonb_build_object('role', t.role, 'type', t.object_type, 'schema', t.schema_name,
+      'name', t.object_name, 'column', t.column_name, 'identity', t.identity, 'oid', t.objid,
+      'subid', t.objsubid, 'temp', t.is_temp, 'exists', t."exists") ORDER BY t.ord), '[]')
+  FROM listed t WHERE t.role = 'target' OR t.object_type = 'table' OR (t.classid, t.objid) IN (
+    SELECT * FROM dependent UNION SELECT p.refclassid, p.refobjid FROM dependent d
+      JOIN pg_depend p ON p.classid = d.classid AND p.objid = d.objid AND p.deptype = 'i')
+$pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
-DECLARE
-  has_handlers bool := EXISTS (SELECT FROM pgwake.drop_handler);
-  known record;
+-- A command begins, and these are its targets, if anybody wants to know them and they are known: otherwise
+-- `why` says why not. Nobody hears of a command that fails: the notification goes with its transaction.
+-- Nothing is written here: DROP INDEX CONCURRENTLY must be the first to write.
+CREATE OR REPLACE FUNCTION pgwake.command_begins(tag text, targets pgwake.ddl_target[], why text, hint text)
+    RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  IF pgwake.is_rehearsal() THEN
-    RETURN;
-  ELSIF has_handlers OR current_setting('pgwake.rehearsed', true) <> '' THEN
-    SELECT * INTO known FROM pgwake.known_targets(tg_tag);
-    PERFORM pgwake.send_ddl_start(tg_tag, known.targets);
-  ELSE
-    PERFORM pgwake.send_ddl_start(tg_tag, '{}');
+  BEGIN
+    IF EXISTS (SELECT FROM pgwake.ddl_watch)
+       AND current_setting('pgwake.following', true) IS DISTINCT FROM 'on' THEN
+      PERFORM set_config('pgwake.ddl', '', true), pgwake.send_ddl(tag, pgwake.targets_told(targets),
+        pgwake.ddl_depth(pgwake.context()), 'before');
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
+  END;
+  IF EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    PERFORM pgwake.note_handled(tag, targets, why, hint);
   END IF;
-  IF has_handlers THEN
-    PERFORM pgwake.run_handlers(known.targets, true),
-      pgwake.note_handled(known.targets, known.why, known.hint);
-  END IF;
-  IF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
     PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
       true);
   END IF;
+END $pgwake$;
+
+-- Looks for the targets of a command, and calls the handlers that are due, as who sends it. What fails here
+-- is left to the command itself: it fails in the same way, with the server's own words; and if it does not,
+-- on_dropped() sees what was missed.
+CREATE OR REPLACE FUNCTION pgwake.before_command(tag text, is_wanted bool) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  command text := current_setting('pgwake.command', true);
+  targets pgwake.ddl_target[] := '{}';
+  why text := 'the command was not rehearsed';
+  hint text;
+BEGIN
+  IF is_wanted THEN
+    BEGIN
+      targets := ARRAY(SELECT t FROM pgwake.ddl_targets() t);
+      why := NULL;
+    EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS why = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    END;
+    PERFORM pgwake.run_handlers(targets),
+      -- A handler may have run DDL, which has noted its own.
+      set_config('pgwake.command', command, true);
+  END IF;
+  PERFORM pgwake.command_begins(tag, targets, why, hint);
+END $pgwake$;
+
+-- The only trigger of ours that has the rights and the search_path of who sends the command: it needs them.
+-- The command is noted where somebody may ask for its targets: we ourselves, or an event trigger of somebody
+-- else.
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  is_drop bool := pg_catalog.starts_with(tg_tag, 'DROP ') OR pg_catalog.starts_with(tg_tag, 'ALTER ');
+  is_wanted bool := (is_drop OR pgwake.has_extension()) AND pgwake.wants_targets(tg_tag, is_drop);
+  context text;
+BEGIN
+  IF pgwake.is_rehearsal() THEN
+    RETURN;
+  ELSIF is_wanted OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
+      WHERE evtevent OPERATOR(pg_catalog.=) 'ddl_command_start'
+      AND evtname OPERATOR(pg_catalog.<>) 'pgwake_ddl_command_start') THEN
+    -- A PERFORM would be a part of it.
+    context := pgwake.context();
+    PERFORM pgwake.note_command(tg_tag, context, pg_catalog.current_setting('search_path'));
+  END IF;
+  PERFORM pgwake.before_command(tg_tag, is_wanted);
 END $pgwake$;
 
 -- Whatever happens, the session begins: a lock that somebody holds on our tables is not waited for, and the
@@ -258,8 +307,7 @@ END $pgwake$;
 -- works, and pgwake.mode() says so. Those of one event fire in the order of their names.
 CREATE OR REPLACE FUNCTION pgwake.event_triggers() RETURNS TABLE (name text, event text, function text)
   LANGUAGE sql IMMUTABLE AS $pgwake$
-  VALUES ('pgwake_before_drop', 'ddl_command_start', 'on_before_drop'),
-    ('pgwake_ddl_command_start', 'ddl_command_start', 'on_ddl_start'),
+  VALUES ('pgwake_ddl_command_start', 'ddl_command_start', 'on_ddl_start'),
     ('!pgwake_dropped', 'sql_drop', 'on_dropped'), ('pgwake_sql_drop', 'sql_drop', 'on_sql_drop'),
     ('pgwake_table_rewrite', 'table_rewrite', 'on_table_rewrite'),
     ('pgwake_ddl_command_end', 'ddl_command_end', 'on_ddl_end')

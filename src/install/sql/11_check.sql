@@ -128,21 +128,20 @@ BEGIN
     WHERE e.evtname = 'pgwake_ddl_command_end' AND p.pronamespace = 'pgwake'::regnamespace AND NOT r.rolsuper;
   -- What runs before a drop. Of RDS its user guide says so ("Event triggers for RDS for PostgreSQL").
   RETURN QUERY WITH registered AS (
-    SELECT h.handler AS name, p.oid, p.proowner::regrole AS owner, p.prosecdef, p.pronamespace,
-      pgwake.is_trusted(p) AS is_trusted
+    SELECT h.handler AS name, p.oid, p.pronamespace
     FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
   )
   SELECT 'error', name, 'its function is gone, or was renamed, and what it is for cannot be dropped',
     format('SELECT pgwake.remove_before_drop(%L)', name) FROM registered WHERE oid IS NULL
-  UNION ALL SELECT 'error', name, format('it belongs to %s, so it does not run, and what it is for cannot be '
-      'dropped', owner), format('ALTER FUNCTION %s OWNER TO %s', name, (SELECT evtowner::regrole
-        FROM pg_event_trigger WHERE evtname = 'pgwake_before_drop'))
-    FROM registered WHERE oid IS NOT NULL AND NOT is_trusted
+  UNION ALL SELECT 'error', name, format('the %s belongs to %s, so it does not run, and what it is for cannot be '
+      'dropped', u.object, u.owner), format('ALTER %s OWNER TO %s', u.object, (SELECT evtowner::regrole
+        FROM pg_event_trigger WHERE evtname = 'pgwake_ddl_command_start'))
+    FROM registered r, pgwake.untrusted(r.oid) u
   UNION ALL SELECT 'error', name, 'there are no event triggers, so it does not run',
     'let a superuser run pgwake install' FROM registered WHERE pgwake.mode() = 'sql, no event triggers'
   UNION ALL SELECT 'warning', name, 'who may not call it cannot drop what it is for',
     format('GRANT USAGE ON SCHEMA %s TO PUBLIC; GRANT EXECUTE ON FUNCTION %s TO PUBLIC',
-      pronamespace::regnamespace, name) FROM registered WHERE NOT prosecdef
+      pronamespace::regnamespace, name) FROM registered WHERE oid IS NOT NULL
       AND NOT (has_function_privilege('public', oid, 'EXECUTE')
         AND has_schema_privilege('public', pronamespace, 'USAGE'))
   UNION ALL SELECT 'warning', format('event trigger %s', e.evtname),

@@ -4,171 +4,112 @@
 --
 -- With the extension pgwake_ddl, which does the same in C and needs no text, the list is its own.
 
--- The statements of a text, as the server's lexer separates them; and for each what is left without comments,
--- strings and quoted names, in capitals, each space one. One of very many words is not looked at.
-CREATE OR REPLACE FUNCTION pgwake.statements_of(source text, OUT statement text, OUT words text)
-    RETURNS SETOF record LANGUAGE plpgsql STABLE AS $pgwake$
-DECLARE
-  escape text := chr(92);
-  newline text := chr(10);
-  return text := chr(13);
-  pattern text := format('''|"|[$][[:alnum:]_]*[$]|--|/[*]|[*]/|;|[%1$s%2$s]|%3$s|[^''"$/*;%1$s%2$s%3$s-]+|.',
-    newline, return, escape || escape);
-  always_escapes bool := current_setting('standard_conforming_strings') = 'off';
-  has_escapes bool := false;
-  escaped bool := false;          -- in a string: the next character stands for itself
-  state text := '';               -- what a piece lies in: a quote, a comment, or nothing
-  was text;
-  depth int;
-  between text := 'x';            -- what has come since the last string
-  last text := '';
-  closes_at int;
-  begins_at int := 1;
-  ends_at int := 1;
-  pieces int := 0;
-  piece text;
+-- Whether this is a command of a rehearsal: the contexts of all of its triggers show it. Only a rehearsal
+-- sets the setting; what somebody else sets it to means nothing.
+CREATE OR REPLACE FUNCTION pgwake.is_rehearsal() RETURNS bool LANGUAGE sql AS $pgwake$
+  SELECT CASE WHEN pg_catalog.current_setting('pgwake.rehearsal', true) OPERATOR(pg_catalog.<>) ''
+    THEN pg_catalog.strpos(pgwake.context(), 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
+    ELSE false END
+$pgwake$;
+
+-- Whether anybody wants to know what this command will drop, or, with the extension, touch. Where that cannot
+-- be read, what needs to be known is asked for in vain, and says so.
+CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text, is_drop bool) RETURNS bool
+  LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
 BEGIN
-  words := '';
-  FOR piece IN SELECT m[1] FROM regexp_matches(source, pattern, 'g') m UNION ALL SELECT NULL LOOP
-    was := state;
-    IF piece IS NULL OR state = '' AND piece = ';' THEN
-      words := regexp_replace(regexp_replace(words, '[[:space:]]+', ' ', 'g'), ' ?[.] ?', '.', 'g');
-      words := upper(btrim(words));
-      statement := substr(source, begins_at, ends_at - begins_at);
-      IF words <> '' THEN
-        RETURN NEXT;
-      END IF;
-      begins_at := ends_at + 1;
-      words := '';
-      between := 'x';
-      pieces := 0;
-    ELSIF state = '' THEN
-      -- A string that goes on after a line break, or after a doubled quote, is of the kind that it was.
-      IF piece = '''' AND between ~ '[^[:space:]]' THEN
-        has_escapes := always_escapes OR last ~* '(^|[^[:alnum:]_$])E$';
-      END IF;
-      -- A name may hold dollars, and other letters than those of ASCII.
-      IF piece IN ('''', '"', '--', '/*')
-         OR piece ~ '^[$].*[$]$' AND last !~ '([[:alnum:]_$]|[^[:cntrl:] -~])$' THEN
-        state := piece;
-        depth := 1;
-        -- The last dollar of $1$$ belongs to what ends there.
-        closes_at := ends_at + length(piece);
-        closes_at := closes_at + length(piece) - 1 + CASE WHEN starts_with(piece, '$')
-          THEN strpos(substr(source, closes_at), piece) ELSE 0 END;
-      END IF;
-      between := CASE WHEN between ~ '[^[:space:]]' THEN 'x' ELSE piece END;
-      words := CASE WHEN pieces > 20000 THEN '-'
-        ELSE words || CASE state WHEN '' THEN piece WHEN '"' THEN ' _ ' ELSE ' ' END END;
-    ELSIF state = '''' THEN
-      IF escaped THEN
-        escaped := false;
-      ELSIF has_escapes AND piece = escape THEN
-        escaped := true;
-      ELSIF piece = '''' THEN
-        state := '';
-        between := '';
-      END IF;
-    ELSIF state = '/*' THEN
-      depth := depth + CASE piece WHEN '/*' THEN 1 WHEN '*/' THEN -1 ELSE 0 END;
-      state := CASE depth WHEN 0 THEN '' ELSE state END;
-    ELSIF state = '"' AND piece = '"' OR state = '--' AND piece IN (newline, return)
-        OR starts_with(state, '$') AND ends_at + length(piece) >= closes_at THEN
-      state := '';
-    END IF;
-    last := CASE WHEN was = '' AND state = '' THEN piece ELSE '' END;
-    pieces := pieces + 1;
-    ends_at := ends_at + length(piece);
-  END LOOP;
+  RETURN is_drop AND EXISTS (SELECT FROM pgwake.drop_handler)
+    OR EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
+      AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags)));
+EXCEPTION WHEN OTHERS THEN
+  RETURN is_drop;
 END $pgwake$;
 
+-- Notes the command that begins, for ddl_targets(): `context` is that of its trigger.
+CREATE OR REPLACE FUNCTION pgwake.note_command(tag text, context text, path text) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+BEGIN
+  PERFORM set_config('pgwake.command', jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
+    'tail', substr(context, strpos(context || chr(10), chr(10)) + 1),
+    'depth', pgwake.ddl_depth(context))::text, true);
+END $pgwake$;
+
+-- A statement without comments and quoted names, in capitals, each space one.
+CREATE OR REPLACE FUNCTION pgwake.words_of(statement text) RETURNS text LANGUAGE sql IMMUTABLE AS $pgwake$
+  SELECT upper(btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(statement,
+    format('("[^"]*")|--[^%s%s]*|/[*]([^*]|[*]+[^*/])*[*]+/', chr(10), chr(13)), chr(92) || '1 ', 'g'),
+    '"[^"]*"', '_', 'g'), '[[:space:]]+', ' ', 'g'), ' ?([.,]) ?', chr(92) || '1', 'g'), ' ;'))
+$pgwake$;
+
 -- The DROP that is running, or the ALTER that does nothing but drop: its text and its words. `tail` is the
--- context of the trigger that asks without the line of its own, `nth` the command's place among those with
--- its tag that the client has sent in one string. Refuses where any of it is not certain.
-CREATE OR REPLACE FUNCTION pgwake.running_drop(tag text, tail text, nth int, OUT statement text, OUT words
-    text) LANGUAGE plpgsql STABLE AS $pgwake$
+-- context of the trigger that asks without the line of its own. Refuses where any of it is not certain.
+CREATE OR REPLACE FUNCTION pgwake.running_drop(tag text, tail text, OUT statement text, OUT words text)
+    LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  source text;
-  texts text[];
-  all_words text[];
-  has_more bool;
+  length_max constant int := 1000000;
+  opened refcursor;
+  is_alone bool := false;
 BEGIN
   IF pgwake.is_in_extension() THEN
     RAISE EXCEPTION 'the command runs in the script of an extension, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Drop it before, by a command of its own.';
   ELSIF tail = '' THEN
-    source := current_query();
+    statement := current_query();
   ELSIF starts_with(tail, 'SQL statement "') THEN
-    source := substr(tail, length('SQL statement "') + 1);
-    source := left(source, coalesce(nullif(strpos(source, '"' || chr(10) || 'PL/'), 0), length(source)) - 1);
+    statement := substr(tail, length('SQL statement "') + 1);
+    statement := left(statement,
+      coalesce(nullif(strpos(statement, '"' || chr(10) || 'PL/'), 0), length(statement)) - 1);
   ELSE
     RAISE EXCEPTION 'the command runs in a function in SQL, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Run it by itself, or in a function in PL/pgSQL.';
   END IF;
-  SELECT array_agg(s.statement ORDER BY n) FILTER (WHERE is_like), array_agg(s.words ORDER BY n) FILTER (WHERE
-      is_like), bool_or(s.words ~ '^(COMMIT|ROLLBACK|END|ABORT|SAVEPOINT|RELEASE|PREPARE)( |$)')
-    INTO texts, all_words, has_more
-    FROM pgwake.statements_of(source) WITH ORDINALITY s (statement, words, n),
-      starts_with(regexp_replace(s.words, '^DROP (TRUSTED )?PROCEDURAL ', 'DROP '), tag || ' ') AS is_like;
-  IF texts IS NULL THEN
-    RAISE EXCEPTION 'the command does not stand in the text that was sent'
-      USING ERRCODE = 'feature_not_supported', HINT = 'Send it by itself.';
-  ELSIF cardinality(texts) > 1 AND (has_more OR tail <> '') OR nth > cardinality(texts) THEN
-    RAISE EXCEPTION 'the command was sent in one string with others like it: which one runs is not certain'
+  -- The server parses the text, and says which command it is that has no cursor, if it is one alone.
+  BEGIN
+    IF length(statement) <= length_max THEN
+      OPEN opened FOR EXECUTE statement;
+    END IF;
+  EXCEPTION WHEN invalid_cursor_definition THEN
+    is_alone := strpos(SQLERRM, tag) > 0;
+  WHEN OTHERS THEN
+    NULL;  -- Then it is not the text of what runs.
+  END;
+  words := pgwake.words_of(statement);
+  IF NOT is_alone THEN
+    RAISE EXCEPTION 'the command was not sent by itself: which part of the text runs is not certain'
       USING ERRCODE = 'feature_not_supported', HINT = 'Send each command by itself.';
-  END IF;
-  statement := texts[CASE tail WHEN '' THEN nth ELSE 1 END];
-  words := all_words[CASE tail WHEN '' THEN nth ELSE 1 END];
-  IF words NOT LIKE 'DROP %' AND (position('(' IN words) > 0
-      OR words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) (IF EXISTS )?(ONLY )?[^ ]+'
-        '( [*])? DROP [^,]+(, ?DROP [^,]+)*$')) THEN
+  ELSIF words NOT LIKE 'DROP %' AND words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) '
+      '(IF EXISTS )?(ONLY )?[^ ]+( [*])? DROP [^,(]+(,DROP [^,(]+)*$') THEN
     RAISE EXCEPTION 'the command does more than drop'
       USING ERRCODE = 'feature_not_supported', HINT = 'Put what it drops into a command of its own.';
   END IF;
 END $pgwake$;
 
--- Runs the statement and rolls it back: what it dropped, and the seal of on_dropped(). The tables are locked
--- again behind that, as the DROP will: what others commit until then can be read, and nothing comes after it.
--- Errors are those of the statement, or that somebody may drop a table and not lock it.
-CREATE OR REPLACE FUNCTION pgwake.rehearse_drop(statement text, path text, OUT list text, OUT seal text)
+-- Runs the statement and rolls it back: what it dropped. The tables are locked again behind that, as the DROP
+-- will: what others commit until then can be read, and nothing comes after it. Errors are those of the
+-- statement, or that somebody may drop a table and not lock it.
+CREATE OR REPLACE FUNCTION pgwake.rehearse_drop(statement text, path text) RETURNS json
     LANGUAGE plpgsql AS $pgwake$
 DECLARE
+  list json;
   tables text;
 BEGIN
   BEGIN
     PERFORM set_config('client_min_messages', 'error', true),
       set_config('pgwake.rehearsal', statement, true), set_config('search_path', path, true);
     EXECUTE statement;
-    RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = '[]', DETAIL = '';
+    RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = '[]';
   EXCEPTION WHEN SQLSTATE 'PGWAK' THEN
-    GET STACKED DIAGNOSTICS list = MESSAGE_TEXT, seal = PG_EXCEPTION_DETAIL;
+    list := SQLERRM;
   END;
-  SELECT string_agg('ONLY ' || (o ->> 'identity'), ', ') INTO tables FROM json_array_elements(list::json) o
+  SELECT string_agg('ONLY ' || (o ->> 'identity'), ', ') INTO tables FROM json_array_elements(list) o
     WHERE o ->> 'object_type' = 'table' AND NOT (o ->> 'is_temp')::bool;
   IF tables IS NOT NULL THEN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', tables);
   END IF;
+  RETURN list;
 END $pgwake$;
 
--- The targets on such a list, with what is known of the command.
-CREATE OR REPLACE FUNCTION pgwake.targets_of(list text, tag text, words text, depth int)
-    RETURNS SETOF pgwake.ddl_target LANGUAGE plpgsql STABLE AS $pgwake$
-BEGIN
-  RETURN QUERY SELECT n::int, coalesce(o.command_tag, targets_of.tag), o.role, o.object_type, o.schema_name,
-    o.object_name, o.column_name, o.identity, coalesce(o."exists", true),
-    coalesce(o.if_exists, words LIKE '% IF EXISTS %'),
-    coalesce(o.behavior, CASE WHEN words ~ ' CASCADE(,|$)' THEN 'cascade' WHEN words <> '' THEN 'restrict'
-      END),
-    o.classid, o.objid, o.objsubid, coalesce(o.relkind, c.relkind), o.is_temp, targets_of.depth
-  FROM ROWS FROM (json_populate_recordset(NULL::pgwake.ddl_target, list::json)) WITH ORDINALITY
-      o (ord, command_tag, role, object_type, schema_name, object_name, column_name, identity, "exists",
-        if_exists, behavior, classid, objid, objsubid, relkind, is_temp, depth, n)
-    LEFT JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid
-  ORDER BY n;
-END $pgwake$;
-
--- What on_before_drop() has noted of the running command serves all triggers behind it. A nested command
--- notes its own: then the contexts differ.
+-- What is noted of the running command serves all triggers behind ours. A nested command notes its own: then
+-- the contexts differ.
 CREATE OR REPLACE FUNCTION pgwake.ddl_targets(exact bool DEFAULT true) RETURNS SETOF pgwake.ddl_target
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
@@ -200,9 +141,16 @@ BEGIN
       USING ERRCODE = 'feature_not_supported',
         HINT = 'Make the event trigger WHEN TAG IN (''DROP TABLE'', ...), or install the extension.';
   END IF;
-  SELECT d.statement, d.words, r.list INTO s
-    FROM pgwake.running_drop(command ->> 'tag', command ->> 'tail', (command ->> 'nth')::int) d,
-      pgwake.rehearse_drop(d.statement, command ->> 'path') r;
-  RETURN QUERY SELECT *
-    FROM pgwake.targets_of(s.list, command ->> 'tag', s.words, (command ->> 'depth')::int);
+  SELECT d.words, pgwake.rehearse_drop(d.statement, command ->> 'path') AS list INTO s
+    FROM pgwake.running_drop(command ->> 'tag', command ->> 'tail') d;
+  RETURN QUERY SELECT o.n::int, command ->> 'tag', o.role, o.object_type, o.schema_name, o.object_name,
+      o.column_name, o.identity, true, s.words LIKE '% IF EXISTS %',
+      CASE WHEN s.words ~ ' CASCADE(,|$)' THEN 'cascade' ELSE 'restrict' END,
+      o.classid, o.objid, o.objsubid, c.relkind, o.is_temp, (command ->> 'depth')::int
+    FROM ROWS FROM (json_to_recordset(s.list) AS (role text, object_type text, schema_name text, object_name
+        text, column_name text, identity text, classid oid, objid oid, objsubid int, is_temp bool))
+      WITH ORDINALITY o (role, object_type, schema_name, object_name, column_name, identity, classid, objid,
+        objsubid, is_temp, n)
+      LEFT JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid
+    ORDER BY o.n;
 END $pgwake$;

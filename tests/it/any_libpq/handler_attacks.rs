@@ -26,8 +26,7 @@ fn guarded_by(mode: &str) -> Option<(String, Sql)> {
          CREATE FUNCTION app.keep(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
            AS $$ BEGIN
              INSERT INTO app.seen (identity, rights) VALUES (target.identity, session_user);
-           END $$;
-         REVOKE EXECUTE ON FUNCTION app.keep FROM PUBLIC",
+           END $$",
     );
     sql.run("SELECT pgwake.before_drop('app.keep(pgwake.ddl_target)', schemas => '{guarded}')");
     Some((conninfo, sql))
@@ -416,12 +415,7 @@ fn what_cannot_be_called_is_refused_when_it_is_registered() {
         sql.run("CREATE PROCEDURE app.procedure(pgwake.ddl_target) LANGUAGE plpgsql AS 'BEGIN END'");
         sql.run("CREATE FUNCTION app.number(int) RETURNS int LANGUAGE sql AS 'SELECT 1'");
         sql.run("CREATE FUNCTION app.two(pgwake.ddl_target, int) RETURNS int LANGUAGE sql AS 'SELECT 1'");
-        sql.run(
-            "CREATE FUNCTION app.open(pgwake.ddl_target) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-               AS 'BEGIN END'",
-        );
         for call in [
-            "'app.open(pgwake.ddl_target)'",
             "'app.procedure(pgwake.ddl_target)'",
             "'app.number(int)'",
             "'app.two(pgwake.ddl_target, int)'",
