@@ -1,6 +1,7 @@
 //! Schedules that need a session: SQL at times, and due times of which one of many processes has each.
 
-use crate::common::{PATIENCE, outbox};
+use crate::common::pgbouncer::PgBouncer;
+use crate::common::{PATIENCE, outbox, server};
 use pgwake::{ErrorKind, Event, EventLoop, Missed, ScheduleOptions, SessionId, SessionOptions, TaskId};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -182,4 +183,26 @@ fn a_leader_is_refused_where_its_lock_might_be_somebody_elses() {
     events.every_with(S, ScheduleOptions::new().leader(session, "k")).unwrap();
     let error = events.every_with(S, ScheduleOptions::new().leader(session, "k")).unwrap_err();
     assert!(error.message.contains("another key"), "{error}");
+}
+
+#[test]
+fn a_leader_behind_a_pooler_in_transaction_mode_is_refused() {
+    let (conninfo, _) = outbox::database("");
+    let dbname = conninfo.split("dbname=").nth(1).unwrap();
+    let settings = "pool_mode = transaction\nignore_startup_parameters = extra_float_digits";
+    let Some(pooler) = PgBouncer::start(server().port(), settings) else { return };
+    let mut events = EventLoop::new().unwrap();
+    let session = session(&mut events, &pooler.conninfo(dbname));
+    events.cron("* * * * * *", ScheduleOptions::new().leader(session, "job")).unwrap();
+    // It tries again once.
+    let (sqlstate, message) = match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Disconnected(lost)) => (lost.sqlstate, lost.message.to_string()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(sqlstate.map(|code| code.to_string()), Some("0A000".into()));
+    assert!(message.contains("a pooler in transaction mode"), "{message}");
+    match events.next(Some(PATIENCE)).unwrap() {
+        Some(Event::Failed(failed)) => assert_eq!((failed.sqlstate, &*failed.message), (sqlstate, &*message)),
+        other => panic!("{other:?}"),
+    }
 }

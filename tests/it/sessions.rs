@@ -2,12 +2,10 @@
 //! its own notifications, and no time-out of the role ends it.
 
 use crate::common::outbox::database;
+use crate::common::pgbouncer::PgBouncer;
 use crate::common::relay::relay;
-use crate::common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, say_loudly, server};
+use crate::common::{PATIENCE, Seen, Sql, fresh_channel, listening, next, server};
 use pgwake::{Event, EventLoop, SessionOptions, WatchOptions};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The PID that the relay makes up.
@@ -77,61 +75,10 @@ fn a_session_behind_a_pooler_knows_its_own_notifications() {
     }
 }
 
-/// PgBouncer, gone with the test.
-struct PgBouncer(Child, u16);
-
-impl PgBouncer {
-    /// One in session mode, if it is installed.
-    fn start(directory: &std::path::Path) -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let usual = ["/usr/sbin".into(), "/usr/local/sbin".into()];
-        let program = std::env::split_paths(&path).chain(usual).map(|p| p.join("pgbouncer"));
-        let Some(program) = program.into_iter().find(|program| program.is_file()) else {
-            say_loudly("SKIPPED: a session behind PgBouncer itself: it is not installed");
-            return None;
-        };
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let settings = format!(
-            "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
-             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = session\n",
-            server().port()
-        );
-        let file = directory.join("pgbouncer.ini");
-        std::fs::write(&file, settings).unwrap();
-        let mut command = Command::new(program);
-        command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        if rustix::process::geteuid().is_root() {
-            // Like a server, it does not run as root: 65534 is nobody.
-            command.uid(65534).gid(65534);
-        }
-        let bouncer = PgBouncer(command.spawn().unwrap(), port);
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < PATIENCE, "PgBouncer does not answer");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Some(bouncer)
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 #[test]
 fn a_session_behind_pgbouncer_itself_knows_its_own_notifications() {
-    let directory = tempfile::tempdir().unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).unwrap();
-    let Some(bouncer) = PgBouncer::start(directory.path()) else { return };
-    assert_knows_its_own(&format!(
-        "host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable gssencmode=disable",
-        bouncer.1
-    ));
+    let Some(pooler) = PgBouncer::start(server().port(), "pool_mode = session") else { return };
+    assert_knows_its_own(&pooler.conninfo("postgres"));
 }
 
 /// A role whose idle sessions end soon, and a conninfo for it.

@@ -2,20 +2,18 @@
 //! SQLSTATE and a sentence that says what to do.
 
 use crate::common::log::{SETTINGS, Stream, database, log_server, major};
+use crate::common::pgbouncer::PgBouncer;
 use crate::common::proxy::{Fault, Proxy, Upstream};
 use crate::common::relay::relay;
 use crate::common::{
-    PATIENCE, PrivateServer, Sql, fresh_channel, make_standby, say_loudly, server, start_with_settings,
+    PrivateServer, Sql, fresh_channel, make_standby, say_loudly, server, start_with_settings,
 };
 use pgwake::{Origin, StreamOptions};
 use serde_json::Value;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Nothing comes within that time.
 const QUIET: Duration = Duration::from_millis(300);
@@ -388,56 +386,6 @@ fn a_standby_that_cannot_send_its_log_is_told_from_which_version_on_it_can() {
     is_refused(&server.conninfo(), StreamOptions::new().table("t"), "25006", &["make it on the primary"]);
 }
 
-/// PgBouncer, that leads to the server of these tests. It goes with the test.
-struct Pooler {
-    process: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
-}
-
-impl Pooler {
-    /// `None` where it is not installed.
-    fn start(settings: &str) -> Option<Self> {
-        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| exists(path))?;
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let file = directory.path().join("pgbouncer.ini");
-        let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nauth_type = any\nunix_socket_dir =\n{settings}\n",
-            log_server().port()
-        );
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(program);
-        command.arg("-q").arg(&file).stderr(Stdio::null());
-        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-            // It does not run as root, and must be able to read its settings.
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(directory.path(), open).unwrap();
-            let nobody = std::fs::metadata(log_server().directory()).unwrap();
-            command.uid(nobody.uid()).gid(nobody.gid());
-        }
-        let process = command.spawn().unwrap();
-        let pooler = Pooler { process, port, _directory: directory };
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the pooler does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Some(pooler)
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.process.kill().and_then(|()| self.process.wait());
-    }
-}
-
-fn exists(path: &str) -> bool {
-    std::path::Path::new(path).exists()
-}
-
 #[test]
 fn a_pooler_in_between_is_told_as_one() {
     // One that refuses what it does not know, and one that does not pass it on.
@@ -445,10 +393,8 @@ fn a_pooler_in_between_is_told_as_one() {
         ("", "08P01", ["replication", "connect to the server itself"]),
         ("ignore_startup_parameters = replication", "42601", ["syntax error", "needs the server itself"]),
     ] {
-        let Some(pooler) = Pooler::start(settings) else {
-            return say_loudly("SKIPPED: no pgbouncer is installed, so no stream meets a pooler");
-        };
-        let mut stream = Stream::start(&at_port(pooler.port), publication());
+        let Some(pooler) = PgBouncer::start(log_server().port(), settings) else { return };
+        let mut stream = Stream::start(&pooler.conninfo("postgres"), publication());
         let (event, code, message) = told(&stream.next());
         let is_told = ["disconnected", "failed"].contains(&&*event) && code == sqlstate;
         assert!(is_told && words.iter().all(|word| message.contains(word)), "{event} {code}: {message}");

@@ -13,6 +13,7 @@ pub(crate) mod error_table;
 #[cfg(feature = "json")]
 pub(crate) mod log;
 pub(crate) mod outbox;
+pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod relay;
