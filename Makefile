@@ -60,7 +60,7 @@ demo: setup-demo
 WAITING = RUST_TEST_THREADS=4
 ASIDE = nice -n 19
 # What is neither shipped nor measured here.
-SOONER = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+SOONER = CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 test: setup-test
 	@$(MAKE) --no-print-directory -j2 -Otarget SIDE_BY_SIDE=yes tested
 

@@ -295,7 +295,7 @@ fn listening_and_notifying() {
         gssencmode=disable",
         swallower(server().port())
     );
-    let tested = ["listen", "jobs", "--self-test", "--heartbeat", "300ms"];
+    let tested = ["listen", "jobs", "--self-test", "--heartbeat", "1s"];
     hold(
         "Listening and notifying",
         vec![

@@ -192,7 +192,8 @@ fn a_leader_behind_a_pooler_in_transaction_mode_is_refused() {
     let settings = "pool_mode = transaction\nignore_startup_parameters = extra_float_digits";
     let Some(pooler) = PgBouncer::start(server().port(), settings) else { return };
     let mut events = EventLoop::new().unwrap();
-    let session = session(&mut events, &pooler.conninfo(dbname));
+    let options = SessionOptions::new().self_test(true).heartbeat(2 * S);
+    let session = events.connect_with(&pooler.conninfo(dbname), options).unwrap();
     events.cron("* * * * * *", ScheduleOptions::new().leader(session, "job")).unwrap();
     // It tries again once.
     let (sqlstate, message) = match events.next(Some(PATIENCE)).unwrap() {

@@ -5,13 +5,16 @@ use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, next, ser
 use pgwake::{EventLoop, SessionOptions};
 use std::time::Duration;
 
+/// A test whose notification could not be sent within one is none, and is said to be none.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 fn connect(port: u16, channel: &str) -> EventLoop {
     let conninfo = format!(
         "host=127.0.0.1 port={port} user=postgres dbname=postgres sslmode=disable gssencmode=disable \
          application_name={channel}"
     );
     let mut events = EventLoop::new().unwrap();
-    let options = SessionOptions::new().heartbeat(Duration::from_millis(300)).self_test(true);
+    let options = SessionOptions::new().heartbeat(HEARTBEAT).self_test(true);
     let session = events.connect_with(&conninfo, options).unwrap();
     events.listen(session, channel).unwrap();
     events
@@ -44,7 +47,7 @@ fn a_caller_that_is_away_meanwhile_fails_no_test() {
                 .is_none_or(|event| matches!(event, pgwake::Event::Listening(_)))
         );
     }
-    std::thread::sleep(Duration::from_millis(800));
+    std::thread::sleep(5 * HEARTBEAT / 2);
     let mut seen = Vec::new();
     while let Some(event) = events.next(Some(Duration::from_millis(500))).unwrap() {
         seen.push(Seen::of(event));
@@ -80,7 +83,7 @@ fn where_they_do_nothing_is_seen_of_the_test() {
     let channel = fresh_channel();
     let mut events = connect(server().port(), &channel);
     assert_eq!(next(&mut events), Seen::listening(&[&channel]));
-    assert_silent(&mut events, Duration::from_millis(900));
+    assert_silent(&mut events, 2 * HEARTBEAT);
     Sql::connect(&server().conninfo()).notify(&channel, "as ever");
     assert_eq!(next(&mut events), Seen::notification(&channel, "as ever"));
 }
