@@ -267,8 +267,8 @@ fn check_knows_what_keeps_a_handler_from_running() {
         let remedy =
             finds(sql, &format!("error|{name}|the function {name} belongs to {role}, so it does not run"));
         sql.run(&remedy);
-        sql.run("ALTER EVENT TRIGGER pgwake_ddl_command_start DISABLE");
-        let remedy = finds(sql, "error|event trigger pgwake_ddl_command_start|it does not fire");
+        sql.run("ALTER EVENT TRIGGER \"!pgwake_ddl_command_start\" DISABLE");
+        let remedy = finds(sql, "error|event trigger !pgwake_ddl_command_start|it does not fire");
         sql.run("CREATE TABLE a ()");
         let (_, sentence) = code(sql.try_run("DROP TABLE a"));
         assert!(sentence.contains("the command was not rehearsed"), "{sentence}");

@@ -37,8 +37,14 @@ fn an_index_that_is_dropped_concurrently_stays_valid_where_its_handler_cannot_ru
     in_each_mode(|_, _, sql| {
         keep_what_is_seen(sql, "index");
         sql.run("CREATE TABLE a (id int); CREATE INDEX i ON a (id); CREATE INDEX j ON a (id)");
-        let sentence = refusal(sql, "DROP /* now */ INDEX CONCURRENTLY IF EXISTS i");
-        assert!(sentence.contains("kept.handler(pgwake.ddl_target)"), "{sentence}");
+        for command in [
+            "DROP /* now */ INDEX CONCURRENTLY IF EXISTS i",
+            "DROP INDEX CONCURRENTLY\"i\"",
+            "DROP INDEX /* /* */ */ CONCURRENTLY j",
+        ] {
+            let sentence = refusal(sql, command);
+            assert!(sentence.contains("kept.handler(pgwake.ddl_target)"), "{sentence}");
+        }
         assert_eq!(
             sql.value(
                 "SELECT string_agg(indisvalid::text, ',') FROM pg_index WHERE indrelid =

@@ -67,7 +67,7 @@ fn only_who_owns_the_schema_registers_and_only_what_gains_nothing() {
         let (sqlstate, sentence) = refusal(sql.try_run("SELECT pgwake.before_drop('pgwake.version()')"));
         assert!(sqlstate == "42P13" && sentence.contains("one pgwake.ddl_target"), "{sentence}");
         sql.run(&handler("public.fine", "DEFINER"));
-        for bad in ["'{}'", "NULL", "'{table}', '{}'", "'{table,NULL}'"] {
+        for bad in ["'{}'", "NULL", "'{table}', '{}'", "'{table,NULL}'", "'{table,rule}', '{public}'"] {
             let attempt = format!("SELECT pgwake.before_drop('public.fine(pgwake.ddl_target)', {bad})");
             assert_eq!(refusal(sql.try_run(&attempt)).0, "22023", "{attempt}");
         }
@@ -97,6 +97,16 @@ fn a_handler_that_comes_to_belong_to_somebody_else_gains_nothing() {
         assert_eq!(refusal(sql.try_run("DROP TABLE a")).0, "42501");
         sql.run("SELECT pgwake.remove_before_drop('public.tidy(pgwake.ddl_target)'); DROP TABLE a");
         assert_eq!(sql.value(NAMES), "");
+        // However a session writes its name, it is one handler.
+        sql.run(&handler("public.mine", "INVOKER"));
+        for written in ["off", "on"] {
+            sql.run(&format!("SET quote_all_identifiers = {written}"));
+            sql.run("SELECT pgwake.before_drop('public.mine(pgwake.ddl_target)')");
+        }
+        assert_eq!(
+            sql.value("SELECT string_agg(handler, ',') FROM pgwake.drop_handler"),
+            "public.mine(pgwake.ddl_target)"
+        );
     });
 }
 

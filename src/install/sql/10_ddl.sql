@@ -5,20 +5,18 @@
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
 -- sql_drop and table_rewrite learnt before waits in a setting of the transaction, if anybody asks for events.
 
--- In which functions and statements the caller runs: in English, whatever the server speaks. Only a superuser
--- sets lc_messages; if our owner is none, the words are the server's.
+-- In which functions and statements the caller runs: in English, if the server speaks it or lets our owner, a
+-- superuser, ask it to.
 CREATE OR REPLACE FUNCTION pgwake.context() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   context text;
   spoken text := current_setting('lc_messages');
-  is_foreign bool := spoken !~ '^(C|POSIX|en)'
-    AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
 BEGIN
-  IF is_foreign THEN
-    PERFORM set_config('lc_messages', 'C', true);
-  END IF;
   GET DIAGNOSTICS context = PG_CONTEXT;
-  IF is_foreign THEN
+  IF NOT starts_with(context, 'PL/pgSQL function ')
+     AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    PERFORM set_config('lc_messages', 'C', true);
+    GET DIAGNOSTICS context = PG_CONTEXT;
     PERFORM set_config('lc_messages', spoken, true);
   END IF;
   RETURN substr(context, strpos(context, chr(10)) + 1);
@@ -141,6 +139,8 @@ END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+DECLARE
+  context text;
 BEGIN
   IF pgwake.is_rehearsal() THEN
     RETURN;
@@ -149,6 +149,10 @@ BEGIN
   END IF;
   IF coalesce(current_setting('pgwake.handled', true), '') NOT IN ('', '[]') THEN
     PERFORM pgwake.end_handled();
+  END IF;
+  IF coalesce(current_setting('pgwake.command', true), '') <> '' THEN
+    context := pgwake.context();
+    PERFORM pgwake.forget_command(context);
   END IF;
   PERFORM pgwake.follow_command(tg_tag);
 END $pgwake$;
@@ -238,56 +242,56 @@ BEGIN
   IF EXISTS (SELECT FROM pgwake.drop_handler) THEN
     PERFORM pgwake.note_handled(tag, targets, why, hint);
   END IF;
-  IF tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', concat(current_setting('pgwake.in_extension', true), '+'),
-      true);
-  END IF;
 END $pgwake$;
 
 -- Looks for the targets of a command, and calls the handlers that are due, as who sends it. What fails here
 -- is left to the command itself: it fails in the same way, with the server's own words; and if it does not,
 -- on_dropped() sees what was missed.
-CREATE OR REPLACE FUNCTION pgwake.before_command(tag text, is_wanted bool) RETURNS void
+CREATE OR REPLACE FUNCTION pgwake.before_command(tag text, are_wanted bool) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  command text := current_setting('pgwake.command', true);
   targets pgwake.ddl_target[] := '{}';
   why text := 'the command was not rehearsed';
   hint text;
 BEGIN
-  IF is_wanted THEN
+  IF are_wanted THEN
     BEGIN
       targets := ARRAY(SELECT t FROM pgwake.ddl_targets() t);
       why := NULL;
-    EXCEPTION WHEN OTHERS THEN
+    EXCEPTION WHEN statement_too_complex THEN
+      RAISE;  -- A trigger that calls itself would do so again at each level.
+    WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS why = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
     END;
-    PERFORM pgwake.run_handlers(targets),
-      -- A handler may have run DDL, which has noted its own.
-      set_config('pgwake.command', command, true);
+    PERFORM pgwake.run_handlers(targets);
   END IF;
   PERFORM pgwake.command_begins(tag, targets, why, hint);
 END $pgwake$;
 
 -- The only trigger of ours that has the rights and the search_path of who sends the command: it needs them.
--- The command is noted where somebody may ask for its targets: we ourselves, or an event trigger of somebody
--- else.
+-- It sorts before those of others, who may ask for the targets: for them, too, the command is noted.
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  is_drop bool := pg_catalog.starts_with(tg_tag, 'DROP ') OR pg_catalog.starts_with(tg_tag, 'ALTER ');
-  is_wanted bool := (is_drop OR pgwake.has_extension()) AND pgwake.wants_targets(tg_tag, is_drop);
+  asked bool := pgwake.asked(tg_tag);
   context text;
 BEGIN
-  IF pgwake.is_rehearsal() THEN
-    RETURN;
-  ELSIF is_wanted OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
+  IF asked IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
       WHERE evtevent OPERATOR(pg_catalog.=) 'ddl_command_start'
-      AND evtname OPERATOR(pg_catalog.<>) 'pgwake_ddl_command_start') THEN
+      AND evtname OPERATOR(pg_catalog.<>) '!pgwake_ddl_command_start'
+      AND evtname OPERATOR(pg_catalog.<>) '!pgwake_ddl' AND evtenabled OPERATOR(pg_catalog.<>) 'D'
+      AND (evttags IS NULL OR tg_tag OPERATOR(pg_catalog.=) ANY (evttags))) THEN
+    IF pgwake.is_rehearsal() THEN
+      RETURN;
+    END IF;
     -- A PERFORM would be a part of it.
     context := pgwake.context();
-    PERFORM pgwake.note_command(tg_tag, context, pg_catalog.current_setting('search_path'));
+    PERFORM pgwake.note_command(tg_tag, context, pg_catalog.current_setting('search_path')),
+      CASE WHEN asked IS NOT NULL THEN pgwake.before_command(tg_tag, asked) END;
   END IF;
-  PERFORM pgwake.before_command(tg_tag, is_wanted);
+  IF tg_tag OPERATOR(pg_catalog.=) 'CREATE EXTENSION' OR tg_tag OPERATOR(pg_catalog.=) 'ALTER EXTENSION' THEN
+    PERFORM pg_catalog.set_config('pgwake.in_extension',
+      pg_catalog.concat(pg_catalog.current_setting('pgwake.in_extension', true), '+'), true);
+  END IF;
 END $pgwake$;
 
 -- Whatever happens, the session begins: a lock that somebody holds on our tables is not waited for, and the
@@ -307,7 +311,7 @@ END $pgwake$;
 -- works, and pgwake.mode() says so. Those of one event fire in the order of their names.
 CREATE OR REPLACE FUNCTION pgwake.event_triggers() RETURNS TABLE (name text, event text, function text)
   LANGUAGE sql IMMUTABLE AS $pgwake$
-  VALUES ('pgwake_ddl_command_start', 'ddl_command_start', 'on_ddl_start'),
+  VALUES ('!pgwake_ddl_command_start', 'ddl_command_start', 'on_ddl_start'),
     ('!pgwake_dropped', 'sql_drop', 'on_dropped'), ('pgwake_sql_drop', 'sql_drop', 'on_sql_drop'),
     ('pgwake_table_rewrite', 'table_rewrite', 'on_table_rewrite'),
     ('pgwake_ddl_command_end', 'ddl_command_end', 'on_ddl_end')

@@ -133,9 +133,9 @@ BEGIN
   )
   SELECT 'error', name, 'its function is gone, or was renamed, and what it is for cannot be dropped',
     format('SELECT pgwake.remove_before_drop(%L)', name) FROM registered WHERE oid IS NULL
-  UNION ALL SELECT 'error', name, format('the %s belongs to %s, so it does not run, and what it is for cannot be '
-      'dropped', u.object, u.owner), format('ALTER %s OWNER TO %s', u.object, (SELECT evtowner::regrole
-        FROM pg_event_trigger WHERE evtname = 'pgwake_ddl_command_start'))
+  UNION ALL SELECT 'error', name, format('the %s belongs to %s, so it does not run, and what it is for '
+      'cannot be dropped', u.object, u.owner), format('ALTER %s OWNER TO %s', u.object,
+      (SELECT evtowner::regrole FROM pg_event_trigger WHERE evtname = '!pgwake_ddl_command_start'))
     FROM registered r, pgwake.untrusted(r.oid) u
   UNION ALL SELECT 'error', name, 'there are no event triggers, so it does not run',
     'let a superuser run pgwake install' FROM registered WHERE pgwake.mode() = 'sql, no event triggers'

@@ -8,72 +8,116 @@
 -- sets the setting; what somebody else sets it to means nothing.
 CREATE OR REPLACE FUNCTION pgwake.is_rehearsal() RETURNS bool LANGUAGE sql AS $pgwake$
   SELECT CASE WHEN pg_catalog.current_setting('pgwake.rehearsal', true) OPERATOR(pg_catalog.<>) ''
-    THEN pg_catalog.strpos(pgwake.context(), 'rehearse_drop(text,text) line ') OPERATOR(pg_catalog.>) 0
+    THEN pg_catalog.strpos(pgwake.context(), ' pgwake.rehearse_drop(text,text) ') OPERATOR(pg_catalog.>) 0
     ELSE false END
 $pgwake$;
 
--- Whether anybody wants to know what this command will drop, or, with the extension, touch. Where that cannot
--- be read, what needs to be known is asked for in vain, and says so.
-CREATE OR REPLACE FUNCTION pgwake.wants_targets(tag text, is_drop bool) RETURNS bool
+-- Whether anybody has asked for what this command will drop, or, with the extension, touch; NULL where nobody
+-- has asked for anything. Where that cannot be read, it is looked for in vain, and that is told.
+CREATE OR REPLACE FUNCTION pgwake.asked(tag text) RETURNS bool
   LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
+DECLARE
+  is_drop bool := starts_with(tag, 'DROP ') OR starts_with(tag, 'ALTER ');
 BEGIN
-  RETURN is_drop AND EXISTS (SELECT FROM pgwake.drop_handler)
-    OR EXISTS (SELECT FROM pgwake.ddl_watch w WHERE w.phases @> '{before}'
-      AND (w.tags IS NULL OR wants_targets.tag = ANY (w.tags)));
+  IF EXISTS (SELECT FROM pgwake.drop_handler) THEN
+    IF is_drop THEN
+      RETURN true;
+    END IF;
+  ELSIF NOT EXISTS (SELECT FROM pgwake.ddl_watch) THEN
+    RETURN NULL;
+  END IF;
+  RETURN (is_drop OR pgwake.has_extension()) AND EXISTS (SELECT FROM pgwake.ddl_watch w
+    WHERE w.phases @> '{before}' AND (w.tags IS NULL OR asked.tag = ANY (w.tags)));
 EXCEPTION WHEN OTHERS THEN
   RETURN is_drop;
 END $pgwake$;
 
--- Notes the command that begins, for ddl_targets(): `context` is that of its trigger.
+-- The command that begins is noted for ddl_targets() until it ends, on top of the one in which it runs.
+-- `context` is that of its trigger: without the line of the trigger itself it is one for both ends.
 CREATE OR REPLACE FUNCTION pgwake.note_command(tag text, context text, path text) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  tail text := substr(context, strpos(context || chr(10), chr(10)) + 1);
+  below jsonb := nullif(current_setting('pgwake.command', true), '')::jsonb;
 BEGIN
+  IF below ->> 'tail' = tail THEN
+    -- That one has failed to end.
+    below := below -> 'below';
+  END IF;
   PERFORM set_config('pgwake.command', jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
-    'tail', substr(context, strpos(context || chr(10), chr(10)) + 1),
-    'depth', pgwake.ddl_depth(context))::text, true);
+    'tail', tail, 'depth', pgwake.ddl_depth(context), 'below', below)::text, true);
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.forget_command(context text) RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  command jsonb := current_setting('pgwake.command')::jsonb;
+BEGIN
+  IF command ->> 'tail' = substr(context, strpos(context || chr(10), chr(10)) + 1) THEN
+    PERFORM set_config('pgwake.command', coalesce((command -> 'below')::text, ''), true);
+  END IF;
 END $pgwake$;
 
 -- A statement without comments and quoted names, in capitals, each space one.
-CREATE OR REPLACE FUNCTION pgwake.words_of(statement text) RETURNS text LANGUAGE sql IMMUTABLE AS $pgwake$
-  SELECT upper(btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(statement,
-    format('("[^"]*")|--[^%s%s]*|/[*]([^*]|[*]+[^*/])*[*]+/', chr(10), chr(13)), chr(92) || '1 ', 'g'),
-    '"[^"]*"', '_', 'g'), '[[:space:]]+', ' ', 'g'), ' ?([.,]) ?', chr(92) || '1', 'g'), ' ;'))
-$pgwake$;
+CREATE OR REPLACE FUNCTION pgwake.words_of(statement text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $pgwake$
+DECLARE
+  -- One that has no other in it.
+  comment constant text := '/[*]([^*/]|[*](?!/)|/(?![*]))*[*]/';
+  words text := regexp_replace(regexp_replace(statement, format('("[^"]*")|--[^%s%s]*|%s', chr(10), chr(13),
+    comment), chr(92) || '1 ', 'g'), '("[^"]*" )+', ' _ ', 'g');
+BEGIN
+  WHILE words ~ comment LOOP
+    words := regexp_replace(words, comment, ' ', 'g');
+  END LOOP;
+  words := regexp_replace(words, '[[:space:]]+', ' ', 'g');
+  RETURN upper(btrim(regexp_replace(words, ' ?([.,]) ?', chr(92) || '1', 'g'), ' ;'));
+END $pgwake$;
+
+-- Whether a text is this one command, as the server parses it: it opens no cursor of a command that has no
+-- result, and says of which.
+CREATE OR REPLACE FUNCTION pgwake.is_alone(statement text, tag text) RETURNS bool LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  length_max constant int := 1000000;
+  opened refcursor;
+BEGIN
+  IF length(statement) <= length_max THEN
+    OPEN opened FOR EXECUTE statement;
+    CLOSE opened;
+  END IF;
+  RETURN false;
+EXCEPTION WHEN invalid_cursor_definition THEN
+  RETURN strpos(SQLERRM, tag) > 0;
+WHEN OTHERS THEN
+  RETURN false;
+END $pgwake$;
 
 -- The DROP that is running, or the ALTER that does nothing but drop: its text and its words. `tail` is the
 -- context of the trigger that asks without the line of its own. Refuses where any of it is not certain.
 CREATE OR REPLACE FUNCTION pgwake.running_drop(tag text, tail text, OUT statement text, OUT words text)
     LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  length_max constant int := 1000000;
-  opened refcursor;
-  is_alone bool := false;
+  before constant text := 'SQL statement "';
+  behind constant text := '"' || chr(10) || 'PL/';
+  parts text[];
+  found text[];
 BEGIN
   IF pgwake.is_in_extension() THEN
     RAISE EXCEPTION 'the command runs in the script of an extension, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Drop it before, by a command of its own.';
   ELSIF tail = '' THEN
-    statement := current_query();
-  ELSIF starts_with(tail, 'SQL statement "') THEN
-    statement := substr(tail, length('SQL statement "') + 1);
-    statement := left(statement,
-      coalesce(nullif(strpos(statement, '"' || chr(10) || 'PL/'), 0), length(statement)) - 1);
+    found := ARRAY(SELECT s FROM current_query() s WHERE pgwake.is_alone(s, tag));
+  ELSIF starts_with(tail, before) THEN
+    -- What follows may look like the end of the text, and so may what is in it.
+    parts := string_to_array(substr(tail, length(before) + 1), behind);
+    found := ARRAY(SELECT s FROM generate_series(1, cardinality(parts) - 1) n,
+      array_to_string(parts[:n], behind) s WHERE pgwake.is_alone(s, tag));
   ELSE
     RAISE EXCEPTION 'the command runs in a function in SQL, and its text is not known'
-      USING ERRCODE = 'feature_not_supported', HINT = 'Run it by itself, or in a function in PL/pgSQL.';
+      USING ERRCODE = 'feature_not_supported', HINT = 'Run it by itself, or in a function in PL/pgSQL. If it '
+        'does, the server does not speak English: let lc_messages be C.';
   END IF;
-  -- The server parses the text, and says which command it is that has no cursor, if it is one alone.
-  BEGIN
-    IF length(statement) <= length_max THEN
-      OPEN opened FOR EXECUTE statement;
-    END IF;
-  EXCEPTION WHEN invalid_cursor_definition THEN
-    is_alone := strpos(SQLERRM, tag) > 0;
-  WHEN OTHERS THEN
-    NULL;  -- Then it is not the text of what runs.
-  END;
+  statement := found[1];
   words := pgwake.words_of(statement);
-  IF NOT is_alone THEN
+  IF cardinality(found) <> 1 THEN
     RAISE EXCEPTION 'the command was not sent by itself: which part of the text runs is not certain'
       USING ERRCODE = 'feature_not_supported', HINT = 'Send each command by itself.';
   ELSIF words NOT LIKE 'DROP %' AND words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) '
@@ -108,8 +152,7 @@ BEGIN
   RETURN list;
 END $pgwake$;
 
--- What is noted of the running command serves all triggers behind ours. A nested command notes its own: then
--- the contexts differ.
+-- What is noted of the running command serves all triggers behind ours.
 CREATE OR REPLACE FUNCTION pgwake.ddl_targets(exact bool DEFAULT true) RETURNS SETOF pgwake.ddl_target
   LANGUAGE plpgsql AS $pgwake$
 DECLARE

@@ -5,12 +5,14 @@
 -- command if one of them has a handler that has not seen it. So what could not be rehearsed goes on, unless a
 -- handler was due.
 
--- Whether a handler is registered for such an object. A schema counts as in itself.
+-- Whether a handler is registered for such an object. A schema counts as in itself. What is temporary must be
+-- asked for, as pg_temp: the server itself drops such tables, for REFRESH MATERIALIZED VIEW CONCURRENTLY.
 CREATE OR REPLACE FUNCTION pgwake.is_due(h pgwake.drop_handler, object_type text, schema_name text,
     object_name text) RETURNS bool LANGUAGE sql IMMUTABLE AS $pgwake$
-  SELECT object_type OPERATOR(pg_catalog.=) ANY (h.types) AND (h.schemas IS NULL OR
-    CASE WHEN object_type OPERATOR(pg_catalog.=) 'schema' THEN object_name ELSE schema_name END
-      OPERATOR(pg_catalog.=) ANY (h.schemas))
+  SELECT object_type OPERATOR(pg_catalog.=) ANY (h.types) AND CASE
+    WHEN h.schemas IS NULL THEN coalesce(schema_name, '') OPERATOR(pg_catalog.<>) 'pg_temp'
+    WHEN object_type OPERATOR(pg_catalog.=) 'schema' THEN object_name OPERATOR(pg_catalog.=) ANY (h.schemas)
+    ELSE schema_name OPERATOR(pg_catalog.=) ANY (h.schemas) END
 $pgwake$;
 
 -- What a command names and does not drop has no behavior.
@@ -31,7 +33,7 @@ CREATE OR REPLACE FUNCTION pgwake.untrusted(handler oid) RETURNS TABLE (object t
     JOIN pg_roles r ON r.oid = o.owner
     WHERE p.oid = untrusted.handler AND NOT r.rolsuper
       AND NOT EXISTS (SELECT FROM pg_event_trigger
-        WHERE evtname = 'pgwake_ddl_command_start' AND evtowner = r.oid)
+        WHERE evtname = '!pgwake_ddl_command_start' AND evtowner = r.oid)
 $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.must_be_trusted(handler oid) RETURNS void
@@ -78,6 +80,9 @@ DECLARE
   hint text;
 BEGIN
   FOR call IN SELECT * FROM pgwake.due_calls(targets) LOOP
+    -- Another handler may have dropped it, as a side table that goes along: then it had its own.
+    CONTINUE WHEN pg_describe_object((call.target).classid, (call.target).objid, (call.target).objsubid)
+      IS NULL;
     EXECUTE format('SELECT %s($1)', call.name) USING call.target;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -105,7 +110,7 @@ CREATE OR REPLACE FUNCTION pgwake.note_handled(tag text, targets pgwake.ddl_targ
 DECLARE
   for_indexes text;
 BEGIN
-  IF tag = 'DROP INDEX' AND pgwake.words_of(current_query()) LIKE '%DROP INDEX CONCURRENTLY %' THEN
+  IF tag = 'DROP INDEX' AND pgwake.words_of(current_query()) LIKE 'DROP INDEX CONCURRENTLY %' THEN
     SELECT h.handler INTO for_indexes FROM pgwake.drop_handler h WHERE 'index' = ANY (h.types);
     IF FOUND THEN
       RAISE EXCEPTION 'DROP INDEX CONCURRENTLY commits before it drops, so its handler % cannot run',
@@ -115,8 +120,8 @@ BEGIN
   END IF;
   PERFORM set_config('pgwake.handled', (jsonb_build_array(jsonb_build_object('why', why, 'hint', hint,
       'objects', (SELECT coalesce(jsonb_object_agg(pgwake.object_key(t.classid, t.objid, t.objsubid),
-          t.identity), '{}') FROM unnest(targets) t WHERE EXISTS (SELECT FROM pgwake.drop_handler h
-          WHERE pgwake.is_due(h, t)))))
+          t.identity), '{}') FROM unnest(targets) t WHERE t.objid IS NOT NULL
+          AND EXISTS (SELECT FROM pgwake.drop_handler h WHERE pgwake.is_due(h, t)))))
     || coalesce(nullif(current_setting('pgwake.handled', true), ''), '[]')::jsonb)::text, true);
 END $pgwake$;
 
@@ -143,16 +148,16 @@ CREATE OR REPLACE FUNCTION pgwake.on_dropped() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   context text;
+  rehearsed text;
   list text;
   handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
   missed record;
-  is_beside bool := false;
 BEGIN
   IF pgwake.is_rehearsal() THEN
     context := pgwake.context();
-    -- Not that of a command which another trigger runs meanwhile.
-    IF starts_with(substr(context, strpos(context, chr(10)) + 1), format('SQL statement "%s"%sPL/pgSQL ',
-        current_setting('pgwake.rehearsal', true), chr(10))) THEN
+    -- That of a command which another trigger runs meanwhile is undone, and not listed.
+    rehearsed := current_setting('pgwake.rehearsal');
+    IF strpos(left(substr(context, strpos(context, chr(10)) + 1), length(rehearsed) + 50), rehearsed) > 0 THEN
       SELECT json_agg(json_build_object('role', CASE WHEN o.original THEN 'target' ELSE 'cascade' END,
           'object_type', o.object_type, 'schema_name', o.schema_name, 'object_name', o.object_name,
           'column_name', CASE WHEN o.objsubid <> 0 THEN o.address_names[3] END, 'identity', o.object_identity,
@@ -160,20 +165,17 @@ BEGIN
         INTO list FROM pg_event_trigger_dropped_objects() o;
       RAISE EXCEPTION USING ERRCODE = 'PGWAK', MESSAGE = list;
     END IF;
-    -- Nothing has seen what that drops; nor what is dropped where somebody makes the context look like this.
-    handled := NULL;
-    is_beside := true;
+    RETURN;
   ELSIF NOT EXISTS (SELECT FROM pgwake.drop_handler) THEN
     RETURN;
-  ELSIF handled IS NULL AND tg_tag = 'DROP INDEX' THEN
-    -- CONCURRENTLY has committed in between, and an error would leave half an index.
+  ELSIF handled IS NULL AND tg_tag IN ('DROP INDEX', 'ALTER TABLE') THEN
+    -- CONCURRENTLY has committed in between, and an error would leave half an index or a partition.
     RETURN;
   END IF;
   SELECT o.object_type, o.object_identity, h.handler INTO missed
     FROM pg_event_trigger_dropped_objects() o JOIN pgwake.drop_handler h
       ON pgwake.is_due(h, o.object_type, o.schema_name, o.object_name)
     WHERE coalesce(handled -> 'objects' ? pgwake.object_key(o.classid, o.objid, o.objsubid), false) = false
-      AND NOT (is_beside AND o.is_temporary)
     LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION '% % is not dropped, because its handler % could not run before that: %',
@@ -186,7 +188,7 @@ BEGIN
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.before_drop(handler regprocedure, types text[] DEFAULT '{table}', schemas
-    text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $pgwake$
+    text[] DEFAULT NULL) RETURNS void LANGUAGE plpgsql SET quote_all_identifiers = off AS $pgwake$
 DECLARE
   p pg_proc;
   -- In the words of the server (getObjectTypeDescription, objectaddress.c).
@@ -197,6 +199,9 @@ DECLARE
     server,foreign-data wrapper,user mapping,default acl,publication,publication relation,
     publication namespace,subscription,text search parser,text search dictionary,text search template,
     text search configuration,toast table,operator of access method,function of access method,large object}';
+  without_schema text[] := '{rule,extension,access method,cast,language,transform,server,foreign-data wrapper,
+    user mapping,default acl,publication,publication relation,publication namespace,subscription,
+    large object}';
 BEGIN
   SELECT * INTO p FROM pg_proc WHERE oid = handler;
   IF pgwake.mode() = 'sql, no event triggers' THEN
@@ -208,6 +213,9 @@ BEGIN
   ELSIF types IS NULL OR types = '{}' OR array_position(types, NULL) > 0 OR schemas = '{}' THEN
     RAISE EXCEPTION 'types and schemas name what the handler is for, and are not empty' USING
       ERRCODE = '22023', HINT = 'types => ''{table,view}''; schemas => NULL for all';
+  ELSIF schemas IS NOT NULL AND types && without_schema THEN
+    RAISE EXCEPTION 'objects of the type % are in no schema', (SELECT t FROM unnest(types) t
+        WHERE t = ANY (without_schema) LIMIT 1) USING ERRCODE = '22023', HINT = 'schemas => NULL';
   ELSIF NOT types <@ known THEN
     RAISE EXCEPTION 'there are no objects of the type %', (SELECT t FROM unnest(types) t
         WHERE t <> ALL (known) LIMIT 1) USING ERRCODE = '22023',
@@ -222,7 +230,8 @@ END $pgwake$;
 
 -- By its name as the caller writes it, with or without its argument; the function may be gone. Whether it was
 -- one. It has the search_path of the caller, as an argument of the type regprocedure would have.
-CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool LANGUAGE sql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.remove_before_drop(handler text) RETURNS bool LANGUAGE sql
+    SET quote_all_identifiers = off AS $pgwake$
   WITH asked AS (
     SELECT CASE WHEN handler LIKE '%)' THEN handler ELSE handler || '(pgwake.ddl_target)' END AS signature
   ), removed AS (

@@ -27,7 +27,7 @@ const WATCH_SQL: &[u8] =
 const LOOK_SQL: &[u8] = b"SELECT w.channel IS NOT NULL, (SELECT pg_catalog.count(*) = \
     CASE WHEN w.tags OPERATOR(pg_catalog.@>) '{login}' THEN 5 ELSE 4 END FROM pg_catalog.pg_event_trigger \
     WHERE evtenabled IN ('O', 'A') AND (evtname IN ('pgwake_ddl_command_end', 'pgwake_sql_drop', \
-    'pgwake_table_rewrite', 'pgwake_ddl_command_start') OR evtname = 'pgwake_login' \
+    'pgwake_table_rewrite', '!pgwake_ddl_command_start') OR evtname = 'pgwake_login' \
     AND w.tags OPERATOR(pg_catalog.@>) '{login}')), \
     CASE WHEN $2::bool THEN pg_catalog.pg_try_advisory_lock_shared(1885828971, pgwake.ddl_lock($1)) END \
     FROM (SELECT) one LEFT JOIN pgwake.ddl_watch w ON w.channel = $1";

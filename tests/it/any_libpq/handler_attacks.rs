@@ -343,7 +343,10 @@ const TAKING_ALONG: [(&str, &str); 17] = [
 fn whatever_command_takes_tables_along_their_handler_runs() {
     for (before, command) in TAKING_ALONG {
         for (_, mut sql) in guarded() {
-            sql.run("SELECT pgwake.before_drop('app.keep(pgwake.ddl_target)')");
+            sql.run(
+                "SELECT pgwake.before_drop('app.keep(pgwake.ddl_target)',
+                   schemas => '{guarded,gone,pg_temp}')",
+            );
             sql.run(
                 "CREATE TABLE app.gone (identity text);
              CREATE FUNCTION app.note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
