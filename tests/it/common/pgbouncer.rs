@@ -14,8 +14,8 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Before the server at this port, with such lines among its settings. `None`, and a loud word, where it is
-    /// not installed.
+    /// Before the server at this port, with such lines among its settings. `None`, and a loud word, where it
+    /// is not installed.
     pub(crate) fn start(server_port: u16, settings: &str) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let usual = ["/usr/sbin".into(), "/usr/local/sbin".into()];
