@@ -203,7 +203,7 @@ fn a_leader_behind_a_pooler_in_transaction_mode_is_refused() {
     assert_eq!(sqlstate.map(|code| code.to_string()), Some("0A000".into()));
     assert!(message.contains("a pooler in transaction mode"), "{message}");
     match events.next(Some(PATIENCE)).unwrap() {
-        Some(Event::Failed(failed)) => assert_eq!((failed.sqlstate, &*failed.message), (sqlstate, &*message)),
+        Some(Event::Failed(failed)) => assert_eq!((failed.sqlstate, failed.message), (sqlstate, &*message)),
         other => panic!("{other:?}"),
     }
 }
