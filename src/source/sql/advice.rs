@@ -47,17 +47,11 @@ pub(super) const OF_RUNS: &[Row] = &[(
     "grant this role USAGE on the schema pgwake and EXECUTE on enter_schedule, ask_to_run, begin_run, \
      end_run and schedule_lock",
 )];
+const OF_CURSORS: &str =
+    "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor";
 pub(super) const OF_POLLS: &[Row] = &[
-    (
-        "42501",
-        "pgwake",
-        "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor",
-    ),
-    (
-        "42501",
-        "_cursor",
-        "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor",
-    ),
+    ("42501", "pgwake", OF_CURSORS),
+    ("42501", "_cursor", OF_CURSORS),
     ("42703", "poll.", "the rows of a cursor have a column that says which transaction wrote them"),
     ("42883", "xid8", "the column that a cursor goes by is of the type xid8"),
     ("57014", "statement timeout", "let it take longer, or less: an index, a LIMIT"),
