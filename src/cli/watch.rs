@@ -94,7 +94,9 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     let others: Vec<String> =
         asked.iter().map(|row| format!("`{}`", ["pgwake ddl", &row[1]].join(" ").trim_end())).collect();
     let others = if others.is_empty() { "nothing".into() } else { others.join(", ") };
-    Err(Failure::Running(format!("nobody asked for events with these options; what is told is {others}")))
+    Err(Failure::Running(format!(
+        "nobody asked for events with these options; what is delivered is {others}"
+    )))
 }
 
 pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {

@@ -113,7 +113,7 @@ fn nobody_gives_up_by_mistake_what_others_read_or_what_is_not_told() {
     assert!(status == 1 && sentence.contains("are read by backend"), "{sentence}");
     let (sentence, status) = complaint(&remove(&[]));
     assert!(
-        status == 1 && sentence.contains("what is told is `pgwake ddl --phase before,after`"),
+        status == 1 && sentence.contains("what is delivered is `pgwake ddl --phase before,after`"),
         "{sentence}"
     );
     signal(reader.child.id() as i32, Signal::TERM);
@@ -121,7 +121,7 @@ fn nobody_gives_up_by_mistake_what_others_read_or_what_is_not_told() {
     assert!(run(&remove(&["--phase", "before,after"])).status.success());
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.ddl_watch"), "0");
     let (sentence, status) = complaint(&remove(&[]));
-    assert!(status == 1 && sentence.contains("what is told is nothing"), "{sentence}");
+    assert!(status == 1 && sentence.contains("what is delivered is nothing"), "{sentence}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Durable messages: what is published comes as it is, with its commit, to every slot that was there, also
-//! after whoever reads was away.
+//! after their reader was away.
 
 use crate::common::log::{Stream, database, has};
 use crate::common::{PATIENCE, Seen, Sql, fresh_channel, next};

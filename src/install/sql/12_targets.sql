@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION pgwake.is_rehearsal() RETURNS bool LANGUAGE sql AS $p
 $pgwake$;
 
 -- Whether anybody has asked for what this command will drop, or, with the extension, touch; NULL where nobody
--- has asked for anything. Where that cannot be read, it is looked for in vain, and that is told.
+-- has asked for anything. Where that cannot be read, it is looked for in vain, and says so.
 CREATE OR REPLACE FUNCTION pgwake.asked(tag text) RETURNS bool
   LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwake$
 DECLARE

@@ -9,7 +9,7 @@ use crate::session::{Command, outcome_unknown};
 use crate::source::report::Report;
 use std::collections::VecDeque;
 
-/// How much may wait to be sent: a caller that queues faster than the server commits is told to take events
+/// How much may wait to be sent: a caller that queues faster than the server commits has to take events
 /// first.
 const UNSENT_MAX: usize = 65_536;
 

@@ -48,7 +48,7 @@ struct Current {
     end_lsn: Option<Lsn>,
     at_us: i64,
     /// Of its last event, and of the last that was delivered: messages for others count, too, so that a
-    /// position is the same whoever reads.
+    /// position is the same for every reader.
     ordinal: u64,
     delivered: u64,
     gid: Option<String>,
