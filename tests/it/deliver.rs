@@ -67,7 +67,7 @@ fn stream_to(mode: &str, bad_runs: u32, options: &[&str]) -> (Sink, String) {
     said += &rest;
     assert_eq!(status, 0, "{said}");
     assert_eq!(sink.ids(), (1..=50).collect::<Vec<_>>(), "none is missing, in their order");
-    assert_eq!(left(&mut sql, &slot), 0, "all is acknowledged");
+    assert_eq!(left(&mut sql, &slot), 0, "not all is acknowledged: {said}");
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
     (sink, said)
 }
@@ -189,7 +189,7 @@ fn what_is_not_stored_by_the_end_is_said_and_comes_again() {
     }
     let next = pgwake(&[&arguments[..], &["--count", "2"], &sink.to("good", 0)].concat()).output().unwrap();
     assert_eq!((next.status.code(), sink.ids()), (Some(0), vec![1, 2]));
-    assert_eq!(left(&mut sql, &slot), 0);
+    assert_eq!(left(&mut sql, &slot), 0, "{}", String::from_utf8_lossy(&next.stderr));
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 

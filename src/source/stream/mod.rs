@@ -36,8 +36,8 @@ use step::Step;
 const EVENTS_PER_TURN: usize = 256;
 
 /// How long the end of a stream may wait for the server to take what was acknowledged last. It has done so
-/// within a millisecond, if it is alive.
-const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// within a millisecond, if it is alive and has a processor.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 /// What comes over the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -458,21 +458,24 @@ impl StreamSource {
     }
 }
 
-/// What was acknowledged last is sent before the connection is closed, or it would come again. That may wait
-/// for the server, but not for long.
+/// What was acknowledged last is sent before the connection is closed, or it would come again; and so it would
+/// if the server found the connection closed while it writes, before it reads. That may wait for it, but not
+/// for long.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        if self.phase != Phase::Streaming || !self.feedback.has_news() || self.session.is_ending() {
+        if self.phase != Phase::Streaming || self.session.is_ending() {
             return;
         }
         // In a forked child it is the parent who speaks to the server.
         if self.session.connection().is_some_and(|connection| connection.is_of_this_process()) {
             let now = Instant::now();
-            self.send_status(now);
+            if self.feedback.has_news() {
+                self.send_status(now);
+            }
             if let Some(connection) = self.session.connection()
                 && let Err(error) = connection.end_copy(now + FAREWELL_MAX)
             {
-                ::log::debug!("what was acknowledged last may come again: {error}");
+                ::log::warn!("what was acknowledged last may come again: {error}");
             }
         }
     }
