@@ -165,8 +165,8 @@ fn print(
     lines.finish(&mut events)
 }
 
-/// Frees the server of what it keeps for a slot. Who has just ended a reader need not wait for the server to see
-/// that.
+/// Frees the server of what it keeps for a slot. Who has just ended a reader need not wait for the server to
+/// see that.
 pub(super) fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
     let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
         WHERE slot_name = $1";

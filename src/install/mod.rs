@@ -4,7 +4,7 @@
 pub const VERSION: u32 = 6;
 
 /// What is installed, in this order. Each can run again over itself.
-const SCRIPTS: [&str; 17] = [
+const SCRIPTS: [&str; 18] = [
     include_str!("sql/01_schema.sql"),
     include_str!("sql/02_convert.sql"),
     include_str!("sql/03_generate.sql"),
@@ -14,6 +14,7 @@ const SCRIPTS: [&str; 17] = [
     include_str!("sql/07_installation.sql"),
     include_str!("sql/08_rotate.sql"),
     include_str!("sql/09_mode.sql"),
+    include_str!("sql/09_running.sql"),
     include_str!("sql/10_ddl.sql"),
     include_str!("sql/11_check.sql"),
     include_str!("sql/12_targets.sql"),

@@ -143,8 +143,7 @@ fn settings_of_ours_that_somebody_sets_do_not_keep_a_handler_from_running() {
         keep_what_is_seen(sql, "table");
         sql.run(
             "SET pgwake.following = on; SET pgwake.rehearsal = 'DROP TABLE a';
-             SET pgwake.rehearsed = '{\"list\": \"[]\"}'; SET pgwake.handled = '[]';
-             SET pgwake.command = '{}';
+             SET pgwake.running = '{\"handled\": {}}';
              CREATE TABLE a ()",
         );
         sql.run("DROP TABLE a");

@@ -3,42 +3,10 @@
 -- alone.
 --
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
--- sql_drop and table_rewrite learnt before waits in a setting of the transaction, if anybody asks for events.
-
--- In which functions and statements the caller runs: in English, if the server speaks it or lets our owner, a
--- superuser, ask it to.
-CREATE OR REPLACE FUNCTION pgwake.context() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
-DECLARE
-  context text;
-  spoken text := current_setting('lc_messages');
-BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
-  IF NOT starts_with(context, 'PL/pgSQL function ')
-     AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-    PERFORM set_config('lc_messages', 'C', true);
-    GET DIAGNOSTICS context = PG_CONTEXT;
-    PERFORM set_config('lc_messages', spoken, true);
-  END IF;
-  RETURN substr(context, strpos(context, chr(10)) + 1);
-END $pgwake$;
-
--- Whether the script of an extension runs: one mark for each CREATE or ALTER EXTENSION that has begun. Such a
--- script may have others.
-CREATE OR REPLACE FUNCTION pgwake.is_in_extension() RETURNS bool LANGUAGE sql STABLE AS $pgwake$
-  SELECT coalesce(pg_catalog.current_setting('pgwake.in_extension', true), '') OPERATOR(pg_catalog.<>) ''
-$pgwake$;
-
--- The depth of the command, by the context of what a trigger of ours runs: 1 for what a client sent, more for
--- what functions, triggers and the scripts of extensions run.
-CREATE OR REPLACE FUNCTION pgwake.ddl_depth(context text) RETURNS int LANGUAGE sql STABLE AS $pgwake$
-  SELECT 1 + (length(t) - length(replace(t, 'PL/pgSQL function', ''))) / length('PL/pgSQL function')
-      + pgwake.is_in_extension()::int
-    FROM substr(context, strpos(context, 'on_ddl_')) t
-$pgwake$;
+-- sql_drop and table_rewrite learnt before is kept with the command, if anybody asks for events.
 
 CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
-  SELECT set_config('pgwake.ddl',
-    (coalesce(nullif(current_setting('pgwake.ddl', true), '')::jsonb, '[]') || more)::text, true)
+  SELECT pgwake.add_to_command(jsonb_build_object('gone', coalesce(pgwake.running() -> 'gone', '[]') || more))
 $pgwake$;
 
 -- Sends an event to those who asked for it. A notification if it fits; else one that names the outbox row.
@@ -100,7 +68,7 @@ BEGIN
 END $pgwake$;
 
 -- What there is to do after a command: whatever fails of it is nobody's trouble.
-CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text) RETURNS void
+CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text, command jsonb) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
   rels oid[];
@@ -117,11 +85,11 @@ BEGIN
         || CASE WHEN r.oid IS NULL THEN '{}' ELSE jsonb_build_object('name', r.relname) END)
       INTO targets FROM pg_event_trigger_ddl_commands() c
       LEFT JOIN pg_class r ON c.classid = 'pg_class'::regclass AND r.oid = c.objid;
-    targets := coalesce(targets, '[]')
-      || coalesce(nullif(current_setting('pgwake.ddl', true), ''), '[]')::jsonb;
-    PERFORM set_config('pgwake.ddl', '', true);
+    targets := coalesce(targets, '[]') || coalesce(command -> 'gone', '[]');
     IF targets <> '[]' THEN
-      PERFORM pgwake.send_ddl(tag, targets, pgwake.ddl_depth(pgwake.context()));
+      -- One that has committed in between is known no more.
+      PERFORM pgwake.send_ddl(tag, targets,
+        coalesce((command ->> 'depth')::int, pgwake.ddl_depth(pgwake.context())));
     END IF;
   END IF;
   IF tag LIKE 'ALTER %' OR tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
@@ -141,20 +109,16 @@ CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   context text;
+  command jsonb := pgwake.running();
 BEGIN
   IF pgwake.is_rehearsal() THEN
     RETURN;
-  ELSIF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
-    PERFORM set_config('pgwake.in_extension', left(current_setting('pgwake.in_extension', true), -1), true);
-  END IF;
-  IF coalesce(current_setting('pgwake.handled', true), '') NOT IN ('', '[]') THEN
-    PERFORM pgwake.end_handled();
-  END IF;
-  IF coalesce(current_setting('pgwake.command', true), '') <> '' THEN
+  ELSIF command IS NOT NULL THEN
     context := pgwake.context();
-    PERFORM pgwake.forget_command(context);
+    command := pgwake.pop_command(tg_tag, context);
+    PERFORM pgwake.end_handled(command -> 'handled');
   END IF;
-  PERFORM pgwake.follow_command(tg_tag);
+  PERFORM pgwake.follow_command(tg_tag, command);
 END $pgwake$;
 
 -- A watch ends with its table. One whose key's index, or whose trigger, was dropped by itself gets new
@@ -233,8 +197,8 @@ BEGIN
   BEGIN
     IF EXISTS (SELECT FROM pgwake.ddl_watch)
        AND current_setting('pgwake.following', true) IS DISTINCT FROM 'on' THEN
-      PERFORM set_config('pgwake.ddl', '', true), pgwake.send_ddl(tag, pgwake.targets_told(targets),
-        pgwake.ddl_depth(pgwake.context()), 'before');
+      PERFORM pgwake.send_ddl(tag, pgwake.targets_told(targets), (pgwake.running() ->> 'depth')::int,
+        'before');
     END IF;
   EXCEPTION WHEN OTHERS THEN
     RAISE LOG 'pgwake: a DDL event was lost: %', SQLERRM;
@@ -275,7 +239,8 @@ DECLARE
   asked bool := pgwake.asked(tg_tag);
   context text;
 BEGIN
-  IF asked IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
+  IF asked IS NOT NULL OR tg_tag OPERATOR(pg_catalog.=) 'CREATE EXTENSION'
+      OR tg_tag OPERATOR(pg_catalog.=) 'ALTER EXTENSION' OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
       WHERE evtevent OPERATOR(pg_catalog.=) 'ddl_command_start'
       AND evtname OPERATOR(pg_catalog.<>) '!pgwake_ddl_command_start'
       AND evtname OPERATOR(pg_catalog.<>) '!pgwake_ddl' AND evtenabled OPERATOR(pg_catalog.<>) 'D'
@@ -285,12 +250,8 @@ BEGIN
     END IF;
     -- A PERFORM would be a part of it.
     context := pgwake.context();
-    PERFORM pgwake.note_command(tg_tag, context, pg_catalog.current_setting('search_path')),
+    PERFORM pgwake.push_command(tg_tag, context, pg_catalog.current_setting('search_path')),
       CASE WHEN asked IS NOT NULL THEN pgwake.before_command(tg_tag, asked) END;
-  END IF;
-  IF tg_tag OPERATOR(pg_catalog.=) 'CREATE EXTENSION' OR tg_tag OPERATOR(pg_catalog.=) 'ALTER EXTENSION' THEN
-    PERFORM pg_catalog.set_config('pgwake.in_extension',
-      pg_catalog.concat(pg_catalog.current_setting('pgwake.in_extension', true), '+'), true);
   END IF;
 END $pgwake$;
 

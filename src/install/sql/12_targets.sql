@@ -32,31 +32,6 @@ EXCEPTION WHEN OTHERS THEN
   RETURN is_drop;
 END $pgwake$;
 
--- The command that begins is noted for ddl_targets() until it ends, on top of the one in which it runs.
--- `context` is that of its trigger: without the line of the trigger itself it is one for both ends.
-CREATE OR REPLACE FUNCTION pgwake.note_command(tag text, context text, path text) RETURNS void
-  LANGUAGE plpgsql AS $pgwake$
-DECLARE
-  tail text := substr(context, strpos(context || chr(10), chr(10)) + 1);
-  below jsonb := nullif(current_setting('pgwake.command', true), '')::jsonb;
-BEGIN
-  IF below ->> 'tail' = tail THEN
-    -- That one has failed to end.
-    below := below -> 'below';
-  END IF;
-  PERFORM set_config('pgwake.command', jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
-    'tail', tail, 'depth', pgwake.ddl_depth(context), 'below', below)::text, true);
-END $pgwake$;
-
-CREATE OR REPLACE FUNCTION pgwake.forget_command(context text) RETURNS void LANGUAGE plpgsql AS $pgwake$
-DECLARE
-  command jsonb := current_setting('pgwake.command')::jsonb;
-BEGIN
-  IF command ->> 'tail' = substr(context, strpos(context || chr(10), chr(10)) + 1) THEN
-    PERFORM set_config('pgwake.command', coalesce((command -> 'below')::text, ''), true);
-  END IF;
-END $pgwake$;
-
 -- A statement without comments and quoted names, in capitals, each space one.
 CREATE OR REPLACE FUNCTION pgwake.words_of(statement text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $pgwake$
 DECLARE
@@ -156,7 +131,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.ddl_targets(exact bool DEFAULT true) RETURNS SETOF pgwake.ddl_target
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  command jsonb := nullif(current_setting('pgwake.command', true), '')::jsonb;
+  command jsonb := pgwake.running();
   context text;
   s record;
 BEGIN

@@ -103,8 +103,8 @@ CREATE OR REPLACE FUNCTION pgwake.object_key(classid oid, objid oid, objsubid in
   SELECT classid || '/' || objid || '/' || objsubid
 $pgwake$;
 
--- Which objects handlers have seen, one entry for each command that runs: nested ones lie on top. DROP INDEX
--- CONCURRENTLY commits before it drops: it is refused before it begins.
+-- Keeps with the command which objects handlers have seen. DROP INDEX CONCURRENTLY commits before it drops:
+-- it is refused before it begins.
 CREATE OR REPLACE FUNCTION pgwake.note_handled(tag text, targets pgwake.ddl_target[], why text, hint text)
     RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
@@ -118,20 +118,18 @@ BEGIN
         USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
     END IF;
   END IF;
-  PERFORM set_config('pgwake.handled', (jsonb_build_array(jsonb_build_object('why', why, 'hint', hint,
-      'objects', (SELECT coalesce(jsonb_object_agg(pgwake.object_key(t.classid, t.objid, t.objsubid),
-          t.identity), '{}') FROM unnest(targets) t WHERE t.objid IS NOT NULL
-          AND EXISTS (SELECT FROM pgwake.drop_handler h WHERE pgwake.is_due(h, t)))))
-    || coalesce(nullif(current_setting('pgwake.handled', true), ''), '[]')::jsonb)::text, true);
+  PERFORM pgwake.add_to_command(jsonb_build_object('handled', jsonb_build_object('why', why, 'hint', hint,
+    'objects', (SELECT coalesce(jsonb_object_agg(pgwake.object_key(t.classid, t.objid, t.objsubid),
+        t.identity), '{}') FROM unnest(targets) t WHERE t.objid IS NOT NULL
+        AND EXISTS (SELECT FROM pgwake.drop_handler h WHERE pgwake.is_due(h, t))))));
 END $pgwake$;
 
 -- The command is over. What a handler has seen must be gone: else it has done its work for nothing.
-CREATE OR REPLACE FUNCTION pgwake.end_handled() RETURNS void LANGUAGE plpgsql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.end_handled(handled jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  handled jsonb := current_setting('pgwake.handled')::jsonb;
   stays text;
 BEGIN
-  SELECT o.value INTO stays FROM jsonb_each_text(handled -> 0 -> 'objects') o,
+  SELECT o.value INTO stays FROM jsonb_each_text(handled -> 'objects') o,
       string_to_array(o.key, '/') k
     WHERE CASE k[3] WHEN '0' THEN pg_describe_object(k[1]::oid, k[2]::oid, 0) IS NOT NULL
       ELSE EXISTS (SELECT FROM pg_attribute WHERE attrelid = k[2]::oid AND attnum = k[3]::int
@@ -140,7 +138,6 @@ BEGIN
     RAISE EXCEPTION '% has had its handler run, and was not dropped', stays
       USING ERRCODE = 'triggered_action_exception', HINT = 'Run the command again, by itself.';
   END IF;
-  PERFORM set_config('pgwake.handled', (handled - 0)::text, true);
 END $pgwake$;
 
 -- Sorts first of all triggers on sql_drop, so that the others do not run in a rehearsal.
@@ -150,7 +147,7 @@ DECLARE
   context text;
   rehearsed text;
   list text;
-  handled jsonb := nullif(current_setting('pgwake.handled', true), '')::jsonb -> 0;
+  handled jsonb := pgwake.running() -> 'handled';
   missed record;
 BEGIN
   IF pgwake.is_rehearsal() THEN

@@ -7,9 +7,9 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 -- Whoever runs DDL calls these, and nothing in them is more than that role may do anyway.
 GRANT USAGE ON SCHEMA pgwake TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pgwake.ddl_targets, pgwake.mode, pgwake.has_extension, pgwake.context,
-  pgwake.ddl_depth, pgwake.is_in_extension, pgwake.is_rehearsal, pgwake.asked, pgwake.note_command,
-  pgwake.before_command, pgwake.command_begins, pgwake.words_of, pgwake.is_alone, pgwake.running_drop,
-  pgwake.rehearse_drop, pgwake.run_handlers, pgwake.due_calls TO PUBLIC;
+  pgwake.running, pgwake.is_in_extension, pgwake.ddl_depth, pgwake.tail, pgwake.push_command,
+  pgwake.is_rehearsal, pgwake.asked, pgwake.before_command, pgwake.command_begins, pgwake.words_of,
+  pgwake.is_alone, pgwake.running_drop, pgwake.rehearse_drop, pgwake.run_handlers, pgwake.due_calls TO PUBLIC;
 
 -- Every function has a search_path of its own, but for those that are called for each statement, or become a
 -- part of the query that calls them: in them each name is qualified, and generated ones see to it themselves
@@ -20,7 +20,7 @@ DECLARE
 BEGIN
   FOR function IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pgwake'::regnamespace
       AND p.proname NOT IN ('wake', 'may_be_prepared', 'change_json', 'on_ddl_start', 'remove_before_drop',
-        'is_due', 'is_rehearsal', 'is_in_extension', 'has_extension') AND p.proname !~ '^change_[0-9]+_' LOOP
+        'is_due', 'is_rehearsal', 'has_extension') AND p.proname !~ '^change_[0-9]+_' LOOP
     EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', function);
   END LOOP;
 END $pgwake$;

@@ -458,9 +458,9 @@ impl StreamSource {
     }
 }
 
-/// What was acknowledged last is sent before the connection is closed, or it would come again; and so it would
-/// if the server found the connection closed while it writes, before it reads. That may wait for it, but not
-/// for long.
+/// What was acknowledged last is sent before the connection is closed, or it would come again; and so it
+/// would if the server found the connection closed while it writes, before it reads. That may wait for it,
+/// but not for long.
 impl Drop for StreamSource {
     fn drop(&mut self) {
         if self.phase != Phase::Streaming || self.session.is_ending() {

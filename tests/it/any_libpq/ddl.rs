@@ -96,6 +96,31 @@ fn tags_temporary_and_nested_ones_are_asked_for() {
 }
 
 #[test]
+fn what_triggers_of_others_run_meanwhile_is_told_apart() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE FUNCTION tidy() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_identity = 'public.a') THEN
+             DROP TABLE side; CREATE TABLE log ();
+           END IF;
+         END $$;
+         CREATE EVENT TRIGGER zz_tidy ON sql_drop EXECUTE FUNCTION tidy();
+         CREATE TABLE a (); CREATE TABLE side (); SELECT pgwake.watch_ddl('ddl', nested => true)",
+    );
+    let (mut events, _session) = listening(&conninfo, &["ddl"]);
+    sql.run("DROP TABLE a");
+    let seen = events_until_now(&mut sql, &mut events);
+    assert_eq!(
+        seen.iter().map(|event| format!("{} at {}", short(event), event["depth"])).collect::<Vec<_>>(),
+        [
+            "DROP TABLE: target table public.side at 2",
+            "CREATE TABLE: target table public.log at 2",
+            "DROP TABLE: target table public.a at 1",
+        ]
+    );
+}
+
+#[test]
 fn commands_that_suffer_no_trigger_pass() {
     let (conninfo, mut sql) = database("");
     sql.run("SELECT pgwake.watch_ddl('ddl'), pgwake.watch_ddl('all', NULL, true, true, '{before,after}')");
