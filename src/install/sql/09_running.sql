@@ -48,7 +48,8 @@ CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text
 BEGIN
   PERFORM set_config('pgwake.running', jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
     'tail', pgwake.tail(context), 'depth', pgwake.ddl_depth(context), 'in_extension',
-    pgwake.is_in_extension(), 'below', pgwake.running())::text, true);
+    pgwake.is_in_extension(), 'level', coalesce((pgwake.running() ->> 'level')::int, 0) + 1, 'below',
+    pgwake.running())::text, true);
 END $pgwake$;
 
 -- More of what became known of the innermost.

@@ -214,16 +214,22 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.before_command(tag text, are_wanted bool) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
+  level_max constant int := 16;
   targets pgwake.ddl_target[] := '{}';
   why text := 'the command was not rehearsed';
   hint text;
 BEGIN
   IF are_wanted THEN
+    IF (pgwake.running() ->> 'level')::int > level_max THEN
+      RAISE EXCEPTION 'commands run % deep in the handlers of one another', level_max
+        USING ERRCODE = 'statement_too_complex',
+          HINT = 'A handler must not drop what the command drops: the command does that behind it.';
+    END IF;
     BEGIN
       targets := ARRAY(SELECT t FROM pgwake.ddl_targets() t);
       why := NULL;
     EXCEPTION WHEN statement_too_complex THEN
-      RAISE;  -- A trigger that calls itself would do so again at each level.
+      RAISE;
     WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS why = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
     END;

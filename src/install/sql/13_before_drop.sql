@@ -85,7 +85,9 @@ BEGIN
       IS NULL;
     EXECUTE format('SELECT %s($1)', call.name) USING call.target;
   END LOOP;
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN statement_too_complex THEN
+  RAISE;  -- One that calls itself would be told of at each level.
+WHEN OTHERS THEN
   IF call IS NULL THEN
     RAISE;
   END IF;

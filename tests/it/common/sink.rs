@@ -51,6 +51,11 @@ impl Sink {
         pairs.map(|(position, key)| (position.to_string(), key.to_string())).collect()
     }
 
+    /// How much it has stored.
+    pub(crate) fn bytes(&self) -> u64 {
+        std::fs::metadata(self.directory.path().join("sink")).map_or(0, |sink| sink.len())
+    }
+
     /// Position and id of each change, in the order in which they were stored.
     pub(crate) fn changes(&self) -> Vec<(String, u64)> {
         let id = |key: &str| serde_json::from_str::<Value>(key).unwrap()["id"].as_u64();

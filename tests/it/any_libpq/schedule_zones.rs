@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 /// The rows of the page: zone, day, expression, from, to, and what is due.
 fn rows() -> Vec<[String; 6]> {
-    let page = include_str!("../../docs/schedules.md");
+    let page = include_str!("../../../docs/schedules.md");
     let (_, table) = page.split_once("| Zone | Day |").unwrap();
     let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     lines

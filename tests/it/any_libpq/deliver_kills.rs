@@ -24,8 +24,8 @@ fn start(dsn: &str, slot: &str, sink: &Sink) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Where the slot stood, and how many lines the sink had then at least.
-type Sample = (u64, usize);
+/// Where the slot stood, and how many bytes the sink had then at least.
+type Sample = (u64, u64);
 
 /// A place in the log as a number.
 fn place(lsn: &str) -> u64 {
@@ -33,18 +33,22 @@ fn place(lsn: &str) -> u64 {
 }
 
 /// The slot says that all is stored whose commit lies before it: so it must be.
-fn check_samples(samples: &[Sample], sink: &Sink) {
-    let mut first_line = BTreeMap::new();
-    for (line, (position, _)) in sink.lines().iter().enumerate() {
-        let Some((lsn, ordinal)) = position.rsplit_once('/').filter(|(lsn, _)| lsn.contains('/')) else {
-            continue;
-        };
-        first_line.entry((place(lsn), ordinal.parse::<u64>().unwrap())).or_insert(line);
-    }
-    for (slot, lines) in samples {
-        for ((commit, ordinal), line) in first_line.range(..(*slot, 0)) {
-            assert!(line < lines, "{commit:X}/{ordinal} was not stored when the slot stood at {slot:X}");
+fn check_samples(mut samples: Vec<Sample>, sink: &Sink) {
+    let (mut stored_at, mut end) = (BTreeMap::new(), 0);
+    for (position, key) in sink.lines() {
+        end += (position.len() + key.len() + 2) as u64;
+        if let Some((lsn, ordinal)) = position.rsplit_once('/').filter(|(lsn, _)| lsn.contains('/')) {
+            stored_at.entry((place(lsn), ordinal.parse::<u64>().unwrap())).or_insert(end);
         }
+    }
+    samples.sort_unstable();
+    let (mut stored_at, mut last) = (stored_at.into_iter().peekable(), (0, (0, 0)));
+    for (slot, bytes) in samples {
+        while let Some((position, end)) = stored_at.next_if(|((commit, _), _)| *commit < slot) {
+            last = last.max((end, position));
+        }
+        let (end, (commit, ordinal)) = last;
+        assert!(end <= bytes, "{commit:X}/{ordinal} was not stored when the slot stood at {slot:X}");
     }
 }
 
@@ -66,7 +70,7 @@ fn sample(dsn: &str, slot: &str, sink: &Sink, is_over: &AtomicBool) -> Vec<Sampl
     let at = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'");
     while !is_over.load(Ordering::SeqCst) {
         let slot = place(&sql.value(&at));
-        samples.push((slot, sink.lines().len()));
+        samples.push((slot, sink.bytes()));
         std::thread::sleep(Duration::from_millis(1));
     }
     samples
@@ -121,9 +125,9 @@ fn nothing_is_lost_and_the_slot_is_never_ahead_of_the_sink() {
         finish(&mut sql, &sink, running);
         sampler.join().unwrap()
     });
-    check_samples(&samples, &sink);
-    let (stored, once) = (sink.changes().len(), sink.ids().len());
-    println!("{once} rows, {} of them again, {} samples of the slot", stored - once, samples.len());
+    let (stored, once, sampled) = (sink.changes().len(), sink.ids().len(), samples.len());
+    check_samples(samples, &sink);
+    println!("{once} rows, {} of them again, {sampled} samples of the slot", stored - once);
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
