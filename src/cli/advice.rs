@@ -113,7 +113,6 @@ const BEFORE_DROP: &[Row] = &[
     ("42501", "permission denied", "the owner of the schema pgwake, or a superuser, can do it"),
     ("42601", "", FUNCTION),
     ("42602", "", FUNCTION),
-    ("22023", "identifier", FUNCTION),
     ("22P02", "", FUNCTION),
     ("42704", "", FUNCTION),
 ];

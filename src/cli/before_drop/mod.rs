@@ -7,9 +7,9 @@ use super::advice::{When, with_advice};
 use super::values::Format;
 use super::{Failure, install, query};
 pub(crate) use arguments::BeforeDrop;
-use pgwake::Error;
 use pgwake::json::{self, JsonValue};
 use pgwake::pq::Connection;
+use pgwake::{Error, SqlState};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -52,7 +52,15 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
     let name = handler.trim();
     let signature = if name.ends_with(')') { name.to_string() } else { format!("{name}(pgwake.ddl_target)") };
     let sql = "SELECT pg_catalog.to_regprocedure($1) IS NOT NULL";
-    if query::rows(connection, sql, &[&signature]).map_err(failed)?.iter().any(|row| row[0] == "t") {
+    // From 17 on the server says it by NULL, and parse_ident in other words.
+    let malformed = |error: Error| match error.sqlstate.as_ref().map(SqlState::as_str) {
+        Some("42602" | "22023") => {
+            let message = format!("{handler} is not the name of a function");
+            Failure::Running(with_advice(When::BeforeDrop, &message, SqlState::new("42602")))
+        }
+        _ => failed(error),
+    };
+    if query::rows(connection, sql, &[&signature]).map_err(malformed)?.iter().any(|row| row[0] == "t") {
         return Ok(signature);
     }
     let (name, _) = name.split_once('(').unwrap_or((name, ""));
@@ -61,7 +69,7 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
         pg_catalog.parse_ident($1) AS part \
         WHERE p.proname = part[pg_catalog.cardinality(part)] AND CASE WHEN pg_catalog.cardinality(part) > 1 \
         THEN n.nspname = part[1] ELSE pg_catalog.pg_function_is_visible(p.oid) END";
-    let others = query::rows(connection, sql, &[name]).map_err(failed)?.concat().concat();
+    let others = query::rows(connection, sql, &[name]).map_err(malformed)?.concat().concat();
     Err(Failure::Running(if others.is_empty() {
         format!("there is no function {signature}: make it first, CREATE FUNCTION {signature} RETURNS void …")
     } else {
