@@ -2,7 +2,7 @@
 //! anywhere.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, pgwake, run};
+use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::{PASSWORD, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn listen_ends_in_good_order_by_signals_and_by_time() {
         signal(listen.child.id() as i32, asked);
         assert_eq!(listen.status(), 0, "{asked:?}");
     }
-    assert_eq!(run(&["-d", &dsn, "listen", &channel, "--for", "1s"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "listen", &channel, "--for", "1s"]);
 }
 
 #[test]

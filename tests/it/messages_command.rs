@@ -2,7 +2,7 @@
 //! last run ended.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, pgwake, run};
+use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::error_table::hold;
 use crate::common::log::database;
 use crate::common::{fresh_channel, server};
@@ -26,9 +26,9 @@ fn what_is_published_is_printed_and_acknowledged_once_it_is_written() {
     let arguments = ["-d", &dsn, "-f", "json", "subscribe", "jobs", "other jobs", "--slot", &slot];
     let mut first = Running::start(&[&arguments[..], &["--count", "3"]].concat());
     assert_eq!(first.json()["event"], "listening");
-    assert_eq!(run(&["-d", &dsn, "publish", "jobs", "hello"]).status.code(), Some(0));
-    assert_eq!(run(&["-d", &dsn, "publish", "Jobs", "for nobody"]).status.code(), Some(0));
-    assert_eq!(run(&["-d", &dsn, "publish", "other jobs"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "publish", "jobs", "hello"]);
+    succeed(&["-d", &dsn, "publish", "Jobs", "for nobody"]);
+    succeed(&["-d", &dsn, "publish", "other jobs"]);
     piped(&dsn, &["jobs", "-"], b"all\nof \xff it\n");
     let line = first.json();
     assert_eq!((&line["event"], &line["channel"]), (&"message".into(), &"jobs".into()));
@@ -55,7 +55,7 @@ fn what_is_published_is_printed_and_acknowledged_once_it_is_written() {
     assert!(line.contains("message") && line.ends_with("jobs  as people\\x0asee it\n"), "{line}");
     assert_eq!(third.status(), 0);
     let drop = ["-d", &dsn, "subscribe", "--slot", &slot, "--drop-slot"];
-    assert_eq!(run(&drop).status.code(), Some(0));
+    succeed(&drop);
     let (said, status) = complaint(&drop);
     assert!(said.contains("has no replication slot") && status == 1, "{said}");
 }

@@ -2,7 +2,7 @@
 //! wrote, in the order of the commits, and one that is there again has the same position.
 #![cfg(feature = "command")]
 
-use crate::common::command::{pgwake, run};
+use crate::common::command::{pgwake, succeed};
 use crate::common::log::database;
 use crate::common::random::Random;
 use crate::common::{PATIENCE, Sql, fresh_channel};
@@ -147,5 +147,5 @@ fn a_subscriber_that_is_killed_loses_nothing() {
     crate::common::signal(child.id() as i32, rustix::process::Signal::TERM);
     assert!(child.wait().unwrap().success());
     println!("the subscriber was killed {kills} times: {}", check(&all, &mut sql));
-    assert_eq!(run(&["-d", &conninfo, "subscribe", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
+    succeed(&["-d", &conninfo, "subscribe", "--slot", &slot, "--drop-slot"]);
 }

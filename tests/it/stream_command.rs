@@ -2,7 +2,7 @@
 //! last run ended, and what is left behind.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, run};
+use crate::common::command::{Running, complaint, run, succeed};
 use crate::common::log::database;
 use crate::common::{Sql, say_loudly, signal};
 use rustix::process::Signal;
@@ -74,7 +74,7 @@ fn a_slot_goes_on_where_the_last_run_ended() {
     assert_eq!(next["key"], json!({"id": 4}), "what was written may come again, and nothing is left out");
     signal(third.child.id() as i32, Signal::INT);
     assert_eq!(third.status(), 0);
-    assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_transaction_that_was_cut_off_comes_again_as_a_whole() {
     assert_eq!(ids(&lines(&[&with_commits[..], &["--count", "1"]].concat())), [6]);
     let nothing = lines(&[&with_commits[..], &["--for", "300ms"]].concat());
     assert!(ids(&nothing).is_empty(), "no more than the line of its commit was not written: {nothing:?}");
-    assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn until_ends_behind_what_was_committed_by_then() {
     sql.run("CREATE TABLE other (id int); INSERT INTO other VALUES (1)");
     let here = sql.value("SELECT pg_current_wal_lsn()");
     assert!(ids(&until(&here, &[])).is_empty(), "an end that no change of the table has reached");
-    assert_eq!(run(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]);
 }
 
 #[test]
@@ -205,10 +205,7 @@ fn watch_reads_the_log_in_its_own_words_and_unwatch_takes_the_publication_away()
     assert_eq!(both.status(), 0);
     sql.run("INSERT INTO orders VALUES (2)");
     assert_eq!(ids(&lines(&[&watch[..], &["--count", "1"]].concat())), [2], "it goes on");
-    assert_eq!(
-        run(&["-d", &dsn, "stream", "--slot", &format!("pgwake_{name}"), "--drop-slot"]).status.code(),
-        Some(0)
-    );
+    succeed(&["-d", &dsn, "stream", "--slot", &format!("pgwake_{name}"), "--drop-slot"]);
     for (table, left) in [("orders", "parcels"), ("parcels", "")] {
         let (sentence, status) = complaint(&["-v", "-d", &dsn, "unwatch", table]);
         assert!(status == 0 && sentence.trim_end().ends_with("is not watched any more"), "{sentence}");
@@ -229,7 +226,7 @@ fn a_publication_that_lost_a_table_has_it_again_when_it_is_asked_for() {
     let arguments = ["-d", &dsn, "stream", "--table", "orders", "parcels", "--count", "2", "--for", "60s"];
     for lose in ["SELECT 1", "DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)", "unwatch"] {
         match lose {
-            "unwatch" => assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0)),
+            "unwatch" => drop(succeed(&["-d", &dsn, "unwatch", "orders"])),
             lose => sql.run(lose),
         }
         let mut stream = streaming(&arguments);

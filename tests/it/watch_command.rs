@@ -1,7 +1,7 @@
 //! `pgwake watch`, `unwatch`, `ddl`, `check` and `status`, as their users meet them.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, run};
+use crate::common::command::{Running, complaint, run, succeed};
 use crate::common::{Sql, server, signal};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ fn a_running_watch_says_that_its_table_is_unwatched_and_goes_on_when_it_is_watch
     assert_eq!(sql.value("SELECT timing FROM pgwake.watched"), "before");
     sql.run("INSERT INTO orders VALUES (1)");
     assert_eq!(watch.json()["op"], "insert");
-    assert_eq!(run(&["-d", &dsn, "unwatch", "orders"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "unwatch", "orders"]);
     let told = watch.json();
     assert_eq!((&told["event"], &told["sqlstate"]), (&"command_failed".into(), &"55000".into()));
     assert!(told["message"].as_str().unwrap().contains("orders is not watched any more"), "{told}");
@@ -162,7 +162,7 @@ fn what_cannot_be_watched_is_one_sentence() {
         let (sentence, code) = complaint(&[&["-d", &dsn], arguments].concat());
         assert!(code == status && sentence.contains(word), "{arguments:?}: {code} {sentence}");
     }
-    assert_eq!(run(&["-d", &dsn, "install"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "install"]);
     let (sentence, code) = complaint(&["-d", &dsn, "watch", "orders", "--no-install"]);
     assert!(code == 1 && sentence.contains("not watched"), "{sentence}");
     sql.run("CREATE ROLE nobody_special LOGIN");
@@ -192,7 +192,7 @@ fn ddl_prints_commands_and_those_that_were_asked_for() {
     assert_eq!(drops.json()["targets"][0]["name"], "t");
     assert_eq!((all.status(), drops.status()), (0, 0));
     for arguments in [&["ddl", "--remove"][..], &["ddl", "--tags", "DROP TABLE", "--remove"]] {
-        assert_eq!(run(&[&["-d", &dsn], arguments].concat()).status.code(), Some(0));
+        succeed(&[&["-d", &dsn], arguments].concat());
     }
     assert_eq!(sql.value("SELECT count(*) FROM pgwake.ddl_watch"), "0");
 }
@@ -209,7 +209,7 @@ fn check_finds_what_would_go_wrong() {
     let (dsn, mut sql) = database();
     let (bare, status) = findings(&dsn);
     assert!(status == 0 && bare.iter().any(|f| f["remedy"] == "pgwake install"), "{bare:?}");
-    assert_eq!(run(&["-d", &dsn, "install"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "install"]);
     sql.run("SELECT pgwake.watch_table('orders')");
     let (healthy, status) = findings(&dsn);
     assert!(status == 0 && healthy.iter().all(|f| f["severity"] == "info"), "{healthy:?}");
@@ -225,7 +225,7 @@ fn check_finds_what_would_go_wrong() {
 #[test]
 fn status_shows_the_server_and_what_is_watched() {
     let (dsn, mut sql) = database();
-    assert_eq!(run(&["-d", &dsn, "install"]).status.code(), Some(0));
+    succeed(&["-d", &dsn, "install"]);
     sql.run("SELECT pgwake.watch_table('orders', payload => 'row'); SELECT pgwake.open_consumer('me')");
     let output = run(&["-d", &dsn, "-f", "json", "status"]);
     assert_eq!(output.status.code(), Some(0));

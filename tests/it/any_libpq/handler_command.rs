@@ -20,10 +20,7 @@ fn with_handler() -> (String, Sql) {
 }
 
 fn succeed(dsn: &str, arguments: &[&str]) -> String {
-    let output = run(&[&["-d", dsn], arguments].concat());
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {told}");
-    String::from_utf8(output.stdout).unwrap()
+    crate::common::command::succeed(&[&["-d", dsn], arguments].concat())
 }
 
 fn seen(sql: &mut Sql) -> String {

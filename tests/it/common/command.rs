@@ -17,6 +17,14 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     pgwake(arguments).output().unwrap()
 }
 
+/// To its end, which is a good one; what it has written.
+pub(crate) fn succeed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A running command, read line by line.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -59,6 +67,9 @@ impl Running {
 
     pub(crate) fn json(&mut self) -> Value {
         let line = self.line();
+        if line.is_empty() {
+            panic!("it has ended: {}", self.rest_of_stderr());
+        }
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
