@@ -6,7 +6,7 @@
 # them. It is left as it is where it is set; and without the server's headers the tests of the extension say that they
 # are skipped.
 set -eu
-if [ -n "${PGWAKE_TEST_BINDIR:-}" ] || [ ! -f "$(pg_config --pgxs 2>/dev/null)" ]; then
+if [ -n "${PGWAKE_TEST_BINDIR:-}" ] || [ ! -f "$(pg_config --includedir-server 2>/dev/null)/postgres.h" ]; then
     exec "$@"
 fi
 server=$(mktemp -d)
