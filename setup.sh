@@ -16,8 +16,8 @@ has_server() {
     done
     return 1
 }
-# PostgreSQL's own makefile for extensions comes with the headers.
-has_server_headers() { [ -f "$(pg_config --pgxs 2>/dev/null)" ]; }
+# PostgreSQL's own makefile for extensions comes without them, too.
+has_server_headers() { [ -f "$(pg_config --includedir-server 2>/dev/null)/postgres.h" ]; }
 has_library() { command -v pkg-config >/dev/null && pkg-config --exists "$1"; }
 
 command -v cc >/dev/null || need 'a C compiler' 'gcc libc6-dev'
