@@ -21,8 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the server hears that we are alive while nothing is read from it.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the last transaction may take to end, so that the server can be told that it is done with; and a
-/// server, to see that a reader has gone.
+/// How long the last transaction may take to end, so that the server can be told that it is done with.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// In which form events are written, until when, and to whom they are handed over.
@@ -165,23 +164,12 @@ fn print(
     lines.finish(&mut events)
 }
 
-/// Frees the server of what it keeps for a slot. Who has just ended a reader need not wait for the server to
-/// see that.
+/// Frees the server of what it keeps for a slot.
 pub(super) fn drop_slot(dsn: &str, slot: &str) -> Result<(), Failure> {
     let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots \
         WHERE slot_name = $1";
-    let (mut connection, until) = (query::connect(dsn)?, Instant::now() + PATIENCE);
-    let dropped = loop {
-        match query::rows(&mut connection, sql, &[slot]) {
-            Ok(dropped) => break dropped,
-            Err(error) if error.sqlstate == Some(SqlState::OBJECT_IN_USE) && Instant::now() < until => {
-                std::thread::sleep(LOOK_INTERVAL);
-            }
-            Err(error) => {
-                return Err(Failure::Running(with_advice(When::Dropping, &error.message, error.sqlstate)));
-            }
-        }
-    };
+    let dropped = query::rows(&mut query::connect(dsn)?, sql, &[slot])
+        .map_err(|error| Failure::Running(with_advice(When::Dropping, &error.message, error.sqlstate)))?;
     if dropped.is_empty() {
         return Err(Failure::Running(format!(
             "this server has no replication slot {slot}: pgwake status shows those that it has"

@@ -121,7 +121,8 @@ impl Connection {
     pub(crate) fn wait(&self, read: bool, write: bool, until: Option<Instant>) -> Result<()> {
         let Some(socket) = self.socket() else { return Err(self.connect_error()) };
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if sys::wait_for(socket, read, write, timeout)? {
+        // Once the time is over it does not count that there is always more.
+        if timeout != Some(Duration::ZERO) && sys::wait_for(socket, read, write, timeout)? {
             return Ok(());
         }
         let message = "the server did not answer in time";

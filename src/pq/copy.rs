@@ -66,23 +66,31 @@ impl Connection {
     }
 
     /// Ends a COPY in both directions in good order: says that no more is sent, and takes what still comes
-    /// until the server has said the same. Waits no longer than until then.
+    /// until the server has said the same, and that the command is over: then it has freed the slot. It is an
+    /// error if it has not by then.
     ///
     /// A socket that is closed with something unread is reset, and a server that is just sending finds out by
     /// that, and never reads what was said to it last.
     pub(crate) fn end_copy(&mut self, until: Instant) -> Result<()> {
         self.put_copy_end()?;
-        while Instant::now() < until {
+        loop {
             match self.copy_data() {
-                CopyData::Message(_) => continue,
-                CopyData::Nothing => {}
-                CopyData::End | CopyData::Failed => break,
+                CopyData::Message(_) => {}
+                CopyData::Nothing => self.take_more(until)?,
+                CopyData::End => break,
+                CopyData::Failed => return self.accepted(false),
             }
-            let is_flushed = self.flush()?;
-            self.wait(true, !is_flushed, Some(until))?;
-            self.consume_input()?;
+        }
+        while self.is_busy() {
+            self.take_more(until)?;
         }
         Ok(())
+    }
+
+    fn take_more(&mut self, until: Instant) -> Result<()> {
+        let is_flushed = self.flush()?;
+        self.wait(true, !is_flushed, Some(until))?;
+        self.consume_input()
     }
 }
 

@@ -2,7 +2,7 @@
 #![cfg(feature = "command")]
 
 use crate::common::command::{Running, run};
-use crate::common::log::{SETTINGS, database, major};
+use crate::common::log::{SETTINGS, database, major, until_free};
 use crate::common::{Sql, start_with_settings};
 use serde_json::Value;
 
@@ -71,8 +71,7 @@ fn a_slot_that_is_read_is_in_order_and_in_the_status() {
     assert!(text.contains(&format!("name {slot}  plugin pgoutput")), "{text}");
     stream.child.kill().unwrap();
     stream.child.wait().unwrap();
-    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
-    while sql.value(&active) != "f" {}
+    until_free(&mut sql, &slot);
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
@@ -118,7 +117,7 @@ fn a_slot_that_is_nearly_lost_and_one_that_is_and_a_server_with_no_room_are_foun
     finds(&dsn, "max_replication_slots", "warning", "all 1 are in use");
     stream.child.kill().unwrap();
     stream.child.wait().unwrap();
-    while sql.value("SELECT active FROM pg_replication_slots") != "f" {}
+    until_free(&mut sql, "s");
     finds(&dsn, "slot s", "warning", "nobody reads it");
     for _ in 0..4 {
         sql.run("SELECT pg_logical_emit_message(true, 'a', 'b')");

@@ -4,7 +4,7 @@
 
 use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::error_table::hold;
-use crate::common::log::database;
+use crate::common::log::{database, until_free};
 use crate::common::{fresh_channel, server};
 use std::io::Write;
 use std::process::Stdio;
@@ -21,7 +21,7 @@ fn piped(dsn: &str, arguments: &[&str], stdin: &[u8]) {
 
 #[test]
 fn what_is_published_is_printed_and_acknowledged_once_it_is_written() {
-    let (dsn, _) = database("");
+    let (dsn, mut sql) = database("");
     let slot = fresh_channel();
     let arguments = ["-d", &dsn, "-f", "json", "subscribe", "jobs", "other jobs", "--slot", &slot];
     let mut first = Running::start(&[&arguments[..], &["--count", "3"]].concat());
@@ -54,6 +54,7 @@ fn what_is_published_is_printed_and_acknowledged_once_it_is_written() {
     let line = third.line();
     assert!(line.contains("message") && line.ends_with("jobs  as people\\x0asee it\n"), "{line}");
     assert_eq!(third.status(), 0);
+    until_free(&mut sql, &slot);
     let drop = ["-d", &dsn, "subscribe", "--slot", &slot, "--drop-slot"];
     succeed(&drop);
     let (said, status) = complaint(&drop);

@@ -3,7 +3,7 @@
 #![cfg(feature = "command")]
 
 use crate::common::command::{pgwake, succeed};
-use crate::common::log::database;
+use crate::common::log::{database, until_free};
 use crate::common::random::Random;
 use crate::common::{PATIENCE, Sql, fresh_channel};
 use serde_json::Value;
@@ -147,5 +147,6 @@ fn a_subscriber_that_is_killed_loses_nothing() {
     crate::common::signal(child.id() as i32, rustix::process::Signal::TERM);
     assert!(child.wait().unwrap().success());
     println!("the subscriber was killed {kills} times: {}", check(&all, &mut sql));
+    until_free(&mut sql, &slot);
     succeed(&["-d", &conninfo, "subscribe", "--slot", &slot, "--drop-slot"]);
 }

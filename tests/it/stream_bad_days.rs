@@ -1,7 +1,7 @@
 //! Streams on bad days: what the server may forget and what not, callers that are slow, servers that stop or
 //! freeze, processes that fork, and changes that do not fit into one read.
 
-use crate::common::log::{SETTINGS, Stream, database, log_server};
+use crate::common::log::{SETTINGS, Stream, database, log_server, until_free};
 use crate::common::random::Random;
 use crate::common::{PATIENCE, Sql, fresh_channel, signal, start_with_settings, transports};
 use pgwake::{Event, EventLoop, StreamOptions, Streaming};
@@ -194,8 +194,7 @@ fn what_was_acknowledged_before_a_disconnect_does_not_come_again() {
             stream.events.disconnect(stream.id).unwrap();
             drop(stream);
             last = position;
-            let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
-            while sql.value(&active) == "t" {}
+            until_free(&mut sql, &slot);
             let confirmed = confirmed(&mut sql, &slot);
             assert!(confirmed > position && confirmed <= next, "{transport}: {confirmed} {position} {next}");
         }

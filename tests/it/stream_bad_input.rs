@@ -1,7 +1,7 @@
 //! Servers that send what they should not, in the middle of a stream: one error that names what came, and the
 //! stream goes on from what was acknowledged.
 
-use crate::common::log::{Stream, database, log_server, major};
+use crate::common::log::{Stream, database, log_server, major, until_free};
 use crate::common::random::Random;
 use crate::common::{Sql, fresh_channel};
 use pgwake::StreamOptions;
@@ -253,8 +253,7 @@ fn a_flipped_byte_is_an_error_or_leaves_the_rows_and_never_holds_up_the_stream()
 
 /// A place in the log that was flipped may have been acknowledged.
 fn renew(sql: &mut Sql, slot: &str) {
-    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
-    while sql.value(&active) == "t" {}
+    until_free(sql, slot);
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
     sql.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
 }

@@ -54,7 +54,7 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
     let sql = "SELECT pg_catalog.to_regprocedure($1) IS NOT NULL";
     // From 17 on the server says it by NULL, and parse_ident in other words.
     let malformed = |error: Error| match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("42602" | "22023") => {
+        Some("42601" | "42602" | "22P02" | "22023") => {
             let message = format!("{handler} is not the name of a function");
             Failure::Running(with_advice(When::BeforeDrop, &message, SqlState::new("42602")))
         }

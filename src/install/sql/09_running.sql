@@ -1,5 +1,8 @@
--- Which DDL commands run now, one within the other, and what became known of each: kept in a setting of the
--- transaction, which goes back with a savepoint, as the commands do.
+-- Which DDL commands run now, one within the other, and what became known of each. That lies in settings of
+-- the transaction, which go back with a savepoint as the commands do, and which a command that commits in
+-- between loses: `pgwake.level` says how many they are, and `pgwake.command_1`, `pgwake.gone_1` and
+-- `pgwake.handled_1` are the outermost one's. Triggers read and write those of the innermost alone, however
+-- large the others are.
 
 -- In which functions and statements the caller runs: in English, if the server speaks it or lets our owner, a
 -- superuser, ask it to.
@@ -18,10 +21,28 @@ BEGIN
   RETURN substr(context, strpos(context, chr(10)) + 1);
 END $pgwake$;
 
--- The innermost command; those around it lie below.
+-- How many commands are noted. Somebody else may have set the setting to anything.
+CREATE OR REPLACE FUNCTION pgwake.level() RETURNS int LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN coalesce(substring(current_setting('pgwake.level', true) FROM '^[0-9]{1,4}$')::int, 0);
+END $pgwake$;
+
+-- What is kept of a command.
+CREATE OR REPLACE FUNCTION pgwake.kept(what text, level int) RETURNS text LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN nullif(current_setting(format('pgwake.%s_%s', what, level), true), '');
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.keep(what text, level int, value text) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+BEGIN
+  PERFORM set_config(format('pgwake.%s_%s', what, level), coalesce(value, ''), true);
+END $pgwake$;
+
+-- The innermost command: `tag`, `tail`, `path`, `user`, `depth`, `in_extension`.
 CREATE OR REPLACE FUNCTION pgwake.running() RETURNS jsonb LANGUAGE plpgsql STABLE AS $pgwake$
 BEGIN
-  RETURN nullif(current_setting('pgwake.running', true), '');
+  RETURN pgwake.kept('command', pgwake.level());
 END $pgwake$;
 
 -- Whether the script of an extension runs.
@@ -45,27 +66,31 @@ $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  level int := pgwake.level() + 1;
+  command jsonb := jsonb_build_object('tag', tag, 'path', path, 'user', current_user, 'tail',
+    pgwake.tail(context), 'depth', pgwake.ddl_depth(context), 'in_extension', pgwake.is_in_extension());
 BEGIN
-  PERFORM set_config('pgwake.running', jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
-    'tail', pgwake.tail(context), 'depth', pgwake.ddl_depth(context), 'in_extension',
-    pgwake.is_in_extension(), 'level', coalesce((pgwake.running() ->> 'level')::int, 0) + 1, 'below',
-    pgwake.running())::text, true);
+  PERFORM set_config('pgwake.level', level::text, true), pgwake.keep('command', level, command::text),
+    pgwake.keep('gone', level, ''), pgwake.keep('handled', level, '');
 END $pgwake$;
 
--- More of what became known of the innermost.
-CREATE OR REPLACE FUNCTION pgwake.add_to_command(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
-  SELECT set_config('pgwake.running', (coalesce(pgwake.running(), '{}') || more)::text, true)
-$pgwake$;
-
--- The innermost, if it is the one that ends: not each command is pushed.
-CREATE OR REPLACE FUNCTION pgwake.pop_command(tag text, context text) RETURNS jsonb
-  LANGUAGE plpgsql AS $pgwake$
+-- The command that ends, and what was kept of it. Nothing where it was not noted. Those above it, which have
+-- not ended although they are over, go with it: somebody has switched a trigger or the role in between.
+CREATE OR REPLACE FUNCTION pgwake.pop_command(tag text, context text, OUT command jsonb, OUT gone text,
+    OUT handled jsonb) LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  command jsonb := pgwake.running();
+  tail text := pgwake.tail(context);
 BEGIN
-  IF command ->> 'tag' <> tag OR command ->> 'tail' <> pgwake.tail(context) THEN
-    RETURN NULL;
-  END IF;
-  PERFORM set_config('pgwake.running', coalesce(nullif(command -> 'below', 'null')::text, ''), true);
-  RETURN command;
+  FOR level IN REVERSE pgwake.level()..1 LOOP
+    command := pgwake.kept('command', level);
+    gone := nullif(concat_ws(',', pgwake.kept('gone', level), gone), '');
+    IF command ->> 'tag' = tag AND command ->> 'tail' = tail THEN
+      handled := pgwake.kept('handled', level);
+      PERFORM set_config('pgwake.level', (level - 1)::text, true);
+      RETURN;
+    END IF;
+  END LOOP;
+  command := NULL;
+  gone := NULL;
 END $pgwake$;

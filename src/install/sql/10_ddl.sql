@@ -3,11 +3,24 @@
 -- alone.
 --
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
--- sql_drop and table_rewrite learnt before is kept with the command, if anybody asks for events.
+-- sql_drop and table_rewrite learnt before is kept with the command, if anybody asks for its event.
 
-CREATE OR REPLACE FUNCTION pgwake.remember_ddl(more jsonb) RETURNS void LANGUAGE sql AS $pgwake$
-  SELECT pgwake.add_to_command(jsonb_build_object('gone', coalesce(pgwake.running() -> 'gone', '[]') || more))
-$pgwake$;
+-- Whether anybody has asked for the event of such a command. Where nobody has asked for any it is not called:
+-- most commands are of that kind.
+CREATE OR REPLACE FUNCTION pgwake.is_told(tag text) RETURNS bool LANGUAGE plpgsql STABLE AS $pgwake$
+BEGIN
+  RETURN EXISTS (SELECT FROM pgwake.ddl_watch w
+    WHERE 'after' = ANY (w.phases) AND (w.tags IS NULL OR is_told.tag = ANY (w.tags)));
+END $pgwake$;
+
+-- Elements of an array, to be told when the command ends.
+CREATE OR REPLACE FUNCTION pgwake.remember_gone(more jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  level int := pgwake.level();
+BEGIN
+  PERFORM pgwake.keep('gone', level, concat_ws(',', pgwake.kept('gone', level),
+    substr(more::text, 2, length(more::text) - 2)));
+END $pgwake$;
 
 -- Sends an event to those who asked for it. A notification if it fits; else one that names the outbox row.
 -- Whether what it touches is temporary is not known where nobody knows what it touches.
@@ -68,7 +81,7 @@ BEGIN
 END $pgwake$;
 
 -- What there is to do after a command: whatever fails of it is nobody's trouble.
-CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text, command jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION pgwake.follow_command(tag text, depth int, gone text) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
   rels oid[];
@@ -78,18 +91,16 @@ BEGIN
   IF current_setting('pgwake.following', true) = 'on' THEN
     RETURN;
   END IF;
-  IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
+  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_told(tag) THEN
     SELECT jsonb_agg(DISTINCT jsonb_build_object('role', 'target', 'type', c.object_type,
         'schema', c.schema_name, 'identity', c.object_identity, 'oid', c.objid, 'subid', c.objsubid,
         'temp', c.schema_name LIKE 'pg_temp%', 'exists', true, 'in_extension', c.in_extension)
         || CASE WHEN r.oid IS NULL THEN '{}' ELSE jsonb_build_object('name', r.relname) END)
       INTO targets FROM pg_event_trigger_ddl_commands() c
       LEFT JOIN pg_class r ON c.classid = 'pg_class'::regclass AND r.oid = c.objid;
-    targets := coalesce(targets, '[]') || coalesce(command -> 'gone', '[]');
+    targets := coalesce(targets, '[]') || format('[%s]', gone)::jsonb;
     IF targets <> '[]' THEN
-      -- One that has committed in between is known no more.
-      PERFORM pgwake.send_ddl(tag, targets,
-        coalesce((command ->> 'depth')::int, pgwake.ddl_depth(pgwake.context())));
+      PERFORM pgwake.send_ddl(tag, targets, coalesce(depth, pgwake.ddl_depth(pgwake.context())));
     END IF;
   END IF;
   IF tag LIKE 'ALTER %' OR tag = ANY ('{CREATE TABLE,CREATE FOREIGN TABLE,CREATE VIEW,CREATE SCHEMA,
@@ -109,16 +120,24 @@ CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   context text;
-  command jsonb := pgwake.running();
+  command jsonb;
+  gone text;
+  handled jsonb;
 BEGIN
   IF pgwake.is_rehearsal() THEN
     RETURN;
-  ELSIF command IS NOT NULL THEN
+  ELSIF coalesce(current_setting('pgwake.level', true), '') NOT IN ('', '0') THEN
     context := pgwake.context();
-    command := pgwake.pop_command(tg_tag, context);
-    PERFORM pgwake.end_handled(command -> 'handled');
+    SELECT p.* INTO command, gone, handled FROM pgwake.pop_command(tg_tag, context) p;
+    PERFORM pgwake.end_handled(handled);
+  ELSE
+    -- What a command that has committed in between dropped afterwards.
+    gone := nullif(current_setting('pgwake.gone_0', true), '');
+    IF gone IS NOT NULL THEN
+      PERFORM pgwake.keep('gone', 0, '');
+    END IF;
   END IF;
-  PERFORM pgwake.follow_command(tg_tag, command);
+  PERFORM pgwake.follow_command(tg_tag, (command ->> 'depth')::int, gone);
 END $pgwake$;
 
 -- A watch ends with its table. One whose key's index, or whose trigger, was dropped by itself gets new
@@ -142,8 +161,8 @@ BEGIN
   ELSIF rels IS NOT NULL THEN
     PERFORM pgwake.follow(rels, pgwake.is_in_extension());
   END IF;
-  IF EXISTS (SELECT FROM pgwake.ddl_watch) THEN
-    PERFORM pgwake.remember_ddl(jsonb_agg(jsonb_build_object(
+  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_told(tg_tag) THEN
+    PERFORM pgwake.remember_gone(jsonb_agg(jsonb_build_object(
         'role', CASE WHEN o.original THEN 'target' ELSE 'cascade' END, 'type', o.object_type,
         'schema', o.schema_name, 'name', o.object_name,
         'column', CASE WHEN o.objsubid > 0 THEN o.address_names[3] END,
@@ -158,10 +177,10 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.on_table_rewrite() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pgwake.ddl_watch) THEN
+  IF NOT pgwake.is_told(tg_tag) THEN
     RETURN;
   END IF;
-  PERFORM pgwake.remember_ddl(jsonb_build_array(jsonb_build_object('role', 'rewrite', 'type', 'table',
+  PERFORM pgwake.remember_gone(jsonb_build_array(jsonb_build_object('role', 'rewrite', 'type', 'table',
     'schema', n.nspname, 'name', c.relname, 'identity', c.oid::regclass::text, 'oid', c.oid, 'subid', 0,
     'temp', c.relpersistence = 't', 'reason', pg_event_trigger_table_rewrite_reason())))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -214,22 +233,16 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.before_command(tag text, are_wanted bool) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  level_max constant int := 16;
   targets pgwake.ddl_target[] := '{}';
   why text := 'the command was not rehearsed';
   hint text;
 BEGIN
   IF are_wanted THEN
-    IF (pgwake.running() ->> 'level')::int > level_max THEN
-      RAISE EXCEPTION 'commands run % deep in the handlers of one another', level_max
-        USING ERRCODE = 'statement_too_complex',
-          HINT = 'A handler must not drop what the command drops: the command does that behind it.';
-    END IF;
     BEGIN
       targets := ARRAY(SELECT t FROM pgwake.ddl_targets() t);
       why := NULL;
     EXCEPTION WHEN statement_too_complex THEN
-      RAISE;
+      RAISE;  -- A trigger that calls itself would do so again at each level.
     WHEN OTHERS THEN
       GET STACKED DIAGNOSTICS why = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
     END;
@@ -239,11 +252,12 @@ BEGIN
 END $pgwake$;
 
 -- The only trigger of ours that has the rights and the search_path of who sends the command: it needs them.
--- It sorts before those of others, who may ask for the targets: for them, too, the command is noted.
+-- It sorts before those of others, who may ask for the targets: for them, too, the command is noted. Each
+-- name in it is qualified, also of types: another "bool" would run functions as who sends the command.
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  asked bool := pgwake.asked(tg_tag);
-  context text;
+  asked pg_catalog.bool := pgwake.asked(tg_tag);
+  context pg_catalog.text;
 BEGIN
   IF asked IS NOT NULL OR tg_tag OPERATOR(pg_catalog.=) 'CREATE EXTENSION'
       OR tg_tag OPERATOR(pg_catalog.=) 'ALTER EXTENSION' OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger

@@ -49,7 +49,8 @@ END $pgwake$;
 
 -- Whether a text is this one command, as the server parses it: it opens no cursor of a command that has no
 -- result, and says of which.
-CREATE OR REPLACE FUNCTION pgwake.is_alone(statement text, tag text) RETURNS bool LANGUAGE plpgsql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.is_alone(statement text, tag text) RETURNS bool LANGUAGE plpgsql
+    SET client_min_messages = error AS $pgwake$
 DECLARE
   length_max constant int := 1000000;
   opened refcursor;
@@ -148,7 +149,7 @@ BEGIN
   ELSIF command IS NULL OR right(context, length(command ->> 'tail')) <> command ->> 'tail' THEN
     RAISE EXCEPTION 'pgwake.ddl_targets() knows no command that is about to run'
       USING ERRCODE = 'object_not_in_prerequisite_state',
-        HINT = 'Call it in the function of an event trigger on ddl_command_start, before other DDL.';
+        HINT = 'Call it in the function of an event trigger on ddl_command_start.';
   ELSIF current_user <> command ->> 'user' THEN
     RAISE EXCEPTION 'pgwake.ddl_targets() runs the command as who calls it, and that is not who has sent it'
       USING ERRCODE = 'insufficient_privilege',

@@ -74,22 +74,29 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.run_handlers(targets pgwake.ddl_target[]) RETURNS void
   LANGUAGE plpgsql AS $pgwake$
 DECLARE
+  within_max constant int := 32;
+  within int;
   call record;
   code text;
   detail text;
   hint text;
 BEGIN
   FOR call IN SELECT * FROM pgwake.due_calls(targets) LOOP
+    within := coalesce(within, cardinality(string_to_array(pgwake.context(), ' pgwake.run_handlers(')));
+    IF within > within_max THEN
+      call := NULL;  -- It is told of the handler that has run this command.
+      RAISE EXCEPTION 'handlers run within one another % deep', within_max
+        USING ERRCODE = 'statement_too_complex',
+          HINT = 'Does it drop what its command drops? The command does so itself, behind it.';
+    END IF;
     -- Another handler may have dropped it, as a side table that goes along: then it had its own.
     CONTINUE WHEN pg_describe_object((call.target).classid, (call.target).objid, (call.target).objsubid)
       IS NULL;
     EXECUTE format('SELECT %s($1)', call.name) USING call.target;
   END LOOP;
-EXCEPTION WHEN statement_too_complex THEN
-  RAISE;  -- One that calls itself would be told of at each level.
-WHEN OTHERS THEN
-  IF call IS NULL THEN
-    RAISE;
+EXCEPTION WHEN OTHERS THEN
+  IF call IS NULL OR SQLSTATE = '54001' AND SQLERRM LIKE '% is not dropped, because its handler %' THEN
+    RAISE;  -- Of those that run within one another the innermost is named.
   END IF;
   GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
   RAISE EXCEPTION USING ERRCODE = code,
@@ -120,10 +127,10 @@ BEGIN
         USING ERRCODE = 'feature_not_supported', HINT = 'Drop the index without CONCURRENTLY.';
     END IF;
   END IF;
-  PERFORM pgwake.add_to_command(jsonb_build_object('handled', jsonb_build_object('why', why, 'hint', hint,
+  PERFORM pgwake.keep('handled', pgwake.level(), jsonb_build_object('why', why, 'hint', hint,
     'objects', (SELECT coalesce(jsonb_object_agg(pgwake.object_key(t.classid, t.objid, t.objsubid),
         t.identity), '{}') FROM unnest(targets) t WHERE t.objid IS NOT NULL
-        AND EXISTS (SELECT FROM pgwake.drop_handler h WHERE pgwake.is_due(h, t))))));
+        AND EXISTS (SELECT FROM pgwake.drop_handler h WHERE pgwake.is_due(h, t))))::text);
 END $pgwake$;
 
 -- The command is over. What a handler has seen must be gone: else it has done its work for nothing.
@@ -149,7 +156,7 @@ DECLARE
   context text;
   rehearsed text;
   list text;
-  handled jsonb := pgwake.running() -> 'handled';
+  handled jsonb;
   missed record;
 BEGIN
   IF pgwake.is_rehearsal() THEN
@@ -167,7 +174,9 @@ BEGIN
     RETURN;
   ELSIF NOT EXISTS (SELECT FROM pgwake.drop_handler) THEN
     RETURN;
-  ELSIF handled IS NULL AND tg_tag IN ('DROP INDEX', 'ALTER TABLE') THEN
+  END IF;
+  handled := pgwake.kept('handled', pgwake.level());
+  IF handled IS NULL AND tg_tag IN ('DROP INDEX', 'ALTER TABLE') THEN
     -- CONCURRENTLY has committed in between, and an error would leave half an index or a partition.
     RETURN;
   END IF;

@@ -7,9 +7,10 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 -- Whoever runs DDL calls these, and nothing in them is more than that role may do anyway.
 GRANT USAGE ON SCHEMA pgwake TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pgwake.ddl_targets, pgwake.mode, pgwake.has_extension, pgwake.context,
-  pgwake.running, pgwake.is_in_extension, pgwake.ddl_depth, pgwake.tail, pgwake.push_command,
-  pgwake.is_rehearsal, pgwake.asked, pgwake.before_command, pgwake.command_begins, pgwake.words_of,
-  pgwake.is_alone, pgwake.running_drop, pgwake.rehearse_drop, pgwake.run_handlers, pgwake.due_calls TO PUBLIC;
+  pgwake.level, pgwake.kept, pgwake.keep, pgwake.running, pgwake.is_in_extension, pgwake.ddl_depth,
+  pgwake.tail, pgwake.push_command, pgwake.is_rehearsal, pgwake.asked, pgwake.before_command,
+  pgwake.command_begins, pgwake.words_of, pgwake.is_alone, pgwake.running_drop, pgwake.rehearse_drop,
+  pgwake.run_handlers, pgwake.due_calls TO PUBLIC;
 
 -- Every function has a search_path of its own, but for those that are called for each statement, or become a
 -- part of the query that calls them: in them each name is qualified, and generated ones see to it themselves

@@ -167,9 +167,11 @@ impl Feedback {
         (self.is_asked || self.done > self.sent.0) && self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether something is done with of which no status was sent.
-    pub(super) fn has_news(&self) -> bool {
-        self.done > self.sent.0
+    /// Whether something is done with that the server may not know of: no status has said so, or one just
+    /// now, which it may not have read.
+    pub(super) fn is_owed(&self, now: Instant) -> bool {
+        let (sent, at) = self.sent;
+        self.done > sent || sent > Lsn(0) && now < at + STATUS_INTERVAL
     }
 
     /// When it is, if nothing happens before.

@@ -35,9 +35,9 @@ use step::Step;
 /// held back. Then the others have theirs.
 const EVENTS_PER_TURN: usize = 256;
 
-/// How long the end of a stream may wait for the server to take what was acknowledged last. It has done so
-/// within a millisecond, if it is alive and has a processor.
-const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// How long the end of a stream may wait for the server to take what was acknowledged last, and to free the
+/// slot. It has done so within a millisecond, unless it is busy with a large transaction, or stopped.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// What comes over the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -459,19 +459,17 @@ impl StreamSource {
 }
 
 /// What was acknowledged last is sent before the connection is closed, or it would come again; and so it
-/// would if the server found the connection closed while it writes, before it reads. That may wait for it,
-/// but not for long.
+/// would if the server found the connection closed while it writes, before it reads. That waits for the
+/// server, [`FAREWELL_MAX`] at most.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        if self.phase != Phase::Streaming || self.session.is_ending() {
+        let now = Instant::now();
+        if self.phase != Phase::Streaming || !self.feedback.is_owed(now) || self.session.is_ending() {
             return;
         }
         // In a forked child it is the parent who speaks to the server.
         if self.session.connection().is_some_and(|connection| connection.is_of_this_process()) {
-            let now = Instant::now();
-            if self.feedback.has_news() {
-                self.send_status(now);
-            }
+            self.send_status(now);
             if let Some(connection) = self.session.connection()
                 && let Err(error) = connection.end_copy(now + FAREWELL_MAX)
             {

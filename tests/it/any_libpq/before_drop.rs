@@ -113,7 +113,11 @@ fn a_handler_may_run_ddl_but_not_drop_what_the_command_names() {
         assert_eq!(seen(sql), ["target table public.a", "target table public.b"]);
         assert_eq!(sql.value("SELECT to_regclass('made')"), "made");
         let (sqlstate, sentence) = code(sql.try_run("DROP TABLE self"));
-        assert!(sqlstate == "54001" && sentence.contains("in the handlers of one another"), "{sentence}");
+        assert!(
+            sqlstate == "54001"
+                && sentence.contains("public.self is not dropped, because its handler public.tidy"),
+            "{sentence}"
+        );
         sql.run("SELECT pgwake.remove_before_drop('tidy(pgwake.ddl_target)')");
         sql.run("DROP TABLE self, made");
     });

@@ -121,6 +121,42 @@ fn what_triggers_of_others_run_meanwhile_is_told_apart() {
 }
 
 #[test]
+fn what_is_nested_deeply_or_cut_short_keeps_no_command_from_running_or_being_told() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE FUNCTION chain() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE n int; BEGIN
+           SELECT substr(object_name, 2)::int + 1 INTO n FROM pg_event_trigger_dropped_objects()
+             WHERE object_type = 'table' AND object_name ~ '^c[0-9]+$';
+           IF to_regclass('c' || n) IS NOT NULL THEN EXECUTE format('DROP TABLE c%s', n); END IF; END $$;
+         CREATE FUNCTION quiet() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+           SET LOCAL session_replication_role = replica; RETURN 1; END $$;
+         CREATE FUNCTION cut_short() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_name = 'outer_one') THEN
+             EXECUTE 'CREATE TABLE q AS SELECT quiet()'; SET LOCAL session_replication_role = origin;
+           END IF; END $$;
+         CREATE EVENT TRIGGER zz_chain ON sql_drop EXECUTE FUNCTION chain();
+         CREATE EVENT TRIGGER zz_cut ON sql_drop EXECUTE FUNCTION cut_short();
+         DO $$ BEGIN FOR i IN 0..19 LOOP EXECUTE format('CREATE TABLE c%s ()', i); END LOOP; END $$;
+         CREATE TABLE outer_one (); CREATE TABLE next_one ();
+         SELECT pgwake.watch_ddl('ddl', phases => '{before,after}', tags => '{DROP TABLE}')",
+    );
+    let (mut events, _session) = listening(&conninfo, &["ddl"]);
+    sql.run("DROP TABLE c0");
+    assert_eq!(sql.value("SELECT count(*) FROM pg_class WHERE relname ~ '^c[0-9]+$'"), "0");
+    sql.run("BEGIN; DROP TABLE outer_one; DROP TABLE next_one; COMMIT");
+    let seen = events_until_now(&mut sql, &mut events);
+    let after: Vec<_> = seen.iter().filter(|event| event["phase"] == "after").map(short).collect();
+    assert_eq!(
+        after,
+        [
+            "DROP TABLE: target table public.c0",
+            "DROP TABLE: target table public.outer_one",
+            "DROP TABLE: target table public.next_one",
+        ]
+    );
+}
+
+#[test]
 fn commands_that_suffer_no_trigger_pass() {
     let (conninfo, mut sql) = database("");
     sql.run("SELECT pgwake.watch_ddl('ddl'), pgwake.watch_ddl('all', NULL, true, true, '{before,after}')");

@@ -4,7 +4,7 @@
 
 use crate::common::command::{Running, pgwake, run};
 use crate::common::error_table::hold;
-use crate::common::log::database;
+use crate::common::log::{database, until_free};
 use crate::common::sink::Sink;
 use crate::common::{PATIENCE, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
@@ -36,8 +36,7 @@ fn end(mut running: Running) -> (String, i32) {
 
 /// What a slot's position covers: changes behind it come again.
 fn left(sql: &mut Sql, slot: &str) -> u64 {
-    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
-    wait_until("the slot is free", || sql.value(&active) == "f");
+    until_free(sql, slot);
     let peek = format!(
         "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('{slot}', NULL, NULL, 'proto_version', \
          '1', 'publication_names', (SELECT pubname FROM pg_publication LIMIT 1)) \

@@ -55,7 +55,9 @@ fn settings() -> Vec<String> {
         let is_name = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         word.strip_prefix("pgwake.").is_some_and(|name| !name.is_empty() && is_name(name))
     });
-    let names: std::collections::BTreeSet<_> = names.map(String::from).collect();
+    let of_commands = ["command", "gone", "handled"].into_iter();
+    let of_commands = of_commands.flat_map(|what| (0..3).map(move |level| format!("pgwake.{what}_{level}")));
+    let names: std::collections::BTreeSet<_> = names.map(String::from).chain(of_commands).collect();
     names.into_iter().collect()
 }
 
@@ -93,6 +95,35 @@ fn no_setting_of_a_session_gets_around_a_handler() {
             }
         }
         assert!(faults.is_empty(), "these get around it: {faults:?}");
+    }
+}
+
+/// The trigger that has the search_path of who sends the command names each type whole.
+#[test]
+fn no_type_of_a_session_runs_a_function_as_somebody_else() {
+    for (conninfo, mut sql) in guarded() {
+        let (name, mut mallory) = role(&conninfo, &mut sql, "mallory");
+        sql.run(
+            "CREATE FUNCTION app.maintain() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+               SET search_path = pg_catalog, pg_temp AS $$ BEGIN
+               CREATE TABLE app.made (); DROP TABLE app.made; END $$;
+             CREATE TABLE app.evil (who text); GRANT INSERT ON app.evil TO PUBLIC",
+        );
+        for base in ["bool", "text", "int4", "jsonb", "oid"] {
+            mallory.run(&format!(
+                "CREATE FUNCTION {name}.evil(value pg_catalog.{base}) RETURNS pg_catalog.bool
+                   LANGUAGE plpgsql AS $$ BEGIN
+                     INSERT INTO app.evil VALUES (current_user); RETURN true; END $$;
+                 CREATE DOMAIN {name}.{base} AS pg_catalog.{base} CHECK ({name}.evil(value))"
+            ));
+        }
+        // Of a session of its own: types are looked up once in each.
+        let mut session = Sql::connect(&conninfo.replace("user=postgres", &format!("user={name}")));
+        session.run(&format!("SET search_path = {name}, pg_catalog"));
+        session.run("CREATE TEMP TABLE x (); DROP TABLE x");
+        session.run("SELECT app.maintain()");
+        let evil = sql.value(&format!("SELECT count(*) FROM app.evil WHERE who <> '{name}'"));
+        assert_eq!(evil, "0", "functions of a plain role have run as another");
     }
 }
 

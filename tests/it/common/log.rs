@@ -49,6 +49,16 @@ pub(crate) fn database(options: &str) -> (String, Sql) {
     (conninfo, sql)
 }
 
+/// Until nobody reads the slot: a server may see the end of a reader later than whoever ended it.
+pub(crate) fn until_free(sql: &mut Sql, slot: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    while sql.value(&active) == "t" {
+        assert!(Instant::now() < deadline, "the slot {slot} is in use");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A loop with one stream.
 pub(crate) struct Stream {
     pub(crate) events: EventLoop,
