@@ -571,8 +571,8 @@ int pgwake_wake(const pgwake *handle);
 int pgwake_connect(pgwake *handle, const char *conninfo, const pgwake_session_options *options);
 
 /* pgwake_disconnect: ends a session and closes its connection. What it had queued is dropped, no event of it comes
- * any more, and the event that was given last is gone. That of a stream which has just acknowledged something waits,
- * a second at most, until the server knows. */
+ * any more, and the event that was given last is gone. That of a stream which has acknowledged something waits, a
+ * second at most, until the server knows. */
 int pgwake_disconnect(pgwake *handle, int session);
 
 /* pgwake_listen: listens on a channel from now on, also after every reconnect. 1 to 63 bytes, taken as they are:

@@ -135,7 +135,7 @@ impl EventLoop {
     }
 
     /// Ends a session and closes its connection. What it had queued is dropped, and no event of it comes any
-    /// more. That of a stream which has just acknowledged something waits, a second at most, until the server
+    /// more. That of a stream which has acknowledged something waits, a second at most, until the server
     /// knows.
     pub fn disconnect(&mut self, session: SessionId) -> Result<()> {
         let index = self.index(session)?;

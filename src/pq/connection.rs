@@ -121,12 +121,7 @@ impl Connection {
     pub(crate) fn wait(&self, read: bool, write: bool, until: Option<Instant>) -> Result<()> {
         let Some(socket) = self.socket() else { return Err(self.connect_error()) };
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
-        // Once the time is over it does not count that there is always more.
-        if timeout != Some(Duration::ZERO) && sys::wait_for(socket, read, write, timeout)? {
-            return Ok(());
-        }
-        let message = "the server did not answer in time";
-        Err(Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_NOT_MADE)))
+        if sys::wait_for(socket, read, write, timeout)? { Ok(()) } else { Err(late()) }
     }
 
     /// Waits until the socket can be read, or also written, and no longer than that; for a tool or a test
@@ -393,6 +388,12 @@ fn takes_all((major, minor): (i32, i32)) -> bool {
     const SINCE: [i32; 5] = [20, 16, 12, 6, 1];
     let Ok(branch) = usize::try_from(major - 15) else { return false };
     minor >= SINCE.get(branch).copied().unwrap_or(0)
+}
+
+/// Somebody waited for the server for as long as may be.
+pub(super) fn late() -> Error {
+    let message = "the server did not answer in time";
+    Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_NOT_MADE))
 }
 
 /// The code for a loss that only libpq speaks of: its words are all there is (`handleSyncLoss`,

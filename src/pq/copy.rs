@@ -2,7 +2,7 @@
 //! "Functions Associated with the COPY Command").
 #![allow(unsafe_code)]
 
-use super::connection::Connection;
+use super::connection::{Connection, late};
 use crate::error::Result;
 use std::ffi::{c_char, c_int};
 use std::ops::Deref;
@@ -88,8 +88,13 @@ impl Connection {
     }
 
     fn take_more(&mut self, until: Instant) -> Result<()> {
+        if Instant::now() >= until {
+            return Err(late());
+        }
         let is_flushed = self.flush()?;
-        self.wait(true, !is_flushed, Some(until))?;
+        if !self.has_held_input()? {
+            self.wait(true, !is_flushed, Some(until))?;
+        }
         self.consume_input()
     }
 }

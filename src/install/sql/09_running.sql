@@ -1,8 +1,8 @@
 -- Which DDL commands run now, one within the other, and what became known of each. That lies in settings of
 -- the transaction, which go back with a savepoint as the commands do, and which a command that commits in
 -- between loses: `pgwake.level` says how many they are, and `pgwake.command_1`, `pgwake.gone_1` and
--- `pgwake.handled_1` are the outermost one's. Triggers read and write those of the innermost alone, however
--- large the others are.
+-- `pgwake.handled_1` are the outermost one's. Until a command ends its triggers use its own alone, however
+-- large those of the others are.
 
 -- In which functions and statements the caller runs: in English, if the server speaks it or lets our owner, a
 -- superuser, ask it to.
@@ -21,10 +21,19 @@ BEGIN
   RETURN substr(context, strpos(context, chr(10)) + 1);
 END $pgwake$;
 
--- How many commands are noted. Somebody else may have set the setting to anything.
+-- How many commands are noted. What is not of this transaction counts for nothing, whoever has set it.
 CREATE OR REPLACE FUNCTION pgwake.level() RETURNS int LANGUAGE plpgsql STABLE AS $pgwake$
+DECLARE
+  level text := current_setting('pgwake.level', true);
 BEGIN
-  RETURN coalesce(substring(current_setting('pgwake.level', true) FROM '^[0-9]{1,4}$')::int, 0);
+  RETURN CASE WHEN split_part(level, ' ', 2) = extract(epoch FROM now())::text
+    THEN split_part(level, ' ', 1)::int ELSE 0 END;
+END $pgwake$;
+
+CREATE OR REPLACE FUNCTION pgwake.set_level(level int) RETURNS void LANGUAGE plpgsql AS $pgwake$
+BEGIN
+  PERFORM set_config('pgwake.level',
+    CASE WHEN level > 0 THEN level || ' ' || extract(epoch FROM now()) ELSE '' END, true);
 END $pgwake$;
 
 -- What is kept of a command.
@@ -39,7 +48,7 @@ BEGIN
   PERFORM set_config(format('pgwake.%s_%s', what, level), coalesce(value, ''), true);
 END $pgwake$;
 
--- The innermost command: `tag`, `tail`, `path`, `user`, `depth`, `in_extension`.
+-- The innermost command, if it is known: `tag`, `tail`, `path`, `user`, `depth`, `in_extension`.
 CREATE OR REPLACE FUNCTION pgwake.running() RETURNS jsonb LANGUAGE plpgsql STABLE AS $pgwake$
 BEGIN
   RETURN pgwake.kept('command', pgwake.level());
@@ -64,19 +73,38 @@ CREATE OR REPLACE FUNCTION pgwake.tail(context text) RETURNS text LANGUAGE sql I
   SELECT substr(context, strpos(context || chr(10), chr(10)) + 1)
 $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text) RETURNS void
-  LANGUAGE plpgsql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.push(command jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
   level int := pgwake.level() + 1;
-  command jsonb := jsonb_build_object('tag', tag, 'path', path, 'user', current_user, 'tail',
-    pgwake.tail(context), 'depth', pgwake.ddl_depth(context), 'in_extension', pgwake.is_in_extension());
 BEGIN
-  PERFORM set_config('pgwake.level', level::text, true), pgwake.keep('command', level, command::text),
+  PERFORM pgwake.set_level(level), pgwake.keep('command', level, command::text),
     pgwake.keep('gone', level, ''), pgwake.keep('handled', level, '');
 END $pgwake$;
 
--- The command that ends, and what was kept of it. Nothing where it was not noted. Those above it, which have
--- not ended although they are over, go with it: somebody has switched a trigger or the role in between.
+CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
+BEGIN
+  PERFORM pgwake.push(jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
+    'tail', pgwake.tail(context), 'depth', pgwake.ddl_depth(context),
+    'in_extension', pgwake.is_in_extension()));
+END $pgwake$;
+
+-- Elements of an array, to be told when the command ends. One that has committed in between is noted anew,
+-- and not known.
+CREATE OR REPLACE FUNCTION pgwake.remember_gone(more jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
+DECLARE
+  level int;
+BEGIN
+  IF pgwake.level() = 0 THEN
+    PERFORM pgwake.push(NULL);
+  END IF;
+  level := pgwake.level();
+  PERFORM pgwake.keep('gone', level, concat_ws(',', pgwake.kept('gone', level),
+    substr(more::text, 2, length(more::text) - 2)));
+END $pgwake$;
+
+-- The command that ends, and what was kept of it. Nothing where it was not noted. Those within it that have
+-- not ended although they are over go with it: somebody has switched a trigger or the role in between.
 CREATE OR REPLACE FUNCTION pgwake.pop_command(tag text, context text, OUT command jsonb, OUT gone text,
     OUT handled jsonb) LANGUAGE plpgsql AS $pgwake$
 DECLARE
@@ -85,9 +113,9 @@ BEGIN
   FOR level IN REVERSE pgwake.level()..1 LOOP
     command := pgwake.kept('command', level);
     gone := nullif(concat_ws(',', pgwake.kept('gone', level), gone), '');
-    IF command ->> 'tag' = tag AND command ->> 'tail' = tail THEN
+    IF command IS NULL OR command ->> 'tag' = tag AND command ->> 'tail' = tail THEN
       handled := pgwake.kept('handled', level);
-      PERFORM set_config('pgwake.level', (level - 1)::text, true);
+      PERFORM pgwake.set_level(level - 1);
       RETURN;
     END IF;
   END LOOP;

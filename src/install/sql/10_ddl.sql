@@ -13,15 +13,6 @@ BEGIN
     WHERE 'after' = ANY (w.phases) AND (w.tags IS NULL OR is_told.tag = ANY (w.tags)));
 END $pgwake$;
 
--- Elements of an array, to be told when the command ends.
-CREATE OR REPLACE FUNCTION pgwake.remember_gone(more jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
-DECLARE
-  level int := pgwake.level();
-BEGIN
-  PERFORM pgwake.keep('gone', level, concat_ws(',', pgwake.kept('gone', level),
-    substr(more::text, 2, length(more::text) - 2)));
-END $pgwake$;
-
 -- Sends an event to those who asked for it. A notification if it fits; else one that names the outbox row.
 -- Whether what it touches is temporary is not known where nobody knows what it touches.
 CREATE OR REPLACE FUNCTION pgwake.send_ddl(tag text, targets jsonb, depth int, phase text DEFAULT 'after')
@@ -126,16 +117,10 @@ DECLARE
 BEGIN
   IF pgwake.is_rehearsal() THEN
     RETURN;
-  ELSIF coalesce(current_setting('pgwake.level', true), '') NOT IN ('', '0') THEN
+  ELSIF coalesce(current_setting('pgwake.level', true), '') <> '' THEN
     context := pgwake.context();
     SELECT p.* INTO command, gone, handled FROM pgwake.pop_command(tg_tag, context) p;
     PERFORM pgwake.end_handled(handled);
-  ELSE
-    -- What a command that has committed in between dropped afterwards.
-    gone := nullif(current_setting('pgwake.gone_0', true), '');
-    IF gone IS NOT NULL THEN
-      PERFORM pgwake.keep('gone', 0, '');
-    END IF;
   END IF;
   PERFORM pgwake.follow_command(tg_tag, (command ->> 'depth')::int, gone);
 END $pgwake$;

@@ -82,9 +82,10 @@ DECLARE
   hint text;
 BEGIN
   FOR call IN SELECT * FROM pgwake.due_calls(targets) LOOP
-    within := coalesce(within, cardinality(string_to_array(pgwake.context(), ' pgwake.run_handlers(')));
+    within := coalesce(within, cardinality(string_to_array(pgwake.context(),
+      chr(10) || 'PL/pgSQL function pgwake.run_handlers(')) - 1);
     IF within > within_max THEN
-      call := NULL;  -- It is told of the handler that has run this command.
+      call := NULL;  -- The one to be named is the handler that runs this command.
       RAISE EXCEPTION 'handlers run within one another % deep', within_max
         USING ERRCODE = 'statement_too_complex',
           HINT = 'Does it drop what its command drops? The command does so itself, behind it.';

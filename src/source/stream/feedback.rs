@@ -167,11 +167,10 @@ impl Feedback {
         (self.is_asked || self.done > self.sent.0) && self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether something is done with that the server may not know of: no status has said so, or one just
-    /// now, which it may not have read.
-    pub(super) fn is_owed(&self, now: Instant) -> bool {
-        let (sent, at) = self.sent;
-        self.done > sent || sent > Lsn(0) && now < at + STATUS_INTERVAL
+    /// Whether the caller has ever dealt with something: the server may not have read of it yet, however long
+    /// ago that was said.
+    pub(super) fn has_acknowledged(&self) -> bool {
+        self.acknowledged.0 > Lsn(0)
     }
 
     /// When it is, if nothing happens before.

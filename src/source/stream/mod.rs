@@ -463,14 +463,15 @@ impl StreamSource {
 /// server, [`FAREWELL_MAX`] at most.
 impl Drop for StreamSource {
     fn drop(&mut self) {
-        let now = Instant::now();
-        if self.phase != Phase::Streaming || !self.feedback.is_owed(now) || self.session.is_ending() {
+        if self.phase != Phase::Streaming || !self.feedback.has_acknowledged() || self.session.is_ending() {
             return;
         }
         // In a forked child it is the parent who speaks to the server.
         if self.session.connection().is_some_and(|connection| connection.is_of_this_process()) {
+            let now = Instant::now();
             self.send_status(now);
-            if let Some(connection) = self.session.connection()
+            if !self.session.is_ending()
+                && let Some(connection) = self.session.connection()
                 && let Err(error) = connection.end_copy(now + FAREWELL_MAX)
             {
                 ::log::warn!("what was acknowledged last may come again: {error}");

@@ -120,6 +120,19 @@ fn a_handler_may_run_ddl_but_not_drop_what_the_command_names() {
         );
         sql.run("SELECT pgwake.remove_before_drop('tidy(pgwake.ddl_target)')");
         sql.run("DROP TABLE self, made");
+        seen(sql);
+        // Twenty that drop one another are no fault, nor is a text that looks like it.
+        sql.run(
+            "CREATE FUNCTION chain(target pgwake.ddl_target) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+               EXECUTE format('DROP TABLE IF EXISTS public.c%s', substr(target.object_name, 2)::int + 1);
+             END $$;
+             DO $$ BEGIN FOR i IN 1..20 LOOP EXECUTE format('CREATE TABLE c%s ()', i); END LOOP; END $$;
+             SELECT pgwake.before_drop('chain(pgwake.ddl_target)')",
+        );
+        let look_alike = " pgwake.run_handlers(".repeat(40);
+        sql.run(&format!("DO $$ BEGIN EXECUTE 'DROP TABLE c1 /*{look_alike}*/'; END $$"));
+        assert_eq!(seen(sql).len(), 20);
+        sql.run("SELECT pgwake.remove_before_drop('chain(pgwake.ddl_target)')");
     });
 }
 

@@ -143,7 +143,7 @@ fn settings_of_ours_that_somebody_sets_do_not_keep_a_handler_from_running() {
         keep_what_is_seen(sql, "table");
         sql.run(
             "SET pgwake.following = on; SET pgwake.rehearsal = 'DROP TABLE a';
-             SET pgwake.level = 'nonsense'; SET pgwake.command_0 = '{}';
+             SET pgwake.level = '1 nonsense'; SET pgwake.command_1 = 'nonsense';
              SET pgwake.handled_1 = '{}';
              CREATE TABLE a ()",
         );
