@@ -188,7 +188,7 @@ fn what_was_acknowledged_before_a_disconnect_does_not_come_again() {
             };
             stream.events.ack(stream.id, position).unwrap();
             if round % 2 == 1 {
-                // The server is told, but it writes and does not read.
+                // The status is sent, but the server writes and does not read.
                 stream.events.send_status(stream.id).unwrap();
             }
             stream.events.disconnect(stream.id).unwrap();

@@ -21,7 +21,7 @@ BEGIN
   RETURN substr(context, strpos(context, chr(10)) + 1);
 END $pgwake$;
 
--- How many commands are noted. What is not of this transaction counts for nothing, whoever has set it.
+-- How many commands are noted. A level that was set in another transaction counts as none.
 CREATE OR REPLACE FUNCTION pgwake.level() RETURNS int LANGUAGE plpgsql STABLE AS $pgwake$
 DECLARE
   level text := current_setting('pgwake.level', true);
@@ -89,8 +89,8 @@ BEGIN
     'in_extension', pgwake.is_in_extension()));
 END $pgwake$;
 
--- Elements of an array, to be told when the command ends. One that has committed in between is noted anew,
--- and not known.
+-- Keeps elements of an array for the event at the end of the command. A command that has committed in between
+-- is noted anew, without its tag.
 CREATE OR REPLACE FUNCTION pgwake.remember_gone(more jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
   level int;

@@ -7,10 +7,10 @@
 
 -- Whether anybody has asked for the event of such a command. Where nobody has asked for any it is not called:
 -- most commands are of that kind.
-CREATE OR REPLACE FUNCTION pgwake.is_told(tag text) RETURNS bool LANGUAGE plpgsql STABLE AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.is_wanted(tag text) RETURNS bool LANGUAGE plpgsql STABLE AS $pgwake$
 BEGIN
   RETURN EXISTS (SELECT FROM pgwake.ddl_watch w
-    WHERE 'after' = ANY (w.phases) AND (w.tags IS NULL OR is_told.tag = ANY (w.tags)));
+    WHERE 'after' = ANY (w.phases) AND (w.tags IS NULL OR is_wanted.tag = ANY (w.tags)));
 END $pgwake$;
 
 -- Sends an event to those who asked for it. A notification if it fits; else one that names the outbox row.
@@ -82,7 +82,7 @@ BEGIN
   IF current_setting('pgwake.following', true) = 'on' THEN
     RETURN;
   END IF;
-  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_told(tag) THEN
+  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_wanted(tag) THEN
     SELECT jsonb_agg(DISTINCT jsonb_build_object('role', 'target', 'type', c.object_type,
         'schema', c.schema_name, 'identity', c.object_identity, 'oid', c.objid, 'subid', c.objsubid,
         'temp', c.schema_name LIKE 'pg_temp%', 'exists', true, 'in_extension', c.in_extension)
@@ -146,7 +146,7 @@ BEGIN
   ELSIF rels IS NOT NULL THEN
     PERFORM pgwake.follow(rels, pgwake.is_in_extension());
   END IF;
-  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_told(tg_tag) THEN
+  IF EXISTS (SELECT FROM pgwake.ddl_watch) AND pgwake.is_wanted(tg_tag) THEN
     PERFORM pgwake.remember_gone(jsonb_agg(jsonb_build_object(
         'role', CASE WHEN o.original THEN 'target' ELSE 'cascade' END, 'type', o.object_type,
         'schema', o.schema_name, 'name', o.object_name,
@@ -162,7 +162,7 @@ END $pgwake$;
 CREATE OR REPLACE FUNCTION pgwake.on_table_rewrite() RETURNS event_trigger
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
-  IF NOT pgwake.is_told(tg_tag) THEN
+  IF NOT pgwake.is_wanted(tg_tag) THEN
     RETURN;
   END IF;
   PERFORM pgwake.remember_gone(jsonb_build_array(jsonb_build_object('role', 'rewrite', 'type', 'table',

@@ -49,7 +49,7 @@ pub(crate) fn database(options: &str) -> (String, Sql) {
     (conninfo, sql)
 }
 
-/// Until nobody reads the slot: a server may see the end of a reader later than whoever ended it.
+/// Waits until the slot has no reader: the server may see the end of a reader later than the test.
 pub(crate) fn until_free(sql: &mut Sql, slot: &str) {
     let deadline = Instant::now() + PATIENCE;
     let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
