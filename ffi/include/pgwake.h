@@ -428,8 +428,9 @@ typedef struct pgwake_stream_options {
     int32_t temporary;
     int32_t failover;        /* 1: the slot that is made is kept by standbys, too (PostgreSQL 17 and later) */
     int32_t partition_names; /* 1: in a publication made for `tables`, partitions come under their own names */
-    /* 1: the rows come first that are there when the slot is made, and then the changes from exactly there. A slot
-     * that is there already is read on, without them. */
+    /* 1: the rows come first that are there when the slot is made, and then the changes from exactly there. The slot
+     * lasts only from when all rows are acknowledged, and no change comes before. One that is there already is read on,
+     * without them. */
     int32_t snapshot;
     int32_t messages;     /* 1: PGWAKE_EVENT_MESSAGE, too */
     int32_t transactions; /* 1: PGWAKE_EVENT_BEGIN and PGWAKE_EVENT_COMMIT, too */

@@ -3,15 +3,15 @@
 
 use super::advice::{When, with_advice};
 use super::arguments::{Format, Stream, Until, Watch};
-use super::deliver::Delivery;
+use super::deliver::{Delivery, number_of};
 use super::output::Output;
 use super::progress::Progress;
 use super::run::{Run, Take};
 use super::{Failure, query};
 use pgwake::pq::Connection;
 use pgwake::{
-    ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, Position, SessionId, SqlState,
-    StreamOptions, Streaming,
+    ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, SessionId, SqlState, StreamOptions,
+    Streaming,
 };
 use std::time::{Duration, Instant};
 
@@ -67,16 +67,11 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Stream) -> Result<(), F
 
 /// What cannot be handed over with proof.
 fn refused_of_delivery(arguments: &Stream) -> Option<&'static str> {
-    let is_kept = arguments.slot.is_some() && !arguments.temporary;
     match arguments {
         _ if !arguments.delivery.is_asked_for() => None,
         Stream { streaming: Streaming::Early, .. } => Some(
             "what is delivered before its commit has no position by which it could be answered for: take \
              --streaming on",
-        ),
-        Stream { snapshot: true, .. } if is_kept => Some(
-            "the slot lasts as soon as the rows of a snapshot have come, whether or not they are stored: \
-             copy the rows in another way first, or leave --slot out",
         ),
         _ => None,
     }
@@ -262,7 +257,7 @@ impl Lines {
             match events.next(Some(LOOK_INTERVAL))? {
                 Some(Event::Disconnected(_) | Event::Failed(_)) => return Err(not_acknowledged()),
                 // All its changes were written.
-                Some(Event::Commit(t) | Event::Prepare(t)) if t.position.and_then(commit) == self.last => {
+                Some(event @ (Event::Commit(_) | Event::Prepare(_))) if commit_of(&event) == self.last => {
                     wanted.iter().for_each(|last| self.acknowledge(events, *last));
                 }
                 Some(event) if commit_of(&event).is_some_and(|commit| Some(commit) == self.last) => {
@@ -281,34 +276,20 @@ fn not_acknowledged() -> Failure {
     Failure::Running("the last changes were not acknowledged: they will come again".into())
 }
 
-/// Where the commit stands of the transaction that an event belongs to. A row of a snapshot belongs to none.
+/// Where the commit stands of the transaction that an event belongs to. All rows of a snapshot count as one.
 fn commit_of(event: &Event<'_>) -> Option<Lsn> {
-    let position = match event {
-        Event::Change(change) if change.snapshot => None,
-        Event::Change(change) => change.position(),
-        Event::Begin(t) | Event::Commit(t) | Event::Prepare(t) | Event::Rollback(t) => t.position,
-        Event::Message(message) => message.position,
-        _ => None,
-    };
-    position.and_then(commit)
-}
-
-fn commit(position: Position) -> Option<Lsn> {
-    match position {
-        Position::Log(commit, _) => Some(commit),
-        _ => None,
-    }
+    number_of(event).map(Lsn)
 }
 
 impl Take for Lines {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
-        let commit = commit_of(event);
-        if commit.is_some() && commit > self.until && self.until.is_some() {
+        let is_row = matches!(event, Event::Change(change) if change.snapshot);
+        if self.until.is_some() && commit_of(event) > self.until && !is_row {
             self.is_done = true;
             return Ok(false);
         }
         match event {
-            Event::Change(change) if change.snapshot => self.progress.row(),
+            Event::Change(_) if is_row => self.progress.row(),
             Event::Schema(_) => {}
             _ => self.progress.end(),
         }

@@ -127,6 +127,24 @@ fn until_ends_behind_what_was_committed_by_then() {
 }
 
 #[test]
+fn a_snapshot_that_was_cut_off_leaves_no_slot_and_one_whose_rows_were_all_written_does() {
+    let (dsn, mut sql, slot) = orders();
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "--slot", &slot, "--snapshot"];
+    sql.run("INSERT INTO orders SELECT generate_series(1, 3)");
+    for (count, slots) in [("2", "0"), ("3", "1")] {
+        let some = lines(&[&arguments[..], &["--count", count]].concat());
+        assert_eq!(ids(&some).len().to_string(), count);
+        until_free(&mut sql, &slot);
+        let lasting = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        assert_eq!(sql.value(&lasting), slots, "after {count} of 3 rows");
+    }
+    sql.run("INSERT INTO orders VALUES (4)");
+    assert_eq!(ids(&lines(&[&arguments[..], &["--count", "1"]].concat())), [4], "the rows are done with");
+    until_free(&mut sql, &slot);
+    succeed(&["-d", &dsn, "stream", "--slot", &slot, "--drop-slot"]);
+}
+
+#[test]
 fn transactions_and_messages_come_when_they_are_asked_for() {
     let (dsn, mut sql, _) = orders();
     let arguments =

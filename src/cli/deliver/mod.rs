@@ -258,12 +258,10 @@ fn key(event: &Event<'_>) -> Key {
     Key { position, place, number: number_of(event) }
 }
 
-/// By which an event is acknowledged to its source. A row of a snapshot belongs to no commit.
+/// By which an event is acknowledged to its source.
 pub(crate) fn number_of(event: &Event<'_>) -> Option<u64> {
-    match event {
-        Event::Rows(rows) => return Some(rows.id).filter(|id| *id > 0),
-        Event::Change(change) if change.snapshot => return None,
-        _ => {}
+    if let Event::Rows(rows) = event {
+        return Some(rows.id).filter(|id| *id > 0);
     }
     match position(event)? {
         Position::Log(commit_lsn, _) => Some(commit_lsn.0),

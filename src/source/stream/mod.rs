@@ -194,10 +194,15 @@ impl StreamSource {
 
     /// All that was delivered of transactions up to this place in the log is done with.
     pub(crate) fn ack(&mut self, lsn: Lsn) -> Result<()> {
-        // Rows of a snapshot stand before the slot, which keeps nothing of them.
-        let is_of_row = self.preparation.begins_at().is_some_and(|begins_at| lsn < begins_at);
-        if is_of_row || self.feedback.acknowledge(lsn) {
-            return Ok(());
+        // Rows of an earlier snapshot are delivered again in this one.
+        match self.preparation.rows_at() {
+            Some(rows_at) if lsn == rows_at => {
+                self.preparation.snapshot().acknowledge();
+                return Ok(());
+            }
+            Some(rows_at) if lsn < rows_at => return Ok(()),
+            _ if self.feedback.acknowledge(lsn) => return Ok(()),
+            _ => {}
         }
         let message =
             format!("nothing was delivered that lies at {lsn} or behind it, so it cannot be acknowledged");
@@ -216,9 +221,7 @@ impl StreamSource {
             AtHand::Nothing => None,
             AtHand::Log(found) => self.log.event(*found, self.id, &self.db),
             AtHand::Row(number) => {
-                // A commit may stand exactly where the slot begins: rows stand before it.
-                let begins_at = self.preparation.begins_at().unwrap_or_default();
-                let lsn = Lsn(begins_at.0.saturating_sub(1));
+                let lsn = self.preparation.rows_at().unwrap_or_default();
                 self.log.row(self.id, &self.db, lsn, *number).map(Event::Change)
             }
             AtHand::Report(report) => Some(report.as_event(self.id, &self.db, Instant::now())),
@@ -402,7 +405,10 @@ impl StreamSource {
                 self.session.be_patient(step.may_take_long());
                 self.session.send(step, [Command::Simple { sql: &sql }].into_iter());
             }
-            Next::Wait => self.phase = Phase::Waiting(now + BUSY_INTERVAL),
+            Next::Wait => {
+                self.session.be_patient(true);
+                self.phase = Phase::Waiting(now + BUSY_INTERVAL);
+            }
             Next::GiveUp(error) => self.session.give_up_for_good(error),
             Next::Fail(error) => self.session.fail(error),
             Next::Copying => {

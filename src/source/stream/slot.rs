@@ -95,6 +95,11 @@ impl Preparation {
         self.begins_at
     }
 
+    /// Where rows stand that were there before: a commit may stand exactly where the slot begins.
+    pub(super) fn rows_at(&self) -> Option<Lsn> {
+        self.begins_at.map(|begins_at| Lsn(begins_at.0.saturating_sub(1)))
+    }
+
     /// Whether what was not read when the connection was lost is lost, too.
     pub(super) fn is_temporary(&self) -> bool {
         self.slot.is_temporary
@@ -138,8 +143,11 @@ impl Preparation {
         wal_level.is_some_and(|level| levels.contains(&&*level))
     }
 
-    /// It was waited for the slot.
+    /// It was waited for the rows of a snapshot to be acknowledged, or for the slot.
     pub(super) fn waited(&mut self) -> Next {
+        if self.wants_snapshot && self.begins_at.is_some() {
+            return self.snapshot_ended();
+        }
         self.slot.busy_for += BUSY_INTERVAL;
         Next::Send(Step::Slot, self.slot_sql())
     }
@@ -405,11 +413,14 @@ impl Preparation {
         }
     }
 
-    /// All rows were delivered: only now does the slot become one that lasts. A snapshot that was broken off
-    /// leaves nothing behind that could be taken for a complete one.
+    /// Only when all rows are acknowledged does the slot become one that lasts. A snapshot that was broken
+    /// off leaves nothing behind that could be taken for a complete one.
     fn snapshot_ended(&self) -> Next {
         if self.slot.is_temporary {
             return self.start(Lsn(0));
+        }
+        if self.options.manual_ack && !self.snapshot.is_acknowledged() {
+            return Next::Wait;
         }
         let [from, to] = [quoted(self.created_name()), quoted(&self.slot.name)];
         Next::Send(

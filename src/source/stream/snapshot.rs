@@ -23,8 +23,9 @@ pub(super) struct Tables {
     waiting: VecDeque<Table>,
     /// The one whose rows come now.
     current: u32,
-    /// How many rows have come of all.
+    /// How many rows have come of all, and how many of them were acknowledged.
     pub(super) rows: u64,
+    acknowledged: u64,
 }
 
 /// One column as the server describes it.
@@ -39,7 +40,7 @@ impl Tables {
     /// Takes the answer that names the tables and their columns.
     pub(super) fn found(&mut self, rows: &Answered, relations: &mut Relations) {
         self.waiting.clear();
-        self.rows = 0;
+        (self.rows, self.acknowledged) = (0, 0);
         let oid = |row| rows.number(row, 0).unwrap_or(0) as u32;
         let mut row = 0;
         while row < rows.rows() {
@@ -99,6 +100,15 @@ impl Tables {
         let Table { oid, copy, .. } = self.waiting.pop_front()?;
         self.current = oid;
         Some(copy)
+    }
+
+    /// All rows that have come are done with.
+    pub(super) fn acknowledge(&mut self) {
+        self.acknowledged = self.rows;
+    }
+
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.rows
     }
 
     /// The table whose rows come now.

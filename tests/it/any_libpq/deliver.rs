@@ -80,6 +80,32 @@ fn what_a_child_has_stored_is_acknowledged_and_nothing_comes_twice() {
 }
 
 #[test]
+fn a_slot_lasts_only_from_when_the_rows_of_its_snapshot_are_stored() {
+    let (dsn, mut sql, slot) = orders();
+    sql.run("INSERT INTO orders SELECT generate_series(1, 50)");
+    let sink = Sink::new();
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "--slot", &slot, "--snapshot"];
+    let start = || Running::start(&[&arguments[..], &sink.to("unanswered", 1)].concat());
+    let slots = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let mut running = start();
+    wait_until("a child has all rows", || sink.changes().len() == 50);
+    // Longer than anybody waits before looking again.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(sql.value(&slots), "0");
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let running = start();
+    wait_until("the slot lasts", || sql.value(&slots) == "1");
+    assert_eq!((sink.ids().len(), sink.changes().len()), (50, 100), "each row came again, and was stored");
+    sql.run("INSERT INTO orders VALUES (51)");
+    wait_until("a change follows", || sink.ids().len() == 51);
+    let (said, status) = end(running);
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(left(&mut sql, &slot), 0, "not all is acknowledged: {said}");
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
 fn a_child_that_answers_out_of_order_and_twice_loses_nothing() {
     let (sink, said) = stream_to("unordered", 1, &["--window", "7"]);
     assert_eq!(sink.runs(), 1, "an answer that says less than one before it is passed over: {said}");
@@ -318,7 +344,6 @@ fn what_cannot_be_handed_over_has_its_sentence() {
         ("a batch without a size", nowhere(&["listen", "c", "--batch", "many", "cat"])),
         ("a batch without a command", nowhere(&["listen", "c", "--batch", "5"])),
         ("`--streaming early`", stream(&[&["--streaming", "early"], &to[..]].concat())),
-        ("`--snapshot` with a slot", stream(&[&["--snapshot", "--slot", "s"], &to[..]].concat())),
         ("`--stats` without an interval", nowhere(&["listen", "c", "--stats", "0s"])),
         ("the process cannot be started", listen(&["--to", "/no/such/program"])),
         ("the file of dead letters cannot be opened", listen(&["--dead-letters", "/no/file", "--to", "cat"])),

@@ -19,7 +19,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 const WRITERS: u64 = 4;
 
 fn start(dsn: &str, slot: &str, sink: &Sink) -> Child {
-    let arguments = ["-d", dsn, "stream", "--publication", "p", "--slot", slot, "--window", "200"];
+    let arguments =
+        ["-d", dsn, "stream", "--publication", "p", "--slot", slot, "--snapshot", "--window", "200"];
     let mut command = pgwake(&[&arguments[..], &sink.to("good", 0)].concat());
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -67,7 +68,10 @@ fn write(sql: &mut Sql, writer: u64, random: &mut Random, is_over: &AtomicBool) 
 /// Looks at the slot, and then at the sink, until it is over.
 fn sample(dsn: &str, slot: &str, sink: &Sink, is_over: &AtomicBool) -> Vec<Sample> {
     let (mut sql, mut samples) = (Sql::connect(dsn), Vec::new());
-    let at = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let at = format!(
+        "SELECT coalesce(max(confirmed_flush_lsn), '0/0') FROM pg_replication_slots
+            WHERE slot_name = '{slot}'"
+    );
     while !is_over.load(Ordering::SeqCst) {
         let slot = place(&sql.value(&at));
         samples.push((slot, sink.bytes()));
@@ -112,7 +116,8 @@ fn nothing_is_lost_and_the_slot_is_never_ahead_of_the_sink() {
     let (mut random, (dsn, mut sql), sink) = (Random::seeded(), database(""), Sink::new());
     sql.run("CREATE TABLE t (id bigint PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
     let slot = sql.value("SELECT 'kills_' || current_database()");
-    sql.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    // These are there when it begins: its slot lasts only from when they are stored.
+    sql.run("INSERT INTO t SELECT n + 1000000000 FROM generate_series(1, 500) n");
     let is_over = AtomicBool::new(false);
     let samples = std::thread::scope(|scope| {
         for writer in 0..WRITERS {

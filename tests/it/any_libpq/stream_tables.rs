@@ -1,10 +1,11 @@
 //! Row changes from the log, of tables of every kind: a copy of the tables built from the events is as the
 //! tables are.
 
-use crate::common::log::{Stream, database, has};
+use crate::common::log::{Stream, database, has, until_free};
 use crate::common::workload::Workload;
 use pgwake::{Lsn, StreamOptions};
 use serde_json::json;
+use std::time::Duration;
 
 #[test]
 fn what_names_a_row_may_be_any_replica_identity_and_change() {
@@ -251,6 +252,34 @@ fn a_thousand_columns_and_a_value_of_a_megabyte_come_whole() {
         FROM generate_series(1, 32768) i) WHERE id < 3; UPDATE t SET c500 = 0; COMMIT",
     );
     load.check();
+}
+
+#[test]
+fn a_slot_lasts_only_from_when_all_rows_are_acknowledged() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)");
+    let slot = sql.value("SELECT 'rows_of_' || current_database()");
+    let slots = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let options = StreamOptions::new().table("t").slot(&slot).create_slot(true).snapshot(true);
+    let mut stream = Stream::open(&conninfo, options.manual_ack(true));
+    let mut last = 0;
+    for id in [1, 2] {
+        let row = stream.change();
+        assert_eq!(row["new"], json!({"id": id}));
+        last = row["commit_lsn"].as_str().unwrap().parse::<Lsn>().unwrap().0;
+        if id == 1 {
+            stream.events.ack(stream.id, last).unwrap();
+        }
+    }
+    assert!(stream.events.next(Some(Duration::from_millis(400))).unwrap().is_none());
+    assert_eq!(sql.value(&slots), "0", "the second row is not acknowledged");
+    stream.events.ack(stream.id, last).unwrap();
+    sql.run("INSERT INTO t VALUES (3)");
+    assert_eq!(stream.change()["new"], json!({"id": 3}));
+    assert_eq!(sql.value(&slots), "1");
+    drop(stream);
+    until_free(&mut sql, &slot);
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
 #[test]

@@ -57,7 +57,9 @@ while not ended:
         sys.exit(4)
     if not events and not waiting:
         continue
-    if mode in ("silent", "stubborn"):
+    if mode == "unanswered":
+        store(events)
+    if mode in ("silent", "stubborn", "unanswered"):
         continue
     if mode == "garbage":
         say("hello world")
