@@ -44,14 +44,14 @@
  * a password or a payload. What happens to a session later is not an error of a call but an event.
  *
  * Bad input. NULL, a handle that was closed, a session that there is not, a channel of 64 bytes, a conninfo that is
- * not UTF-8: all are answered with a status. (A closed handle is told by its block of 2 KB, which is kept and used
+ * not UTF-8: all are answered with a status. (A closed handle is recognised by its block of 2 KB, which is kept and used
  * again for a later handle, at the earliest when 64 more have been closed.) A bug in the library becomes
  * PGWAKE_E_PANIC: that call and all later ones of the handle give it, and all that is left to do is to close the
  * handle.
  *
  * Threads. A handle may move between threads, and is used by one at a time. The one call that any other thread may
- * make at any time is pgwake_wake. Different handles have nothing to do with each other. Names of hosts are looked up
- * on threads of the library's own, on which all signals are blocked.
+ * make at any time is pgwake_wake. Different handles have nothing to do with each other. Names of hosts are looked up,
+ * and messages of more than 4 MB are sent, on threads of the library's own, on which all signals are blocked.
  *
  * Fork. Only the process that made a handle may use it. In a child every call gives PGWAKE_E_FORKED, but for
  * pgwake_close, which closes the child's copies of the descriptors and leaves the parent's sessions alone (what libpq
@@ -107,7 +107,7 @@ typedef struct pgwake pgwake;
 #define PGWAKE_E_INVALID (-2)
 /* The handle has no such session: it was disconnected, or belongs to another handle. */
 #define PGWAKE_E_UNKNOWN_SESSION (-3)
-/* Too many notifications wait to be sent: take events until PGWAKE_EVENT_SENT comes, then go on. */
+/* Too many notifications or messages wait to be sent: take events until PGWAKE_EVENT_SENT comes, then go on. */
 #define PGWAKE_E_QUEUE_FULL (-4)
 /* The session has failed for good. */
 #define PGWAKE_E_CONNECTION (-5)
@@ -284,7 +284,7 @@ typedef struct pgwake_event {
     size_t user_len;
     const char *app;
     size_t app_len;
-    uint64_t lsn; /* places in the log: the server's pg_lsn as a number; 0 if there is none */
+    uint64_t lsn; /* positions in the log: the server's pg_lsn as a number; 0 if there is none */
     uint64_t commit_lsn;
     uint64_t end_lsn;
     uint64_t ordinal;
@@ -480,7 +480,8 @@ typedef struct pgwake_schedule_options {
 typedef struct pgwake_poll_options {
     uint32_t struct_size;
     int32_t binary;   /* 1: values come in PostgreSQL's binary format, not in its text form */
-    int64_t every_ms; /* from one query to the next; 0: 1000 */
+    /* From one query to the next; after a full page of a cursor or a full batch that is at once. 0: 1000. */
+    int64_t every_ms;
     /* While it finds nothing, the interval doubles up to this; once it finds something it is what it was. 0: always
      * the same interval. */
     int64_t adaptive_ms;
@@ -535,7 +536,7 @@ pgwake *pgwake_new(const pgwake_options *options);
  * descriptor out of your own loop first. */
 void pgwake_close(pgwake *handle);
 
-/* pgwake_fd: the descriptor to watch for reading in a loop of your own; the same for the handle's whole life, timers
+/* pgwake_fd: the descriptor to register for reading in a loop of your own; the same for the handle's whole life, timers
  * and reconnects included. When it is readable, by level or by edge, call pgwake_next with a timeout of 0 until it
  * gives 0. Neither read it nor close it. Negative: a PGWAKE_E_*. */
 int pgwake_fd(const pgwake *handle);
@@ -644,7 +645,8 @@ int pgwake_stream(pgwake *handle, const char *conninfo, const pgwake_stream_opti
  * Of a stream the number is a `commit_lsn`: all that was delivered is acknowledged of transactions whose commit does
  * not stand behind it. The server keeps a transaction until all of it was delivered and acknowledged; of one that was
  * cut off in the middle all comes again, with the same positions. The server hears of it about once a second, and when
- * the session ends; pgwake_metrics has what it has heard.
+ * the session ends; pgwake_metrics has what it has heard. The rows of a snapshot share one `commit_lsn`: with a slot
+ * that lasts no change comes before all of them are acknowledged.
  *
  * Of polls with `manual_ack` it is the `id` of a PGWAKE_EVENT_ROWS, and means all rows of the session up to that. Of
  * what was lost with a connection it does nothing: those rows come again. */
@@ -665,7 +667,7 @@ int pgwake_every(pgwake *handle, int64_t interval_ms);
  * which it is unless asked for them (make lib LIB_FEATURES=schedules). */
 int pgwake_cron(pgwake *handle, const char *expression, const pgwake_schedule_options *options);
 
-/* pgwake_cancel: ends a schedule: no event of it comes any more. PGWAKE_E_UNKNOWN_TASK: there is none of this number.
+/* pgwake_cancel: ends a poll or a schedule: no event of it comes any more. PGWAKE_E_UNKNOWN_TASK: there is none of this number.
  * The event that was given last is gone. */
 int pgwake_cancel(pgwake *handle, int id);
 
@@ -717,7 +719,7 @@ typedef struct pgwake_metrics {
     uint64_t stalls; /* how often the whole handle stood still for longer than stall_warning_ms */
     int64_t longest_stall_ns;
     uint64_t changes; /* of rows, given to you */
-    /* Of a stream. Places in the log are the server's pg_lsn as numbers; 0: not known. */
+    /* Of a stream. Positions in the log are the server's pg_lsn as numbers; 0: not known. */
     uint64_t received_lsn;     /* how far the server's log has come as far as it is known here */
     uint64_t acknowledged_lsn; /* what the server was told is done with; it keeps what comes behind it */
     uint64_t unknown_messages; /* of a kind that is not known here, and passed over */

@@ -31,7 +31,7 @@ Start here:
   pgwake demo --keep                        get that server, to try things on
   pgwake -d dbname=app listen jobs          hear notifications
   pgwake -d dbname=app notify jobs 'hello'  send one
-  pgwake -d dbname=app subscribe jobs --slot me   hear durable messages, also those of before
+  pgwake -d dbname=app subscribe jobs --slot me   hear durable messages, also those since the last run
   pgwake -d dbname=app watch orders         see each change of a table, by a trigger
   pgwake -d dbname=app stream --table orders   the same from the server's log, at no cost for writers
 
@@ -332,7 +332,7 @@ pub(crate) struct Stream {
     pub(crate) streaming: Streaming,
 
     /// How much of transactions that are held back stays in memory; the rest goes to a file below TMPDIR
-    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "64MB",
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "64MB",
         help_heading = OF_WHAT_COMES)]
     pub(crate) memory: usize,
 

@@ -10,8 +10,8 @@ use super::run::{Run, Take};
 use super::{Failure, query};
 use pgwake::pq::Connection;
 use pgwake::{
-    ChangeOp, ChangePayload, Error, Event, EventLoop, Listening, Lsn, SessionId, SqlState, StreamOptions,
-    Streaming,
+    ChangeOp, ChangePayload, Disconnected, Error, Event, EventLoop, Failed, Listening, Lsn, SessionId,
+    SqlState, StreamOptions, Streaming,
 };
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the last transaction may take to end, so that the server can be told that it is done with.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for the rows of a snapshot, of which more may be to come.
+const PATIENCE_WITH_ROWS: Duration = Duration::from_secs(1);
 
 /// In which form events are written, until when, and to whom they are handed over.
 type How<'a> = (Format, &'a Until, &'a Delivery);
@@ -204,6 +207,8 @@ struct Lines {
     /// The commit of the last transaction of which all is done with that has come, and that before it.
     last: Option<Lsn>,
     before: Option<Lsn>,
+    /// Where the rows of a snapshot stand, if there were any.
+    rows: Option<Lsn>,
     /// When the server heard last that we are alive although nothing is read.
     told_at: Option<Instant>,
     progress: Progress,
@@ -219,6 +224,7 @@ impl Lines {
             is_done: false,
             last: None,
             before: None,
+            rows: None,
             told_at: None,
             progress: Progress::new(),
         }
@@ -251,11 +257,13 @@ impl Lines {
     /// The next run begins behind what was written: waits until the server knows that. A transaction of which
     /// not all was written cannot be done with, and comes again as a whole.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        let until = Instant::now() + PATIENCE;
+        let has_rows_alone = self.last.is_some() && self.last == self.rows;
+        let until = Instant::now() + if has_rows_alone { PATIENCE_WITH_ROWS } else { PATIENCE };
         let mut wanted = self.last.filter(|_| self.is_kept);
         while wanted.is_some_and(|wanted| self.acknowledged(events).is_ok_and(|done| done <= wanted)) {
             match events.next(Some(LOOK_INTERVAL))? {
-                Some(Event::Disconnected(_) | Event::Failed(_)) => return Err(not_acknowledged()),
+                Some(Event::Disconnected(Disconnected { message, .. }))
+                | Some(Event::Failed(Failed { message, .. })) => return Err(not_acknowledged(message)),
                 // All its changes were written.
                 Some(event @ (Event::Commit(_) | Event::Prepare(_))) if commit_of(&event) == self.last => {
                     wanted.iter().for_each(|last| self.acknowledge(events, *last));
@@ -264,7 +272,11 @@ impl Lines {
                     log::info!("the last transaction was cut off, and comes again as a whole");
                     wanted = self.before;
                 }
-                _ if Instant::now() >= until => return Err(not_acknowledged()),
+                _ if Instant::now() >= until && has_rows_alone => {
+                    log::info!("the snapshot was cut off: its rows come again");
+                    wanted = None;
+                }
+                _ if Instant::now() >= until => return Err(not_acknowledged("the server does not answer")),
                 _ => {}
             }
         }
@@ -272,8 +284,8 @@ impl Lines {
     }
 }
 
-fn not_acknowledged() -> Failure {
-    Failure::Running("the last changes were not acknowledged: they will come again".into())
+fn not_acknowledged(why: &str) -> Failure {
+    Failure::Running(format!("the last changes were not acknowledged, and will come again: {why}"))
 }
 
 /// Where the commit stands of the transaction that an event belongs to. All rows of a snapshot count as one.
@@ -289,7 +301,10 @@ impl Take for Lines {
             return Ok(false);
         }
         match event {
-            Event::Change(_) if is_row => self.progress.row(),
+            Event::Change(_) if is_row => {
+                self.rows = commit_of(event);
+                self.progress.row();
+            }
             Event::Schema(_) => {}
             _ => self.progress.end(),
         }

@@ -12,7 +12,7 @@ pub(crate) enum Format {
 /// When a command that streams is to end.
 #[derive(Debug, Args)]
 pub(crate) struct Until {
-    /// End after that many events
+    /// End after that many events; those about the session or a transaction are not counted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 

@@ -169,7 +169,7 @@ impl<'a> Change<'a> {
         fields.if_any("new", self.new.map(Value::Json), "  new {}");
         fields.if_any("changed", self.changed.map(Value::Json), "  changed {}");
         let unchanged = self.unchanged_toast.map(Value::Json);
-        fields.if_any("unchanged_toast", unchanged, "  (not told, for they are as they were: {})");
+        fields.if_any("unchanged_toast", unchanged, "  (left out, for they are as they were: {})");
         let unconvertible = self.unconvertible.map(Value::Text);
         fields.if_any("unconvertible", unconvertible, "  (its values could not be converted: {})");
         let oversize = self.oversize.map(Value::Number);

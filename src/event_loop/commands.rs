@@ -265,7 +265,9 @@ impl EventLoop {
     /// From the outbox the number is the change's `id`, and
     /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it. From the log
     /// it is a `commit_lsn` or `end_lsn`: all is acknowledged that was delivered of transactions whose commit
-    /// does not lie behind it. The server hears of whole transactions, within a second. Of polls
+    /// does not lie behind it. The server hears of whole transactions, within a second
+    /// ([`Metrics::acknowledged_lsn`](crate::Metrics::acknowledged_lsn)). The rows of a snapshot share one
+    /// `commit_lsn`: no change comes before all of them are acknowledged. Of polls
     /// ([`PollOptions::manual_ack`](crate::PollOptions::manual_ack)) it is the `id` of their rows.
     pub fn ack(&mut self, session: SessionId, number: u64) -> Result<()> {
         let index = self.index(session)?;

@@ -276,6 +276,31 @@ fn a_frozen_server_process_is_noticed_and_ended() {
 }
 
 #[test]
+fn a_frozen_server_is_noticed_while_rows_wait_to_be_acknowledged() {
+    let (conninfo, mut sql) = database("");
+    let (slot, options) = (fresh_channel(), prepare(&mut sql).1);
+    sql.run("INSERT INTO t VALUES (1)");
+    let options = options.slot(&slot).create_slot(true).snapshot(true).manual_ack(true);
+    let mut stream = Stream::open(&conninfo, options);
+    assert_eq!(stream.change()["new"]["id"], 1);
+    assert!(stream.within(2 * HEARTBEAT).is_none());
+    let active = "SELECT active_pid FROM pg_replication_slots WHERE temporary AND \
+        database = current_database()";
+    let pid = sql.value(active).parse().unwrap();
+    signal(pid, Signal::STOP);
+    assert_eq!(stream.next()["sqlstate"], "08006");
+    // It still has the slot of before.
+    assert_eq!(stream.next()["event"], "listening");
+    signal(pid, Signal::CONT);
+    let row = stream.change();
+    assert_eq!(row["new"]["id"], 1);
+    let lsn: pgwake::Lsn = row["commit_lsn"].as_str().unwrap().parse().unwrap();
+    stream.events.ack(stream.id, lsn.0).unwrap();
+    sql.run("INSERT INTO t VALUES (2)");
+    assert_eq!(stream.change()["new"]["id"], 2);
+}
+
+#[test]
 fn a_change_that_takes_many_reads_arrives_at_once() {
     let mut random = Random::seeded();
     for (transport, conninfo) in transports(log_server()) {

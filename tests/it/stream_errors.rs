@@ -67,6 +67,8 @@ fn each_reason_not_to_begin_has_its_sentence() {
     let mut first = streaming(&conninfo, "one");
     situations.push(("another one reads from the slot, for more than 10 s", of_p("one")));
     situations.push(("`--drop-slot` of one that is read", stream(&["--slot", "one", "--drop-slot"])));
+    let rows_first = stream(&["--publication", "p", "--slot", "two", "--snapshot"]);
+    situations.push(("one slot is left for a snapshot", rows_first));
     let mut second = streaming(&conninfo, "two");
     situations.push(("no walsender is left", of_p("three")));
     second.child.kill().unwrap();

@@ -178,6 +178,9 @@ fn a_server_without_a_slot_left_says_so_and_is_asked_again() {
     is_lost(&mut second, "53400", &["in use", "max_replication_slots"]);
     drop(first);
     while second.next()["event"] != "listening" {}
+    drop(second);
+    let mut third = Stream::start(&conninfo, publication().slot("s").create_slot(true).snapshot(true));
+    is_lost(&mut third, "53400", &["two replication slots", "1 is left", "max_replication_slots"]);
 }
 
 #[test]

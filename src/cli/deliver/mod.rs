@@ -85,6 +85,9 @@ impl Handover {
 
     /// Takes an event on its way; `false` if it is about the session, and nothing to be stored.
     pub(crate) fn take(&mut self, event: &Event<'_>) -> Result<bool, Failure> {
+        if let Event::Gap(_) = event {
+            self.ledger.window.gap();
+        }
         match event {
             Event::Disconnected(_) => self.ledger.window.outage(),
             _ if is_stored(event) => {
@@ -250,8 +253,10 @@ fn position(event: &Event<'_>) -> Option<Position> {
 /// What it is known by; without a position where it has none of its own.
 fn key(event: &Event<'_>) -> Key {
     let position = position(event);
+    // The rows of each snapshot are others.
+    let is_row = matches!(event, Event::Change(change) if change.snapshot);
     let place = match position {
-        Some(Position::Log(commit_lsn, ordinal)) => Some((commit_lsn.0, ordinal)),
+        Some(Position::Log(commit_lsn, ordinal)) if !is_row => Some((commit_lsn.0, ordinal)),
         _ => None,
     };
     let position = position.map_or_else(String::new, |position| position.to_string());

@@ -78,6 +78,12 @@ impl Window {
         self.repeats = self.entries.iter().map(|entry| entry.key.position.clone()).collect();
     }
 
+    /// What its source kept is gone: nothing comes again, and positions may be lower than before.
+    pub(super) fn gap(&mut self) {
+        self.repeats.clear();
+        self.settled = None;
+    }
+
     /// What is here already, or settled, is not taken again.
     pub(super) fn push(&mut self, key: Key, line: Vec<u8>) {
         if !self.is_repeated(&key) {
@@ -208,9 +214,14 @@ impl Window {
         }
     }
 
-    /// The number up to which all is stored, once each time that it has changed.
+    /// The number up to which all is stored, once each time that it has changed. More of a transaction may
+    /// have come meanwhile.
     pub(super) fn take_stored(&mut self) -> Option<u64> {
-        self.stored.take()
+        self.stored.take().filter(|number| Some(*number) != self.next_number())
+    }
+
+    fn next_number(&self) -> Option<u64> {
+        self.entries.iter().find_map(|entry| entry.key.number)
     }
 
     /// What is settled at the front is gone. A number counts once nothing of the same number is left: the
@@ -222,7 +233,7 @@ impl Window {
             self.sent = self.sent.saturating_sub(1);
             self.bytes -= entry.line.len();
             let Key { position, place, number } = entry.key;
-            if number.is_some() && number != self.entries.iter().find_map(|entry| entry.key.number) {
+            if number.is_some() && number != self.next_number() {
                 self.stored = number;
             }
             self.settled = place.or(self.settled);
@@ -290,6 +301,37 @@ mod tests {
         assert_eq!(window.take_stored(), Some(10));
         window.stored("5").unwrap();
         assert_eq!(window.take_stored(), Some(20), "of what has come of it so far");
+    }
+
+    #[test]
+    fn a_transaction_is_not_stored_while_more_of_it_has_come() {
+        let at = |ordinal| Key { place: Some((20, ordinal)), ..key(&format!("20/{ordinal}"), 20) };
+        let mut window = Window::new(10, 1000);
+        // One that nobody wants, behind which another of the same transaction follows.
+        window.pass(at(1));
+        window.push(at(2), b"2\n".to_vec());
+        assert_eq!(window.take_stored(), None);
+        window.sent(1, Instant::now());
+        window.stored("20/2").unwrap();
+        assert_eq!(window.take_stored(), Some(20));
+        // After an outage it comes again, and goes on.
+        window.outage();
+        window.push(at(2), b"2\n".to_vec());
+        window.push(at(3), b"3\n".to_vec());
+        assert_eq!((window.take_stored(), window.len()), (None, 1));
+    }
+
+    #[test]
+    fn after_a_gap_positions_may_be_lower() {
+        let mut window = Window::new(10, 1000);
+        let at = |lsn: u64| Key { place: Some((lsn, 1)), ..key(&format!("{lsn}/1"), lsn) };
+        window.pass(at(20));
+        window.push(at(19), Vec::new());
+        assert_eq!(window.len(), 0, "it was stored before");
+        window.outage();
+        window.gap();
+        window.push(at(19), Vec::new());
+        assert_eq!(window.len(), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) struct Publish {
     /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
     pub(crate) channel: String,
 
-    /// The payload, any bytes, up to 1,000,000,000; - reads it from stdin as it stands
+    /// The payload, in UTF-8; - reads it from stdin as it stands: any bytes, up to 1,000,000,000
     pub(crate) payload: Option<String>,
 
     /// Publish each line of stdin as a payload, one after the other, without waiting for each

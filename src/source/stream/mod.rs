@@ -194,19 +194,14 @@ impl StreamSource {
 
     /// All that was delivered of transactions up to this place in the log is done with.
     pub(crate) fn ack(&mut self, lsn: Lsn) -> Result<()> {
-        // Rows of an earlier snapshot are delivered again in this one.
         match self.preparation.rows_at() {
-            Some(rows_at) if lsn == rows_at => {
-                self.preparation.snapshot().acknowledge();
-                return Ok(());
-            }
-            Some(rows_at) if lsn < rows_at => return Ok(()),
-            _ if self.feedback.acknowledge(lsn) => return Ok(()),
-            _ => {}
+            Some(rows_at) if lsn == rows_at => self.preparation.snapshot().acknowledge(),
+            // Rows of an earlier snapshot are delivered again in the next one.
+            Some(rows_at) if lsn < rows_at => {}
+            _ if self.feedback.acknowledge(lsn) => {}
+            _ => return Err(nothing_delivered(lsn)),
         }
-        let message =
-            format!("nothing was delivered that lies at {lsn} or behind it, so it cannot be acknowledged");
-        Err(Error::new(ErrorKind::InvalidArgument, message))
+        Ok(())
     }
 
     /// A status, whether or not one is due.
@@ -405,10 +400,7 @@ impl StreamSource {
                 self.session.be_patient(step.may_take_long());
                 self.session.send(step, [Command::Simple { sql: &sql }].into_iter());
             }
-            Next::Wait => {
-                self.session.be_patient(true);
-                self.phase = Phase::Waiting(now + BUSY_INTERVAL);
-            }
+            Next::Wait => self.phase = Phase::Waiting(now + BUSY_INTERVAL),
             Next::GiveUp(error) => self.session.give_up_for_good(error),
             Next::Fail(error) => self.session.fail(error),
             Next::Copying => {
@@ -462,6 +454,12 @@ impl StreamSource {
             None => Report::Failed { error },
         });
     }
+}
+
+fn nothing_delivered(lsn: Lsn) -> Error {
+    let message =
+        format!("nothing was delivered that lies at {lsn} or behind it, so it cannot be acknowledged");
+    Error::new(ErrorKind::InvalidArgument, message)
 }
 
 /// What was acknowledged last is sent before the connection is closed, or it would come again; and so it

@@ -1,5 +1,6 @@
 //! The tables of the log: what their columns are called, how their values are written, and what their key is.
 
+use super::sql::Answered;
 use crate::decode::pgoutput::{RelationColumn, ReplicaIdentity};
 use crate::decode::value::{self, Kind};
 use crate::event::TableColumn;
@@ -54,11 +55,16 @@ struct Key {
 }
 
 impl Relations {
-    /// A type as the server has it: its category and its element as in `pg_type`, and its name there.
-    pub(super) fn add_type(&mut self, oid: u32, name: &str, category: u8, element: u32, in_catalog: &str) {
-        let kind = Kind::of(oid, category, element);
-        self.types.insert(oid, Type { name: name.into(), kind });
-        self.built_in.insert(in_catalog.into(), oid);
+    /// Takes the answer that names the types there are.
+    pub(super) fn found_types(&mut self, rows: &Answered) {
+        for row in 0..rows.rows() {
+            let [oid, element] = [0, 3].map(|column| rows.number(row, column).unwrap_or(0) as u32);
+            let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
+            let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
+            let kind = Kind::of(oid, category, element);
+            self.types.insert(oid, Type { name, kind });
+            self.built_in.insert(in_catalog, oid);
+        }
     }
 
     /// A type of which the log tells no more than the name; of a domain, the name of what is below it.
@@ -74,13 +80,14 @@ impl Relations {
         !self.types.is_empty()
     }
 
-    pub(super) fn forget_keys(&mut self) {
+    /// Takes the answer that names the columns of the primary keys of tables with REPLICA IDENTITY FULL.
+    pub(super) fn found_keys(&mut self, rows: &Answered) {
         self.keys.clear();
-    }
-
-    /// A column of the primary key of a table with REPLICA IDENTITY FULL.
-    pub(super) fn add_key(&mut self, table: u32, column: &str) {
-        self.keys.entry(table).or_default().names.push(column.into());
+        for row in 0..rows.rows() {
+            let table = rows.number(row, 0).unwrap_or(0) as u32;
+            let column = rows.text(row, 1).unwrap_or_default();
+            self.keys.entry(table).or_default().names.push(column);
+        }
     }
 
     /// Takes a description. It comes again with each connection, and when nothing has changed as well.

@@ -40,7 +40,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 struct Slot {
     name: String,
-    /// For one that ends with the connection, where the caller has given no name.
+    /// For one that ends with the connection, where the caller has given no name. Another connection has
+    /// another one, for the server may not have noticed the end of the last.
     temporary_name: String,
     is_temporary: bool,
     /// It was there once: it is not made again.
@@ -65,18 +66,13 @@ pub(super) struct Preparation {
     wants_snapshot: bool,
     /// Where the slot begins that was made on this connection.
     begins_at: Option<Lsn>,
+    rows_at: Option<Lsn>,
 }
 
 impl Preparation {
     pub(super) fn new(options: StreamOptions) -> Self {
-        // No two streams have the same, wherever they run.
-        let temporary_name = format!("pgwake_{:016x}", RandomState::new().build_hasher().finish());
-        let slot = Slot {
-            is_temporary: options.temporary || options.slot.is_none(),
-            name: options.slot.clone().unwrap_or_else(|| temporary_name.clone()),
-            temporary_name,
-            ..Slot::default()
-        };
+        let is_temporary = options.temporary || options.slot.is_none();
+        let slot = Slot { is_temporary, ..Slot::default() };
         Preparation {
             wants_snapshot: options.snapshot,
             options,
@@ -88,6 +84,7 @@ impl Preparation {
             publications: Vec::new(),
             snapshot: snapshot::Tables::default(),
             begins_at: None,
+            rows_at: None,
         }
     }
 
@@ -95,9 +92,9 @@ impl Preparation {
         self.begins_at
     }
 
-    /// Where rows stand that were there before: a commit may stand exactly where the slot begins.
+    /// Where the rows of the last snapshot stand: a commit may stand exactly where a slot begins.
     pub(super) fn rows_at(&self) -> Option<Lsn> {
-        self.begins_at.map(|begins_at| Lsn(begins_at.0.saturating_sub(1)))
+        self.rows_at
     }
 
     /// Whether what was not read when the connection was lost is lost, too.
@@ -113,6 +110,10 @@ impl Preparation {
     /// A new connection to a server of this major version, which serves it by this process.
     pub(super) fn opened(&mut self, major: i32, backend_pid: i32) -> Next {
         (self.major, self.backend_pid) = (major, backend_pid);
+        // No two streams have the same, wherever they run.
+        let temporary_name = format!("pgwake_{:016x}", RandomState::new().build_hasher().finish());
+        self.slot.name = self.options.slot.clone().unwrap_or_else(|| temporary_name.clone());
+        self.slot.temporary_name = temporary_name;
         self.slot.busy_for = Duration::ZERO;
         self.begins_at = None;
         match self.unsupported() {
@@ -145,10 +146,13 @@ impl Preparation {
 
     /// It was waited for the rows of a snapshot to be acknowledged, or for the slot.
     pub(super) fn waited(&mut self) -> Next {
-        if self.wants_snapshot && self.begins_at.is_some() {
-            return self.snapshot_ended();
-        }
         self.slot.busy_for += BUSY_INTERVAL;
+        if self.wants_snapshot && self.begins_at.is_some() {
+            if self.slot.busy_for == BUSY_MAX {
+                log::warn!("no change comes before all rows of the snapshot are acknowledged");
+            }
+            return Next::Send(Step::AskAlive, "SELECT".into());
+        }
         Next::Send(Step::Slot, self.slot_sql())
     }
 
@@ -199,11 +203,11 @@ impl Preparation {
                 None => Next::Send(Step::Types, sql::TYPES.into()),
             },
             Step::Types => {
-                add_types(relations, &rows);
+                relations.found_types(&rows);
                 self.keys_next()
             }
             Step::Keys => {
-                add_keys(relations, &rows);
+                relations.found_keys(&rows);
                 Next::Send(Step::Slot, self.slot_sql())
             }
             Step::Slot => self.slot_found(&rows, done),
@@ -214,7 +218,7 @@ impl Preparation {
     /// The same for what concerns the slot, once its state is known.
     fn slot_answered(&mut self, step: Step, rows: &Answered, relations: &mut Relations) -> Next {
         match step {
-            Step::EndReader => Next::Wait,
+            Step::EndReader | Step::Rollback => Next::Wait,
             Step::BeginSnapshot => self.create_slot(),
             Step::CreateSlot => self.slot_created(rows),
             Step::SnapshotTables => {
@@ -227,9 +231,9 @@ impl Preparation {
             Step::LockTables => self.next_table(),
             Step::CopyTable => Next::Copying,
             Step::EndOfTable => self.next_table(),
-            Step::EndSnapshot => self.snapshot_ended(),
+            Step::EndSnapshot | Step::AskAlive => self.snapshot_ended(),
             Step::KeepSlot => {
-                self.slot.was_there = true;
+                (self.slot.was_there, self.slot.busy_for) = (true, Duration::ZERO);
                 self.wants_snapshot = false;
                 match self.options.failover && self.major >= 17 {
                     true => Next::Send(Step::Failover, sql::set_failover(&self.slot.name)),
@@ -314,7 +318,7 @@ impl Preparation {
 
     fn slot_found(&mut self, rows: &Answered, done: Lsn) -> Next {
         if rows.text(0, 0).is_none() {
-            return self.slot_missing();
+            return self.slot_missing(rows.number(0, 6).unwrap_or(0));
         }
         let name = &self.slot.name;
         self.slot.was_there = true;
@@ -358,7 +362,8 @@ impl Preparation {
         }
     }
 
-    fn slot_missing(&self) -> Next {
+    /// `free`: how many the server has room for.
+    fn slot_missing(&self, free: i64) -> Next {
         let name = &self.slot.name;
         if self.slot.was_there && !self.slot.is_temporary {
             let message = format!(
@@ -373,6 +378,13 @@ impl Preparation {
                  with SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
             );
             return Next::GiveUp(error("42704", message));
+        }
+        if self.wants_snapshot && !self.slot.is_temporary && free < 2 {
+            let message = format!(
+                "a snapshot takes two replication slots until its rows are acknowledged, and {free} is left: \
+                 drop one that is not needed, or raise max_replication_slots"
+            );
+            return Next::Fail(error("53400", message));
         }
         if self.wants_snapshot {
             return Next::Send(Step::BeginSnapshot, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into());
@@ -399,6 +411,8 @@ impl Preparation {
 
     fn slot_created(&mut self, rows: &Answered) -> Next {
         self.begins_at = rows.text(0, 1).and_then(|lsn| lsn.parse().ok());
+        self.rows_at = self.begins_at.map(|begins_at| Lsn(begins_at.0.saturating_sub(1)));
+        self.slot.reader = Some(self.backend_pid);
         if self.wants_snapshot {
             return Next::Send(Step::SnapshotTables, sql::snapshot_tables(&self.publications, self.major));
         }
@@ -443,7 +457,11 @@ impl Preparation {
                 return self.publications_next();
             }
             (Step::Start, "55006") | (Step::CreateSlot, "42710") if self.slot.busy_for < BUSY_MAX => {
-                return Next::Wait;
+                return if self.wants_snapshot {
+                    Next::Send(Step::Rollback, "ROLLBACK".into())
+                } else {
+                    Next::Wait
+                };
             }
             (Step::EndReader, _) => return Next::Wait,
             // A table was dropped just now.
@@ -468,24 +486,6 @@ fn wal_level_refused(rows: &Answered) -> Error {
          logical and a restart"
     );
     error("55000", message)
-}
-
-fn add_types(relations: &mut Relations, rows: &Answered) {
-    for row in 0..rows.rows() {
-        let category = rows.text(row, 2).and_then(|text| text.bytes().next()).unwrap_or(0);
-        let (oid, element) = (rows.number(row, 0), rows.number(row, 3));
-        let [name, in_catalog] = [1, 4].map(|column| rows.text(row, column).unwrap_or_default());
-        let (oid, element) = (oid.unwrap_or(0) as u32, element.unwrap_or(0) as u32);
-        relations.add_type(oid, &name, category, element, &in_catalog);
-    }
-}
-
-fn add_keys(relations: &mut Relations, rows: &Answered) {
-    relations.forget_keys();
-    for row in 0..rows.rows() {
-        let column = rows.text(row, 1).unwrap_or_default();
-        relations.add_key(rows.number(row, 0).unwrap_or(0) as u32, &column);
-    }
 }
 
 fn error(sqlstate: &str, message: impl Into<String>) -> Error {

@@ -19,12 +19,16 @@ pub(super) enum Step {
     EndReader,
     BeginSnapshot,
     CreateSlot,
+    /// Of the transaction in which a slot could not be made.
+    Rollback,
     Failover,
     SnapshotTables,
     LockTables,
     CopyTable,
     EndOfTable,
     EndSnapshot,
+    /// Meanwhile the rows are to be acknowledged.
+    AskAlive,
     KeepSlot,
     Start,
     /// The stream has ended, and its result says why.
@@ -43,6 +47,9 @@ impl Step {
                 | Step::Types
                 | Step::Slot
                 | Step::EndReader
+                | Step::Rollback
+                | Step::AskAlive
+                | Step::KeepSlot
                 | Step::Start
                 | Step::End
         )
@@ -69,7 +76,9 @@ impl Step {
                 "a standby takes no new publication: run CREATE PUBLICATION pgwake_messages on the primary, \
                  once"
             }
-            (Step::CreateSlot, "53400") => "drop one that is not needed, or raise max_replication_slots",
+            (Step::CreateSlot | Step::KeepSlot, "53400") => {
+                "drop one that is not needed, or raise max_replication_slots"
+            }
             (Step::CreateSlot | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
