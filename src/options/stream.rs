@@ -147,8 +147,8 @@ impl StreamOptions {
     }
 
     /// Delivers the rows first that are there when the slot is made ([`Change::snapshot`](crate::Change)),
-    /// and then the changes from exactly there. The slot lasts only from when all rows are acknowledged, which
-    /// the calls of [`next`](crate::EventLoop::next) behind that see to, and no change comes before. One that
+    /// and then the changes from exactly there. The slot lasts only from when all rows are acknowledged, and
+    /// no change comes before: the calls of [`next`](crate::EventLoop::next) behind that see to it. One that
     /// is there already is read on from its position, without a snapshot.
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = snapshot;
