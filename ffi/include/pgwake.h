@@ -667,9 +667,13 @@ int pgwake_every(pgwake *handle, int64_t interval_ms);
  * which it is unless asked for them (make lib LIB_FEATURES=schedules). */
 int pgwake_cron(pgwake *handle, const char *expression, const pgwake_schedule_options *options);
 
-/* pgwake_cancel: ends a poll or a schedule: no event of it comes any more. PGWAKE_E_UNKNOWN_TASK: there is none of this number.
- * The event that was given last is gone. */
+/* pgwake_cancel: ends a poll or a schedule: no event of it comes any more. SQL that a schedule runs goes on to its end.
+ * PGWAKE_E_UNKNOWN_TASK: there is none of this number. The event that was given last is gone. */
 int pgwake_cancel(pgwake *handle, int id);
+
+/* pgwake_is_under_way: 1 while the server runs the SQL of a schedule, or what became of a due time is being written
+ * down, also after its pgwake_cancel; otherwise 0. A program that ends calls pgwake_next until it is over. */
+int pgwake_is_under_way(pgwake *handle, int id);
 
 /* pgwake_finish: the work of the last tick has ended, for a schedule with `manual_finish`. `failure` says why it
  * failed, in UTF-8; NULL: it did not. */

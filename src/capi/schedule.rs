@@ -57,6 +57,18 @@ pub(crate) unsafe extern "C" fn pgwake_cancel(handle: *mut Handle, id: c_int) ->
     unsafe { handle::enter(handle, cancel) }
 }
 
+/// Whether something of a schedule goes on at the server.
+///
+/// # Safety
+///
+/// As for [`pgwake_close`](super::pgwake_close).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pgwake_is_under_way(handle: *mut Handle, id: c_int) -> c_int {
+    let look = |inside: &mut handle::Inside| Ok(inside.events()?.is_under_way(task_id(id)).into());
+    // SAFETY: as the caller promises.
+    unsafe { handle::enter(handle, look) }
+}
+
 /// Says that the work of a schedule has ended.
 ///
 /// # Safety

@@ -29,6 +29,7 @@ const CONNECTING: &[Row] = &[
     ("28000", "", "the server does not let this user in: its log says why"),
     ("3D000", "", "name another with dbname=, or make it: createdb"),
     ("42501", "give this role REPLICATION", ""),
+    ("42501", "grant this role", ""),
     ("42501", "", "let its owner GRANT CONNECT ON DATABASE … TO this role"),
     ("55000", "", "let a superuser ALTER DATABASE … ALLOW_CONNECTIONS true, or name another with dbname="),
     ("53300", "for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),

@@ -10,11 +10,12 @@ use super::Failure;
 use super::run::End;
 use super::service;
 use pgwake::{Event, EventLoop, TaskId, Tick, json};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -175,13 +176,17 @@ impl Jobs {
             let command = self.queue.front().map_or("", |job| &job.command[0]);
             say!("dropped {dropped} {events} that waited for a run of {command}");
         }
-        self.queue.clear();
+        for job in self.queue.drain(..) {
+            if let Turn::Schedule(task) = job.turn {
+                self.ended.push(Ended { task, failure: Some("the end came before it began".into()) });
+            }
+        }
     }
 
     fn send(&self, signal: Signal) {
         for running in &self.running {
             // It may have ended, which the next look will show.
-            let _ = kill_process(Pid::from_child(&running.child), signal);
+            let _ = kill_process_group(Pid::from_child(&running.child), signal);
         }
     }
 
@@ -191,6 +196,8 @@ impl Jobs {
         let started = Command::new(&program)
             .args(&job.command[1..])
             .envs(job.environment)
+            // A Ctrl-C is for us: what runs has its time of grace, with all that it has started.
+            .process_group(0)
             // It is told of us alone.
             .env_remove(service::VARIABLE)
             .stdin(Stdio::piped())

@@ -59,10 +59,17 @@ impl EventLoop {
         self.add_schedule(format!("{expression} in {zone}"), Rule::Cron(Box::new(cron)), options)
     }
 
-    /// Ends a poll or a schedule: no event of it comes any more.
+    /// Ends a poll or a schedule: no event of it comes any more. SQL that a schedule runs goes on to its
+    /// end, which [`is_under_way`](Self::is_under_way) tells.
     pub fn cancel(&mut self, task: TaskId) -> Result<()> {
         self.at_hand = NOTHING;
         self.find_task(|source| source.cancel(task))
+    }
+
+    /// Whether something of a schedule goes on at the server, also after its `cancel`: its SQL is run, or what
+    /// became of a due time is being written down. A program that ends calls `next` until it is over.
+    pub fn is_under_way(&self, task: TaskId) -> bool {
+        self.slots.iter().filter_map(|slot| slot.source.as_ref()).any(|source| source.is_under_way(task))
     }
 
     /// Says that the work of a task's last event has ended, and why if it failed, for one that leaves that to

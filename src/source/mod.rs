@@ -262,6 +262,14 @@ impl Source {
         }
     }
 
+    /// Whether something of a task goes on at a server, also after it was cancelled.
+    pub(crate) fn is_under_way(&self, task: TaskId) -> bool {
+        match self {
+            Source::Sql(source) => source.is_under_way(task),
+            Source::Schedule(_) | Source::Stream(_) => false,
+        }
+    }
+
     /// The work of a task has ended, well or not; `false` when it is none of this source's.
     pub(crate) fn finish(&mut self, task: TaskId, failure: Option<&str>) -> bool {
         match self {

@@ -28,6 +28,7 @@ static void null_handle(void) {
     REFUSED(pgwake_every(NULL, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_cron(NULL, "@daily", NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_cancel(NULL, 1), PGWAKE_E_INVALID, "NULL");
+    REFUSED(pgwake_is_under_way(NULL, 1), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_finish(NULL, 1, NULL), PGWAKE_E_INVALID, "NULL");
     REFUSED(pgwake_metrics_get(NULL, 0, NULL), PGWAKE_E_INVALID, "NULL");
 }

@@ -357,6 +357,7 @@ static void schedules(pgwake *handle) {
         CHECK(event->due_us > INT64_C(1700000000000000));
     }
     CHECK(pgwake_cancel(handle, id) == PGWAKE_OK);
+    CHECK(pgwake_is_under_way(handle, id) == 0);
     REFUSED(pgwake_cancel(handle, id), PGWAKE_E_UNKNOWN_TASK, "cancelled");
 
     pgwake_schedule_options options = PGWAKE_SCHEDULE_OPTIONS_INIT;

@@ -69,8 +69,8 @@ pub(crate) struct Cron {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub(crate) heartbeat: Duration,
 
-    /// How long runs of CMD may go on when the time is over or a signal asks for the end. Then they get
-    /// SIGTERM, and SIGKILL after as long again
+    /// How long runs of CMD, or SQL, may go on when the time is over or a signal asks for the end. Then CMD
+    /// gets SIGTERM, and SIGKILL after as long again, with all that it has started
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
     pub(crate) grace: Duration,
 

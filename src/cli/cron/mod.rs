@@ -14,10 +14,10 @@ pub(crate) use arguments::Cron;
 use arguments::Policy;
 use crontab::Entry;
 use pgwake::{
-    Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId,
+    Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId, json,
 };
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
     let (entries, mut faults) = entries(arguments)?;
@@ -48,7 +48,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Fai
     let jobs = Jobs::new(Vec::new(), usize::MAX, run.end.clone());
     let mut taker = Ticks { commands, jobs, is_silent: arguments.sql.is_some() };
     run.run(&mut events, &mut taker)?;
-    taker.finish(&mut events, arguments.grace)
+    taker.finish(&mut events, arguments.grace, &mut run.output)
 }
 
 /// The session that all of it needs which is no schedule alone.
@@ -136,7 +136,7 @@ fn complain(faults: Vec<String>, left: usize) -> Result<(), Failure> {
 
 /// Printed, unless something is run for it.
 struct Ticks {
-    commands: HashMap<TaskId, Vec<String>>,
+    commands: Commands,
     jobs: Jobs,
     /// What is done is the database's work.
     is_silent: bool,
@@ -144,18 +144,50 @@ struct Ticks {
 
 impl Ticks {
     /// Nothing new is begun; what runs comes to its end, and is written down.
-    fn finish(self, events: &mut EventLoop, grace: Duration) -> Result<(), Failure> {
-        for task in self.commands.keys().filter(|task| !self.jobs.is_running(**task)) {
+    fn finish(self, events: &mut EventLoop, grace: Duration, output: &mut Output) -> Result<(), Failure> {
+        let Ticks { commands, jobs, is_silent } = self;
+        for task in commands.keys().filter(|task| !jobs.is_running(**task)) {
             events.cancel(*task)?;
         }
-        for ended in self.jobs.finish(events, grace)? {
-            // A schedule that was cancelled has nothing to be written down.
+        for ended in jobs.finish(events, grace)? {
             let _ = events.finish(ended.task, ended.failure.as_deref());
         }
-        // What is to be written down is sent.
-        events.next(Some(Duration::ZERO))?;
-        Ok(())
+        for task in commands.keys() {
+            // Most are cancelled already.
+            let _ = events.cancel(*task);
+        }
+        let until = Instant::now() + grace;
+        while commands.keys().any(|task| events.is_under_way(*task)) {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                let message = "what was begun still runs on the server, and nobody here will know what \
+                               becomes of it: give it more time with --grace";
+                return Err(Failure::Running(message.into()));
+            }
+            match events.next(Some(remaining))? {
+                Some(Event::Disconnected(lost)) => {
+                    let message = format!("what was begun may have been done or not: {}", lost.message);
+                    return Err(Failure::Running(message));
+                }
+                Some(event) => show(&event, output, &commands, is_silent)?,
+                None => {}
+            }
+        }
+        output.flush()
     }
+}
+
+type Commands = HashMap<TaskId, Vec<String>>;
+
+/// An event that is no tick. Stdout belongs to what is run.
+fn show(event: &Event<'_>, output: &mut Output, commands: &Commands, is_silent: bool) -> Result<(), Failure> {
+    if !commands.values().all(Vec::is_empty) {
+        let mut line = String::new();
+        write_text(&mut line, event, SystemTime::now());
+        say!("{line}");
+        return Ok(());
+    }
+    if is_silent && matches!(event, Event::Listening(_)) { Ok(()) } else { output.write(event) }
 }
 
 /// Whether the schema is missing, or the right to use it.
@@ -171,21 +203,21 @@ impl Take for Ticks {
             Event::CommandFailed(failed) if failed.command == "schedule" && is_for_good(failed.sqlstate) => {
                 return Err(not_connected(failed.message, failed.sqlstate));
             }
-            // Stdout belongs to what is run.
-            other if !self.commands.values().all(Vec::is_empty) => {
-                let mut line = String::new();
-                write_text(&mut line, other, SystemTime::now());
-                say!("{line}");
-                return Ok(false);
-            }
-            Event::Listening(_) if self.is_silent => return Ok(false),
-            _ => {
-                output.write(event)?;
+            other => {
+                show(other, output, &self.commands, self.is_silent)?;
                 return Ok(false);
             }
         };
         match self.commands.get(&tick.task).filter(|command| !command.is_empty()) {
             Some(command) => self.jobs.run_at(tick, command)?,
+            None if self.is_silent && tick.missed > 0 => {
+                say!(
+                    "{}: {} due times were missed before {}",
+                    tick.schedule,
+                    tick.missed,
+                    json::rfc3339(tick.due)
+                );
+            }
             None if self.is_silent => {}
             None => output.write(event)?,
         }
@@ -194,6 +226,16 @@ impl Take for Ticks {
 
     fn has_begun(&self, _: &Listening<'_>) -> bool {
         true
+    }
+
+    /// The self-test is the leader's, who cannot do without it.
+    fn failure(&self, message: &str, sqlstate: Option<SqlState>) -> Failure {
+        match sqlstate {
+            Some(SqlState::FEATURE_NOT_SUPPORTED) => Failure::Running(format!(
+                "{message} (SQLSTATE 0A000); --leader needs the server itself, or a pooler in session mode"
+            )),
+            _ => not_connected(message, sqlstate),
+        }
     }
 
     fn rest(&mut self, events: &mut EventLoop, _: &mut Output) -> Result<Option<Duration>, Failure> {

@@ -140,6 +140,11 @@ impl SqlSource {
         self.readers.get::<Runs>().is_some()
     }
 
+    /// Whether something of it goes on at the server.
+    pub(crate) fn is_under_way(&self, task: TaskId) -> bool {
+        self.readers.get::<Runs>().is_some_and(|runs| runs.is_under_way(task))
+    }
+
     pub(crate) fn finish(&mut self, task: TaskId, failure: Option<&str>) -> bool {
         self.readers.get_mut::<Runs>().is_some_and(|runs| runs.finish(&mut self.link, task, failure))
     }

@@ -32,6 +32,9 @@ const IDLE_SQL: &[u8] = b"SELECT pg_catalog.set_config('idle_session_timeout', $
 /// So many due times that were missed are written down one by one.
 const MISSED_MAX: usize = 1000;
 
+/// What becomes of a due time that was taken and not worked on.
+const NEVER_BEGUN: &str = "its schedule was ended before it began";
+
 /// What a schedule does on its session.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -49,6 +52,14 @@ pub(crate) struct Job {
 struct Run {
     job: Job,
     step: Step,
+    /// It ends with what it has under way.
+    is_cancelled: bool,
+}
+
+impl Run {
+    fn runs_sql(&self) -> bool {
+        self.job.sql.is_some() && matches!(self.step, Step::Working(_))
+    }
 }
 
 /// How far a schedule is with a due time.
@@ -78,6 +89,8 @@ pub(super) struct Runs {
     is_open: bool,
     /// When those that were refused try again to enter.
     enter_at: Option<Instant>,
+    /// The connection was lost while SQL was run.
+    has_lost_sql: bool,
     heartbeat: Duration,
     refusals: Refusals<RunStep>,
 }
@@ -105,6 +118,7 @@ impl Runs {
             granted: VecDeque::new(),
             is_open: false,
             enter_at: None,
+            has_lost_sql: false,
             heartbeat,
             refusals: Refusals::default(),
         }
@@ -118,7 +132,7 @@ impl Runs {
     pub(super) fn add(&mut self, link: &mut Link, task: TaskId, schedule: Schedule, job: Job) {
         self.agenda.add(task, Schedule { manual_finish: true, ..schedule }, Now::read());
         let has_key = job.key.is_some();
-        self.runs.insert(task, Run { job, step: Step::Waiting });
+        self.runs.insert(task, Run { job, step: Step::Waiting, is_cancelled: false });
         if has_key {
             self.agenda.hold(task);
             self.set_step(task, Step::Out);
@@ -129,17 +143,34 @@ impl Runs {
         }
     }
 
-    /// Ends a schedule; a lock that it has, or may get, is given back.
+    /// Ends a schedule: it is due no more. SQL that runs goes on to its end, and what became of a due time is
+    /// written down.
     pub(super) fn cancel(&mut self, link: &mut Link, task: TaskId) -> bool {
-        let Some(run) = self.runs.get(&task) else { return false };
-        if self.is_open && matches!(run.step, Step::Asking | Step::Taking(_) | Step::Working(_)) {
-            self.release(link, task);
-        }
-        self.runs.remove(&task);
-        self.agenda.cancel(task);
+        let Some(run) = self.runs.get_mut(&task).filter(|run| !run.is_cancelled) else { return false };
+        run.is_cancelled = true;
+        let (step, is_callers) = (run.step, run.job.sql.is_none());
+        let is_unfinished = is_callers && run.job.manual_finish;
+        let is_unheard = self.granted.iter().any(|due| due.task == task);
         self.granted.retain(|due| due.task != task);
-        self.be_patient(link);
+        self.agenda.cancel(task);
+        match step {
+            Step::Working(due) if is_callers && is_unheard => self.end(link, due, Some(NEVER_BEGUN)),
+            // Nobody says any more what becomes of it.
+            Step::Working(_) if is_unfinished => {
+                self.release(link, task);
+                self.wait(task);
+            }
+            Step::Working(due) if is_callers => self.end(link, due, None),
+            Step::Working(_) | Step::Asking | Step::Taking(_) => {}
+            Step::Out | Step::Waiting | Step::Orphaned => self.wait(task),
+        }
         true
+    }
+
+    /// Whether something of it goes on at the server, also after it was cancelled.
+    pub(super) fn is_under_way(&self, task: TaskId) -> bool {
+        let step = self.runs.get(&task).map(|run| run.step);
+        matches!(step, Some(Step::Asking | Step::Taking(_) | Step::Working(_)))
     }
 
     /// The caller's work of the last tick has ended; `false` when the schedule is not here.
@@ -204,12 +235,20 @@ impl Runs {
     fn wait(&mut self, task: TaskId) {
         self.set_step(task, Step::Waiting);
         self.agenda.finish(task);
+        self.forget_cancelled(task);
+    }
+
+    fn forget_cancelled(&mut self, task: TaskId) {
+        if self.runs.get(&task).is_some_and(|run| run.is_cancelled) {
+            self.runs.remove(&task);
+        }
     }
 
     /// It has come to nothing: it waits for the next due time.
     fn pass(&mut self, task: TaskId) {
         self.set_step(task, Step::Waiting);
         self.agenda.pass(task, Now::read());
+        self.forget_cancelled(task);
     }
 
     /// A due time has come.
@@ -244,10 +283,11 @@ impl Runs {
                 self.send(link, task, RunStep::Begin, BEGIN_SQL, parameters);
                 self.set_step(task, Step::Taking(due));
             }
-            // Somebody has run it already.
+            // Somebody has run it already, or nobody wants it any more.
             None => {
                 self.release(link, task);
                 self.set_step(task, Step::Waiting);
+                self.forget_cancelled(task);
             }
         }
     }
@@ -261,12 +301,14 @@ impl Runs {
 
     /// A server that runs SQL for us may be silent for as long as that takes.
     fn be_patient(&self, link: &mut Link) {
-        let runs_sql = |run: &Run| run.job.sql.is_some() && matches!(run.step, Step::Working(_));
-        link.session.be_patient(self.runs.values().any(runs_sql));
+        link.session.be_patient(self.runs.values().any(Run::runs_sql));
     }
 
     /// A due time is ours: the caller hears of it, and does the work unless it is SQL.
     fn work(&mut self, link: &mut Link, due: Due) {
+        if self.runs.get(&due.task).is_some_and(|run| run.is_cancelled) {
+            return self.end(link, due, Some(NEVER_BEGUN));
+        }
         let late = SystemTime::now().duration_since(due.due).unwrap_or_default();
         self.granted.push_back(Due { late, ..due });
         let Some(run) = self.runs.get_mut(&due.task) else { return };
@@ -297,6 +339,7 @@ impl Runs {
             RunStep::Enter => {
                 self.set_step(request.task, Step::Out);
                 self.enter_at = Some(now + self.refusals.next_delay(now));
+                self.forget_cancelled(request.task);
             }
             RunStep::Setting | RunStep::Release => {}
             _ => {
@@ -333,6 +376,11 @@ impl Reader for Runs {
         if self.runs.values().any(|run| run.job.key.is_some()) {
             self.limit_idling(link);
         }
+        if std::mem::take(&mut self.has_lost_sql) {
+            let message = "the connection was lost while it ran: it may have been done or not";
+            let error = Error::new(ErrorKind::Connection, message);
+            link.report_failure("sql", None, error.with_sqlstate(Some(SqlState::OUTCOME_UNKNOWN)));
+        }
         let out = self.runs.iter().filter(|(_, run)| run.step == Step::Out).map(|(task, _)| *task);
         for task in out.collect::<Vec<_>>() {
             self.enter(link, task);
@@ -341,6 +389,8 @@ impl Reader for Runs {
 
     fn lost(&mut self) {
         (self.is_open, self.enter_at) = (false, None);
+        self.has_lost_sql = self.runs.values().any(Run::runs_sql);
+        self.runs.retain(|_, run| !run.is_cancelled);
         for (task, run) in &mut self.runs {
             let is_callers = run.job.sql.is_none() && !self.granted.iter().any(|due| due.task == *task);
             match run.step {

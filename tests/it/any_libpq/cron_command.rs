@@ -200,6 +200,61 @@ fn sql_is_run_by_one_of_two_and_what_fails_is_shown() {
 }
 
 #[test]
+fn what_was_begun_ends_before_the_command_does_and_is_written_down() {
+    let (dsn, mut sql) = outbox::database("");
+    let cron = |more: &[&str]| run(&[&["-d", &dsn, "cron", "@every 300ms", "--count", "1"], more].concat());
+    let outcome =
+        "SELECT string_agg(DISTINCT outcome, ',') FROM pgwake.run WHERE outcome <> 'missed' AND key = ";
+    let wrong = cron(&["--sql", "selekt"]);
+    let said = String::from_utf8_lossy(&wrong.stdout).into_owned();
+    assert!(said.contains("syntax error"), "{wrong:?}");
+    let slow = cron(&["--leader", "slow", "--sql", "SELECT pg_sleep(0.7)"]);
+    assert!(slow.status.success(), "{slow:?}");
+    assert_eq!(sql.value(&format!("{outcome}'slow'")), "done");
+    let printed = cron(&["--leader", "printed"]);
+    assert!(printed.status.success(), "{printed:?}");
+    assert_eq!(sql.value(&format!("{outcome}'printed'")), "done");
+    let endless = cron(&["--leader", "endless", "--grace", "200ms", "--sql", "SELECT pg_sleep(3)"]);
+    let said = String::from_utf8_lossy(&endless.stderr).into_owned();
+    assert!(endless.status.code() == Some(1) && said.contains("nobody here will know"), "{said}");
+}
+
+#[test]
+fn what_a_command_has_started_ends_with_it_after_its_time_of_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let job = format!("sleep 1000 & echo $! >{}; wait", file.display());
+    let cron = ["cron", "@every 100ms", "--for", "300ms", "--grace", "200ms", "--exec", "sh", "-c", &job];
+    assert!(run(&cron).status.success());
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let started = Instant::now();
+    while std::path::Path::new(&format!("/proc/{}/cwd", pid.trim())).read_link().is_ok() {
+        assert!(started.elapsed() < crate::common::PATIENCE, "{pid} goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn due_times_that_pass_while_sql_runs_are_said_and_so_is_sql_whose_end_nobody_knows() {
+    let (dsn, mut sql) = outbox::database("");
+    let job = "SELECT pg_sleep(1.5) /* slow */";
+    let mut running = Running::start(&["-d", &dsn, "cron", "@every 400ms", "--for", "5s", "--sql", job]);
+    let line = running.stderr_line();
+    assert!(line.contains("due times were missed"), "{line}");
+    sql.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE query LIKE '%/* slow%' AND pid <> pg_backend_pid()",
+    );
+    let mut said = String::new();
+    while !said.contains("it may have been done or not") {
+        let line = running.line();
+        assert!(!line.is_empty(), "it ended: {said}");
+        said += &line;
+    }
+    running.status();
+}
+
+#[test]
 fn a_leaders_command_is_written_down_with_what_became_of_it() {
     let (dsn, mut sql) = outbox::database("");
     let arguments =

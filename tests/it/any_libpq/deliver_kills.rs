@@ -9,6 +9,7 @@ use crate::common::sink::Sink;
 use crate::common::{PATIENCE, Sql, signal};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,8 +22,9 @@ const WRITERS: u64 = 4;
 fn start(dsn: &str, slot: &str, sink: &Sink) -> Child {
     let arguments =
         ["-d", dsn, "stream", "--publication", "p", "--slot", slot, "--snapshot", "--window", "200"];
+    let said = File::options().create(true).append(true).open(sink.path("said")).unwrap();
     let mut command = pgwake(&[&arguments[..], &sink.to("good", 0)].concat());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::null()).stderr(said).spawn().unwrap()
 }
 
 /// Where the slot stood, and how many bytes the sink had then at least.
@@ -156,7 +158,9 @@ fn finish(sql: &mut Sql, sink: &Sink, mut running: Child) {
         if ids.join(" ") == table {
             break;
         }
-        assert!(Instant::now() < deadline, "{} of {} rows", ids.len(), table.split(' ').count());
+        let is_late = Instant::now() >= deadline || running.try_wait().unwrap().is_some();
+        let said = if is_late { std::fs::read_to_string(sink.path("said")).unwrap() } else { String::new() };
+        assert!(!is_late, "{} of {} rows: {said}", ids.len(), table.split(' ').count());
         std::thread::sleep(Duration::from_millis(50));
     }
     signal(running.id() as i32, Signal::TERM);
