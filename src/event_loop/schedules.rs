@@ -66,8 +66,8 @@ impl EventLoop {
         self.find_task(|source| source.cancel(task))
     }
 
-    /// Whether something of a schedule goes on at the server, also after its `cancel`: its SQL is run, or what
-    /// became of a due time is being written down. A program that ends calls `next` until it is over.
+    /// Whether something of a schedule goes on at the server, also after its `cancel`: its SQL is run, or
+    /// what became of a due time is being written down. A program that ends calls `next` until it is over.
     pub fn is_under_way(&self, task: TaskId) -> bool {
         self.slots.iter().filter_map(|slot| slot.source.as_ref()).any(|source| source.is_under_way(task))
     }
