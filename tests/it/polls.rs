@@ -402,7 +402,13 @@ fn queries_and_rows_are_utf8_in_databases_of_other_encodings() {
 #[test]
 fn what_cannot_be_polled_is_refused_at_once() {
     let (mut events, session) = connected(&server().conninfo());
-    for (sql, words) in [("", "not empty"), ("COPY t TO STDOUT", "COPY"), ("SELECT '\0'", "NUL")] {
+    for (sql, words) in [
+        ("", "not empty"),
+        ("COPY t TO STDOUT", "COPY"),
+        ("/* x */ begin", "BEGIN"),
+        (";", "is empty"),
+        ("SELECT '\0'", "NUL"),
+    ] {
         let error = events.poll(session, sql, PollOptions::new()).unwrap_err();
         assert!(error.message.contains(words), "{error}");
     }

@@ -6,6 +6,7 @@ mod ahead;
 mod channels;
 mod commands;
 mod ddl;
+mod first_statement;
 mod link;
 mod listen;
 mod outbox;

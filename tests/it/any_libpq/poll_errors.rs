@@ -32,7 +32,9 @@ fn each_reason_not_to_begin_has_its_sentence() {
     reader.child.kill().unwrap();
     let situations = vec![
         ("the query is empty", of(" ")),
+        ("the query has no statement", of("; -- nothing")),
         ("the query is COPY", of("COPY log TO STDOUT")),
+        ("the query is BEGIN, behind a comment", of("/* first */ begin")),
         (
             "the longest interval is shorter than the first",
             poll(&conninfo, log, &["--every", "2s", "--adaptive", "1s"]),

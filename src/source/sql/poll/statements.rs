@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::PollOptions;
+use crate::source::sql::first_statement::{first_statement, first_word};
 use std::ffi::CString;
 
 /// What holds for the transaction of one query alone. It has no rows, so that a query without any has none.
@@ -25,17 +26,25 @@ const REFUSED: [&str; 4] = ["copy", "begin", "start", "listen"];
 /// The caller's query as it is sent.
 pub(super) fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
     let sql = sql.trim().trim_end_matches(';').trim_end();
-    let word: String = sql.chars().take_while(char::is_ascii_alphabetic).collect();
-    if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
-        let message = format!("a poll runs one query after the other, and {} is none", word.to_uppercase());
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
-    }
+    refuse_what_is_none(sql)?;
     Ok(match (&options.cursor, options.batch_rows) {
         (Some(_), _) => page(sql, options),
         (None, Some(rows)) => format!("{sql}\nLIMIT {rows} FOR UPDATE SKIP LOCKED"),
         (None, None) => sql.into(),
     }
     .into_bytes())
+}
+
+fn refuse_what_is_none(sql: &str) -> Result<()> {
+    let word = first_word(sql);
+    let message = if first_statement(sql).is_empty() {
+        "the query of a poll is empty: there is nothing to run in it".into()
+    } else if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
+        format!("a poll runs one query after the other, and {} is none", word.to_uppercase())
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 /// The query of a page. The last three parameters are the parts of the position. Where nothing is found there
@@ -89,9 +98,21 @@ mod tests {
 
     #[test]
     fn what_is_no_query_is_refused() {
-        for bad in ["COPY t TO STDOUT", "begin", " Start transaction"] {
-            assert!(query(bad, &PollOptions::new()).is_err(), "{bad}");
+        for (bad, words) in [
+            ("COPY t TO STDOUT", "COPY is none"),
+            ("begin", "BEGIN is none"),
+            (" Start transaction", "START is none"),
+            ("/* x */ begin", "BEGIN is none"),
+            (";begin", "BEGIN is none"),
+            ("-- x\n listen c", "LISTEN is none"),
+            (";", "is empty"),
+            ("-- SELECT 1", "is empty"),
+        ] {
+            let error = query(bad, &PollOptions::new()).unwrap_err();
+            assert!(error.message.contains(words), "{bad}: {error}");
         }
-        assert!(query("SELECT * FROM copy", &PollOptions::new()).is_ok());
+        for fine in ["SELECT * FROM copy", "(SELECT 1)", "/* begin */ SELECT 1"] {
+            assert_eq!(sent(fine, PollOptions::new()), fine);
+        }
     }
 }
