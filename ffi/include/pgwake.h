@@ -488,7 +488,8 @@ typedef struct pgwake_poll_options {
     /* How long the query may take before the server ends it. 0: 10000. Negative: as long as it likes, and a server
      * that freezes meanwhile goes unnoticed. */
     int64_t statement_timeout_ms;
-    /* How many bytes the rows of one event may have before the connection is given up because of them, 1 GB at most.
+    /* How many bytes the rows of one event may have before the connection is given up because of them (54000), 16 MB
+     * at least, 1 GB at most; of several polls of a session the largest counts. A cursor goes on only when they fit.
      * 0: 64 MB. */
     uint64_t bytes_max;
     int32_t from_start; /* 1: a cursor that is new begins with the oldest row, not with the next one */

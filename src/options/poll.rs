@@ -11,6 +11,8 @@ const STATEMENT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// How much the rows of one poll may have together, in bytes, before the connection is given up for it.
 const BYTES_MAX_DEFAULT: usize = 64 << 20;
+/// What any answer may have (`session/limits.rs`).
+const BYTES_MIN: usize = 16 << 20;
 /// libpq keeps a result in memory, and more than this is no event any more.
 const BYTES_MAX: usize = 1 << 30;
 
@@ -120,10 +122,12 @@ impl PollOptions {
         self
     }
 
-    /// How many bytes the rows of one event may have before the connection is given up because of them: 64 MB
-    /// unless said otherwise, 1 GB at most.
+    /// How many bytes the rows of one event may have before the connection is given up because of them
+    /// (54000): 64 MB unless said otherwise, 16 MB at least, 1 GB at most. Of several polls of a session the
+    /// largest counts. A cursor goes on only when they fit: with more bytes, or with fewer
+    /// [`page_rows`](Self::page_rows) where not all are of one transaction.
     pub fn bytes_max(mut self, bytes: usize) -> Self {
-        self.bytes_max = bytes.clamp(1 << 10, BYTES_MAX);
+        self.bytes_max = bytes.clamp(BYTES_MIN, BYTES_MAX);
         self
     }
 

@@ -1,8 +1,7 @@
 //! What comes over an open connection: readiness in, one read for each time, bounded from the second of a
 //! message on, and no more than a message may have.
 
-use super::limits::MESSAGE_BYTES_MAX;
-use super::{Kind, Session, State, lost};
+use super::{Session, State, lost};
 use crate::error::{Error, SqlState};
 use crate::reactor::WaitFor;
 use std::time::Instant;
@@ -94,14 +93,14 @@ impl<Tag> Session<Tag> {
             Err(error) => self.ending = Some(error),
         }
         if self.message_bytes > self.message_bytes_max {
-            let is_asked_for = self.kind == Kind::Sql && self.message_bytes_max > MESSAGE_BYTES_MAX;
-            let too_long = if is_asked_for { too_many_rows } else { too_long };
+            let too_long = if self.are_rows_asked_for { too_many_rows } else { too_long };
             self.ending = Some(too_long(self.message_bytes_max));
         }
     }
 
-    /// So much is asked for in one answer.
-    pub(crate) fn accept_bytes(&mut self, bytes: usize) {
+    /// Rows are asked for, of which an answer may have so much.
+    pub(crate) fn accept_rows(&mut self, bytes: usize) {
+        self.are_rows_asked_for = true;
         self.message_bytes_max = self.message_bytes_max.max(bytes);
     }
 
@@ -115,12 +114,9 @@ impl<Tag> Session<Tag> {
     }
 }
 
-/// Somebody asks for long answers, and such a one came.
+/// Of a poll. What to do about it, that says itself.
 fn too_many_rows(bytes_max: usize) -> Error {
-    let message = format!(
-        "the rows of one poll have more than {} MB: give its query a LIMIT, or let it have more (bytes_max)",
-        bytes_max >> 20
-    );
+    let message = format!("the rows of one poll have more than {} MB", bytes_max >> 20);
     lost(message, SqlState::LIMIT_EXCEEDED)
 }
 

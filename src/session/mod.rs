@@ -130,6 +130,8 @@ pub(crate) struct Session<Tag> {
     message_bytes: usize,
     /// How much that may be at most.
     message_bytes_max: usize,
+    /// Whoever asks for rows is to hear when they are more than that.
+    are_rows_asked_for: bool,
     wait_for: WaitFor,
     /// The socket is to be registered anew.
     is_interest_new: bool,
@@ -192,6 +194,7 @@ impl<Tag> Session<Tag> {
                 Kind::Sql => limits::MESSAGE_BYTES_MAX,
                 Kind::Replication => limits::LOG_MESSAGE_BYTES_MAX,
             },
+            are_rows_asked_for: false,
             wait_for: WaitFor::Reading,
             is_interest_new: false,
             ending: None,

@@ -1,7 +1,7 @@
 //! What may be typed behind `pgwake poll`.
 
 use crate::cli::deliver::Delivery;
-use crate::cli::values::{Until, duration};
+use crate::cli::values::{Until, bytes, duration};
 use clap::Args;
 use std::time::Duration;
 
@@ -56,6 +56,10 @@ pub(crate) struct Poll {
         help_heading = WHEN)]
     pub(crate) timeout: Duration,
 
+    /// How much the rows of one event may have together; more end the connection
+    #[arg(long, value_name = "SIZE", value_parser = rows_bytes, default_value = "64MB", help_heading = WHEN)]
+    pub(crate) bytes_max: usize,
+
     /// Of a table that only grows: the database keeps under this name how far was read, and the next run goes
     /// on where this one ended
     #[arg(long, value_name = "NAME", help_heading = OF_A_CURSOR)]
@@ -95,4 +99,10 @@ pub(crate) struct Poll {
 
     #[command(flatten)]
     pub(crate) delivery: Delivery,
+}
+
+/// What the library takes for the rows of one event.
+fn rows_bytes(text: &str) -> Result<usize, String> {
+    let size = bytes(text)?;
+    if (16 << 20..=1 << 30).contains(&size) { Ok(size) } else { Err("take 16MB to 1GB".into()) }
 }

@@ -22,6 +22,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Poll) -> Result<(), Fai
         .from_start(arguments.from_start)
         .xid_column(&arguments.xid_column)
         .page_rows(arguments.page_rows)
+        .bytes_max(arguments.bytes_max)
         .manual_ack(true);
     options = arguments.parameters.iter().fold(options, PollOptions::parameter);
     options = arguments.name.iter().fold(options, PollOptions::name);

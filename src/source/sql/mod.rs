@@ -458,6 +458,9 @@ impl SqlSource {
     fn lost(&mut self, mut loss: Loss<Tag>) {
         self.self_test.lost();
         self.readers.lost();
+        if let Some(polls) = self.readers.get_mut::<Polls>() {
+            polls.learn_cause(&loss);
+        }
         let (unanswered, is_last) = (std::mem::take(&mut loss.unanswered), loss.retry_in.is_none());
         self.sender.lost(&mut self.link, unanswered, is_last.then_some(&loss.error));
         self.listen.lost(&mut self.link, loss);

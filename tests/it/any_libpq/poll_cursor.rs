@@ -2,7 +2,7 @@
 //! whoever is killed meanwhile.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, pgwake};
+use crate::common::command::{Running, pgwake, run, succeed};
 use crate::common::outbox::database;
 use crate::common::random::Random;
 use crate::common::{PATIENCE, Seen, Sql, assert_silent, next, refusal, say_loudly};
@@ -305,4 +305,24 @@ fn the_command_goes_on_where_the_last_run_ended() {
     assert_eq!(run("1"), (2, "b".into()));
     sql.run("INSERT INTO log (v) VALUES (NULL)");
     assert_eq!(run("1"), (3, Value::Null));
+}
+
+fn poll<'a>(conninfo: &'a str, sql: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["-f", "json", "-d", conninfo, "poll", sql, "--cursor", "c", "--name", "log", "--count", "1"];
+    [&fixed[..], more].concat()
+}
+
+#[test]
+fn a_transaction_that_is_too_large_says_how_it_comes_all_the_same() {
+    let (conninfo, mut sql) = database("");
+    sql.run(LOG);
+    sql.run("INSERT INTO log (v) SELECT repeat('x', 10000) FROM generate_series(1, 2000)");
+    let output = run(&poll(&conninfo, SELECT, &["--from-start", "--bytes-max", "16MB"]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("(SQLSTATE 54000)"), "{said}");
+    assert!(said.contains("page_rows") && said.contains("--bytes-max") && !said.contains("LIMIT"), "{said}");
+    let lines = succeed(&poll(&conninfo, SELECT, &["--from-start", "--bytes-max", "64MB"]));
+    let row = lines.lines().find(|line| line.contains("\"rows\"")).unwrap();
+    let event: Value = serde_json::from_str(row).unwrap();
+    assert_eq!(event["rows"].as_array().unwrap().len(), 2000);
 }

@@ -8,6 +8,9 @@ use crate::common::outbox::database;
 use crate::common::{Sql, server};
 use std::process::Output;
 
+/// The rows of a transaction, 20 MB.
+const LONG: &str = "SELECT log.*, repeat('x', 1000000) FROM log, generate_series(1, 20)";
+
 fn poll(conninfo: &str, sql: &str, arguments: &[&str]) -> Output {
     // Without an error it would go on for ever.
     command(&[&["-d", conninfo, "poll", sql, "--name", "nothing", "--for", "3s"], arguments].concat())
@@ -59,6 +62,11 @@ fn each_reason_not_to_begin_has_its_sentence() {
         ),
         ("the query takes too long", poll(&conninfo, "SELECT pg_sleep(60)", &["--timeout", "100ms"])),
         ("another reads under the cursor's name", in_use),
+        (
+            "a transaction has more rows than one event takes",
+            poll(&conninfo, LONG, &["--cursor", "c", "--from-start", "--bytes-max", "16MB"]),
+        ),
+        ("a size that no event has", poll(&conninfo, log, &["--bytes-max", "5GB"])),
     ];
     hold("Polling", situations);
 }

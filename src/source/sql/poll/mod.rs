@@ -13,10 +13,10 @@ mod statements;
 use super::link::Link;
 use super::readers::Reader;
 use super::tag::{PollRequest, Tag};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, Rows, SessionId, Table, TaskId};
 use crate::pq::Notify;
-use crate::session;
+use crate::session::{self, Loss};
 use answer::Answer;
 pub(super) use one::Poll;
 use std::ops::ControlFlow;
@@ -51,7 +51,7 @@ struct Lent {
 impl Polls {
     /// Adds one.
     pub(super) fn add(&mut self, link: &mut Link, mut poll: Poll, now: Instant) {
-        link.session.accept_bytes(poll.options.bytes_max);
+        link.session.accept_rows(poll.options.bytes_max);
         if let Some(channel) = &poll.wake_on {
             if link.channels.is_wanted(channel) && !self.wakes(channel) {
                 self.listened.push(channel.clone());
@@ -133,6 +133,17 @@ impl Polls {
     pub(super) fn rows<'a>(&'a self, session: SessionId, db: &'a str) -> Option<Rows<'a>> {
         let Lent { task, name, number, answer, .. } = self.lent.as_ref()?;
         Some(Rows { session, db, task: *task, poll: name, id: *number, table: Table(answer) })
+    }
+
+    /// The connection was lost with an answer that was too long: that of the poll which was to have it.
+    pub(super) fn learn_cause(&mut self, loss: &Loss<Tag>) {
+        if let Some(Tag::Poll(task, PollRequest::Query)) = loss.unanswered.first()
+            && loss.error.sqlstate == Some(SqlState::LIMIT_EXCEEDED)
+            && let Some(poll) = self.polls.iter().find(|poll| poll.task == *task)
+            && let Some((_, failure)) = self.failures.iter_mut().find(|(failed, _)| failed == task)
+        {
+            *failure = poll.too_many_rows(&loss.error);
+        }
     }
 
     /// Acknowledges all rows up to this number, but those that were lost with a connection: they come again.

@@ -383,6 +383,19 @@ impl Poll {
         }
     }
 
+    /// An error that says so, with what to do.
+    pub(super) fn too_many_rows(&self, error: &Error) -> Error {
+        let fewer = match (&self.options.cursor, self.options.batch_rows) {
+            (Some(_), _) => {
+                "have fewer on a page (page_rows, --page-rows); those of one transaction come together"
+            }
+            (None, Some(_)) => "take fewer at once (batch_rows, --batch-rows)",
+            (None, None) => "give its query a LIMIT",
+        };
+        let message = format!("{}: let it have more (bytes_max, --bytes-max), or {fewer}", error.message);
+        Error { message, ..error.clone() }
+    }
+
     pub(super) fn report(&self, link: &mut Link, error: Error) {
         let error = advised(error, OF_POLLS);
         let name: String = self.name.chars().take(NAME_CHARS_MAX + 1).collect();
