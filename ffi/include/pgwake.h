@@ -685,9 +685,9 @@ int pgwake_finish(pgwake *handle, int id, const char *failure);
 /* pgwake_poll: runs a query again and again over a session, and gives the number of the poll, which is positive and
  * which no other will have. What it finds is one PGWAKE_EVENT_ROWS; the next query is never run before the rows of the
  * last were taken, which is when the next event is asked for. `options` may be NULL. PGWAKE_EVENT_COMMAND_FAILED with
- * the command "poll" reports an error once, with the poll's name in its message, and the poll goes on. After an outage
- * it is run at once. While a query runs the session hears no notification: give one that takes long a session of its
- * own. */
+ * the command "poll" reports an error once, or for each acknowledgement that fails, with the poll's name in its message,
+ * and the poll goes on. After an outage it is run at once. While a query runs the session hears no notification: give
+ * one that takes long a session of its own. */
 int pgwake_poll(pgwake *handle, int session, const char *sql, const pgwake_poll_options *options);
 
 /* pgwake_value: a value of the PGWAKE_EVENT_ROWS that was given last, by its row and column, both from 0 on. 1: it is

@@ -198,7 +198,9 @@ impl PollOptions {
     }
 
     /// Acknowledges a page or a batch by [`EventLoop::ack`](crate::EventLoop::ack) alone, with the `id` of
-    /// its event. Otherwise it is acknowledged when the next event is asked for.
+    /// its event, which is answered by [`Acknowledged`](crate::Acknowledged), or
+    /// [`CommandFailed`](crate::CommandFailed) each time. Otherwise it is acknowledged when the next event is
+    /// asked for.
     pub fn manual_ack(mut self, manual_ack: bool) -> Self {
         self.manual_ack = manual_ack;
         self

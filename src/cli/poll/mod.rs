@@ -9,7 +9,7 @@ use super::values::Format;
 use super::watch::passes;
 use super::{Failure, install};
 pub(crate) use arguments::Poll;
-use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId};
+use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId, SqlState};
 use std::time::{Duration, Instant};
 
 /// How long the last acknowledgement may take.
@@ -39,7 +39,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Poll) -> Result<(), Fai
     let session = events.connect(dsn)?;
     events.poll(session, &arguments.sql, options)?;
     let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
-    let mut found = Found { session, done: None, asked: None, failure: None };
+    let mut found = Found { session, done: None, asked: None, refused: None, failure: None };
     run.run(&mut events, &mut found)?;
     found.finish(&mut events)
 }
@@ -51,6 +51,8 @@ struct Found {
     done: Option<u64>,
     /// Acknowledged, and not kept yet.
     asked: Option<u64>,
+    /// Why what was acknowledged last is not kept.
+    refused: Option<String>,
     /// What was refused, until it is known whether the first run ever succeeded.
     failure: Option<String>,
 }
@@ -59,7 +61,7 @@ impl Found {
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
         if let Some(id) = self.done.take() {
             match events.ack(self.session, id) {
-                Ok(()) => self.asked = Some(id),
+                Ok(()) => (self.asked, self.refused) = (Some(id), None),
                 // It was delivered over an earlier connection, and comes again.
                 Err(error) => log::info!("{error}"),
             }
@@ -67,41 +69,56 @@ impl Found {
         Ok(())
     }
 
+    /// What an event says about the acknowledgement that has no answer.
+    fn heed(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Acknowledged(acknowledged) => self.asked = self.asked.filter(|id| *id != acknowledged.id),
+            Event::CommandFailed(failed) => self.refuse(sentence(failed.message, failed.sqlstate)),
+            Event::Disconnected(lost) => self.refuse(sentence(lost.message, lost.sqlstate)),
+            Event::Failed(failed) => self.refuse(sentence(failed.message, failed.sqlstate)),
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, reason: String) {
+        if self.asked.take().is_some() {
+            self.refused = Some(reason);
+        }
+    }
+
     /// The next run begins behind what was written: waits until the database has kept that.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
         self.acknowledge(events)?;
         let until = Instant::now() + PATIENCE;
-        while let Some(id) = self.asked {
+        while self.asked.is_some() {
             match events.next(Some(until.saturating_duration_since(Instant::now())))? {
-                Some(Event::Acknowledged(acknowledged)) if acknowledged.id == id => self.asked = None,
-                Some(Event::Disconnected(_) | Event::Failed(_) | Event::CommandFailed(_)) => {
-                    return Err(again());
-                }
-                None if Instant::now() >= until => return Err(again()),
-                _ => {}
+                Some(event) => self.heed(&event),
+                None if Instant::now() >= until => self.refuse("the server did not answer in time".into()),
+                None => {}
             }
         }
-        Ok(())
+        self.refused.map_or(Ok(()), |reason| {
+            let message = format!("the last rows were not acknowledged, and will come again: {reason}");
+            Err(Failure::Running(message))
+        })
     }
 }
 
-fn again() -> Failure {
-    Failure::Running("the last rows were not acknowledged: they will come again".into())
+fn sentence(message: &str, sqlstate: Option<SqlState>) -> String {
+    sqlstate.map_or(message.into(), |code| format!("{message} (SQLSTATE {code})"))
 }
 
 impl Take for Found {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        self.heed(event);
         match event {
             // They are about the session, not about what it finds.
-            Event::Acknowledged(acknowledged) => {
-                self.asked = self.asked.filter(|id| *id != acknowledged.id);
-                return Ok(false);
-            }
+            Event::Acknowledged(_) => return Ok(false),
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
             Event::CommandFailed(failed) => {
                 let code = failed.sqlstate.map_or(String::new(), |code| code.to_string());
                 if code != "55006" && !passes(&code) {
-                    self.failure = Some(format!("{} (SQLSTATE {code})", failed.message));
+                    self.failure = Some(sentence(failed.message, failed.sqlstate));
                 }
             }
             _ => {}

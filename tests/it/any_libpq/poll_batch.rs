@@ -144,6 +144,20 @@ fn what_cannot_be_done_with_is_reported_and_comes_again() {
     assert_eq!(ids(&mut events), [9]);
 }
 
+/// Otherwise the caller would not know of the second.
+#[test]
+fn each_acknowledgement_that_is_refused_has_its_answer() {
+    let (_, table) = jobs(2);
+    let options = of(&table, 2).done(format!("DELETE FROM no_{table}")).manual_ack(true);
+    let (mut events, session) = polling(&table, options);
+    for _ in 0..3 {
+        let number = with_rows(&mut events, |rows| rows.id);
+        events.ack(session, number).unwrap();
+        let (code, message) = refusal(&mut events, "poll");
+        assert!(code == "42P01" && message.contains(&format!("no_{table}")), "{message}");
+    }
+}
+
 #[test]
 fn a_batch_has_its_session_for_itself_and_gives_it_back() {
     let (mut sql, table) = jobs(3);

@@ -5,7 +5,7 @@
 use crate::common::command::{Running, run as command};
 use crate::common::error_table::hold;
 use crate::common::outbox::database;
-use crate::common::{Sql, server};
+use crate::common::{Sql, fresh_channel, server};
 use std::process::Output;
 
 /// The rows of a transaction, 20 MB.
@@ -67,8 +67,26 @@ fn each_reason_not_to_begin_has_its_sentence() {
             poll(&conninfo, LONG, &["--cursor", "c", "--from-start", "--bytes-max", "16MB"]),
         ),
         ("a size that no event has", poll(&conninfo, log, &["--bytes-max", "5GB"])),
+        (
+            "what is done with a batch is refused",
+            poll(&conninfo, log, &["--batch-rows", "2", "--count", "1", "--done", "DELETE FROM nowhere"]),
+        ),
     ];
     hold("Polling", situations);
+}
+
+/// The second refusal is no news, and the end does not wait for it in vain.
+#[test]
+fn the_reason_why_the_last_rows_come_again_is_said_also_when_it_is_not_the_first_time() {
+    let mut sql = Sql::connect(&server().conninfo());
+    let table = fresh_channel();
+    sql.run(&format!("CREATE TABLE {table} (id int); INSERT INTO {table} VALUES (1), (2)"));
+    let select = format!("SELECT id FROM {table}");
+    let options = ["--batch-rows", "2", "--count", "2", "--every", "10ms", "--done", "DELETE FROM nowhere"];
+    let output = poll(&server().conninfo(), &select, &options);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("will come again: the poll \"nothing\": relation \"nowhere\" does not"), "{said}");
+    assert!(output.status.code() == Some(1) && said.contains("(SQLSTATE 42P01)"), "{said}");
 }
 
 fn without_schema() -> String {

@@ -363,8 +363,14 @@ impl Poll {
         link.reports.extend(acknowledged.map(|id| Report::Acknowledged { id }));
     }
 
-    /// That is reported once, and tried again by the interval, or later.
+    /// That is reported once, unless the caller waits for it, and tried again by the interval, or later.
     fn refused(&mut self, link: &mut Link, request: PollRequest, error: Error, now: Instant) {
+        // Each acknowledgement of the caller has an answer.
+        let is_answer = match (request, &self.state) {
+            (PollRequest::Keep(acknowledged), _) => acknowledged.is_some(),
+            (PollRequest::End, State::Ending(acknowledged, _)) => self.is_manual() && acknowledged.is_some(),
+            _ => false,
+        };
         let is_gone = error.sqlstate == Some(SqlState::UNDEFINED_OBJECT);
         // What was not kept is kept with the next page, unless somebody has dropped the cursor.
         if is_gone || !matches!(request, PollRequest::Keep(_)) {
@@ -378,7 +384,7 @@ impl Poll {
             _ => self.state = State::Open,
         }
         let step = if let PollRequest::Keep(_) = request { PollRequest::Keep(None) } else { request };
-        if self.refusals.is_news(step, &error) {
+        if self.refusals.is_news(step, &error) || is_answer {
             self.report(link, error);
         }
     }
