@@ -492,8 +492,12 @@ typedef struct pgwake_poll_options {
      * at least, 1 GB at most; of several polls of a session the largest counts. A cursor goes on only when they fit.
      * 0: 64 MB. */
     uint64_t bytes_max;
-    int32_t from_start; /* 1: a cursor that is new begins with the oldest row, not with the next one */
-    int32_t manual_ack; /* 1: only pgwake_ack acknowledges the pages of a cursor, and batches */
+    /* 1: a cursor that is new begins with the oldest row, not with the next one. It is new until its query was found
+     * to be one that can be run; of one that is not, the log says that this has no effect. */
+    int32_t from_start;
+    /* 1: only pgwake_ack acknowledges the pages of a cursor, and batches. Each time PGWAKE_EVENT_ACKNOWLEDGED or
+     * PGWAKE_EVENT_COMMAND_FAILED answers. */
+    int32_t manual_ack;
     /* How many rows a page of the cursor has, and more where one transaction wrote more. 0: 1000. */
     uint32_t page_rows;
     /* Locks that many rows for you alone, until they are acknowledged: to the query, a SELECT, is added LIMIT ... FOR
@@ -511,9 +515,9 @@ typedef struct pgwake_poll_options {
     const char *name; /* what the poll is called in events; NULL: its SQL */
     /* Each row of an append-only table once it is committed, at least once, none left out, in whatever order
      * transactions commit: the database keeps under this name how far was read, in the schema `pgwake`. The query has
-     * no LIMIT, and its rows have a column `xid_column` of the type xid8 that says which transaction wrote them, such
-     * as xid xid8 NOT NULL DEFAULT pg_current_xact_id(), with an index on it. One session at a time reads under a name
-     * (55006). */
+     * neither LIMIT nor OFFSET (42601), and its rows have a column `xid_column` of the type xid8 that says which
+     * transaction wrote them, such as xid xid8 NOT NULL DEFAULT pg_current_xact_id(), with an index on it. A row in
+     * which that is NULL never comes. One session at a time reads under a name (55006). */
     const char *cursor;
     const char *xid_column; /* NULL: "xid" */
     const char *order_by;   /* the column that orders the rows of one transaction on a page; NULL: none does */

@@ -147,14 +147,16 @@ impl PollOptions {
     /// CREATE INDEX ON log (xid);
     /// ```
     ///
-    /// The query has neither LIMIT nor a condition on that column: these are added around it. The schema
-    /// `pgwake` must be in the database. One session at a time reads under a name.
+    /// The query has neither LIMIT nor a condition on that column: these are added around it. One with LIMIT
+    /// or OFFSET is refused (42601). A row whose `xid` is NULL never comes. The schema `pgwake` must be in
+    /// the database. One session at a time reads under a name.
     pub fn cursor(mut self, name: impl Into<String>) -> Self {
         self.cursor = Some(name.into());
         self
     }
 
-    /// A cursor that is new begins with the oldest row, not with the next one.
+    /// A cursor that is new begins with the oldest row, not with the next one. One is new until its query was
+    /// found to be one that can be run; of one that is not, the log says that this has no effect.
     pub fn from_start(mut self, from_start: bool) -> Self {
         self.from_start = from_start;
         self

@@ -24,8 +24,8 @@ poll goes on; but when the first run fails, so does the command.
   pgwake poll 'SELECT id, body FROM jobs ORDER BY id' --batch-rows 10 \\
     --done 'DELETE FROM jobs WHERE id = ANY ($1)'")]
 pub(crate) struct Poll {
-    /// The query. With --cursor its rows have a column xid of the type xid8; with --batch-rows it is a SELECT
-    /// without LIMIT
+    /// The query. With --cursor its rows have a column xid of the type xid8, and it has no LIMIT; with
+    /// --batch-rows it is a SELECT without LIMIT
     pub(crate) sql: String,
 
     /// The next parameter of the query: $1, $2 …
@@ -65,7 +65,7 @@ pub(crate) struct Poll {
     #[arg(long, value_name = "NAME", help_heading = OF_A_CURSOR)]
     pub(crate) cursor: Option<String>,
 
-    /// With a new name, begin with the oldest row
+    /// With a new name, begin with the oldest row. One that is there already goes on, and a warning says so
     #[arg(long, requires = "cursor", help_heading = OF_A_CURSOR)]
     pub(crate) from_start: bool,
 

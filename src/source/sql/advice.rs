@@ -49,12 +49,15 @@ pub(super) const OF_RUNS: &[Row] = &[(
 )];
 const OF_CURSORS: &str =
     "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor";
+const NO_LIMIT: &str = "with a cursor or in batches the query has neither LIMIT nor OFFSET: leave it out";
 pub(super) const OF_POLLS: &[Row] = &[
     ("42501", "pgwake", OF_CURSORS),
     ("42501", "_cursor", OF_CURSORS),
     ("42703", "poll.", "the rows of a cursor have a column that says which transaction wrote them"),
     ("42883", "xid8", "the column that a cursor goes by is of the type xid8"),
-    ("57014", "statement timeout", "let it take longer, or less: an index, a LIMIT"),
+    ("42601", "LIMIT", NO_LIMIT),
+    ("42601", "OFFSET", NO_LIMIT),
+    ("57014", "statement timeout", "let it take longer, or have less to do: an index, fewer rows"),
     ("55006", "", "this one goes on when that one ends"),
 ];
 

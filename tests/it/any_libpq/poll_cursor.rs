@@ -313,6 +313,69 @@ fn poll<'a>(conninfo: &'a str, sql: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn a_query_that_cannot_be_run_keeps_no_position() {
+    let (conninfo, mut sql) = database("");
+    sql.run(LOG);
+    sql.run("INSERT INTO log (v) VALUES ('a')");
+    let role = sql.value("SELECT 'cursors_' || current_database()");
+    sql.run(&format!("CREATE ROLE {role} LOGIN"));
+    succeed(&["-d", &conninfo, "install"]);
+    sql.run(&format!("GRANT USAGE ON SCHEMA pgwake TO {role}"));
+    sql.run(&format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgwake TO {role}"));
+    let plain = conninfo.replace("user=postgres", &format!("user={role}"));
+    for (conninfo, query, code) in [
+        (&conninfo, "SELECT id, v FROM log", "42703"),
+        (&conninfo, "SELECT id, xid FROM log WHERE id = $1", "08P01"),
+        (&conninfo, "SELECT * FROM log LIMIT 1", "42601"),
+        (&plain, "SELECT * FROM log", "42501"),
+    ] {
+        let output = run(&poll(conninfo, query, &["--no-install"]));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(code), "{said}");
+    }
+    assert_eq!(sql.value("SELECT count(*) FROM pgwake.poll_cursor"), "0");
+    let lines = succeed(&poll(&conninfo, SELECT, &["--from-start"]));
+    assert!(lines.contains(r#"[1,"a","#), "{lines}");
+}
+
+#[test]
+fn from_start_says_so_when_it_changes_nothing() {
+    let (conninfo, mut sql) = database("");
+    sql.run(LOG);
+    sql.run("INSERT INTO log (v) VALUES ('a')");
+    sql.run("INSERT INTO log (v) VALUES ('b')");
+    for (value, is_there) in [("a", false), ("b", true)] {
+        let output = run(&poll(&conninfo, SELECT, &["--from-start", "--page-rows", "1"]));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(String::from_utf8(output.stdout).unwrap().contains(&format!("\"{value}\"")), "{said}");
+        let warning = "the cursor \"c\" is there already: it goes on where it was read up to";
+        assert_eq!(said.contains(warning), is_there, "{said}");
+    }
+}
+
+#[test]
+fn a_query_with_a_limit_of_its_own_would_lose_rows_and_is_refused() {
+    let (_, mut sql, mut events, session) = polling(of("c"));
+    for query in [
+        format!("{SELECT} LIMIT 5"),
+        format!("({SELECT} LIMIT 5)"),
+        format!("{SELECT} ORDER BY id FETCH FIRST 5 ROWS ONLY"),
+        format!("{SELECT} OFFSET 1"),
+        format!("{SELECT} LIMIT 5 -- five"),
+    ] {
+        let task = events.poll(session, &query, of("limited").name("limited")).unwrap();
+        let (code, message) = refusal(&mut events, "poll");
+        assert!(code == "42601" && message.ends_with("neither LIMIT nor OFFSET: leave it out"), "{message}");
+        events.cancel(task).unwrap();
+    }
+    assert_eq!(sql.value("SELECT string_agg(name, ' ') FROM pgwake.poll_cursor"), "c");
+    let within = format!("SELECT * FROM ({SELECT} WHERE id = (SELECT id FROM log LIMIT 1) FOR UPDATE) l");
+    events.poll(session, &within, of("within").name("within")).unwrap();
+    sql.run("INSERT INTO log (v) VALUES ('a')");
+    assert_eq!((ids(&mut events), ids(&mut events)), (vec![1], vec![1]));
+}
+
+#[test]
 fn a_transaction_that_is_too_large_says_how_it_comes_all_the_same() {
     let (conninfo, mut sql) = database("");
     sql.run(LOG);

@@ -50,7 +50,7 @@ fn each_reason_not_to_begin_has_its_sentence() {
         ("that column is of another type", cursor("SELECT id AS xid FROM log")),
         (
             "a cursor without the schema (`--no-install`)",
-            poll(&without_schema(), "SELECT 1 AS xid", &["--cursor", "c", "--no-install"]),
+            poll(&without_schema(), "SELECT '1'::xid8 AS xid", &["--cursor", "c", "--no-install"]),
         ),
         (
             "the role may not keep a cursor",
@@ -62,6 +62,7 @@ fn each_reason_not_to_begin_has_its_sentence() {
         ),
         ("the query takes too long", poll(&conninfo, "SELECT pg_sleep(60)", &["--timeout", "100ms"])),
         ("another reads under the cursor's name", in_use),
+        ("the query of a cursor has a LIMIT", cursor("SELECT * FROM log LIMIT 5")),
         (
             "a transaction has more rows than one event takes",
             poll(&conninfo, LONG, &["--cursor", "c", "--from-start", "--bytes-max", "16MB"]),

@@ -16,7 +16,7 @@ use crate::source::sql::link::Link;
 use crate::source::sql::refusals::Refusals;
 use crate::source::sql::statements::in_utf8;
 use crate::source::sql::tag::{PollRequest, Tag};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub(crate) struct Poll {
     pub(super) name: Arc<str>,
     pub(super) options: PollOptions,
     pub(super) wake_on: Option<Channel>,
-    sql: Vec<u8>,
+    query: sql::Query,
     parameters: Vec<Option<CString>>,
     state: State,
     pace: Pace,
@@ -64,13 +64,14 @@ pub(crate) struct Poll {
 impl Poll {
     pub(crate) fn new(task: TaskId, text: &str, options: PollOptions) -> Result<Self> {
         options.check(text)?;
-        let (name, sql) = (options.name.as_deref().unwrap_or(text).into(), sql::query(text, &options)?);
+        let (name, query) =
+            (options.name.as_deref().unwrap_or(text).into(), sql::Query::new(text, &options)?);
         let parameters = options.parameters.iter().map(|value| value.clone().map(sql::c_string)).collect();
         Ok(Poll {
             task,
             name,
             wake_on: options.wake_on.as_ref().map(Channel::new).transpose()?,
-            sql,
+            query,
             parameters,
             state: State::Closed,
             pace: Pace::new(options.every, options.adaptive),
@@ -179,14 +180,21 @@ impl Poll {
         self.state = State::Opening(now);
         self.pace.asked(now);
         let from_start: &[u8] = if self.options.from_start { b"true" } else { b"false" };
-        self.send(link, PollRequest::Open, sql::OPEN, &[self.cursor_name().as_bytes(), from_start]);
+        let (name, timeout) = (self.cursor_name(), [Some(self.query.timeout.as_c_str())]);
+        let caller: Vec<_> = self.parameters.iter().map(Option::as_deref).collect();
+        // No position is kept for a query that cannot be run.
+        let commands = [
+            set(link, &timeout),
+            Command::Query { sql: &self.query.check, parameters: &caller, results: Format::Text },
+            Command::Run { sql: sql::OPEN, parameters: &[name.as_bytes(), from_start] },
+        ];
+        link.session.send(Tag::Poll(self.task, PollRequest::Open), commands.into_iter());
     }
 
     fn ask(&mut self, link: &mut Link, now: Instant) {
         self.state = State::Asking(now);
         self.pace.asked(now);
-        let timeout = sql::c_string(self.options.statement_timeout.as_millis().to_string());
-        let settings = if link.is_converted() { sql::SETTINGS_CONVERTED } else { sql::SETTINGS };
+        let timeout = [Some(self.query.timeout.as_c_str())];
         let Cursor { before, upto, last } = &self.cursor;
         let position = [Some(before.as_str()), upto.as_deref(), Some(last.as_deref().unwrap_or("0"))];
         let own = position.map(|part| part.map(sql::c_string));
@@ -195,9 +203,9 @@ impl Poll {
         let results = if self.options.binary { Format::Binary } else { Format::Text };
         let run = |sql| Command::Query { sql, parameters: &[], results: Format::Text };
         let begin = [run(sql::BEGIN)].into_iter().filter(|_| self.needs_session());
-        let limit = Command::Query { sql: settings, parameters: &[Some(&timeout)], results: Format::Text };
-        let query = Command::Query { sql: &self.sql, parameters: &parameters, results };
-        link.session.send(Tag::Poll(self.task, PollRequest::Query), begin.chain([limit, query]));
+        let query = Command::Query { sql: &self.query.sql, parameters: &parameters, results };
+        let commands = begin.chain([set(link, &timeout), query]);
+        link.session.send(Tag::Poll(self.task, PollRequest::Query), commands);
     }
 
     /// Ends the transaction of a batch.
@@ -303,6 +311,12 @@ impl Poll {
         self.refusals.granted(PollRequest::Open);
         if rows.as_ref().and_then(|rows| rows.value(0, 1)) == Some(&[1]) {
             link.reports.push_back(Report::Replaced { channels: Vec::new() });
+        } else if self.options.from_start && self.cursor == Cursor::default() && position != sql::START {
+            log::warn!(
+                "the cursor \"{}\" is there already: it goes on where it was read up to, and from_start \
+                 (--from-start) changes nothing; SELECT pgwake.drop_cursor(…) forgets it",
+                self.options.cursor.as_deref().unwrap_or_default()
+            );
         }
         (self.cursor, self.state) = (Cursor::of(position), State::Open);
         self.pace.begin(now);
@@ -422,6 +436,12 @@ impl Poll {
             self.send(link, PollRequest::Close, sql::CLOSE, &[self.cursor_name().as_bytes()]);
         }
     }
+}
+
+/// Sets what holds for the transaction of one query.
+fn set<'a>(link: &mut Link, timeout: &'a [Option<&'a CStr>]) -> Command<'a> {
+    let sql = if link.is_converted() { sql::SETTINGS_CONVERTED } else { sql::SETTINGS };
+    Command::Query { sql, parameters: timeout, results: Format::Text }
 }
 
 fn unexpected() -> Error {

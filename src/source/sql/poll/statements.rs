@@ -17,6 +17,8 @@ pub(super) const COMMIT: &[u8] = b"COMMIT";
 pub(super) const ROLLBACK: &[u8] = b"ROLLBACK";
 pub(super) const OPEN: &[u8] = b"SELECT \"position\", replaced FROM pgwake.open_cursor( \
     pg_catalog.convert_from($1::bytea, 'UTF8'), $2::bool)";
+/// What that gives for a cursor which begins with the oldest row.
+pub(super) const START: &[u8] = b"1:1:||";
 pub(super) const KEEP: &[u8] = b"SELECT pgwake.keep_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'), $2)";
 pub(super) const CLOSE: &[u8] = b"SELECT pgwake.close_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'))";
 
@@ -24,8 +26,26 @@ pub(super) const CLOSE: &[u8] = b"SELECT pgwake.close_cursor(pg_catalog.convert_
 const REFUSED: [&str; 4] = ["copy", "begin", "start", "listen"];
 
 /// The caller's query as it is sent.
-pub(super) fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
-    let sql = sql.trim().trim_end_matches(';').trim_end();
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) sql: Vec<u8>,
+    /// Finds nothing, and is refused where the query of a cursor would be.
+    pub(super) check: Vec<u8>,
+    pub(super) timeout: CString,
+}
+
+impl Query {
+    pub(super) fn new(sql: &str, options: &PollOptions) -> Result<Self> {
+        Ok(Query {
+            sql: query(sql, options)?,
+            check: check(sql, options).into_bytes(),
+            timeout: c_string(options.statement_timeout.as_millis().to_string()),
+        })
+    }
+}
+
+fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
+    let sql = bare(sql);
     refuse_what_is_none(sql)?;
     Ok(match (&options.cursor, options.batch_rows) {
         (Some(_), _) => page(sql, options),
@@ -33,6 +53,11 @@ pub(super) fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
         (None, None) => sql.into(),
     }
     .into_bytes())
+}
+
+/// Without what would end it.
+fn bare(sql: &str) -> &str {
+    sql.trim().trim_end_matches(';').trim_end()
 }
 
 fn refuse_what_is_none(sql: &str) -> Result<()> {
@@ -50,7 +75,6 @@ fn refuse_what_is_none(sql: &str) -> Result<()> {
 /// The query of a page. The last three parameters are the parts of the position. Where nothing is found there
 /// is one row all the same, which says up to which snapshot that holds.
 fn page(sql: &str, options: &PollOptions) -> String {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (xid, rows) = (quoted(&options.xid_column), options.page_rows);
     let order = options.order_by.as_ref().map_or(String::new(), |by| format!(", page.{}", quoted(by)));
     let [before, upto, last] = [1, 2, 3].map(|place| format!("${}", options.parameters.len() + place));
@@ -63,6 +87,22 @@ fn page(sql: &str, options: &PollOptions) -> String {
          AND pg_catalog.pg_visible_in_snapshot(poll.{xid}, snapshot.upto) \
          ORDER BY poll.{xid} FETCH FIRST {rows} ROWS WITH TIES) AS page ON true ORDER BY page.{xid}{order}"
     )
+}
+
+/// The server reads and plans the query of a cursor, and looks whether the role may run it. A LIMIT would
+/// leave out rows that the position passes: in front of another one the server refuses it.
+fn check(sql: &str, options: &PollOptions) -> String {
+    let (sql, xid) = (bare(sql), quoted(&options.xid_column));
+    let order =
+        options.order_by.as_ref().map_or(String::new(), |by| format!(" ORDER BY poll.{}", quoted(by)));
+    format!(
+        "SELECT FROM (\n{sql}\nLIMIT ALL OFFSET 0) AS poll WHERE poll.{xid} > '0'::pg_catalog.xid8 AND \
+         false{order}"
+    )
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Texts for libpq, which were found to have no NUL.
@@ -94,6 +134,15 @@ mod tests {
             "{page}"
         );
         assert!(page.ends_with("ORDER BY page.\"x\"\"y\", page.\"id\""), "{page}");
+    }
+
+    #[test]
+    fn what_the_check_adds_stands_behind_a_comment_of_the_query() {
+        let options = PollOptions::new().cursor("c").order_by("id");
+        let check = Query::new("SELECT * FROM log -- all;", &options).unwrap().check;
+        let check = String::from_utf8(check).unwrap();
+        assert!(check.contains("-- all\nLIMIT ALL OFFSET 0) AS poll WHERE poll.\"xid\" > "), "{check}");
+        assert!(check.ends_with("AND false ORDER BY poll.\"id\""), "{check}");
     }
 
     #[test]
