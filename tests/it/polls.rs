@@ -409,7 +409,7 @@ fn what_cannot_be_polled_is_refused_at_once() {
         ("", "not empty"),
         ("COPY t TO STDOUT", "COPY"),
         ("/* x */ begin", "BEGIN"),
-        (";", "is empty"),
+        (";", "nothing to run"),
         ("SELECT '\0'", "NUL"),
     ] {
         let error = events.poll(session, sql, PollOptions::new()).unwrap_err();

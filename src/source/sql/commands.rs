@@ -2,6 +2,7 @@
 
 use super::SqlSource;
 use super::ddl::DdlReader;
+use super::first_statement::refuse;
 use super::outbox::Outbox;
 use super::poll::{Poll, Polls};
 use super::readers::Reader;
@@ -119,6 +120,9 @@ impl SqlSource {
     /// Has a schedule, whose work needs this session.
     pub(crate) fn schedule(&mut self, task: TaskId, schedule: Schedule, job: Job) -> Result<()> {
         self.refuse_if_taken()?;
+        if let Some(sql) = &job.sql {
+            refuse("a schedule runs one command each time", sql)?;
+        }
         let heartbeat = self.link.session.heartbeat();
         if let Some(key) = &job.key {
             check_leader(self.self_test.is_wanted(), heartbeat)?;

@@ -1,9 +1,27 @@
 //! Where SQL of the caller begins, as the server's scanner sees it (manual, "Lexical Structure"): by that a
-//! command is known before it is sent.
+//! command is known before it is sent, and refused if the session could not go on behind it.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What would leave the session in a state that the next request does not expect.
+const REFUSED: [&str; 4] = ["copy", "begin", "start", "listen"];
+
+/// Refuses SQL that is nothing to be run again and again; `why` says who runs what.
+pub(super) fn refuse(why: &str, sql: &str) -> Result<()> {
+    let word = first_word(sql);
+    let message = if first_statement(sql).is_empty() {
+        format!("{why}, and there is nothing to run in this")
+    } else if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
+        format!("{why}, and {} is none", word.to_uppercase())
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}
 
 /// SQL from its first statement on: without the blanks, comments and empty statements before it. Empty when
 /// there is nothing to run.
-pub(super) fn first_statement(sql: &str) -> &str {
+fn first_statement(sql: &str) -> &str {
     let is_skipped = |c| matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c' | ';');
     let mut rest = sql.trim_start_matches(is_skipped);
     loop {
@@ -19,7 +37,7 @@ pub(super) fn first_statement(sql: &str) -> &str {
 }
 
 /// The first word of the first statement, as it is written; empty when that begins with something else.
-pub(super) fn first_word(sql: &str) -> &str {
+fn first_word(sql: &str) -> &str {
     let statement = first_statement(sql);
     let end = statement.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(statement.len());
     &statement[..end]

@@ -295,6 +295,8 @@ fn what_cannot_be_a_schedule_is_refused_as_the_page_says() {
             ("an interval of nothing", cron(&["@every 0s"])),
             ("a file without schedules", cron(&["--file", empty])),
             ("a file that is not there", cron(&["--file", "/nowhere/tab"])),
+            ("`--sql` of which nothing is to be run", cron(&["@daily", "--sql", "/* SELECT 1 */"])),
+            ("`--sql` that begins a transaction", cron(&["@daily", "--sql", "/* a */ begin"])),
             (
                 "`--leader` without the schema `pgwake`",
                 run(&["-d", &bare, "cron", "@daily", "--leader", "k"]),

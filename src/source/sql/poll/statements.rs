@@ -1,8 +1,8 @@
 //! What polls say to the server, as SQL.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::options::PollOptions;
-use crate::source::sql::first_statement::{first_statement, first_word};
+use crate::source::sql::first_statement::refuse;
 use std::ffi::CString;
 
 /// What holds for the transaction of one query alone. It has no rows, so that a query without any has none.
@@ -21,9 +21,6 @@ pub(super) const OPEN: &[u8] = b"SELECT \"position\", replaced FROM pgwake.open_
 pub(super) const START: &[u8] = b"1:1:||";
 pub(super) const KEEP: &[u8] = b"SELECT pgwake.keep_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'), $2)";
 pub(super) const CLOSE: &[u8] = b"SELECT pgwake.close_cursor(pg_catalog.convert_from($1::bytea, 'UTF8'))";
-
-/// What would leave the session in a state that the next query does not expect.
-const REFUSED: [&str; 4] = ["copy", "begin", "start", "listen"];
 
 /// The caller's query as it is sent.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl Query {
 
 fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
     let sql = bare(sql);
-    refuse_what_is_none(sql)?;
+    refuse("a poll runs one query after the other", sql)?;
     Ok(match (&options.cursor, options.batch_rows) {
         (Some(_), _) => page(sql, options),
         (None, Some(rows)) => format!("{sql}\nLIMIT {rows} FOR UPDATE SKIP LOCKED"),
@@ -58,18 +55,6 @@ fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
 /// Without what would end it.
 fn bare(sql: &str) -> &str {
     sql.trim().trim_end_matches(';').trim_end()
-}
-
-fn refuse_what_is_none(sql: &str) -> Result<()> {
-    let word = first_word(sql);
-    let message = if first_statement(sql).is_empty() {
-        "the query of a poll is empty: there is nothing to run in it".into()
-    } else if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
-        format!("a poll runs one query after the other, and {} is none", word.to_uppercase())
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 /// The query of a page. The last three parameters are the parts of the position. Where nothing is found there
@@ -154,8 +139,8 @@ mod tests {
             ("/* x */ begin", "BEGIN is none"),
             (";begin", "BEGIN is none"),
             ("-- x\n listen c", "LISTEN is none"),
-            (";", "is empty"),
-            ("-- SELECT 1", "is empty"),
+            (";", "nothing to run"),
+            ("-- SELECT 1", "nothing to run"),
         ] {
             let error = query(bad, &PollOptions::new()).unwrap_err();
             assert!(error.message.contains(words), "{bad}: {error}");
