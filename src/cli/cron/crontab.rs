@@ -72,9 +72,10 @@ fn split(line: &str) -> (String, &str) {
     (expression, rest.trim())
 }
 
-/// Whether a word can be a day of the week.
+/// Whether a word can be a day of the week, or `+` and one.
 fn is_field(word: &str) -> bool {
     let names = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+    let word = word.strip_prefix('+').unwrap_or(word);
     word.split([',', '-', '/', '#']).all(|part| {
         let part = part.trim_end_matches(['L', 'l']);
         let is_name = names.iter().any(|name| part.eq_ignore_ascii_case(name));
@@ -99,7 +100,8 @@ mod tests {
     fn each_line_is_a_schedule_with_its_zone_and_its_command() {
         let text = "# nightly\n\n30 2 * * *  pg_dump  'my db'\n*/10 * * * * * tick\n\
             CRON_TZ=Asia/Kolkata\n 0 9 * * mon-fri greet -n\nCRON_TZ=\"UTC\" @daily tidy\n@every 90s\n\
-            0 0 * * 5L\n0 0 1 * * 'it\n0 0 1 1 * 7z a\n";
+            0 0 * * 5L\n0 0 1 * * 'it\n0 0 1 1 * 7z a\n0 5 2 1 * +mon,Fri sh -c \"echo hi\"\n\
+            0 0 1 * +mon +x\n";
         let (entries, faults) = read("tab", text, Some("Europe/Berlin"));
         let (berlin, kolkata) = (Some("Europe/Berlin"), Some("Asia/Kolkata"));
         assert_eq!(
@@ -112,6 +114,8 @@ mod tests {
                 entry("tab:8", "@every 90s", kolkata, &[]),
                 entry("tab:9", "0 0 * * 5L", kolkata, &[]),
                 entry("tab:11", "0 0 1 1 *", kolkata, &["7z", "a"]),
+                entry("tab:12", "0 5 2 1 * +mon,Fri", kolkata, &["sh", "-c", "echo hi"]),
+                entry("tab:13", "0 0 1 * +mon", kolkata, &["+x"]),
             ]
         );
         assert_eq!(faults, ["tab:10: the command has a quotation mark without its counterpart"]);
