@@ -1,6 +1,7 @@
 //! A cron expression in words.
 
 use croner::CronPattern;
+use croner::parser::CronParser;
 
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
@@ -80,12 +81,13 @@ fn days(pattern: &CronPattern, days: &str, weekdays: &str) -> String {
     };
     let of_week = || {
         let plain = pattern.days_of_week.values();
-        let plain = (!plain.is_empty()).then(|| list(&plain, |day| WEEKDAYS[usize::from(day) % 7].into()));
-        let special = weekdays.split(',').filter_map(|part| {
-            let (day, nth) = part.split_once('#').or_else(|| Some((part.strip_suffix('L')?, "L")))?;
-            let day = WEEKDAYS[day.trim_start_matches('+').parse::<usize>().ok()? % 7];
+        let plain = (!plain.is_empty()).then(|| list(&plain, weekday));
+        let special = weekdays.trim_start_matches('+').split(',').filter_map(|part| {
+            let (days, nth) = part.split_once('#').or_else(|| Some((part.strip_suffix('L')?, "L")))?;
+            let days = CronParser::new().parse(&format!("* * * * {days}")).ok()?.pattern.days_of_week;
             let nth = nth.parse::<usize>().map_or("last", |nth| ORDINALS[(nth - 1) % 5]);
-            Some(format!("the {nth} {day} of the month"))
+            let days = days.values().into_iter().map(|day| format!("the {nth} {}", weekday(day)));
+            Some(format!("{} of the month", joined(&days.collect::<Vec<_>>())))
         });
         plain.into_iter().chain(special).collect::<Vec<_>>().join(" and ")
     };
@@ -109,10 +111,18 @@ fn list(values: &[u16], name: impl Fn(u16) -> String) -> String {
             few => parts.extend(few.iter().map(|value| name(*value))),
         }
     }
+    joined(&parts)
+}
+
+fn joined(parts: &[String]) -> String {
     match parts.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => parts.concat(),
     }
+}
+
+fn weekday(day: u16) -> String {
+    WEEKDAYS[usize::from(day) % 7].to_string()
 }
 
 #[cfg(test)]
@@ -139,6 +149,20 @@ mod tests {
             ("0 12 1,15W * *", "at 12:00, on day 1 of the month and the workday nearest to day 15"),
             ("0 0 * * fri#2", "at 00:00, on the second Friday of the month"),
             ("0 0 * * 5L", "at 00:00, on the last Friday of the month"),
+            (
+                "0 0 * * mon-wed#2,5",
+                "at 00:00, on Friday and the second Monday, the second Tuesday and the second Wednesday of \
+                 the month",
+            ),
+            (
+                "0 0 1 * +6-7#1",
+                "at 00:00, on day 1 of the month if it is the first Sunday and the first Saturday of the \
+                 month",
+            ),
+            (
+                "0 0 * * */3#1",
+                "at 00:00, on the first Sunday, the first Wednesday and the first Saturday of the month",
+            ),
             ("0 0 13 * fri", "at 00:00, on day 13 of the month, and on Friday"),
             ("0 0 13 * +fri", "at 00:00, on day 13 of the month if it is Friday"),
             ("@weekly", "at 00:00, on Sunday"),
