@@ -54,7 +54,7 @@ impl EventLoop {
         }
         let cron = Cron::new(expression, options.time_zone.as_deref())?;
         self.reactor.watch_clock()?;
-        let zone = cron.time_zone().unwrap_or("UTC");
+        let zone = cron.time_zone();
         let options = ScheduleOptions { name: options.name.or(Some(expression.into())), ..options };
         self.add_schedule(format!("{expression} in {zone}"), Rule::Cron(Box::new(cron)), options)
     }

@@ -3,6 +3,8 @@
 //! `CRON_TZ=Europe/Berlin` on a line of its own holds for the lines below it; before an expression, for that
 //! one. A sixth word that can be a field is one: the first is the second then.
 
+use std::fmt::Display;
+
 /// One schedule: what was typed, or stands in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -20,6 +22,14 @@ impl Entry {
         let command = self.command.iter().map(|word| format!(" {word}")).collect::<String>();
         let zone = self.time_zone.iter().map(|zone| format!("CRON_TZ={zone} ")).collect::<String>();
         format!("{zone}{}{command}", self.expression)
+    }
+
+    /// What is wrong with it, and where it stands.
+    pub(super) fn fault(&self, sentence: impl Display) -> String {
+        match &*self.place {
+            "" => sentence.to_string(),
+            place => format!("{place}: {sentence}"),
+        }
     }
 }
 

@@ -4,53 +4,55 @@ use super::crontab::Entry;
 use crate::cli::Failure;
 use crate::cli::values::Format;
 use pgwake::{Cron, json};
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::SystemTime;
 
-/// Prints the next due times of each, and what it says, as far as asked for.
+/// Prints the next due times of each, and what it says, as far as asked for. Each line is printed before the
+/// next one is looked for. What is wrong is given back.
 pub(super) fn print(
     entries: &[Entry],
     format: Format,
     explain: bool,
     next: u32,
 ) -> Result<Vec<String>, Failure> {
-    let (mut text, mut faults) = (String::new(), Vec::new());
+    let mut faults = Vec::new();
     for entry in entries {
-        match preview(entry, format, explain, next) {
-            Ok(lines) => text.push_str(&lines),
-            Err(fault) => faults.push(fault),
+        match cron(entry) {
+            Ok(cron) => preview(&entry.expression, &cron, format, explain, next)?,
+            Err(fault) => faults.push(entry.fault(fault)),
         }
     }
-    std::io::stdout().write_all(text.as_bytes())?;
     Ok(faults)
 }
 
-fn preview(entry: &Entry, format: Format, explain: bool, next: u32) -> Result<String, String> {
-    let Entry { expression, time_zone, place, .. } = entry;
-    let named = |sentence: String| if place.is_empty() { sentence } else { format!("{place}: {sentence}") };
+fn cron(entry: &Entry) -> Result<Cron, String> {
+    let expression = &entry.expression;
     if expression.starts_with("@every ") {
-        return Err(named(format!("{expression:?} counts from its start: it has no times before that")));
+        return Err(format!("{expression:?} counts from its start: it has no times before that"));
     }
-    let cron = Cron::new(expression, time_zone.as_deref()).map_err(|error| named(error.to_string()))?;
-    let zone = cron.time_zone().unwrap_or("UTC");
-    let kind = if cron.is_one_time_of_day() { "once a day also when clocks change" } else { "by the clock" };
-    let (mut text, mut at) = (String::new(), SystemTime::now());
+    Cron::new(expression, entry.time_zone.as_deref()).map_err(|error| error.to_string())
+}
+
+fn preview(expression: &str, cron: &Cron, format: Format, explain: bool, next: u32) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
     let mut line = |fields: &[(&str, &str)], shown: &str| match format {
-        Format::Json => text.push_str(&json::object(fields)),
-        Format::Text => _ = writeln!(text, "{shown}"),
+        Format::Json => out.write_all(json::object(fields).as_bytes()),
+        Format::Text => writeln!(out, "{shown}"),
     };
     if explain {
-        let words = cron.explain();
-        let fields = [("schedule", expression.as_str()), ("time_zone", zone), ("explanation", &words)];
-        line(&fields, &format!("{expression}  {words} ({zone}; {kind})"));
+        let (words, zone) = (cron.explain(), cron.time_zone());
+        let kind = match cron.is_one_time_of_day() {
+            true => "once a day also when clocks change",
+            false => "by the clock",
+        };
+        let fields = [("schedule", expression), ("time_zone", &zone), ("explanation", &words)];
+        line(&fields, &format!("{expression}  {words} ({zone}; {kind})"))?;
     }
-    for _ in 0..next {
-        let Some(due) = cron.after(at) else { break };
+    let first = cron.after(SystemTime::now());
+    for due in std::iter::successors(first, |due| cron.after(*due)).take(next as usize) {
         let (local, utc) = (cron.local(due), json::rfc3339(due));
-        let fields = [("schedule", expression.as_str()), ("due", &utc), ("local", &local)];
-        line(&fields, &format!("{local}  {expression}"));
-        at = due;
+        let fields = [("schedule", expression), ("due", &*utc), ("local", &*local)];
+        line(&fields, &format!("{local}  {expression}"))?;
     }
-    Ok(text)
+    Ok(())
 }

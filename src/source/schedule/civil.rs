@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use croner::errors::CronError;
 use croner::parser::{CronParser, Year};
 use croner::{Cron as Expression, JobType};
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use std::time::SystemTime;
@@ -56,6 +57,7 @@ impl Cron {
     /// The zone is a name of the IANA database; `None` is the system's. An expression that is never due from
     /// now on is refused.
     pub fn new(expression: &str, time_zone: Option<&str>) -> Result<Self> {
+        check_signs(expression)?;
         let given = if expression.eq_ignore_ascii_case("@midnight") { "@daily" } else { expression };
         let parsed = CronParser::builder().year(Year::Disallowed).build().parse(given);
         let parsed = parsed.map_err(|reason| {
@@ -98,9 +100,11 @@ impl Cron {
         zoned.map_or_else(|_| String::new(), |zoned| zoned.to_string())
     }
 
-    /// The zone's name, if it has one.
-    pub fn time_zone(&self) -> Option<&str> {
-        self.zone.iana_name()
+    /// The zone's name, or the rule that stands for one in the environment variable TZ, such as
+    /// `EST5EDT,M3.2.0,M11.1.0`; `localtime` if it was read from a file that does not say whose it is.
+    pub fn time_zone(&self) -> String {
+        let name = DateTimePrinter::new().time_zone_to_string(&self.zone);
+        name.unwrap_or_else(|_| "localtime".to_string())
     }
 
     /// The first due time behind `time`, both in nanoseconds since 1970.
@@ -154,24 +158,88 @@ impl Cron {
     }
 }
 
-/// The zone of this name, or the system's.
-fn zone(name: Option<&str>) -> Result<TimeZone> {
-    match name {
-        None => TimeZone::try_system().map_err(|reason| {
-            refused(format!(
-                "the system's time zone is not known ({reason}): name one, such as Europe/Berlin"
-            ))
-        }),
-        Some(name) => TimeZone::get(name).map_err(|_| {
-            let message = match jiff::tz::db().is_definitively_empty() {
-                true => format!("{name:?} is not known, nor any other time zone: install the package tzdata"),
-                false => format!("{name:?} is no time zone: it takes a name such as Europe/Berlin or UTC"),
-            };
-            refused(message)
-        }),
+/// Refuses what croner passes over: a list, a range or a step with nothing on one side, and an L alone as the
+/// day of the week. They mean no time at all, and croner looks for it until the year 5000.
+fn check_signs(expression: &str) -> Result<()> {
+    let has_hole = |field: &&str| {
+        let field = field.strip_prefix('+').unwrap_or(field);
+        field.split([',', '-', '/', '#']).any(str::is_empty)
+    };
+    if let Some(field) = expression.split_whitespace().find(has_hole) {
+        return Err(refused(format!(
+            "{expression:?} is no cron expression: in {field:?} a value is missing, write one on each side \
+             of , - / and #"
+        )));
     }
+    let weekday = expression.split_whitespace().skip(4).last().unwrap_or_default();
+    if weekday.trim_start_matches('+').split(',').any(|day| day.eq_ignore_ascii_case("L")) {
+        return Err(refused(format!(
+            "{expression:?} is no cron expression: L is no day of the week, write 5L for the last Friday"
+        )));
+    }
+    Ok(())
+}
+
+/// The zone of this name, or the system's. `Etc/Unknown` is the name of none.
+fn zone(name: Option<&str>) -> Result<TimeZone> {
+    let zone = name.map_or_else(TimeZone::try_system, TimeZone::get);
+    let reason = match zone {
+        Ok(zone) if !zone.is_unknown() => return Ok(zone),
+        Ok(_) => "it is Etc/Unknown".to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(refused(match name {
+        None => format!("the system's time zone is not known ({reason}): name one, such as Europe/Berlin"),
+        Some(name) if jiff::tz::db().is_definitively_empty() => {
+            format!("{name:?} is not known, nor any other time zone: install the package tzdata")
+        }
+        Some(name) => format!("{name:?} is no time zone: it takes a name such as Europe/Berlin or UTC"),
+    }))
 }
 
 fn refused(message: String) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_can_mean_no_time_is_refused_at_once() {
+        for expression in [
+            ", * * * *",
+            "1,, * * * *",
+            "* ,1 * * *",
+            "* * 1- * *",
+            "*/ * * * *",
+            "0 0 * * fri#",
+            "0 0 1 * +",
+        ] {
+            let message = Cron::new(expression, Some("UTC")).unwrap_err().message;
+            assert!(message.contains("a value is missing"), "{message}");
+        }
+        for expression in ["0 0 1 * L", "0 0 1 1 * +mon,l"] {
+            let message = Cron::new(expression, Some("UTC")).unwrap_err().message;
+            assert!(message.contains("L is no day of the week"), "{message}");
+        }
+        for zone in ["Etc/Unknown", "etc/unknown", "Mars/Base", ""] {
+            let message = Cron::new("@daily", Some(zone)).unwrap_err().message;
+            assert!(message.contains(&format!("{zone:?} is no time zone")), "{message}");
+        }
+    }
+
+    /// A count of nanoseconds in 64 bits would end in 2554.
+    #[test]
+    fn due_times_go_on_to_the_year_5000_and_end_there() {
+        let cron = Cron::new("0 0 1 1 *", Some("UTC")).unwrap();
+        let until = |year: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952);
+        for from in [2540, 4980] {
+            let times = std::iter::successors(cron.after(until(from)), |last| cron.after(*last)).take(60);
+            let years = times.map(|time| cron.local(time)[..4].parse::<u64>().unwrap()).collect::<Vec<_>>();
+            let first = years[0];
+            assert_eq!(years, (first..=5000).take(60).collect::<Vec<_>>());
+        }
+    }
 }

@@ -31,6 +31,34 @@ fn it_says_when_an_expression_is_due_and_what_it_means() {
 }
 
 #[test]
+fn the_zone_in_use_is_said_whether_it_has_a_name_or_not() {
+    let explain = ["cron", "0 0 1 7 *", "--explain", "--next", "1"];
+    for (variable, zone, offset) in [
+        ("EST5EDT,M3.2.0,M11.1.0", "EST5EDT,M3.2.0,M11.1.0", "-04:00[-04:00]"),
+        ("Asia/Kolkata", "Asia/Kolkata", "+05:30[Asia/Kolkata]"),
+        ("", "UTC", "+00:00[UTC]"),
+    ] {
+        let lines = text(&pgwake(&explain).env("TZ", variable).output().unwrap());
+        let (words, due) = lines.split_once('\n').unwrap();
+        assert!(words.ends_with(&format!(" ({zone}; once a day also when clocks change)")), "{lines}");
+        assert!(due.contains(&format!("-07-01T00:00:00{offset}  ")), "{lines}");
+    }
+    let output = pgwake(&explain).env("TZ", "Etc/Unknown").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the system's time zone is not known (it is Etc/Unknown)"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn due_times_are_printed_as_they_are_found() {
+    // More than anybody could keep until the last is found.
+    let mut running = Running::start(&["cron", "* * * * * *", "--next", "4000000000"]);
+    assert!(running.line().ends_with("  * * * * * *\n"));
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+}
+
+#[test]
 fn ticks_are_printed_as_they_come_without_any_server() {
     let output = text(&run(&["cron", "@every 20ms", "* * * * * *", "--count", "80", "-f", "json"]));
     let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -289,6 +317,8 @@ fn what_cannot_be_a_schedule_is_refused_as_the_page_says() {
         vec![
             ("an expression with four fields", cron(&["0 0 * *"])),
             ("a field that is out of range", cron(&["61 * * * *"])),
+            ("a list with a gap", cron(&["1,, * * * *", "--next", "1"])),
+            ("an `L` alone as the day of the week", cron(&["0 0 * * L"])),
             ("an expression that is never due", cron(&["0 0 30 2 *"])),
             ("a zone that does not exist", cron(&["@daily", "--tz", "Mars/Base"])),
             ("an interval that is none", cron(&["@every soon"])),
