@@ -34,6 +34,8 @@ enum Turn {
 
 /// One run.
 struct Job {
+    /// Which one failed, if it fails: what its line begins with.
+    origin: String,
     command: Vec<String>,
     turn: Turn,
     environment: Vec<(&'static str, OsString)>,
@@ -42,6 +44,7 @@ struct Job {
 
 /// One that goes on.
 struct Running {
+    origin: String,
     program: String,
     turn: Turn,
     child: Child,
@@ -84,7 +87,8 @@ impl Jobs {
             _ => return Ok(false),
         };
         let environment = [("PGWAKE_EVENT", kind.into())].into_iter().chain(more).collect();
-        self.queue.push_back(Job { command: self.command.clone(), turn, environment, payload });
+        let (origin, command) = (String::new(), self.command.clone());
+        self.queue.push_back(Job { origin, command, turn, environment, payload });
         self.go_on()?;
         while self.queue.len() > QUEUE_MAX && !self.end.has_come() {
             std::thread::sleep(PAUSE);
@@ -93,17 +97,20 @@ impl Jobs {
         Ok(true)
     }
 
-    /// Runs a command for a schedule that is due.
-    pub(crate) fn run_at(&mut self, tick: &Tick<'_>, command: &[String]) -> Result<(), Failure> {
+    /// Runs a command for a schedule that is due; `title` says which one.
+    pub(crate) fn run_at(&mut self, tick: &Tick<'_>, title: &str, command: &[String]) -> Result<(), Failure> {
+        let due = json::rfc3339(tick.due);
+        let origin = format!("{title}, due {due}: ");
         let environment = [
             ("PGWAKE_EVENT", "tick".into()),
             ("PGWAKE_SCHEDULE", tick.schedule.into()),
-            ("PGWAKE_DUE", json::rfc3339(tick.due).into()),
+            ("PGWAKE_DUE", due.into()),
             ("PGWAKE_MISSED", tick.missed.to_string().into()),
             ("PGWAKE_LATE_MS", tick.late.as_millis().to_string().into()),
         ];
         let (turn, environment) = (Turn::Schedule(tick.task), environment.into());
-        self.queue.push_back(Job { command: command.to_vec(), turn, environment, payload: Vec::new() });
+        let (command, payload) = (command.to_vec(), Vec::new());
+        self.queue.push_back(Job { origin, command, turn, environment, payload });
         self.go_on()
     }
 
@@ -127,10 +134,10 @@ impl Jobs {
                 i += 1;
                 continue;
             };
-            let Running { program, turn, .. } = self.running.swap_remove(i);
+            let Running { origin, program, turn, .. } = self.running.swap_remove(i);
             let failure = (!status.success()).then(|| format!("{program}: {status}"));
             if let Some(failure) = &failure {
-                log::warn!("{failure}");
+                log::warn!("{origin}{failure}");
             }
             if let Turn::Schedule(task) = turn {
                 self.ended.push(Ended { task, failure });
@@ -207,7 +214,7 @@ impl Jobs {
             (Err(error), turn) => {
                 let failure = format!("{program} cannot be started: {error}");
                 let Turn::Schedule(task) = turn else { return Err(Failure::Running(failure)) };
-                log::warn!("{failure}");
+                log::warn!("{}{failure}", job.origin);
                 self.ended.push(Ended { task: *task, failure: Some(failure) });
                 return Ok(());
             }
@@ -217,7 +224,7 @@ impl Jobs {
             // failure.
             let _ = stdin.write_all(&job.payload);
         }
-        self.running.push(Running { program, turn: job.turn, child });
+        self.running.push(Running { origin: job.origin, program, turn: job.turn, child });
         Ok(())
     }
 }

@@ -33,8 +33,8 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Fai
     let mut commands = HashMap::new();
     for entry in entries {
         match schedule(&mut events, session, &entry, arguments) {
-            Ok(task) => _ = commands.insert(task, entry.command),
-            Err(fault) => faults.push(fault),
+            Ok(task) => _ = commands.insert(task, entry),
+            Err(error) => faults.push(entry.fault(error)),
         }
     }
     complain(faults, commands.len())?;
@@ -42,7 +42,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Fai
     if session.is_none() {
         run = run.without_session();
     }
-    if commands.values().any(|command| !command.is_empty()) {
+    if commands.values().any(|entry: &Entry| !entry.command.is_empty()) {
         wake_on_children(events.waker())?;
     }
     let jobs = Jobs::new(Vec::new(), usize::MAX, run.end.clone());
@@ -88,7 +88,7 @@ fn schedule(
     session: Option<SessionId>,
     entry: &Entry,
     arguments: &Cron,
-) -> Result<TaskId, String> {
+) -> pgwake::Result<TaskId> {
     let missed = match arguments.missed {
         Policy::Skip => Missed::Skip,
         Policy::Once => Missed::Once,
@@ -111,10 +111,7 @@ fn schedule(
     if let Some((session, sql)) = session.zip(arguments.sql.as_ref()) {
         options = options.sql(session, sql);
     }
-    events.cron(&entry.expression, options).map_err(|error| match &*entry.place {
-        "" => error.to_string(),
-        place => format!("{place}: {error}"),
-    })
+    events.cron(&entry.expression, options)
 }
 
 /// Each fault is one sentence. When nothing is left, that is the end.
@@ -177,11 +174,12 @@ impl Ticks {
     }
 }
 
-type Commands = HashMap<TaskId, Vec<String>>;
+/// The schedules, each with its command if it has one.
+type Commands = HashMap<TaskId, Entry>;
 
 /// An event that is no tick. Stdout belongs to what is run.
 fn show(event: &Event<'_>, output: &mut Output, commands: &Commands, is_silent: bool) -> Result<(), Failure> {
-    if !commands.values().all(Vec::is_empty) {
+    if commands.values().any(|entry| !entry.command.is_empty()) {
         let mut line = String::new();
         write_text(&mut line, event, SystemTime::now());
         say!("{line}");
@@ -208,8 +206,8 @@ impl Take for Ticks {
                 return Ok(false);
             }
         };
-        match self.commands.get(&tick.task).filter(|command| !command.is_empty()) {
-            Some(command) => self.jobs.run_at(tick, command)?,
+        match self.commands.get(&tick.task).filter(|entry| !entry.command.is_empty()) {
+            Some(entry) => self.jobs.run_at(tick, &entry.fault(entry.title()), &entry.command)?,
             None if self.is_silent && tick.missed > 0 => {
                 say!(
                     "{}: {} due times were missed before {}",

@@ -93,6 +93,22 @@ fn a_wrong_line_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn a_command_that_fails_is_named_by_its_line_its_schedule_and_its_due_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tab");
+    let lines = "@every 1h true\nCRON_TZ=UTC * * * * * * sh -c 'exit 2'\n";
+    std::fs::write(&file, lines).unwrap();
+    let output = run(&["cron", "--file", file.to_str().unwrap(), "--count", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (_, of_the_line) =
+        said.split_once("tab:2: CRON_TZ=UTC * * * * * * sh -c exit 2, due 2").expect(&said);
+    assert!(of_the_line.ends_with("Z: sh: exit status: 2\n"), "{said}");
+    let output = run(&["cron", "@every 10ms", "--count", "1", "--exec", "/nowhere/at-all"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(" @every 10ms /nowhere/at-all, due 2"), "{said}");
+}
+
+#[test]
 fn a_command_is_run_for_each_and_never_twice_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let lock = folder.path().join("lock");
