@@ -30,8 +30,8 @@ pub(crate) struct Cron {
     #[arg(value_name = "EXPR", required_unless_present = "file")]
     pub(crate) expressions: Vec<String>,
 
-    /// Read expressions from this file as well, one a line, with the command to run behind each. A line
-    /// CRON_TZ=ZONE, or that before an expression, says the zone
+    /// Read expressions from this file as well, one a line, with the command to run behind each, but none
+    /// with --sql. A line CRON_TZ=ZONE, or that before an expression, says the zone
     #[arg(long, value_name = "CRONTAB")]
     pub(crate) file: Option<PathBuf>,
 
@@ -49,7 +49,8 @@ pub(crate) struct Cron {
 
     /// On one of all the machines that say so: a lock in the database under this name decides for each due
     /// time who runs it. What became of each is in the table pgwake.run. It needs `pgwake install`, and the
-    /// server itself or a pooler in session mode
+    /// server itself or a pooler in session mode. With a file or several expressions the name of each is
+    /// 'KEY: EXPR CMD', which the table stores: write no password into it
     #[arg(long, value_name = "KEY")]
     pub(crate) leader: Option<String>,
 

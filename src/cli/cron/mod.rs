@@ -16,7 +16,7 @@ use crontab::Entry;
 use pgwake::{
     Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId, json,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
@@ -74,11 +74,24 @@ fn entries(arguments: &Cron) -> Result<(Vec<Entry>, Vec<String>), Failure> {
         let text =
             std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
         let (mut read, wrong) = crontab::read(&name, &text, arguments.tz.as_deref());
+        faults = wrong;
+        if arguments.sql.is_some() {
+            let sentence = "the line has a command, and --sql is given: leave one out";
+            let both = read.extract_if(.., |entry| !entry.command.is_empty());
+            faults.extend(both.map(|entry| entry.fault(sentence)));
+        }
         for entry in read.iter_mut().filter(|entry| entry.command.is_empty()) {
             entry.command.clone_from(&arguments.exec);
         }
         entries.append(&mut read);
-        faults = wrong;
+    }
+    if arguments.leader.is_some() {
+        let mut titles = HashSet::new();
+        let twins = entries.extract_if(.., |entry| !titles.insert(entry.title()));
+        faults.extend(twins.map(|entry| {
+            let title = entry.title();
+            entry.fault(format!("{title:?} is there twice: with --leader both have one key, leave one out"))
+        }));
     }
     Ok((entries, faults))
 }
@@ -98,9 +111,13 @@ fn schedule(
         .missed(missed)
         .jitter(arguments.jitter)
         .manual_finish(!entry.command.is_empty());
-    // An interval has no zone, and a file may say one for all that it has.
-    if let Some(zone) = entry.time_zone.as_ref().filter(|_| !entry.expression.starts_with("@every")) {
-        options = options.time_zone(zone);
+    match &entry.time_zone {
+        // An interval has no zone, and a file may say one for all that it has. There is such a zone, though.
+        Some(zone) if entry.expression.starts_with("@every") => {
+            pgwake::Cron::new("@daily", Some(zone))?;
+        }
+        Some(zone) => options = options.time_zone(zone),
+        None => {}
     }
     if let Some((session, key)) = session.zip(arguments.leader.as_ref()) {
         // Each schedule has a lock of its own, and a lone one that of the very name.

@@ -77,18 +77,39 @@ fn a_wrong_line_is_told_and_the_others_go_on() {
     let file = folder.path().join("tab");
     let file = file.to_str().unwrap();
     let lines = "0 0 30 2 * never\n61 * * * * x\nCRON_TZ=Mars/Base\n* * * * * *\nCRON_TZ=UTC\n\
-        @every 10ms echo 'one  word'\n";
+        @every 10ms echo 'one  word'\n, * * * * x\nCRON_TZ=Mars/Base @every 1ms echo x\n";
     std::fs::write(file, lines).unwrap();
     let output = run(&["cron", "--file", file, "--count", "3"]);
     assert_eq!(text(&output), "one  word\none  word\none  word\n");
     let errors = String::from_utf8(output.stderr).unwrap();
     let errors: Vec<&str> = errors.lines().collect();
-    assert_eq!(errors.len(), 3, "{errors:?}");
-    for (n, words) in
-        [(1, "is never due"), (2, "(Number out of bounds)"), (4, "\"Mars/Base\" is no time zone")]
-    {
+    assert_eq!(errors.len(), 5, "{errors:?}");
+    for (n, words) in [
+        (1, "is never due"),
+        (2, "(Number out of bounds)"),
+        (4, "\"Mars/Base\" is no time zone"),
+        (7, "in \",\" a value is missing"),
+        (8, "\"Mars/Base\" is no time zone"),
+    ] {
         let error = errors.iter().find(|error| error.contains(&format!("tab:{n}: "))).unwrap();
         assert!(error.contains(words) && error.ends_with("; the others go on"), "{error}");
+    }
+}
+
+#[test]
+fn two_equal_lines_have_one_key_and_the_second_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tab");
+    std::fs::write(&file, "@daily tidy\n@daily  tidy\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (line, arguments) in [("tab:2: ", &["--file", file][..]), ("pgwake: ", &["@daily", "@daily"])] {
+        let next = ["cron", "--leader", "k", "--next", "1"];
+        let output = run(&[&next[..], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(line) && said.contains("is there twice: with --leader"), "{said}");
+        assert_eq!((text(&output).lines().count(), said.lines().count()), (1, 1));
+        // Without a leader there is no key.
+        assert_eq!(text(&run(&[&["cron", "--next", "1"][..], arguments].concat())).lines().count(), 2);
     }
 }
 
@@ -327,6 +348,9 @@ fn what_cannot_be_a_schedule_is_refused_as_the_page_says() {
     let empty = folder.path().join("empty");
     std::fs::write(&empty, "# nothing\n").unwrap();
     let empty = empty.to_str().unwrap();
+    let both = folder.path().join("tab");
+    std::fs::write(&both, "@daily tidy\n").unwrap();
+    let both = both.to_str().unwrap();
     let cron = |more: &[&str]| run(&[&["cron"], more].concat());
     hold(
         "Schedules",
@@ -337,9 +361,11 @@ fn what_cannot_be_a_schedule_is_refused_as_the_page_says() {
             ("an `L` alone as the day of the week", cron(&["0 0 * * L"])),
             ("an expression that is never due", cron(&["0 0 30 2 *"])),
             ("a zone that does not exist", cron(&["@daily", "--tz", "Mars/Base"])),
+            ("an interval in such a zone", cron(&["@every 1s", "--count", "1", "--tz", "Mars/Base"])),
             ("an interval that is none", cron(&["@every soon"])),
             ("an interval of nothing", cron(&["@every 0s"])),
             ("a file without schedules", cron(&["--file", empty])),
+            ("a line with a command, and `--sql`", cron(&["--file", both, "--sql", "SELECT 1"])),
             ("a file that is not there", cron(&["--file", "/nowhere/tab"])),
             ("`--sql` of which nothing is to be run", cron(&["@daily", "--sql", "/* SELECT 1 */"])),
             ("`--sql` that begins a transaction", cron(&["@daily", "--sql", "/* a */ begin"])),
