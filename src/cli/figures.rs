@@ -157,11 +157,17 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
 
 /// Who reads it finds it whole: it is made beside it, under a name that nobody reads.
 fn write(file: &Path, figures: &Figures) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+        return Err(std::io::Error::other("it is there, and no file that could be replaced"));
+    }
     let label = file.file_stem().unwrap_or_default().to_string_lossy();
     let mut beside = file.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    std::fs::write(&beside, figures.prometheus(&label))?;
-    std::fs::rename(&beside, file)
+    let written = std::fs::write(&beside, figures.prometheus(&label));
+    written.and_then(|()| std::fs::rename(&beside, file)).inspect_err(|_| {
+        // Nobody would ever look for it.
+        let _ = std::fs::remove_file(&beside);
+    })
 }
 
 #[cfg(test)]
@@ -209,5 +215,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         let reporting = Reporting { stats: None, metrics: Some("/no/such/directory/x.prom".into()) };
         assert!(matches!(Reporter::new(&reporting), Err(Failure::Running(_))));
+        let link = directory.path().join("link.prom");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let reporting = Reporting { stats: None, metrics: Some(link.clone()) };
+        assert!(matches!(Reporter::new(&reporting), Err(Failure::Running(_))));
+        assert!(link.is_symlink() && std::fs::read_dir(directory.path()).unwrap().count() == 2);
     }
 }

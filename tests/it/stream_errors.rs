@@ -31,24 +31,23 @@ fn each_reason_not_to_begin_has_its_sentence() {
     let small = small_server();
     let conninfo = small.conninfo();
     let mut sql = Sql::connect(&conninfo);
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE bare (id int); CREATE VIEW v AS SELECT 1");
     sql.run(
-        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE bare (id int); CREATE PUBLICATION p FOR TABLE t",
+        "CREATE PUBLICATION p FOR TABLE t; CREATE ROLE plain LOGIN; CREATE ROLE reader LOGIN REPLICATION",
     );
-    sql.run("CREATE ROLE plain LOGIN; CREATE ROLE reader LOGIN REPLICATION");
     let of = |role: &str| conninfo.replace("user=postgres", &format!("user={role}"));
     let stream = |arguments: &[&str]| run(&conninfo, &[&["stream"], arguments].concat());
+    let of_reader = |arguments: &[&str]| run(&of("reader"), &[&["stream"], arguments].concat());
     let of_p = |slot: &str| stream(&["--publication", "p", "--slot", slot]);
     let mut situations = vec![
         ("neither a table nor a publication is named", stream(&[])),
         ("the role has no REPLICATION", run(&of("plain"), &["stream", "--publication", "p"])),
-        ("the role does not own the table", run(&of("reader"), &["stream", "--table", "t"])),
-        (
-            "the role may not read the rows of a snapshot",
-            run(&of("reader"), &["stream", "--publication", "p", "--snapshot"]),
-        ),
+        ("the role does not own the table", of_reader(&["--table", "t"])),
+        ("the role may not read the rows of a snapshot", of_reader(&["--publication", "p", "--snapshot"])),
         ("the publication does not exist", stream(&["--publication", "nowhere"])),
         ("the table does not exist", stream(&["--table", "nowhere"])),
         ("the table has no replica identity", stream(&["--table", "bare"])),
+        ("a view is to be published", stream(&["--table", "v"])),
         ("the slot's name cannot be one", of_p("Big")),
         ("`--drop-slot` of one that is not there", stream(&["--slot", "nowhere", "--drop-slot"])),
         (
@@ -66,9 +65,10 @@ fn each_reason_not_to_begin_has_its_sentence() {
 
     let mut first = streaming(&conninfo, "one");
     situations.push(("another one reads from the slot, for more than 10 s", of_p("one")));
+    situations.push(("the slot was read for other tables", stream(&["--table", "t", "--slot", "one"])));
     situations.push(("`--drop-slot` of one that is read", stream(&["--slot", "one", "--drop-slot"])));
-    let rows_first = stream(&["--publication", "p", "--slot", "two", "--snapshot"]);
-    situations.push(("one slot is left for a snapshot", rows_first));
+    let rows_first = ["--publication", "p", "--slot", "two", "--snapshot"];
+    situations.push(("one slot is left for a snapshot", stream(&rows_first)));
     let mut second = streaming(&conninfo, "two");
     situations.push(("no walsender is left", of_p("three")));
     second.child.kill().unwrap();

@@ -45,8 +45,6 @@ pub(super) struct Batches {
     size: Size,
     ack_timeout: Duration,
     running: Option<Running>,
-    /// So many events are handed over one by one: together they were refused.
-    alone: usize,
     /// Since when an event waits for its batch to fill up.
     waits_since: Option<Instant>,
     start_at: Instant,
@@ -62,7 +60,6 @@ impl Batches {
             size,
             ack_timeout,
             running: None,
-            alone: 0,
             waits_since: None,
             start_at: now,
             backoff: Backoff::default(),
@@ -101,7 +98,7 @@ impl Batches {
 
     /// How many events the next batch has at most.
     fn most(&self, ledger: &Ledger) -> usize {
-        if self.alone > 0 { 1 } else { self.size.count.min(ledger.at_once_max()) }
+        self.size.count.min(ledger.at_once_max())
     }
 
     fn start_if_due(&mut self, ledger: &Ledger, now: Instant) -> Result<(), Failure> {
@@ -133,7 +130,6 @@ impl Batches {
             return Ok(());
         }
         let has_all = given == count && process.has_all();
-        self.alone = self.alone.saturating_sub(1);
         let why = match (why, status.code()) {
             (Some(why), _) => why,
             (None, Some(0)) if has_all => {
@@ -157,7 +153,7 @@ impl Batches {
             }
             (None, Some(DEAD_LETTER)) => {
                 // Which of them it is shows when they come one by one.
-                self.alone = count;
+                ledger.one_by_one(count);
                 ledger.window.restart();
                 return Ok(());
             }

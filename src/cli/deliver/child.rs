@@ -157,7 +157,7 @@ impl Child {
         while is_willing && running.resume_at.is_none() {
             let most = match ledger.at_once_max() {
                 usize::MAX => LINES_AT_ONCE_MAX,
-                _ if ledger.window.has_under_way() => 0,
+                _ if ledger.window.under_way() > 0 => 0,
                 most => most,
             };
             let given = running.process.give(ledger.window.unsent(most));
@@ -240,7 +240,7 @@ impl Child {
         let can_take = |running: &Running| running.is_ready && running.resume_at.is_none();
         self.running.as_ref().is_some_and(can_take)
             && ledger.window.unsent(1).next().is_some()
-            && (ledger.at_once_max() == usize::MAX || !ledger.window.has_under_way())
+            && (ledger.at_once_max() == usize::MAX || ledger.window.under_way() == 0)
     }
 }
 

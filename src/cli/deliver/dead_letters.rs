@@ -4,7 +4,7 @@
 use crate::cli::Failure;
 use pgwake::json;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(super) struct DeadLetters {
 impl DeadLetters {
     /// Opened at once: that it cannot be is to be known before there is a need for it.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        let file = opened.map_err(|error| trouble(path, &error))?;
+        let opened = OpenOptions::new().create(true).append(true).read(true).open(path);
+        let file = opened.and_then(whole_lines).map_err(|error| trouble(path, &error))?;
         Ok(DeadLetters { path: path.into(), file })
     }
 
@@ -27,6 +27,18 @@ impl DeadLetters {
         let kept = self.file.write_all(&letter).and_then(|()| self.file.sync_data());
         kept.map_err(|error| trouble(&self.path, &error))
     }
+}
+
+/// A letter that did not fit on a full disk ends here, or the next one would be part of its line.
+fn whole_lines(mut file: File) -> io::Result<File> {
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(-1)).is_ok() {
+        file.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 fn trouble(path: &Path, error: &std::io::Error) -> Failure {

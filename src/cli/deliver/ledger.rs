@@ -6,8 +6,8 @@ use super::window::{Stray, Window};
 use crate::cli::Failure;
 use std::path::Path;
 
-/// After so many children in a row that ended without an answer, events are handed over one at a time: so it
-/// shows which one they fail on.
+/// After so many children in a row that ended without an answer, what they had is handed over one at a time:
+/// so it shows which one they fail on.
 const ALONE_AFTER: u32 = 2;
 
 /// So many fail on one event before it is given up.
@@ -31,6 +31,8 @@ pub(super) struct Ledger {
     drops_poison: bool,
     /// Children in a row that ended and had answered nothing of what they had.
     failures: u32,
+    /// So many events are handed over one by one: together they failed.
+    alone: usize,
 }
 
 impl Ledger {
@@ -40,17 +42,28 @@ impl Ledger {
         drops_poison: bool,
     ) -> Result<Self, Failure> {
         let dead_letters = dead_letters.map(DeadLetters::open).transpose()?;
-        Ok(Ledger { window, counts: Counts::default(), dead_letters, drops_poison, failures: 0 })
+        Ok(Ledger { window, counts: Counts::default(), dead_letters, drops_poison, failures: 0, alone: 0 })
     }
 
     /// How many events a child may have now.
     pub(super) fn at_once_max(&self) -> usize {
-        if self.failures >= ALONE_AFTER { 1 } else { usize::MAX }
+        if self.alone > 0 { 1 } else { usize::MAX }
+    }
+
+    /// The next ones are handed over one by one.
+    pub(super) fn one_by_one(&mut self, count: usize) {
+        self.alone = self.alone.max(count);
+    }
+
+    fn has_answered(&mut self, count: usize) {
+        self.failures = 0;
+        self.alone = self.alone.saturating_sub(count);
     }
 
     pub(super) fn stored(&mut self, position: &str) -> Result<(), Stray> {
-        self.counts.stored += self.window.stored(position)? as u64;
-        self.failures = 0;
+        let count = self.window.stored(position)?;
+        self.counts.stored += count as u64;
+        self.has_answered(count);
         Ok(())
     }
 
@@ -69,7 +82,7 @@ impl Ledger {
         dead_letters.put(line, reason)?;
         log::warn!("the event at {position} is a dead letter: {reason}");
         self.counts.dropped += 1;
-        self.failures = 0;
+        self.has_answered(1);
         Ok(self.window.drop(position))
     }
 
@@ -77,11 +90,14 @@ impl Ledger {
     /// one event on which they all fail.
     pub(super) fn failed(&mut self, program: &str, why: &str) -> Result<(), Failure> {
         self.counts.restarts += 1;
-        if !self.window.has_under_way() {
+        if self.window.under_way() == 0 {
             // It had nothing that it could have failed on.
             return Ok(());
         }
         self.failures += 1;
+        if self.failures >= ALONE_AFTER {
+            self.one_by_one(self.window.under_way());
+        }
         let position = self.window.oldest().to_string();
         if self.failures >= FAILURES_MAX {
             if !self.drops_poison {
@@ -132,13 +148,24 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_clears_all_suspicion() {
+    fn all_that_failed_together_is_handed_over_one_by_one() {
+        let mut ledger = ledger(None, false);
+        (0..ALONE_AFTER).for_each(|_| fail(&mut ledger).unwrap());
+        for (position, most) in [("1", 1), ("2", 1), ("3", usize::MAX)] {
+            ledger.window.sent(1, Instant::now());
+            ledger.stored(position).unwrap();
+            assert_eq!(ledger.at_once_max(), most, "after {position}");
+        }
+    }
+
+    #[test]
+    fn an_answer_clears_an_event_of_suspicion() {
         let mut ledger = ledger(None, false);
         (1..FAILURES_MAX).for_each(|_| fail(&mut ledger).unwrap());
         ledger.window.sent(1, Instant::now());
         ledger.stored("1").unwrap();
-        assert_eq!(ledger.at_once_max(), usize::MAX);
-        fail(&mut ledger).unwrap();
+        (1..FAILURES_MAX).for_each(|_| fail(&mut ledger).unwrap());
+        assert!(fail(&mut ledger).is_err());
     }
 
     #[test]

@@ -150,10 +150,11 @@ impl Process {
         }
     }
 
-    /// How it has ended, if it has. One that was asked to and does not is made to.
+    /// How it has ended, if it has. One that was asked to and does not is made to; and so is in any case what
+    /// it leaves behind in its group, for another one begins.
     pub(super) fn ended(&mut self, now: Instant) -> io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
-        if status.is_none() && self.kill_at.is_some_and(|at| at <= now) {
+        if status.is_some() || self.kill_at.is_some_and(|at| at <= now) {
             self.signal(Signal::KILL);
             self.kill_at = Some(now + GRACE);
         }

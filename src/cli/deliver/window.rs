@@ -139,10 +139,9 @@ impl Window {
         }
     }
 
-    /// Whether the child has any that it has not answered.
-    pub(super) fn has_under_way(&self) -> bool {
-        // The oldest is never settled, or it would be gone.
-        self.sent > 0
+    /// How many the child has, from the oldest on that it has not answered.
+    pub(super) fn under_way(&self) -> usize {
+        self.sent
     }
 
     /// Since when the child has the oldest that it has not answered.

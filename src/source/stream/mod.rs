@@ -423,7 +423,7 @@ impl StreamSource {
         match std::mem::replace(&mut self.standing, Standing::Begun) {
             Standing::Begun => return,
             Standing::New => {}
-            Standing::Lost(outage) if self.preparation.is_temporary() => {
+            Standing::Lost(outage) if self.preparation.begins_anew() => {
                 let channels = Vec::new();
                 return self.reports.push_back(Report::Gap { channels, outage });
             }

@@ -3,9 +3,9 @@
 
 use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
-use super::step::Step;
+use super::step::{Step, error, published_too_late, two_slots_needed, wal_level_refused};
 use super::{relations::Relations, snapshot};
-use crate::error::{Error, ErrorKind, Result, SqlState};
+use crate::error::{Error, Result};
 use crate::event::Lsn;
 use crate::options::{Origin, StreamOptions};
 use crate::session::Rows;
@@ -102,6 +102,12 @@ impl Preparation {
         self.slot.is_temporary
     }
 
+    /// Whether what comes now does not go on from what came before: changes are missing, or rows come again
+    /// as they are now.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.slot.is_temporary || self.wants_snapshot
+    }
+
     /// The tables whose rows come first.
     pub(super) fn snapshot(&mut self) -> &mut snapshot::Tables {
         &mut self.snapshot
@@ -183,7 +189,7 @@ impl Preparation {
                 let via_root = self.options.via_partition_root;
                 Next::Send(
                     Step::PublicationOfTables,
-                    sql::publication_of_tables(&self.options.tables, via_root),
+                    sql::publication_of_tables(&self.options.tables, via_root, &self.slot.name),
                 )
             }
             Step::PublicationOfTables => self.publication_found(&rows),
@@ -287,7 +293,8 @@ impl Preparation {
     }
 
     fn publication_found(&mut self, rows: &Answered) -> Next {
-        let [name, exists, create, unidentified] = [0, 1, 2, 3].map(|column| rows.text(0, column));
+        let [name, exists, create, unidentified, is_too_late] =
+            [0, 1, 2, 3, 4].map(|column| rows.text(0, column));
         if let Some(table) = unidentified {
             return Next::GiveUp(error(
                 "55000",
@@ -296,6 +303,9 @@ impl Preparation {
                      would fail; give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
                 ),
             ));
+        }
+        if is_too_late.as_deref() == Some("t") {
+            return Next::GiveUp(published_too_late(&self.slot.name));
         }
         self.publications = name.into_iter().chain(self.options.publications.clone()).collect();
         match create {
@@ -320,6 +330,8 @@ impl Preparation {
         if rows.text(0, 0).is_none() {
             return self.slot_missing(rows.number(0, 6).unwrap_or(0));
         }
+        // One that lasts is read on without rows.
+        self.wants_snapshot &= self.slot.is_temporary;
         let name = &self.slot.name;
         self.slot.was_there = true;
         let [plugin, is_here, active_pid, wal_status, temporary] =
@@ -340,7 +352,8 @@ impl Preparation {
         if wal_status.as_deref() == Some("lost") {
             let message = format!(
                 "the replication slot {name} is lost: the server has removed log that was not read yet (see \
-                 max_slot_wal_keep_size); drop it, look at the tables afresh, then begin anew"
+                 max_slot_wal_keep_size, and from 18 on idle_replication_slot_timeout); drop it, look at the \
+                 tables afresh, then begin anew"
             );
             return Next::GiveUp(error("55000", message));
         }
@@ -380,11 +393,7 @@ impl Preparation {
             return Next::GiveUp(error("42704", message));
         }
         if self.wants_snapshot && !self.slot.is_temporary && free < 2 {
-            let message = format!(
-                "a snapshot takes two replication slots until its rows are acknowledged, and {free} is left: \
-                 drop one that is not needed, or raise max_replication_slots"
-            );
-            return Next::Fail(error("53400", message));
+            return Next::Fail(two_slots_needed(free));
         }
         if self.wants_snapshot {
             return Next::Send(Step::BeginSnapshot, "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ".into());
@@ -474,20 +483,7 @@ impl Preparation {
             || code.starts_with("08")
             || code == "XX000";
         // So is what the log holds, which a data exception is about.
-        let may_end = step == Step::End && !code.starts_with("22");
+        let may_end = step == Step::End && !code.starts_with("22") && code != "42704";
         if may_pass || may_end { Next::Fail(refusal) } else { Next::GiveUp(refusal) }
     }
-}
-
-fn wal_level_refused(rows: &Answered) -> Error {
-    let wal_level = rows.text(0, 0).unwrap_or_default();
-    let message = format!(
-        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
-         logical and a restart"
-    );
-    error("55000", message)
-}
-
-fn error(sqlstate: &str, message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Server, message).with_sqlstate(SqlState::new(sqlstate))
 }

@@ -106,7 +106,7 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
 /// The publication that is made for these tables: its name, whether it is there with all of them (one may
 /// have been dropped and made anew), the command that makes it so, and the first table whose writers it would
 /// break.
-pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String {
+pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &str) -> String {
     format!(
         "WITH named AS (\
            SELECT DISTINCT c.oid, c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
@@ -134,9 +134,12 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool) -> String
                  JOIN pg_catalog.pg_class AS c ON c.oid = l.oid \
                  WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (\
                    SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
-                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)) \
+                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)), \
+                e.oid IS NULL AND EXISTS (\
+                  SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot}) \
          FROM publication AS p LEFT JOIN pg_catalog.pg_publication AS e ON e.pubname = p.name",
         tables = array(tables),
+        slot = quoted(slot),
     )
 }
 

@@ -1,6 +1,7 @@
 //! What is asked of a server before it streams, and what can be done where it refuses.
 
-use crate::error::Error;
+use super::sql::Answered;
+use crate::error::{Error, ErrorKind, SqlState};
 
 /// A request, and what its answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,14 @@ impl Step {
             (Step::CreateSlot | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on: connect to the primary"
             }
+            (Step::End, "42704") => {
+                "it was not there when that was written: make it, let the slot go on behind that \
+                 (pg_replication_slot_advance), and look at the tables afresh"
+            }
+            (Step::PublicationOfTables | Step::CreatePublication, "22023") => {
+                "only tables can be published that are written to the log: no views, and none that is \
+                 unlogged, temporary or the system's"
+            }
             (Step::End, "22P05" | "22021") => {
                 "what the log holds next cannot be written in UTF-8: let the slot go on behind it \
                  (pg_replication_slot_advance), and look at the table afresh"
@@ -112,4 +121,35 @@ fn code(refusal: &Error) -> &str {
 
 fn advised(refusal: Error, advice: &str) -> Error {
     Error { message: format!("{}; {advice}", refusal.message), ..refusal }
+}
+
+pub(super) fn wal_level_refused(rows: &Answered) -> Error {
+    let wal_level = rows.text(0, 0).unwrap_or_default();
+    let message = format!(
+        "the server's wal_level is {wal_level}: logical replication needs ALTER SYSTEM SET wal_level = \
+         logical and a restart"
+    );
+    error("55000", message)
+}
+
+/// For a moment a snapshot has a temporary slot and the one that lasts.
+pub(super) fn two_slots_needed(free: i64) -> Error {
+    let message = format!(
+        "a snapshot takes two replication slots until its rows are acknowledged, and {free} is left: drop \
+         one that is not needed, or raise max_replication_slots"
+    );
+    error("53400", message)
+}
+
+/// A server reads the log by the publications that there were when it was written.
+pub(super) fn published_too_late(slot: &str) -> Error {
+    let message = format!(
+        "the replication slot {slot} is there, and what it keeps cannot be read through a publication that \
+         is made now: name the tables, or the publication, of before, or drop it and begin anew"
+    );
+    error("42704", message)
+}
+
+pub(super) fn error(sqlstate: &str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Server, message).with_sqlstate(SqlState::new(sqlstate))
 }
