@@ -25,16 +25,16 @@ def command(*words):
 
 
 def answer():
-    """A string, or an error as an exception."""
+    """A string, a list of answers, or an error."""
     line = server.readline()
     kind, text = line[:1], line[1:-2]
-    if kind == b"$":
-        return server.read(int(text) + 2)[:-2]
-    if kind == b"-":
-        raise RuntimeError(text.decode())
     if not line:
         sys.exit("Redis has hung up")
-    return text
+    if kind == b"$":
+        return server.read(int(text) + 2)[:-2]
+    if kind == b"*":
+        return [answer() for _ in range(int(text))]
+    return RuntimeError(text.decode()) if kind == b"-" else text
 
 
 def identity(position):
@@ -52,22 +52,37 @@ def lines():
             yield whole
 
 
+def store(changes):
+    """All of them or none; why none, if Redis takes nothing now: its memory is full, it is loading, a replica."""
+    adds = [command("XADD", key, identity(event["position"]), "event", line) for event, line in changes]
+    connection.sendall(command("MULTI") + b"".join(adds) + command("EXEC"))
+    queued, stored = [answer() for _ in range(len(adds) + 1)], answer()
+    if isinstance(stored, RuntimeError):
+        return next((refusal for refusal in queued if isinstance(refusal, RuntimeError)), stored)
+    for (event, _), result in zip(changes, stored):
+        # It is there already: the answer to an earlier one was lost.
+        is_there = "equal or smaller than the target stream top item" in str(result)
+        if isinstance(result, RuntimeError) and not is_there:
+            sys.exit(f"Redis did not store {event['position']}: {result}")
+    return None
+
+
 connection.sendall(command("PING"))
 answer()
 print("ready", flush=True)
 
+again = None
 for batch in lines():
     events = [json.loads(line) for line in batch]
+    if again:
+        # What was on its way is passed over until it comes again.
+        skipped = [event["position"] for event in events]
+        first = skipped.index(again) if again in skipped else len(skipped)
+        events, batch = events[first:], batch[first:]
+    if not events:
+        continue
     changes = [(event, line) for event, line in zip(events, batch) if event["event"] == "change"]
-    connection.sendall(b"".join(
-        command("XADD", key, identity(event["position"]), "event", line) for event, line in changes
-    ))
-    for event, _ in changes:
-        try:
-            answer()
-        except RuntimeError as error:
-            # It is there already: the answer to an earlier one was lost.
-            if "equal or smaller than the target stream top item" not in str(error):
-                sys.exit(f"Redis did not store {event['position']}: {error}")
+    refusal = store(changes)
+    again = events[0]["position"] if refusal else None
     # With appendfsync everysec it may still lose a second: `WAITAOF 1 0 0` (Redis 7.2) would wait for that.
-    print(events[-1]["position"], flush=True)
+    print(f"nak {again} {refusal}" if refusal else events[-1]["position"], flush=True)

@@ -47,3 +47,18 @@ fn trouble(path: &Path, error: &std::io::Error) -> Failure {
         "dead letters cannot be kept in {path}: {error}; name another file with --dead-letters"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_begins_a_line_also_behind_one_that_is_torn() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{}\n{\"event\":").unwrap();
+        DeadLetters::open(file.path()).unwrap().put(b"{\"event\":\"x\"}\n", "bad").unwrap();
+        DeadLetters::open(file.path()).unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text, "{}\n{\"event\":\n{\"event\":\"x\",\"reason\":\"bad\"}\n");
+    }
+}

@@ -61,6 +61,10 @@ impl Handover {
             return Err(Failure::Usage(sentence.into()));
         }
         let (now, ack_timeout) = (Instant::now(), delivery.ack_timeout);
+        if ack_timeout.is_zero() {
+            let sentence = "--ack-timeout needs some time: write it as 250ms, 5s, 2m or 1h";
+            return Err(Failure::Usage(sentence.into()));
+        }
         let mut count_max = delivery.window as usize;
         let store = if let Some((size, command)) = delivery.batch.split_first() {
             let size = arguments::size(size).map_err(Failure::Usage)?;

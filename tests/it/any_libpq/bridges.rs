@@ -174,7 +174,18 @@ fn a_stream_of_redis_has_each_change_once_whoever_is_killed() {
         let read = Command::new("redis-cli").args(["-p", &number, "XRANGE", "orders_1", "-", "+"]).output();
         ids(&String::from_utf8(read.unwrap().stdout).unwrap())
     };
-    carry(&["--to", &bridge("redis.py"), "127.0.0.1", &number, "orders_1"], || broker.kill(), stored);
+    let full = |bytes: &str| {
+        let set = ["-p", &number, "CONFIG", "SET", "maxmemory", bytes];
+        assert!(Command::new("redis-cli").args(set).output().unwrap().status.success());
+    };
+    // Its memory is full for a while, and then it is killed.
+    let trouble = || {
+        full("1");
+        std::thread::sleep(Duration::from_millis(200));
+        full("0");
+        broker.kill();
+    };
+    carry(&["--to", &bridge("redis.py"), "127.0.0.1", &number, "orders_1"], trouble, stored);
 }
 
 #[test]

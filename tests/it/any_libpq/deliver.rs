@@ -321,6 +321,19 @@ fn rows_of_a_cursor_are_acknowledged_once_they_are_stored() {
     assert!(first >= 1, "what was not stored came again");
 }
 
+#[test]
+fn what_a_child_leaves_behind_in_its_group_is_ended() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = directory.path().join("pid");
+    let script = "(trap '' TERM; sleep 1000) & echo $! >$0; echo ready; cat >/dev/null";
+    let to = ["--for", "300ms", "--to", "sh", "-c", script, file.to_str().unwrap()];
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    assert!(run(&[&["-d", &dsn, "listen", &channel], &to[..]].concat()).status.success());
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let process = format!("/proc/{}/cwd", pid.trim());
+    wait_until("it is ended, too", || std::path::Path::new(&process).read_link().is_err());
+}
+
 /// Listens, and is notified until it ends.
 fn listen(arguments: &[&str]) -> Output {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
@@ -344,6 +357,7 @@ fn what_cannot_be_handed_over_has_its_sentence() {
         ("a batch without a size", nowhere(&["listen", "c", "--batch", "many", "cat"])),
         ("a batch without a command", nowhere(&["listen", "c", "--batch", "5"])),
         ("`--streaming early`", stream(&[&["--streaming", "early"], &to[..]].concat())),
+        ("`--ack-timeout` without time", nowhere(&["listen", "c", "--ack-timeout", "0s", "--to", "cat"])),
         ("`--stats` without an interval", nowhere(&["listen", "c", "--stats", "0s"])),
         ("the process cannot be started", listen(&["--to", "/no/such/program"])),
         ("the file of dead letters cannot be opened", listen(&["--dead-letters", "/no/file", "--to", "cat"])),
