@@ -63,12 +63,14 @@ pub(crate) struct Jobs {
     queue: VecDeque<Job>,
     ended: Vec<Ended>,
     end: End,
+    /// What runs was asked to end.
+    is_ending: bool,
 }
 
 impl Jobs {
     pub(crate) fn new(command: Vec<String>, most: usize, end: End) -> Self {
         let (running, queue, ended) = (Vec::new(), VecDeque::new(), Vec::new());
-        Jobs { command, most, running, queue, ended, end }
+        Jobs { command, most, running, queue, ended, end, is_ending: false }
     }
 
     /// Runs the command for an event, now or when there is room; `false` if it is not run for such events.
@@ -134,6 +136,10 @@ impl Jobs {
                 i += 1;
                 continue;
             };
+            if self.is_ending {
+                // It may leave some behind that do not heed.
+                signal(&self.running[i].child, Signal::KILL);
+            }
             let Running { origin, program, turn, .. } = self.running.swap_remove(i);
             let failure = (!status.success()).then(|| format!("{program}: {status}"));
             if let Some(failure) = &failure {
@@ -154,7 +160,7 @@ impl Jobs {
 
     /// Runs what still waits, as long as the end has not come. Then what waits is dropped, and what runs has
     /// so much time to go on, and as much again after it was asked to end. Gives what has ended.
-    pub(crate) fn finish(mut self, events: &mut EventLoop, grace: Duration) -> Result<Vec<Ended>, Failure> {
+    pub(crate) fn finish(&mut self, events: &mut EventLoop, grace: Duration) -> Result<Vec<Ended>, Failure> {
         let mut signals = [Signal::TERM, Signal::KILL].into_iter();
         let mut signal_at = None;
         while !(self.running.is_empty() && self.queue.is_empty()) {
@@ -173,7 +179,7 @@ impl Jobs {
             events.next(remaining)?;
             self.go_on()?;
         }
-        Ok(self.ended)
+        Ok(self.take_ended())
     }
 
     fn drop_queue(&mut self) {
@@ -190,11 +196,9 @@ impl Jobs {
         }
     }
 
-    fn send(&self, signal: Signal) {
-        for running in &self.running {
-            // It may have ended, which the next look will show.
-            let _ = kill_process_group(Pid::from_child(&running.child), signal);
-        }
+    fn send(&mut self, what: Signal) {
+        self.is_ending = true;
+        self.running.iter().for_each(|running| signal(&running.child, what));
     }
 
     /// A schedule goes on when its command cannot be started this time; without one, there is nothing to do.
@@ -226,5 +230,18 @@ impl Jobs {
         }
         self.running.push(Running { origin: job.origin, program, turn: job.turn, child });
         Ok(())
+    }
+}
+
+/// To all that it has started in its group, too.
+fn signal(child: &Child, signal: Signal) {
+    // It may have ended, which the next look will show.
+    let _ = kill_process_group(Pid::from_child(child), signal);
+}
+
+/// What nobody takes leave of is asked to end, and not waited for.
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.running.iter().for_each(|running| signal(&running.child, Signal::TERM));
     }
 }

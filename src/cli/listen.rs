@@ -31,7 +31,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     }
     run.run(&mut events, &mut taker)?;
     events.disconnect(session)?;
-    if let Some(jobs) = taker.0 {
+    if let Some(mut jobs) = taker.0 {
         jobs.finish(&mut events, arguments.grace)?;
     }
     Ok(())

@@ -14,6 +14,9 @@ import sys
 
 host, port, key = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
+# Its memory is full, it is loading, a replica, busy, cannot write to its disk.
+FOR_NOW = ("OOM", "LOADING", "READONLY", "BUSY", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS")
+
 connection = socket.create_connection((host, port), timeout=10)
 server = connection.makefile("rb")
 
@@ -53,12 +56,13 @@ def lines():
 
 
 def store(changes):
-    """All of them or none; why none, if Redis takes nothing now: its memory is full, it is loading, a replica."""
+    """All of them or none; why none, if Redis takes nothing now."""
     adds = [command("XADD", key, identity(event["position"]), "event", line) for event, line in changes]
     connection.sendall(command("MULTI") + b"".join(adds) + command("EXEC"))
     queued, stored = [answer() for _ in range(len(adds) + 1)], answer()
     if isinstance(stored, RuntimeError):
-        return next((refusal for refusal in queued if isinstance(refusal, RuntimeError)), stored)
+        refusal = next((refusal for refusal in queued if isinstance(refusal, RuntimeError)), stored)
+        return refusal if str(refusal).startswith(FOR_NOW) else sys.exit(f"Redis stores nothing: {refusal}")
     for (event, _), result in zip(changes, stored):
         # It is there already: the answer to an earlier one was lost.
         is_there = "equal or smaller than the target stream top item" in str(result)
@@ -68,7 +72,8 @@ def store(changes):
 
 
 connection.sendall(command("PING"))
-answer()
+if isinstance(pong := answer(), RuntimeError):
+    sys.exit(f"Redis does not let us in: {pong}")
 print("ready", flush=True)
 
 again = None

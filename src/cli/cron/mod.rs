@@ -19,6 +19,9 @@ use pgwake::{
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
+/// How long the server has at least to write down what became of a run.
+const ANSWERING_TIME: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Cron) -> Result<(), Failure> {
     let (entries, mut faults) = entries(arguments)?;
     if arguments.explain || arguments.next.is_some() {
@@ -159,7 +162,7 @@ struct Ticks {
 impl Ticks {
     /// Nothing new is begun; what runs comes to its end, and is written down.
     fn finish(self, events: &mut EventLoop, grace: Duration, output: &mut Output) -> Result<(), Failure> {
-        let Ticks { commands, jobs, is_silent } = self;
+        let Ticks { commands, mut jobs, is_silent } = self;
         for task in commands.keys().filter(|task| !jobs.is_running(**task)) {
             events.cancel(*task)?;
         }
@@ -170,11 +173,11 @@ impl Ticks {
             // Most are cancelled already.
             let _ = events.cancel(*task);
         }
-        let until = Instant::now() + grace;
+        let until = Instant::now() + grace.max(ANSWERING_TIME);
         while commands.keys().any(|task| events.is_under_way(*task)) {
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
-                let message = "what was begun still runs on the server, and nobody here will know what \
+                let message = "what was begun has not ended on the server, and nobody here will know what \
                                becomes of it: give it more time with --grace";
                 return Err(Failure::Running(message.into()));
             }

@@ -4,7 +4,7 @@
 use crate::cli::Failure;
 use pgwake::json;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -16,8 +16,12 @@ pub(super) struct DeadLetters {
 impl DeadLetters {
     /// Opened at once: that it cannot be is to be known before there is a need for it.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let opened = OpenOptions::new().create(true).append(true).read(true).open(path);
-        let file = opened.and_then(whole_lines).map_err(|error| trouble(path, &error))?;
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        let mut file = opened.map_err(|error| trouble(path, &error))?;
+        if last_byte(path).is_some_and(|byte| byte != b'\n') {
+            // A letter that did not fit on a full disk ends here, or the next one would be part of its line.
+            file.write_all(b"\n").map_err(|error| trouble(path, &error))?;
+        }
         Ok(DeadLetters { path: path.into(), file })
     }
 
@@ -29,16 +33,15 @@ impl DeadLetters {
     }
 }
 
-/// A letter that did not fit on a full disk ends here, or the next one would be part of its line.
-fn whole_lines(mut file: File) -> io::Result<File> {
-    let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(-1)).is_ok() {
-        file.read_exact(&mut last)?;
-    }
-    if last != [b'\n'] {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
+/// Of a file that has one, and that may be read.
+fn last_byte(path: &Path) -> Option<u8> {
+    let (mut file, mut last) = (File::open(path).ok().filter(|file| is_file(file))?, [0]);
+    file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).ok()?;
+    Some(last[0])
+}
+
+fn is_file(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 fn trouble(path: &Path, error: &std::io::Error) -> Failure {

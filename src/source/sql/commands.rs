@@ -6,13 +6,13 @@ use super::first_statement::refuse;
 use super::outbox::Outbox;
 use super::poll::{Poll, Polls};
 use super::readers::Reader;
-use super::runs::{Job, Runs, check_leader};
+use super::runs::{Job, Runs};
 use super::tag::Verb;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::{Channel, TaskId};
 use crate::options::{DdlOptions, PollOptions, WatchOptions};
 use crate::source::schedule::Schedule;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const TWO_TO_ACKNOWLEDGE: &str =
     "a session either watches or has polls that are acknowledged by hand: connect another one";
@@ -152,4 +152,24 @@ impl SqlSource {
     pub(crate) fn finish(&mut self, task: TaskId, failure: Option<&str>) -> bool {
         self.readers.get_mut::<Runs>().is_some_and(|runs| runs.finish(&mut self.link, task, failure))
     }
+}
+
+/// What a leader's session needs.
+fn check_leader(has_self_test: bool, heartbeat: Duration) -> Result<()> {
+    let refuse = |message: &str| {
+        let error = Error::new(ErrorKind::InvalidArgument, message);
+        Err(error.with_sqlstate(Some(SqlState::FEATURE_NOT_SUPPORTED)))
+    };
+    if !has_self_test {
+        return refuse(
+            "a leader holds a lock on its session, which a pooler in transaction mode gives to others: \
+             connect the session with a self-test, which finds out",
+        );
+    }
+    if heartbeat.is_zero() {
+        return refuse(
+            "a leader without heartbeats cannot be told from a frozen one: leave the heartbeat on",
+        );
+    }
+    Ok(())
 }

@@ -124,9 +124,10 @@ impl Runs {
         }
     }
 
-    /// Whether there is a schedule with this key.
+    /// Whether there is a schedule with this key. One that was cancelled ends before anything is asked for
+    /// another.
     pub(super) fn has_key(&self, key: &str) -> bool {
-        self.runs.values().any(|run| run.job.key.as_deref() == Some(key))
+        self.runs.values().any(|run| !run.is_cancelled && run.job.key.as_deref() == Some(key))
     }
 
     pub(super) fn add(&mut self, link: &mut Link, task: TaskId, schedule: Schedule, job: Job) {
@@ -167,10 +168,11 @@ impl Runs {
         true
     }
 
-    /// Whether something of it goes on at the server, also after it was cancelled.
+    /// Whether something of it goes on at the server, or is not known to have ended, also after it was
+    /// cancelled.
     pub(super) fn is_under_way(&self, task: TaskId) -> bool {
         let step = self.runs.get(&task).map(|run| run.step);
-        matches!(step, Some(Step::Asking | Step::Taking(_) | Step::Working(_)))
+        self.has_lost_sql || matches!(step, Some(Step::Asking | Step::Taking(_) | Step::Working(_)))
     }
 
     /// The caller's work of the last tick has ended; `false` when the schedule is not here.
@@ -389,7 +391,8 @@ impl Reader for Runs {
 
     fn lost(&mut self) {
         (self.is_open, self.enter_at) = (false, None);
-        self.has_lost_sql = self.runs.values().any(Run::runs_sql);
+        // Each attempt to connect that fails comes here, too.
+        self.has_lost_sql |= self.runs.values().any(Run::runs_sql);
         self.runs.retain(|_, run| !run.is_cancelled);
         for (task, run) in &mut self.runs {
             let is_callers = run.job.sql.is_none() && !self.granted.iter().any(|due| due.task == *task);
@@ -476,24 +479,4 @@ impl Reader for Runs {
     fn deadline(&self) -> Option<Instant> {
         self.agenda.deadline().into_iter().chain(self.enter_at).min().filter(|_| self.is_open)
     }
-}
-
-/// What a leader's session needs.
-pub(super) fn check_leader(has_self_test: bool, heartbeat: Duration) -> Result<()> {
-    let refuse = |message: &str| {
-        let error = Error::new(ErrorKind::InvalidArgument, message);
-        Err(error.with_sqlstate(Some(SqlState::FEATURE_NOT_SUPPORTED)))
-    };
-    if !has_self_test {
-        return refuse(
-            "a leader holds a lock on its session, which a pooler in transaction mode gives to others: \
-             connect the session with a self-test, which finds out",
-        );
-    }
-    if heartbeat.is_zero() {
-        return refuse(
-            "a leader without heartbeats cannot be told from a frozen one: leave the heartbeat on",
-        );
-    }
-    Ok(())
 }

@@ -136,7 +136,8 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &st
                    SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
                    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)), \
                 e.oid IS NULL AND EXISTS (\
-                  SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot}) \
+                  SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot} \
+                  AND NOT temporary AND database = pg_catalog.current_database()) \
          FROM publication AS p LEFT JOIN pg_catalog.pg_publication AS e ON e.pubname = p.name",
         tables = array(tables),
         slot = quoted(slot),

@@ -145,7 +145,8 @@ pub(super) fn two_slots_needed(free: i64) -> Error {
 pub(super) fn published_too_late(slot: &str) -> Error {
     let message = format!(
         "the replication slot {slot} is there, and what it keeps cannot be read through a publication that \
-         is made now: name the tables, or the publication, of before, or drop it and begin anew"
+         is made now: name the tables of before; or make a publication yourself and name that, which leaves \
+         out what was written before it"
     );
     error("42704", message)
 }

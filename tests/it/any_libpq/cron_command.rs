@@ -288,7 +288,7 @@ fn what_was_begun_ends_before_the_command_does_and_is_written_down() {
 fn what_a_command_has_started_ends_with_it_after_its_time_of_grace() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let job = format!("sleep 1000 & echo $! >{}; wait", file.display());
+    let job = format!("(trap '' TERM; exec sleep 1000) & echo $! >{}; wait", file.display());
     let cron = ["cron", "@every 100ms", "--for", "300ms", "--grace", "200ms", "--exec", "sh", "-c", &job];
     assert!(run(&cron).status.success());
     let pid = std::fs::read_to_string(&file).unwrap();
