@@ -35,7 +35,7 @@ impl DeadLetters {
 
 /// Of a file that has one, and that may be read.
 fn last_byte(path: &Path) -> Option<u8> {
-    let (mut file, mut last) = (File::open(path).ok().filter(|file| is_file(file))?, [0]);
+    let (mut file, mut last) = (File::open(path).ok().filter(is_file)?, [0]);
     file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).ok()?;
     Some(last[0])
 }
