@@ -47,8 +47,11 @@ pub(super) struct Window {
     past: VecDeque<String>,
     /// Positions of what is here and comes again, after an outage.
     repeats: HashSet<String>,
-    /// The last place in the log that is settled, with all before it.
+    /// The last place in the log that is settled, with all before it; and whether after an outage what lies
+    /// before it may come again. Otherwise nothing does: a transaction that was prepared before its slot was
+    /// made has a lower place, and is new.
     settled: Option<(u64, u64)>,
+    is_repeating: bool,
     /// Up to this number all is stored, and the source does not know.
     stored: Option<u64>,
 }
@@ -57,7 +60,19 @@ impl Window {
     pub(super) fn new(count_max: usize, bytes_max: usize) -> Self {
         let (entries, past, repeats) = (VecDeque::new(), VecDeque::new(), HashSet::new());
         let (settled, stored) = (None, None);
-        Window { entries, sent: 0, bytes: 0, count_max, bytes_max, past, repeats, settled, stored }
+        let is_repeating = false;
+        Window {
+            entries,
+            sent: 0,
+            bytes: 0,
+            count_max,
+            bytes_max,
+            past,
+            repeats,
+            settled,
+            is_repeating,
+            stored,
+        }
     }
 
     /// Whether one more may come. One that is larger than all room there is comes alone.
@@ -76,6 +91,7 @@ impl Window {
     /// The connection was lost over which all this came: what its source keeps comes again.
     pub(super) fn outage(&mut self) {
         self.repeats = self.entries.iter().map(|entry| entry.key.position.clone()).collect();
+        self.is_repeating = true;
     }
 
     /// What its source kept is gone: nothing comes again, and positions may be lower than before.
@@ -101,7 +117,8 @@ impl Window {
     }
 
     fn is_repeated(&mut self, key: &Key) -> bool {
-        if key.place.is_some() && key.place <= self.settled {
+        self.is_repeating &= key.place.is_none() || key.place <= self.settled;
+        if self.is_repeating && key.place.is_some() {
             // The source may not have heard of it. Otherwise it hears of what lies behind.
             if self.entries.is_empty() {
                 self.stored = key.number.or(self.stored);
@@ -321,10 +338,24 @@ mod tests {
     }
 
     #[test]
+    fn without_an_outage_nothing_is_taken_for_a_repeat() {
+        let mut window = Window::new(10, 1000);
+        let at = |lsn: u64| Key { place: Some((lsn, 1)), ..key(&format!("{lsn}/1"), lsn) };
+        window.pass(at(20));
+        window.push(at(10), Vec::new());
+        assert_eq!(window.len(), 1, "it was prepared before the slot was made");
+        window.outage();
+        window.push(at(30), Vec::new());
+        window.push(at(25), Vec::new());
+        assert_eq!(window.len(), 3, "all that came again has come");
+    }
+
+    #[test]
     fn after_a_gap_positions_may_be_lower() {
         let mut window = Window::new(10, 1000);
         let at = |lsn: u64| Key { place: Some((lsn, 1)), ..key(&format!("{lsn}/1"), lsn) };
         window.pass(at(20));
+        window.outage();
         window.push(at(19), Vec::new());
         assert_eq!(window.len(), 0, "it was stored before");
         window.outage();

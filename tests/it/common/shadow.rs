@@ -29,6 +29,8 @@ pub(crate) struct Shadow {
     current: Option<u64>,
     prepared: HashMap<String, Vec<Value>>,
     position: (u64, u64),
+    /// Where the rows of a snapshot stand.
+    rows_at: u64,
     schemas: HashMap<String, Value>,
     /// How often the columns of a table were told.
     pub(crate) told: HashMap<String, usize>,
@@ -107,6 +109,12 @@ impl Shadow {
         let (high, low) = lsn.split_once('/').unwrap();
         let half = |text| u64::from_str_radix(text, 16).unwrap();
         let position = (half(high) << 32 | half(low), ordinal.parse().unwrap());
+        if event["snapshot"] == true {
+            self.rows_at = position.0;
+        } else if position.0 < self.rows_at {
+            // It was prepared before the slot was made, and comes with its commit.
+            return;
+        }
         assert!(position > self.position, "{}: {:?} came before {event}", self.reader, self.position);
         self.position = position;
     }
