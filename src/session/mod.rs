@@ -130,7 +130,7 @@ pub(crate) struct Session<Tag> {
     message_bytes: usize,
     /// How much that may be at most.
     message_bytes_max: usize,
-    /// Whoever asks for rows is to hear when they are more than that.
+    /// The answers are rows of a poll: when they are too long, the error says so.
     are_rows_asked_for: bool,
     wait_for: WaitFor,
     /// The socket is to be registered anew.

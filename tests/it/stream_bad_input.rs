@@ -102,7 +102,7 @@ fn refusal(code: &str) -> Vec<u8> {
     message(b'E', format!("SERROR\0VERROR\0C{code}\0Mbecause of {code}\0\0").as_bytes())
 }
 
-/// What is sent in place of the begin of a transaction, and how that is told: a code and a word.
+/// What is sent in place of the begin of a transaction, and how that is reported: a code and a word.
 fn nonsense() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let insert =
         |relation: u8, tuple: &[u8]| of_plugin(&[&[b'I', 0, 0, 0, relation, b'N'][..], tuple].concat());

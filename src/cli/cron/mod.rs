@@ -153,7 +153,8 @@ fn complain(faults: Vec<String>, left: usize) -> Result<(), Failure> {
 
 /// Printed, unless something is run for it.
 struct Ticks {
-    commands: Commands,
+    /// The schedules, each with its command if it has one.
+    commands: HashMap<TaskId, Entry>,
     jobs: Jobs,
     /// What is done is the database's work.
     is_silent: bool,
@@ -161,20 +162,24 @@ struct Ticks {
 
 impl Ticks {
     /// Nothing new is begun; what runs comes to its end, and is written down.
-    fn finish(self, events: &mut EventLoop, grace: Duration, output: &mut Output) -> Result<(), Failure> {
-        let Ticks { commands, mut jobs, is_silent } = self;
-        for task in commands.keys().filter(|task| !jobs.is_running(**task)) {
+    fn finish(
+        &mut self,
+        events: &mut EventLoop,
+        grace: Duration,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        for task in self.commands.keys().filter(|task| !self.jobs.is_running(**task)) {
             events.cancel(*task)?;
         }
-        for ended in jobs.finish(events, grace)? {
+        for ended in self.jobs.finish(events, grace)? {
             let _ = events.finish(ended.task, ended.failure.as_deref());
         }
-        for task in commands.keys() {
+        for task in self.commands.keys() {
             // Most are cancelled already.
             let _ = events.cancel(*task);
         }
         let until = Instant::now() + grace.max(ANSWERING_TIME);
-        while commands.keys().any(|task| events.is_under_way(*task)) {
+        while self.commands.keys().any(|task| events.is_under_way(*task)) {
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 let message = "what was begun has not ended on the server, and nobody here will know what \
@@ -186,26 +191,23 @@ impl Ticks {
                     let message = format!("what was begun may have been done or not: {}", lost.message);
                     return Err(Failure::Running(message));
                 }
-                Some(event) => show(&event, output, &commands, is_silent)?,
+                Some(event) => self.show(&event, output)?,
                 None => {}
             }
         }
         output.flush()
     }
-}
 
-/// The schedules, each with its command if it has one.
-type Commands = HashMap<TaskId, Entry>;
-
-/// An event that is no tick. Stdout belongs to what is run.
-fn show(event: &Event<'_>, output: &mut Output, commands: &Commands, is_silent: bool) -> Result<(), Failure> {
-    if commands.values().any(|entry| !entry.command.is_empty()) {
-        let mut line = String::new();
-        write_text(&mut line, event, SystemTime::now());
-        say!("{line}");
-        return Ok(());
+    /// An event that is no tick. Stdout belongs to what is run.
+    fn show(&self, event: &Event<'_>, output: &mut Output) -> Result<(), Failure> {
+        if self.commands.values().any(|entry| !entry.command.is_empty()) {
+            let mut line = String::new();
+            write_text(&mut line, event, SystemTime::now());
+            say!("{line}");
+            return Ok(());
+        }
+        if self.is_silent && matches!(event, Event::Listening(_)) { Ok(()) } else { output.write(event) }
     }
-    if is_silent && matches!(event, Event::Listening(_)) { Ok(()) } else { output.write(event) }
 }
 
 /// Whether the schema is missing, or the right to use it.
@@ -222,7 +224,7 @@ impl Take for Ticks {
                 return Err(not_connected(failed.message, failed.sqlstate));
             }
             other => {
-                show(other, output, &self.commands, self.is_silent)?;
+                self.show(other, output)?;
                 return Ok(false);
             }
         };
