@@ -7,6 +7,7 @@ use super::deliver::Delivery;
 use super::messages::{Publish, Subscribe};
 use super::poll::Poll;
 pub(crate) use super::values::{Format, Until, bytes, duration, share};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, DdlPhase, Lsn, Origin, Streaming, Transport};
@@ -214,17 +215,17 @@ pub(crate) struct Watch {
     pub(crate) from_start: bool,
 
     /// Which operations to watch; all by default
-    #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op, help_heading = OF_A_WATCH)]
+    #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op(), help_heading = OF_A_WATCH)]
     pub(crate) ops: Vec<ChangeOp>,
 
-    /// What a change has: wake, key, changed or row; key by default
-    #[arg(long, value_name = "PAYLOAD", value_parser = payload, help_heading = OF_A_WATCH)]
+    /// What a change has; key by default
+    #[arg(long, value_name = "PAYLOAD", value_parser = payload(), help_heading = OF_A_WATCH)]
     pub(crate) payload: Option<ChangePayload>,
 
-    /// How changes come: outbox (at least once), notify (at most once, and all writers of the cluster wait
-    /// for each other), or wal (from the server's log, without triggers, as `pgwake stream --table` reads
-    /// it; --name is a slot then, which keeps the log until it is read); outbox by default
-    #[arg(long, value_name = "TRANSPORT", value_parser = transport, help_heading = OF_A_WATCH)]
+    /// How changes come. outbox, the default: by triggers, at least once; notify: by triggers, at most once,
+    /// and all writers of the cluster wait for each other; wal: from the server's log, without triggers, as
+    /// `pgwake stream --table` reads it; --name is a slot then, which keeps the log until it is read
+    #[arg(long, value_name = "TRANSPORT", value_parser = transport(), help_heading = OF_A_WATCH)]
     pub(crate) transport: Option<Transport>,
 
     /// Which columns a change has; all by default
@@ -327,7 +328,7 @@ pub(crate) struct Stream {
     /// Large transactions while they run: off (the server keeps them until their commit), on (they come early
     /// and are held back here) or early (they are printed at once, without a position, and a rollback may
     /// follow)
-    #[arg(long, value_name = "WHEN", value_parser = streaming, default_value = "off",
+    #[arg(long, value_name = "WHEN", value_parser = streaming(), default_value = "off",
         help_heading = OF_WHAT_COMES)]
     pub(crate) streaming: Streaming,
 
@@ -345,7 +346,7 @@ pub(crate) struct Stream {
     pub(crate) binary: bool,
 
     /// Whose changes: any, or none for those alone that the server has from no other one (PostgreSQL 16)
-    #[arg(long, value_name = "ORIGIN", value_parser = origin, default_value = "any",
+    #[arg(long, value_name = "ORIGIN", value_parser = origin(), default_value = "any",
         help_heading = OF_WHAT_COMES)]
     pub(crate) origin: Origin,
 
@@ -373,7 +374,7 @@ pub(crate) struct Ddl {
 
     /// When: before each command, with what it is about to drop or change, after it, or both, as events of
     /// their own. All come with the commit; equal ones before commands of one transaction are one
-    #[arg(long = "phase", value_name = "PHASE", value_delimiter = ',', value_parser = phase,
+    #[arg(long = "phase", value_name = "PHASE", value_delimiter = ',', value_parser = phase(),
         default_value = "after")]
     pub(crate) phases: Vec<DdlPhase>,
 
@@ -410,41 +411,42 @@ fn conninfo(text: &str) -> Result<String, Infallible> {
     Ok(format!("dbname='{}'", text.replace('\\', "\\\\").replace('\'', "\\'")))
 }
 
-/// The word, if it is one of these.
-fn word<T: Copy>(text: &str, known: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
-    let known_names = || known.iter().map(&name).collect::<Vec<_>>().join(", ");
-    let found = known.iter().copied().find(|item| name(item) == text);
-    found.ok_or_else(|| format!("take one of {}", known_names()))
+/// Takes one of these words, which the help and the completions name.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    known: &'static [T],
+    name: fn(&T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let find = move |word: String| known.iter().copied().find(|item| name(item) == word);
+    PossibleValuesParser::new(known.iter().map(name)).try_map(move |word| find(word).ok_or("not known"))
 }
 
-fn op(text: &str) -> Result<ChangeOp, String> {
-    word(text, &ChangeOp::ALL, ChangeOp::as_str)
+fn op() -> impl TypedValueParser<Value = ChangeOp> {
+    one_of(&ChangeOp::ALL, ChangeOp::as_str)
 }
 
-fn payload(text: &str) -> Result<ChangePayload, String> {
+fn payload() -> impl TypedValueParser<Value = ChangePayload> {
     use ChangePayload::{Changed, Key, Row, Wake};
-    word(text, &[Wake, Key, Changed, Row], ChangePayload::as_str)
+    one_of(&[Wake, Key, Changed, Row], ChangePayload::as_str)
 }
 
-fn transport(text: &str) -> Result<Transport, String> {
-    word(text, &[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
+fn transport() -> impl TypedValueParser<Value = Transport> {
+    one_of(&[Transport::Outbox, Transport::Notify, Transport::Wal], Transport::as_str)
 }
 
-fn phase(text: &str) -> Result<DdlPhase, String> {
-    word(text, &[DdlPhase::Before, DdlPhase::After], DdlPhase::as_str)
+fn phase() -> impl TypedValueParser<Value = DdlPhase> {
+    one_of(&[DdlPhase::Before, DdlPhase::After], DdlPhase::as_str)
 }
 
-fn streaming(text: &str) -> Result<Streaming, String> {
-    let name = |streaming: &Streaming| match streaming {
+fn streaming() -> impl TypedValueParser<Value = Streaming> {
+    one_of(&[Streaming::Off, Streaming::On, Streaming::Early], |streaming| match streaming {
         Streaming::On => "on",
         Streaming::Early => "early",
         _ => "off",
-    };
-    word(text, &[Streaming::Off, Streaming::On, Streaming::Early], name)
+    })
 }
 
-fn origin(text: &str) -> Result<Origin, String> {
-    word(text, &[Origin::Any, Origin::None], |origin| if *origin == Origin::None { "none" } else { "any" })
+fn origin() -> impl TypedValueParser<Value = Origin> {
+    one_of(&[Origin::Any, Origin::None], |origin| if *origin == Origin::None { "none" } else { "any" })
 }
 
 #[cfg(test)]

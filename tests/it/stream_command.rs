@@ -260,8 +260,8 @@ fn what_cannot_be_streamed_is_one_sentence_before_anything_is_connected() {
     for (arguments, words) in [
         (vec!["stream"], "--table or --publication"),
         (vec!["stream", "--slot", "s"], "--table or --publication"),
-        (vec!["stream", "--table", "t", "--streaming", "late"], "take one of off, on, early"),
-        (vec!["stream", "--table", "t", "--origin", "some"], "take one of any, none"),
+        (vec!["stream", "--table", "t", "--streaming", "late"], "possible values: off, on, early"),
+        (vec!["stream", "--table", "t", "--origin", "some"], "possible values: any, none"),
         (vec!["stream", "--table", "t", "--memory", "64"], "64MB"),
         (vec!["stream", "--table", "t", "--until", "16"], "as in 16/B374D848"),
         (vec!["stream", "--table", "t", "--temporary"], "--slot"),
