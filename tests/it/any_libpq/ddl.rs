@@ -214,7 +214,8 @@ fn the_start_of_a_command_is_told_to_who_asks_for_it() {
     sql.run("SELECT pgwake.watch_ddl('ddl', phases => '{before,after}')");
     let (mut events, _session) = listening(&conninfo, &["ddl"]);
     sql.run("SET application_name = 'tester'; CREATE TABLE a (id int PRIMARY KEY, b int)");
-    sql.run("CREATE TEMP TABLE hidden (); DROP TABLE hidden");
+    sql.run("CREATE TEMP TABLE hidden ()");
+    sql.run("DROP TABLE hidden");
     sql.run("DO 'BEGIN CREATE TABLE nested (); END'");
     assert!(sql.try_run("CREATE TABLE a ()").is_err());
     sql.run("CREATE EXTENSION IF NOT EXISTS plpgsql; CREATE TABLE IF NOT EXISTS a ()");
