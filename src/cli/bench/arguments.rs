@@ -1,6 +1,5 @@
 //! What may be typed after `pgwake bench`.
 
-use super::super::Failure;
 use super::super::values::{duration, share};
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
@@ -29,77 +28,9 @@ pub(crate) enum Bench {
 /// With more no difference is seen that these do not show, and the comparison takes its time.
 pub(super) const ROUNDS_MAX: u8 = 20;
 
-impl Bench {
-    /// The same without what would be measured twice, and compared with the wrong run of its round.
-    /// Refused is what cannot be measured.
-    pub(crate) fn checked(&self) -> Result<Self, Failure> {
-        let mut bench = self.clone();
-        bench.common().into_iter().for_each(|common| once(&mut common.transport));
-        match &mut bench {
-            Bench::Latency(latency) => {
-                // Nought is pgwake as it always is, which is measured anyway.
-                latency.spin = latency.spin.filter(|spin| !spin.is_zero());
-                latency.spin_adaptive = latency.spin_adaptive.filter(|share| *share > 0.0);
-            }
-            Bench::Throughput(throughput) => {
-                once(&mut throughput.transactions);
-                sorted(&mut throughput.payloads);
-                let has_one = throughput.transactions.contains(&Transactions::One);
-                if has_one && throughput.count == 1 && throughput.senders == 1 {
-                    let reason = "one notification has no rate: raise --count or --senders";
-                    return Err(Failure::Usage(reason.into()));
-                }
-                if throughput.payloads == [0] && throughput.transactions == [Transactions::One] {
-                    let reason = "the server folds the empty payloads of one transaction into one: ask for \
-                                  --payloads with bytes, or for --transactions many";
-                    return Err(Failure::Usage(reason.into()));
-                }
-            }
-            Bench::Scale(scale) => {
-                once(&mut scale.of);
-                sorted(&mut scale.steps);
-            }
-            Bench::Writers(writers) => {
-                once(&mut writers.only);
-                sorted(&mut writers.clients);
-                sorted(&mut writers.rows);
-            }
-            Bench::Stream(stream) => once(&mut stream.series),
-            Bench::Compare(_) | Bench::Listener => {}
-        }
-        Ok(bench)
-    }
-
-    fn common(&mut self) -> Option<&mut Common> {
-        match self {
-            Bench::Latency(latency) => Some(&mut latency.common),
-            Bench::Throughput(throughput) => Some(&mut throughput.common),
-            Bench::Scale(scale) => Some(&mut scale.common),
-            Bench::Writers(writers) => Some(&mut writers.common),
-            Bench::Stream(stream) => Some(&mut stream.common),
-            Bench::Compare(_) | Bench::Listener => None,
-        }
-    }
-}
-
 /// A word as it is typed.
 pub(super) fn name(word: impl ValueEnum) -> String {
     word.to_possible_value().map_or(String::new(), |word| word.get_name().into())
-}
-
-/// Leaves each word where it stands first.
-fn once<T: PartialEq + Copy>(words: &mut Vec<T>) {
-    let mut seen: Vec<T> = Vec::new();
-    words.retain(|word| {
-        let is_new = !seen.contains(word);
-        seen.push(*word);
-        is_new
-    });
-}
-
-fn sorted<T: Ord>(numbers: &mut Vec<T>) {
-    numbers.sort_unstable();
-    numbers.dedup();
 }
 
 /// What every measurement takes.
@@ -413,58 +344,5 @@ fn interval(text: &str) -> Result<Duration, String> {
     match interval < Duration::from_micros(10) {
         true => Err("10us are the shortest interval that one sender can keep".into()),
         false => Ok(interval),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::arguments::{Arguments, Subcommand};
-    use super::*;
-    use clap::Parser;
-
-    fn checked(line: &str) -> Result<Bench, Failure> {
-        let typed =
-            Arguments::try_parse_from(["pgwake", "bench"].into_iter().chain(line.split(' '))).unwrap();
-        let Subcommand::Bench(bench) = typed.command else { panic!("{line}") };
-        bench.checked()
-    }
-
-    #[test]
-    fn nothing_is_measured_twice() {
-        let Ok(Bench::Latency(latency)) =
-            checked("latency --spin 0s --spin-adaptive 0 --transport tcp,unix,tcp")
-        else {
-            panic!("it is refused")
-        };
-        assert_eq!((latency.spin, latency.spin_adaptive), (None, None));
-        assert_eq!(latency.common.transport, [TransportName::Tcp, TransportName::Unix]);
-        let Ok(Bench::Throughput(throughput)) =
-            checked("throughput --payloads 7999,64,64 --transactions one,one")
-        else {
-            panic!("it is refused")
-        };
-        assert_eq!((throughput.payloads, throughput.transactions), (vec![64, 7999], vec![Transactions::One]));
-        let Ok(Bench::Scale(scale)) = checked("scale --of channels,channels --steps 10,1,10") else {
-            panic!("it is refused")
-        };
-        assert_eq!((scale.of, scale.steps), (vec![Dimension::Channels], vec![1, 10]));
-        let Ok(Bench::Writers(writers)) = checked("writers --clients 4,1,4 --rows 1,1 --only notify,notify")
-        else {
-            panic!("it is refused")
-        };
-        assert_eq!(
-            (writers.clients, writers.rows, writers.only),
-            (vec![1, 4], vec![1], vec![Variant::Notify])
-        );
-    }
-
-    #[test]
-    fn what_has_no_figures_is_refused() {
-        for futile in ["throughput --payloads 0 --transactions one", "throughput --count 1"] {
-            assert!(matches!(checked(futile), Err(Failure::Usage(_))), "{futile}");
-        }
-        assert!(checked("throughput --count 1 --senders 2").is_ok());
-        let typed = ["pgwake", "bench", "throughput", "--for", "0s"];
-        assert!(Arguments::try_parse_from(typed).is_err());
     }
 }

@@ -43,7 +43,7 @@ use std::io::Write;
 use target::Scenario;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
-    match &bench.checked()? {
+    match bench {
         Bench::Latency(a) => measure(dsn, format, &a.common, "latency".into(), |lab| latency::run(lab, a)),
         Bench::Throughput(a) => {
             measure(dsn, format, &a.common, "throughput".into(), |lab| throughput::run(lab, a))
@@ -108,7 +108,7 @@ fn measure(
     }
     let report = lab.report(outcome.is_ok() && !lab.stop.is_asked_for());
     if report.measurements.is_empty() && (outcome.is_err() || !lab.stop.is_asked_for()) {
-        let reason = "nothing was measured, for too little was sent: ask for more, with --count or --for";
+        let reason = "nothing was measured, for too little was sent: raise --count, --payloads or --for";
         return outcome.and(Err(Failure::Usage(reason.into())));
     }
     report_files::write(common, &report)?;

@@ -49,13 +49,11 @@ fn steps(lab: &mut Lab, arguments: &Scale) -> Result<Vec<Case<Step>>, Failure> {
     for &dimension in &arguments.of {
         let (name, is_channels) = (name(dimension), dimension == Dimension::Channels);
         let most = if is_channels { usize::MAX } else { sessions_max };
-        let mut numbers: Vec<usize> =
-            arguments.steps.iter().map(|number| (*number as usize).min(most)).collect();
-        if arguments.steps.iter().any(|number| *number as usize > most) {
-            lab.note(format!("{name} end at {sessions_max}: {limit}"));
-        }
-        numbers.dedup();
-        for number in numbers {
+        for number in arguments.steps.iter().map(|number| *number as usize) {
+            if number > most {
+                lab.note(format!("{name} end at {sessions_max}: {limit}"));
+            }
+            let number = number.min(most);
             let mut pace = Pace { interval, count, payload_bytes: 64 };
             if dimension == Dimension::Listeners {
                 pace.interval = interval.max(PER_LISTENER * number as u32);

@@ -156,11 +156,18 @@ fn what_is_asked_for_twice_is_measured_once() {
     for measurement in measurements {
         assert_eq!(measurement["figures"]["p50_us"]["rounds"].as_array().unwrap().len(), 2, "{measurement}");
     }
+    let arguments = ["throughput", "--payloads", "64,5,64", "--transactions", "one,one", "--rounds", "1"];
+    let output = bench(&server().conninfo(), &[&arguments[..], &["-f", "json"]].concat()).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let steps = report["measurements"].as_array().unwrap().iter().map(|measurement| &measurement["step"]);
+    assert_eq!(steps.collect::<Vec<_>>(), [64, 64, 5, 5]);
 }
 
 #[test]
 fn nothing_measured_is_no_report() {
-    let arguments = ["throughput", "--count", "1", "--transactions", "one", "--payloads", "64"];
-    let (sentence, status) = complaint(&bench(&server().conninfo(), &arguments).output().unwrap());
-    assert!(status == Some(2) && sentence.contains("raise --count"), "{sentence}");
+    for (count, payload) in [("1", "64"), ("100", "0")] {
+        let arguments = ["throughput", "--count", count, "--transactions", "one", "--payloads", payload];
+        let (sentence, status) = complaint(&bench(&server().conninfo(), &arguments).output().unwrap());
+        assert!(status == Some(2) && sentence.contains("raise --count"), "{sentence}");
+    }
 }
