@@ -74,17 +74,17 @@ impl Listening {
             became: (0, 0),
         };
         match listening.answer("to connect and to listen")? {
-            (Answer::Ready { backend_pid, memory_bytes_each, connect_s }, _) => {
+            Answer::Ready { backend_pid, memory_bytes_each, connect_s } => {
                 (listening.backend_pid, listening.connect_s) = (backend_pid, connect_s);
                 listening.memory_bytes_each = memory_bytes_each;
                 listening.server_cpu_before_ns = server_cpu_ns(backend_pid);
                 Ok(listening)
             }
-            (Answer::Becomes { at_ns, cpu_ns }, _) => {
+            Answer::Becomes { at_ns, cpu_ns } => {
                 listening.became = (at_ns, cpu_ns);
                 Ok(listening)
             }
-            other => Err(unexpected(&other.0)),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -115,24 +115,24 @@ impl Listening {
     /// server promises it.
     pub(super) fn heard(&mut self, sent: usize) -> Result<Heard, Failure> {
         match self.answer("for what was sent (a pooler in between may swallow it)")? {
-            (Answer::Done { count, first_ns, last_ns, cpu_ns, .. }, times) if count == sent as u64 => {
+            Answer::Done { count, first_ns, last_ns, cpu_ns, times } if count == sent as u64 => {
                 let after_ns = server_cpu_ns(self.backend_pid);
                 let server_cpu_ns =
                     after_ns.zip(self.server_cpu_before_ns).map(|(after, before)| after - before);
                 Ok(Heard { count, wall_s: (last_ns - first_ns) as f64 / 1e9, cpu_ns, server_cpu_ns, times })
             }
-            (Answer::Done { count, .. }, _) => Err(Failure::Running(format!(
+            Answer::Done { count, .. } => Err(Failure::Running(format!(
                 "{sent} were sent and {count} came: something in between loses them"
             ))),
-            other => Err(unexpected(&other.0)),
+            other => Err(unexpected(&other)),
         }
     }
 
     /// Waits until the session that was ended listens again. Gives the seconds that this took.
     pub(super) fn listens_again_s(&mut self) -> Result<f64, Failure> {
         match self.answer("to listen again")? {
-            (Answer::ListensAgain { took_ns }, _) => Ok(took_ns as f64 / 1e9),
-            other => Err(unexpected(&other.0)),
+            Answer::ListensAgain { took_ns } => Ok(took_ns as f64 / 1e9),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -153,16 +153,19 @@ impl Listening {
         Ok(())
     }
 
-    fn answer(&mut self, purpose: &str) -> Result<(Answer, Vec<[i64; 2]>), Failure> {
+    fn answer(&mut self, purpose: &str) -> Result<Answer, Failure> {
         self.wait_for_output(purpose)?;
-        match read_answer(&mut self.output) {
-            Ok((Answer::Failed { message, sqlstate }, _)) => {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            let reason = "a listener's process ended: was it killed, or out of memory?";
+            return Err(Failure::Running(reason.into()));
+        }
+        match serde_json::from_str(&line).map_err(Error::from)? {
+            Answer::Failed { message, sqlstate } => {
                 Err(not_connected(&message, sqlstate.as_deref().and_then(SqlState::new)))
             }
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(Failure::Running("a listener's process ended: was it killed, or out of memory?".into()))
-            }
-            answer => Ok(answer?),
+            answer => Ok(answer),
         }
     }
 
@@ -195,21 +198,4 @@ impl Drop for Listening {
 
 fn unexpected(answer: &Answer) -> Failure {
     Failure::Running(format!("a listener answered out of turn: {answer:?}"))
-}
-
-fn read_answer(output: &mut BufReader<ChildStdout>) -> std::io::Result<(Answer, Vec<[i64; 2]>)> {
-    let mut line = String::new();
-    if output.read_line(&mut line)? == 0 {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    let answer = serde_json::from_str(&line)?;
-    let count = match answer {
-        Answer::Done { count, has_times: true, .. } => count as usize,
-        _ => 0,
-    };
-    let mut bytes = vec![0; count * 16];
-    output.read_exact(&mut bytes)?;
-    let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_ne_bytes);
-    let times = bytes.chunks_exact(16).map(|pair| [number(&pair[..8]), number(&pair[8..])]);
-    Ok((answer, times.collect()))
 }

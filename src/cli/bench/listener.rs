@@ -103,8 +103,8 @@ pub(super) enum Answer {
     },
     /// From here on it is another program, which says nothing: the time, and what CPU was used so far.
     Becomes { at_ns: i64, cpu_ns: i64 },
-    /// The end was heard. The times follow as bytes, two `i64` for each that was counted.
-    Done { count: u64, first_ns: i64, last_ns: i64, cpu_ns: i64, has_times: bool },
+    /// The end was heard. `times` has what the payload of each says, and when it was taken.
+    Done { count: u64, first_ns: i64, last_ns: i64, cpu_ns: i64, times: Vec<[i64; 2]> },
     /// The session that was ended listens again after that long.
     ListensAgain { took_ns: i64 },
     /// It cannot go on.
@@ -195,8 +195,7 @@ fn run_c(order: &Order) -> Result<()> {
     answer(&ready)?;
     c_loop.run()?;
     let (count, first_ns, last_ns, cpu_ns) = c_loop.counted();
-    let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
-    answer(&done).and_then(|()| write_times(c_loop.times()))?;
+    answer(&Answer::Done { count, first_ns, last_ns, cpu_ns, times: c_loop.times().to_vec() })?;
     if order.listens_again {
         let took_ns = c_loop.listen_again(&order.listen_commands(0))?;
         answer(&Answer::ListensAgain { took_ns })?;
@@ -235,9 +234,7 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
         }
     }
     let cpu_ns = clock::cpu_ns() - cpu_before_ns;
-    let count = count as u64;
-    let done = Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times };
-    answer(&done).and_then(|()| write_times(&times))?;
+    answer(&Answer::Done { count: count as u64, first_ns, last_ns, cpu_ns, times })?;
     if order.listens_again {
         let took_ns = listen_again(&mut events)?;
         answer(&Answer::ListensAgain { took_ns })?;
@@ -280,8 +277,7 @@ fn read_log(order: &Order, log: &Log) -> Result<()> {
         }
     }
     let (first_ns, last_ns, cpu_ns) = (began_ns, clock::now_ns(), clock::cpu_ns());
-    answer(&Answer::Done { count, first_ns, last_ns, cpu_ns, has_times: order.takes_times })?;
-    Ok(write_times(&times)?)
+    Ok(answer(&Answer::Done { count, first_ns, last_ns, cpu_ns, times })?)
 }
 
 /// Comes back only when that is not possible. What the program complains of goes where our answers go.
@@ -359,13 +355,6 @@ fn answer(answer: &Answer) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, answer)?;
     out.write_all(b"\n")?;
-    out.flush()
-}
-
-fn write_times(times: &[[i64; 2]]) -> std::io::Result<()> {
-    let bytes: Vec<u8> = times.iter().flatten().flat_map(|time| time.to_ne_bytes()).collect();
-    let mut out = std::io::stdout().lock();
-    out.write_all(&bytes)?;
     out.flush()
 }
 
