@@ -200,6 +200,15 @@ impl Conninfo {
         }
     }
 
+    /// All of it as one connection string of keywords, secrets included: for another program.
+    pub fn unredacted(&self) -> String {
+        let pair = |(keyword, value): &(CString, CString)| {
+            let value = value.to_string_lossy().replace('\\', "\\\\").replace('\'', "\\'");
+            format!("{}='{value}'", keyword.to_string_lossy())
+        };
+        self.options.iter().map(pair).collect::<Vec<_>>().join(" ")
+    }
+
     /// Two arrays of the same length that end with NULL, for `PQconnectStartParams`. They borrow from `self`.
     pub(super) fn as_arrays(&self) -> (Vec<*const c_char>, Vec<*const c_char>) {
         let end = [std::ptr::null()];
@@ -278,6 +287,17 @@ mod tests {
         is("postgresql://[::1]:5,[fe80::1%25lo]/a", ["", "", "::1,fe80::1%lo", "5,", "a"]);
         is("host=@name dbname=a@b user=x@y", ["x@y", "", "@name", "", "a@b"]);
         is("dbname=postgres://x:y@z", ["", "", SOCKET_DIRECTORIES, "", "postgres://x:y@z"]);
+    }
+
+    #[test]
+    fn what_is_written_out_is_read_the_same() {
+        for source in ["", "host=x password=", "host='/a b\\'c\\\\'", "postgresql://u:a%3Fb'@x:1/d%20e"] {
+            let mut conninfo = Conninfo::parse(source).unwrap();
+            conninfo.set("port", "7");
+            let read = Conninfo::parse(&conninfo.unredacted()).unwrap();
+            assert!(conninfo.options.iter().all(|option| read.options.contains(option)), "{source}");
+            assert_eq!(read.options.len(), conninfo.options.len(), "{source}");
+        }
     }
 
     #[test]
