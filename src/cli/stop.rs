@@ -10,8 +10,12 @@ use std::time::Duration;
 
 /// Wakes the loop whenever a process that we started has ended.
 pub(crate) fn wake_on_children(waker: Waker) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGCHLD])?;
-    std::thread::Builder::new().name("children".into()).spawn(move || {
+    wake_on(&[SIGCHLD], "children", waker)
+}
+
+fn wake_on(signals: &[i32], name: &str, waker: Waker) -> Result<(), Failure> {
+    let mut signals = Signals::new(signals)?;
+    std::thread::Builder::new().name(name.into()).spawn(move || {
         for _ in &mut signals {
             if waker.wake().is_err() {
                 std::process::exit(1);
@@ -47,27 +51,16 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Watches for the signals from now on. A second one by hand ends the process at once, as if nobody
-    /// watched.
+    /// Watches for the signals from now on, and wakes the loop with each: the flag is registered first, so it
+    /// is seen then.
     pub(crate) fn on_signals(waker: Waker) -> Result<Self, Failure> {
-        let stop = Stop(Arc::new(AtomicBool::new(false)));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_conditional_default(signal, stop.0.clone())?;
-        }
-        let mut signals = Signals::new(signals())?;
-        let asked = stop.clone();
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for _ in &mut signals {
-                asked.0.store(true, Ordering::Release);
-                if waker.wake().is_err() {
-                    std::process::exit(1);
-                }
-            }
-        })?;
+        let stop = Self::flag_on_signals()?;
+        wake_on(&signals(), "signals", waker)?;
         Ok(stop)
     }
 
-    /// As [`on_signals`](Self::on_signals), for a command that looks by itself.
+    /// The same for a command that looks by itself. A second signal by hand ends the process at once, as if
+    /// nobody watched.
     pub(crate) fn flag_on_signals() -> Result<Self, Failure> {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM] {
