@@ -26,17 +26,6 @@ struct Running {
     given: usize,
     last: String,
     end_by: Instant,
-    /// Why it was asked to end.
-    why: Option<String>,
-}
-
-impl Running {
-    fn end(&mut self, why: String, now: Instant) {
-        if self.why.is_none() {
-            self.why = Some(why);
-            self.process.end(now);
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -88,7 +77,7 @@ impl Batches {
             running.process.close();
         }
         if running.end_by <= now {
-            running.end(format!("has not ended within {:?}", self.ack_timeout), now);
+            running.process.end(format!("has not ended within {:?}", self.ack_timeout), now);
         }
         match running.process.ended(now)? {
             None => Ok(()),
@@ -118,20 +107,20 @@ impl Batches {
         let process = Process::start(&self.command, &environment, false)
             .map_err(|error| unstartable(program, &error))?;
         let (last, end_by) = (last.to_string(), now + self.ack_timeout);
-        self.running = Some(Running { process, count, given: 0, last, end_by, why: None });
+        self.running = Some(Running { process, count, given: 0, last, end_by });
         self.waits_since = None;
         Ok(())
     }
 
     fn ended(&mut self, ledger: &mut Ledger, status: ExitStatus, now: Instant) -> Result<(), Failure> {
         let Some(running) = self.running.take() else { return Ok(()) };
-        let Running { process, count, given, last, why, .. } = running;
+        let Running { process, count, given, last, .. } = running;
         if self.has_given_up {
             return Ok(());
         }
         let has_all = given == count && process.has_all();
-        let why = match (why, status.code()) {
-            (Some(why), _) => why,
+        let why = match (process.why(), status.code()) {
+            (Some(why), _) => why.to_string(),
             (None, Some(0)) if has_all => {
                 self.backoff.reset();
                 // It is the last of those that were given.
@@ -180,7 +169,7 @@ impl Batches {
     pub(super) fn give_up(&mut self, now: Instant) {
         self.has_given_up = true;
         if let Some(running) = &mut self.running {
-            running.end("was not needed any more".into(), now);
+            running.process.end("was not needed any more", now);
         }
     }
 

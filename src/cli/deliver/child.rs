@@ -31,17 +31,6 @@ struct Running {
     resume_at: Option<Instant>,
     /// What it has closed, and by when it should have ended therefore.
     end_by: Option<(Instant, &'static str)>,
-    /// Why it was asked to end.
-    why: Option<String>,
-}
-
-impl Running {
-    fn end(&mut self, why: String, now: Instant) {
-        if self.why.is_none() {
-            self.why = Some(why);
-            self.process.end(now);
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -116,7 +105,6 @@ impl Child {
             moved_at: now,
             resume_at: None,
             end_by: None,
-            why: None,
         });
         Ok(())
     }
@@ -124,7 +112,7 @@ impl Child {
     fn hear(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
         let Some(running) = &mut self.running else { return Ok(()) };
         for _ in 0..READS_MAX {
-            if running.why.is_some() {
+            if running.process.why().is_some() {
                 break;
             }
             let answers = match running.process.hear(&mut self.buffer) {
@@ -139,7 +127,7 @@ impl Child {
                 match take(answer, running, ledger, &mut self.backoff, &self.command[0], now)? {
                     Ok(()) => {}
                     Err(why) => {
-                        running.end(why, now);
+                        running.process.end(why, now);
                         break;
                     }
                 }
@@ -149,7 +137,7 @@ impl Child {
     }
 
     fn give(&mut self, ledger: &mut Ledger, now: Instant) {
-        let Some(running) = self.running.as_mut().filter(|running| running.why.is_none()) else { return };
+        let Some(running) = self.running.as_mut().filter(|r| r.process.why().is_none()) else { return };
         if running.resume_at.is_some_and(|at| at <= now) {
             (running.resume_at, running.moved_at) = (None, now);
         }
@@ -178,7 +166,7 @@ impl Child {
     fn look_at_time(&mut self, ledger: &Ledger, now: Instant) {
         let Some(running) = &mut self.running else { return };
         if let Some((_, why)) = running.end_by.filter(|(at, _)| *at <= now) {
-            running.end(why.into(), now);
+            running.process.end(why, now);
         }
         let Some(since) = waits_since(running, ledger) else { return };
         if now >= since + self.ack_timeout {
@@ -190,13 +178,13 @@ impl Child {
                 ),
                 false => format!("has not said `ready` within {timeout:?}"),
             };
-            running.end(why, now);
+            running.process.end(why, now);
         }
     }
 
     fn ended(&mut self, ledger: &mut Ledger, status: ExitStatus, now: Instant) -> Result<(), Failure> {
         let Some(running) = self.running.take() else { return Ok(()) };
-        let why = running.why.unwrap_or_else(|| format!("ended: {status}"));
+        let why = running.process.why().map_or_else(|| format!("ended: {status}"), String::from);
         if self.has_given_up || self.is_closing && ledger.window.len() == 0 {
             if !status.success() {
                 log::warn!("{} {why}", self.program());
@@ -219,7 +207,7 @@ impl Child {
     pub(super) fn give_up(&mut self, now: Instant) {
         self.has_given_up = true;
         if let Some(running) = &mut self.running {
-            running.end("was not needed any more".into(), now);
+            running.process.end("was not needed any more", now);
         }
     }
 
@@ -227,7 +215,7 @@ impl Child {
     pub(super) fn deadline(&self, ledger: &Ledger) -> Option<Instant> {
         let Some(running) = &self.running else { return Some(self.start_at).filter(|_| !self.has_given_up) };
         let waits = waits_since(running, ledger).map(|since| since + self.ack_timeout);
-        let end_by = running.end_by.filter(|_| running.why.is_none()).map(|(at, _)| at);
+        let end_by = running.end_by.filter(|_| running.process.why().is_none()).map(|(at, _)| at);
         [running.process.deadline(), running.resume_at, end_by, waits].into_iter().flatten().min()
     }
 
@@ -247,7 +235,9 @@ impl Child {
 /// Since when it owes us a word.
 fn waits_since(running: &Running, ledger: &Ledger) -> Option<Instant> {
     match running.is_ready {
-        _ if running.why.is_some() || running.end_by.is_some() || running.resume_at.is_some() => None,
+        _ if running.process.why().is_some() || running.end_by.is_some() || running.resume_at.is_some() => {
+            None
+        }
         false => Some(running.moved_at),
         // One that answers may take its time for all that it has.
         true => ledger.window.oldest_at().map(|at| at.max(running.moved_at)),

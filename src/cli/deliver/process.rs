@@ -25,8 +25,8 @@ pub(super) struct Process {
     rest: Vec<u8>,
     rest_written: usize,
     stdout: Option<ChildStdout>,
-    /// It was asked to end, and is made to at this time.
-    kill_at: Option<Instant>,
+    /// It was asked to end: why, and when it is made to.
+    ending: Option<(String, Instant)>,
 }
 
 impl Process {
@@ -53,7 +53,7 @@ impl Process {
         if let Some(stdout) = &stdout {
             ioctl_fionbio(stdout, true)?;
         }
-        Ok(Process { child, stdin, rest: Vec::new(), rest_written: 0, stdout, kill_at: None })
+        Ok(Process { child, stdin, rest: Vec::new(), rest_written: 0, stdout, ending: None })
     }
 
     /// Whether it takes no more: it closed its stdin, or we did.
@@ -142,28 +142,33 @@ impl Process {
     }
 
     /// Asks it to end, and all that it has started in its group. What it says from now on is not heard.
-    pub(super) fn end(&mut self, now: Instant) {
-        if self.kill_at.is_none() {
-            self.kill_at = Some(now + GRACE);
+    pub(super) fn end(&mut self, why: impl Into<String>, now: Instant) {
+        if self.ending.is_none() {
+            self.ending = Some((why.into(), now + GRACE));
             (self.stdin, self.stdout) = (None, None);
             self.signal(Signal::TERM);
         }
+    }
+
+    /// Why it was asked to end, if it was.
+    pub(super) fn why(&self) -> Option<&str> {
+        self.ending.as_ref().map(|(why, _)| why.as_str())
     }
 
     /// How it has ended, if it has. One that was asked to and does not is made to; and so is in any case what
     /// it leaves behind in its group, for another one begins.
     pub(super) fn ended(&mut self, now: Instant) -> io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
-        if status.is_some() || self.kill_at.is_some_and(|at| at <= now) {
+        if status.is_some() || self.deadline().is_some_and(|at| at <= now) {
             self.signal(Signal::KILL);
-            self.kill_at = Some(now + GRACE);
+            self.ending.iter_mut().for_each(|(_, at)| *at = now + GRACE);
         }
         Ok(status)
     }
 
     /// When it is to be looked at again, whatever it does.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.kill_at
+        self.ending.as_ref().map(|(_, at)| *at)
     }
 
     fn signal(&self, signal: Signal) {
