@@ -78,8 +78,7 @@ fn refuse_later(version: u32) -> Result<(), Failure> {
 
 /// The version of the schema that is there.
 pub(crate) fn version(connection: &mut Connection) -> Result<u32, Error> {
-    let rows = query::rows(connection, "SELECT pgwake.version()", &[])?;
-    Ok(rows.first().and_then(|row| row.first()).and_then(|version| version.parse().ok()).unwrap_or_default())
+    Ok(query::value(connection, "SELECT pgwake.version()")?.parse().unwrap_or_default())
 }
 
 /// Whether something of ours was not found because the schema is not there.

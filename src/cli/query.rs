@@ -29,6 +29,11 @@ pub(crate) fn rows(
     taken(connection).map(|result| result.map_or_else(Vec::new, |result| texts(&result)))
 }
 
+/// The first value of an answer, nothing for NULL or without a row.
+pub(crate) fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
+    Ok(rows(connection, sql, &[])?.into_iter().flatten().next().unwrap_or_default())
+}
+
 /// Runs several commands at once, as one transaction unless they say otherwise.
 pub(crate) fn script(connection: &mut Connection, sql: &str) -> Result<(), Error> {
     connection.send_query(sql)?;

@@ -160,9 +160,7 @@ const SWALLOWED: &str = "LISTEN was taken, but a notification sent over another 
     pooler in transaction mode stands between";
 
 fn object(connection: &mut Connection, sql: &str) -> Result<JsonValue, Error> {
-    let rows = query::rows(connection, sql, &[])?;
-    let text = rows.first().and_then(|row| row.first()).map_or("null", String::as_str);
-    Ok(text.parse().unwrap_or_default())
+    Ok(query::value(connection, sql)?.parse().unwrap_or_default())
 }
 
 /// Why nothing can be said of the schema, where that is no failure.

@@ -26,13 +26,10 @@ pub(super) struct Lab {
     /// A channel that nobody else listens on.
     pub(super) channel: String,
     pub(super) started_ns: i64,
-    pub(super) notes: Vec<String>,
     rounds: usize,
-    parameters: BTreeMap<String, Value>,
-    scenario: &'static str,
-    started_at: SystemTime,
-    environment: Environment,
     runs: Vec<Run>,
+    /// But for what is measured, of which the runs are kept.
+    report: Report,
     progress: Progress,
 }
 
@@ -79,25 +76,36 @@ impl Lab {
             rounds: common.rounds.into(),
             channel: format!("pgwake_bench_{random:016x}"),
             started_ns: clock::now_ns(),
-            notes,
             target,
-            parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
-            scenario: scenario.name,
-            started_at: SystemTime::now(),
-            environment,
             runs: Vec::new(),
+            report: Report {
+                pgwake_bench: report::VERSION,
+                scenario: scenario.name.into(),
+                complete: false,
+                started_at: rfc3339(SystemTime::now()),
+                seconds: 0.0,
+                parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
+                environment,
+                notes,
+                measurements: Vec::new(),
+            },
             progress,
         })
     }
 
+    /// The first of the ways to the server.
+    pub(super) fn conninfo(&self) -> &str {
+        &self.target.transports[0].conninfo
+    }
+
     pub(super) fn add_parameters<const N: usize>(&mut self, parameters: [(&str, Value); N]) {
-        self.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
+        self.report.parameters.extend(parameters.map(|(name, value)| (name.to_string(), value)));
     }
 
     /// Adds a note, unless it is there.
     pub(super) fn note(&mut self, note: String) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
+        if !self.report.notes.contains(&note) {
+            self.report.notes.push(note);
         }
     }
 
@@ -128,10 +136,10 @@ impl Lab {
                     if self.runs.iter().any(|run| run.round == round && run.subject == subject) {
                         continue;
                     }
-                    let what = subject.words(self.scenario);
+                    let what = subject.words(&self.report.scenario);
                     self.progress.tell(&format!(
                         "{}: round {} of {}, {what}",
-                        self.scenario,
+                        self.report.scenario,
                         round + 1,
                         self.rounds
                     ));
@@ -183,15 +191,10 @@ impl Lab {
     pub(super) fn report(&self, complete: bool) -> Report {
         self.progress.clear();
         Report {
-            pgwake_bench: report::VERSION,
-            scenario: self.scenario.into(),
             complete,
-            started_at: rfc3339(self.started_at),
             seconds: (clock::now_ns() - self.started_ns) as f64 / 1e9,
-            parameters: self.parameters.clone(),
-            environment: self.environment.clone(),
-            notes: self.notes.clone(),
-            measurements: report::summarise(&self.runs, self.scenario),
+            measurements: report::summarise(&self.runs, &self.report.scenario),
+            ..self.report.clone()
         }
     }
 }

@@ -102,9 +102,9 @@ fn measure(
     let mut lab = Lab::open(dsn, common, &scenario)?;
     let outcome = run(&mut lab).map_err(|failure| lab.target.explain(failure));
     if let Err(Failure::Running(reason)) = &outcome {
-        lab.notes.push(format!("ended early: {reason}"));
+        lab.note(format!("ended early: {reason}"));
     } else if lab.stop.is_asked_for() {
-        lab.notes.push("stopped by a signal: not all rounds were run".into());
+        lab.note("stopped by a signal: not all rounds were run".into());
     }
     let report = lab.report(outcome.is_ok() && !lab.stop.is_asked_for());
     if report.measurements.is_empty() && (outcome.is_err() || !lab.stop.is_asked_for()) {

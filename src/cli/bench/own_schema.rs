@@ -1,9 +1,11 @@
 //! A schema of our own in a database that may be somebody's, with its publication and its slots, which have
 //! its name: alone there while we are at work, and all gone afterwards, also what a run that was killed left.
 
+use super::super::advice::When;
 use super::super::stop::NAP;
-use super::super::{Failure, query};
+use super::super::{Failure, install, query};
 use super::lab::Lab;
+use super::target::own_session;
 use pgwake::pq::Connection;
 use pgwake::{Error, SqlState};
 use std::time::{Duration, Instant};
@@ -15,9 +17,11 @@ const LOCK: &str = "pg_catalog.hashtext('pgwake bench'), 0";
 /// How long the server may take to notice that the last one is gone.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
-/// Works while nobody else does so in this database.
-pub(super) fn alone(
+/// Works, in the schema that is named like the lab's channel and that `work` makes, while nobody else does so
+/// in this database. `needs_pgwake`: with the schema pgwake, too. What was not there before is taken away.
+pub(super) fn within(
     lab: &mut Lab,
+    needs_pgwake: bool,
     work: impl FnOnce(&mut Lab) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let until = Instant::now() + FAREWELL_MAX;
@@ -28,15 +32,35 @@ pub(super) fn alone(
         }
         std::thread::sleep(NAP);
     }
-    let outcome = work(lab);
+    let outcome = remove_earlier(lab).and_then(|()| work_and_remove(lab, needs_pgwake, work));
     // The next one may be started before our session has ended.
     let _ = lab.target.value(&format!("SELECT pg_advisory_unlock({LOCK})"));
     outcome
 }
 
-/// Of two failures neither is kept quiet: the second says what is left behind.
-pub(super) fn both(outcome: Result<(), Failure>, removed: Result<(), Failure>) -> Result<(), Failure> {
+fn work_and_remove(
+    lab: &mut Lab,
+    needs_pgwake: bool,
+    work: impl FnOnce(&mut Lab) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut sql = own_session(lab.conninfo())?;
+    let installs = needs_pgwake && !has_pgwake(&mut sql)?;
+    let installed = match installs {
+        true => install::execute(&mut sql, &pgwake::install::install(), When::Installing),
+        false => Ok(()),
+    };
+    drop(sql);
+    let outcome = installed.and_then(|()| work(lab));
+    let also = if installs { " or the schema pgwake" } else { "" };
+    let removed = remove_all(lab, needs_pgwake, installs).map_err(|failure| match failure {
+        Failure::Running(reason) => {
+            let schema = &lab.channel;
+            Failure::Running(format!("the schema {schema}{also} is left behind ({reason}): drop it"))
+        }
+        other => other,
+    });
     match (outcome, removed) {
+        // Neither is kept quiet: the second says what is left behind.
         (Err(Failure::Running(outcome)), Err(Failure::Running(removed))) => {
             Err(Failure::Running(format!("{outcome}; and {removed}")))
         }
@@ -44,30 +68,44 @@ pub(super) fn both(outcome: Result<(), Failure>, removed: Result<(), Failure>) -
     }
 }
 
-/// Takes away what earlier runs left: only one of us is at work in a database, so that all that is named like
-/// ours is of nobody. Gives what is to be said of it.
-pub(super) fn remove_earlier(connection: &mut Connection) -> Result<Vec<String>, Failure> {
+/// Over a connection of its own: another may have been lost.
+fn remove_all(lab: &mut Lab, needs_pgwake: bool, has_installed: bool) -> Result<(), Failure> {
+    let mut sql = own_session(lab.conninfo())?;
+    let has_pgwake = has_pgwake(&mut sql)?;
+    remove(&mut sql, &lab.channel, has_pgwake && needs_pgwake)?;
+    if !has_pgwake || !has_installed {
+        return Ok(());
+    }
+    if is_used(&mut sql)? {
+        lab.note("the schema pgwake stays, for somebody uses it by now".into());
+        return Ok(());
+    }
+    Ok(query::script(&mut sql, &pgwake::install::uninstall())?)
+}
+
+/// Takes away what earlier runs left, and says so: only one of us is at work in a database, so that all that
+/// is named like ours is of nobody.
+fn remove_earlier(lab: &mut Lab) -> Result<(), Failure> {
     const EARLIER: &str = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^pgwake_bench_[0-9a-f]{16}$'";
-    let mut notes = Vec::new();
-    let earlier = query::rows(connection, EARLIER, &[])?;
-    let has_pgwake = !earlier.is_empty() && has_pgwake(connection)?;
+    let mut sql = own_session(lab.conninfo())?;
+    let earlier = query::rows(&mut sql, EARLIER, &[])?;
+    let has_pgwake = !earlier.is_empty() && has_pgwake(&mut sql)?;
     for schema in earlier.iter().flatten() {
-        notes.push(match remove(connection, schema, has_pgwake) {
-            Ok(()) => format!("the schema {schema}, which a run that was killed had left, is taken away"),
-            Err(error) => {
-                format!("the schema {schema}, which a run that was killed had left, stays ({error}): drop it")
-            }
-        });
+        let became = match remove(&mut sql, schema, has_pgwake) {
+            Ok(()) => "is taken away".into(),
+            Err(error) => format!("stays ({error}): drop it"),
+        };
+        lab.note(format!("the schema {schema}, which a run that was killed had left, {became}"));
     }
-    if has_pgwake && is_used(connection).is_ok_and(|is_used| !is_used) {
+    if has_pgwake && is_used(&mut sql).is_ok_and(|is_used| !is_used) {
         let note = "the schema pgwake may be of the run that was killed, too: pgwake uninstall removes it";
-        notes.push(note.into());
+        lab.note(note.into());
     }
-    Ok(notes)
+    Ok(())
 }
 
 /// A schema of ours with its tables, whose watches end, if they can have any.
-pub(super) fn remove(connection: &mut Connection, schema: &str, is_watched: bool) -> Result<(), Error> {
+fn remove(connection: &mut Connection, schema: &str, is_watched: bool) -> Result<(), Error> {
     let unwatch = format!(
         "SELECT pgwake.unwatch_table(relid) FROM pgwake.watched JOIN pg_class c ON c.oid = relid \
          WHERE schema_name = '{schema}' AND NOT ended;"
@@ -101,28 +139,13 @@ fn is_in_use(error: &Error) -> bool {
     error.sqlstate.as_ref().map(SqlState::as_str) == Some("55006")
 }
 
-pub(super) fn has_pgwake(connection: &mut Connection) -> Result<bool, Failure> {
-    is_true(connection, "SELECT to_regnamespace('pgwake') IS NOT NULL")
+fn has_pgwake(connection: &mut Connection) -> Result<bool, Error> {
+    Ok(query::value(connection, "SELECT to_regnamespace('pgwake') IS NOT NULL")? == "t")
 }
 
 /// Whether somebody else has begun to watch or to read.
-pub(super) fn is_used(connection: &mut Connection) -> Result<bool, Failure> {
+fn is_used(connection: &mut Connection) -> Result<bool, Error> {
     let any = "SELECT EXISTS (SELECT FROM pgwake.watched WHERE NOT ended) \
         OR EXISTS (SELECT FROM pgwake.consumer) OR EXISTS (SELECT FROM pgwake.ddl_watch)";
-    is_true(connection, any)
-}
-
-fn is_true(connection: &mut Connection, sql: &str) -> Result<bool, Failure> {
-    let rows = query::rows(connection, sql, &[])?;
-    Ok(rows.into_iter().flatten().next().is_some_and(|value| value == "t"))
-}
-
-/// A failure to take something away.
-pub(super) fn remains(what: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Running(reason) | Failure::Usage(reason) => {
-            Failure::Running(format!("{what} is left behind ({reason}): drop it"))
-        }
-        other => other,
-    }
+    Ok(query::value(connection, any)? == "t")
 }

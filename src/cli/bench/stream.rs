@@ -10,7 +10,7 @@ use super::child::Listening;
 use super::lab::{Case, Found, Lab, Trial};
 use super::listener::{Contender, Log, Order};
 use super::log::{self, find_recvlogical};
-use super::own_schema::{self, both, remains};
+use super::own_schema;
 use super::report::{LATENCY, Latencies, NOTIFY};
 use super::sender::{Pace, Sender};
 use super::target::own_session;
@@ -60,16 +60,9 @@ pub(super) fn run(lab: &mut Lab, arguments: &Stream) -> Result<(), Failure> {
         ("interval_us", (arguments.interval.as_nanos() as f64 / 1e3).into()),
         ("count", arguments.count.into()),
     ]);
-    own_schema::alone(lab, |lab| {
-        let conninfo = lab.target.transports[0].conninfo.clone();
-        let mut sql = own_session(&conninfo)?;
-        lab.notes.append(&mut own_schema::remove_earlier(&mut sql)?);
-        let outcome = measure(lab, &mut sql, arguments);
-        // Over a connection of its own: another may have been lost.
-        let removed = own_session(&conninfo)
-            .and_then(|mut sql| Ok(own_schema::remove(&mut sql, &lab.channel, false)?))
-            .map_err(|failure| remains(&format!("the schema {} with its slots", lab.channel), failure));
-        both(outcome, removed)
+    own_schema::within(lab, false, |lab| {
+        let mut sql = own_session(lab.conninfo())?;
+        measure(lab, &mut sql, arguments)
     })
 }
 

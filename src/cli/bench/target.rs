@@ -121,7 +121,7 @@ impl Target {
 
     /// Runs one command; the first value of its answer, nothing for NULL.
     pub(super) fn value(&mut self, sql: &str) -> Result<String, Error> {
-        value(&mut self.control, sql)
+        query::value(&mut self.control, sql)
     }
 
     /// Connections that the server has left for us, and the limit that keeps us from more.
@@ -211,7 +211,7 @@ impl Target {
         for way in ways {
             let connected = Conninfo::parse(way).and_then(|conninfo| Connection::connect(&conninfo));
             let told = connected.and_then(|mut connection| {
-                let other = value(&mut connection, WHO)?;
+                let other = query::value(&mut connection, WHO)?;
                 Ok((way_of(&connection), other))
             });
             match told {
@@ -248,11 +248,6 @@ pub(super) fn own_session(conninfo: &str) -> Result<Connection, Failure> {
     query::script(&mut connection, "SET statement_timeout = 0")?;
     query::script(&mut connection, PINNED)?;
     Ok(connection)
-}
-
-fn value(connection: &mut Connection, sql: &str) -> Result<String, Error> {
-    let rows = query::rows(connection, sql, &[])?;
-    Ok(rows.into_iter().flatten().next().unwrap_or_default())
 }
 
 fn start_private(asked: &[TransportName], scenario: &Scenario) -> Result<PrivateServer, Failure> {

@@ -11,9 +11,9 @@ use super::child::Listening;
 use super::lab::{Case, Found, Lab, Trial};
 use super::listener::{Contender, Log, Order};
 use super::log::{self, find_recvlogical};
-use super::own_schema::{self, both};
+use super::own_schema;
 use super::target::own_session;
-use super::variants::Variants;
+use super::variants;
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,17 @@ pub(super) fn run(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
     if let Some(delay) = arguments.commit_delay {
         check_delay(lab, delay)?;
     }
-    own_schema::alone(lab, |lab| measure(lab, arguments))
+    let loads = loads(lab, arguments)?;
+    lab.add_parameters([
+        ("duration_s", arguments.seconds.into()),
+        ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
+    ]);
+    let all = possible(lab, arguments.variants())?;
+    let needs_pgwake = all.iter().any(|variant| variant.needs_pgwake());
+    own_schema::within(lab, needs_pgwake, |lab| {
+        variants::make(lab.conninfo(), &lab.channel, &all)?;
+        rounds(lab, &all, &loads)
+    })
 }
 
 /// What cannot be preloaded is left out without an error that anybody sees (ld.so(8)): one commit shows it.
@@ -50,22 +60,6 @@ fn check_delay(lab: &mut Lab, delay: Duration) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
-}
-
-fn measure(lab: &mut Lab, arguments: &Writers) -> Result<(), Failure> {
-    let loads = loads(lab, arguments)?;
-    lab.add_parameters([
-        ("duration_s", arguments.seconds.into()),
-        ("commit_delay_us", arguments.commit_delay.map(|delay| delay.as_micros() as u64).into()),
-    ]);
-    let conninfo = lab.target.transports[0].conninfo.clone();
-    let all = possible(lab, arguments.variants())?;
-    let mut variants = Variants::new(conninfo, &lab.channel, all);
-    // Whatever comes in between, what was made is taken away.
-    let outcome = variants.make().and_then(|()| rounds(lab, &variants, &loads));
-    let removed = variants.remove();
-    lab.notes.append(&mut variants.notes);
-    both(outcome, removed)
 }
 
 /// What was asked for, without what nobody can read here.
@@ -110,17 +104,17 @@ fn loads(lab: &mut Lab, arguments: &Writers) -> Result<Vec<Case<Load>>, Failure>
     }
 }
 
-fn rounds(lab: &mut Lab, variants: &Variants, loads: &[Case<Load>]) -> Result<(), Failure> {
-    let contenders: Vec<_> = variants.all.iter().map(|variant| (name(*variant), *variant)).collect();
+fn rounds(lab: &mut Lab, all: &[Variant], loads: &[Case<Load>]) -> Result<(), Failure> {
+    let contenders: Vec<_> = all.iter().map(|variant| (name(*variant), *variant)).collect();
     let mut round = 0;
     lab.in_rounds(loads, &contenders, |lab, trial, load, variant| {
         // What a round left behind burdens no variant of the next one.
         if std::mem::replace(&mut round, trial.round) != trial.round {
-            variants.vacuum()?;
+            variants::vacuum(lab.conninfo(), &lab.channel, all)?;
         }
         lab.target.wait_for_room(load.clients, &lab.stop)?;
         let mut reader = reader(lab, trial, *variant)?;
-        let per_s = rate(&trial.conninfo, &variants.table(*variant), *load, &lab.stop)?;
+        let per_s = rate(&trial.conninfo, &variant.table(&lab.channel), *load, &lab.stop)?;
         if let Some(reader) = &mut reader {
             reader.is_reading()?;
         }
