@@ -50,6 +50,11 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// What the server or a session says, with its code.
+pub(crate) fn with_code(message: &str, sqlstate: Option<pgwake::SqlState>) -> String {
+    sqlstate.map_or(message.into(), |code| format!("{message} (SQLSTATE {code})"))
+}
+
 /// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error
 /// in the conninfo should not be retried for ever. Afterwards the session goes on by itself.
 pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {

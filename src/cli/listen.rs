@@ -3,11 +3,11 @@
 use super::Failure;
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
-use super::output::{Output, write_text};
+use super::output::{Output, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
     let options = EventLoopOptions::new().spin(arguments.spin).spin_adaptive(arguments.spin_adaptive);
@@ -46,9 +46,7 @@ impl Take for Notifications {
             None => output.write(event)?,
             Some(jobs) => {
                 if !jobs.run_for(event)? {
-                    let mut line = String::new();
-                    write_text(&mut line, event, SystemTime::now());
-                    say!("{line}");
+                    say_event(event);
                 }
             }
         }

@@ -37,22 +37,21 @@ impl Output {
     }
 
     pub(crate) fn write(&mut self, event: &Event<'_>) -> Result<(), Failure> {
-        let at = SystemTime::now();
-        self.line.clear();
         if let Some(handover) = &mut self.handover {
             if handover.take(event)? {
                 self.events += 1;
             } else {
-                write_text(&mut self.line, event, at);
-                say!("{}", self.line);
+                say_event(event);
             }
             return Ok(());
         }
+        let at = SystemTime::now();
         self.events += 1;
         self.written = number_of(event).or(self.written);
         if self.format == Format::Json {
             return Ok(json::write_line(&mut self.out, event, at)?);
         }
+        self.line.clear();
         write_text(&mut self.line, event, at);
         self.line.push('\n');
         Ok(self.out.write_all(self.line.as_bytes())?)
@@ -113,8 +112,15 @@ impl Output {
     }
 }
 
+/// An event as a line on stderr, where stdout belongs to somebody else.
+pub(crate) fn say_event(event: &Event<'_>) {
+    let mut line = String::new();
+    write_text(&mut line, event, SystemTime::now());
+    say!("{line}");
+}
+
 /// An event as it is shown to people, without the end of the line.
-pub(crate) fn write_text(line: &mut String, event: &Event<'_>, at: SystemTime) {
+fn write_text(line: &mut String, event: &Event<'_>, at: SystemTime) {
     let _ = write!(line, "{}  ", json::rfc3339(at));
     let title = match event {
         Event::Change(change) => change.op.as_str().into(),
@@ -156,26 +162,17 @@ fn write_value(line: &mut String, value: Value<'_>) {
         Value::Lsn(lsn) => _ = write!(line, "{lsn}"),
         Value::Position(position) => _ = write!(line, "{position}"),
         Value::Columns(columns) => {
-            for (i, column) in columns.iter().enumerate() {
-                line.push_str(if i == 0 { "" } else { ", " });
+            write_list(line, columns.iter(), |line, column| {
                 printable(line, column.name.as_bytes());
                 line.push(' ');
                 printable(line, column.type_name.as_bytes());
                 line.push_str(if column.is_key { " (key)" } else { "" });
-            }
+            });
         }
         Value::Channels(channels) => {
-            for (i, channel) in channels.iter().enumerate() {
-                line.push_str(if i == 0 { "" } else { ", " });
-                printable(line, channel.as_bytes());
-            }
+            write_list(line, channels.iter(), |line, channel| printable(line, channel.as_bytes()));
         }
-        Value::Names(names) => {
-            for (i, name) in names.iter().enumerate() {
-                line.push_str(if i == 0 { "" } else { ", " });
-                printable(line, name.as_bytes());
-            }
-        }
+        Value::Names(names) => write_list(line, names.iter(), |line, name| printable(line, name.as_bytes())),
         Value::Rows(table) => {
             let mut row_text = String::new();
             for row in table.iter() {
@@ -186,16 +183,22 @@ fn write_value(line: &mut String, value: Value<'_>) {
             }
         }
         Value::Targets(targets) => {
-            for (i, target) in targets.iter().enumerate() {
-                line.push_str(if i == 0 { "" } else { ", " });
+            write_list(line, targets.iter(), |line, target| {
                 let _ = write!(line, "{} ", target.object_type);
                 printable(line, target.identity.as_bytes());
                 if target.role != "target" {
                     let _ = write!(line, " ({})", target.role);
                 }
-            }
+            });
         }
         other => _ = write!(line, "{other:?}"),
+    }
+}
+
+fn write_list<T>(line: &mut String, items: impl Iterator<Item = T>, write: impl Fn(&mut String, T)) {
+    for (i, item) in items.enumerate() {
+        line.push_str(if i == 0 { "" } else { ", " });
+        write(line, item);
     }
 }
 

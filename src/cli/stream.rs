@@ -7,7 +7,7 @@ use super::deliver::{Delivery, number_of};
 use super::output::Output;
 use super::progress::Progress;
 use super::run::{Run, Take};
-use super::{Failure, query};
+use super::{Failure, query, with_code};
 use pgwake::pq::Connection;
 use pgwake::{
     ChangeOp, ChangePayload, Disconnected, Error, Event, EventLoop, Failed, Listening, Lsn, SessionId,
@@ -342,8 +342,7 @@ impl Take for Lines {
 
     /// The session's own sentence says what to do.
     fn failure(&self, message: &str, sqlstate: Option<SqlState>) -> Failure {
-        let code = sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
-        Failure::Running(format!("{message}{code}"))
+        Failure::Running(with_code(message, sqlstate))
     }
 }
 

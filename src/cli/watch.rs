@@ -4,7 +4,7 @@ use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
 use super::run::{Run, Take};
-use super::{Failure, install, query, stream};
+use super::{Failure, install, query, stream, with_code};
 use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
@@ -214,8 +214,7 @@ impl Take for Changes {
             }
             Event::CommandFailed(_) if self.has_begun => {}
             Event::CommandFailed(failed) => {
-                let code = failed.sqlstate.map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
-                return Err(Failure::Running(format!("{}{code}", failed.message)));
+                return Err(Failure::Running(with_code(failed.message, failed.sqlstate)));
             }
             // That of an outage has no place in the outbox, and what was not acknowledged comes again.
             Event::Gap(gap) if self.is_acknowledged => self.has_gap = gap.reason != GapReason::Outage,

@@ -5,7 +5,7 @@ mod crontab;
 mod preview;
 
 use super::jobs::Jobs;
-use super::output::{Output, write_text};
+use super::output::{Output, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use super::values::Format;
@@ -17,7 +17,7 @@ use pgwake::{
     Event, EventLoop, Listening, Missed, ScheduleOptions, SessionId, SessionOptions, SqlState, TaskId, json,
 };
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How long the server has at least to write down what became of a run.
 const ANSWERING_TIME: Duration = Duration::from_secs(1);
@@ -201,9 +201,7 @@ impl Ticks {
     /// An event that is no tick. Stdout belongs to what is run.
     fn show(&self, event: &Event<'_>, output: &mut Output) -> Result<(), Failure> {
         if self.commands.values().any(|entry| !entry.command.is_empty()) {
-            let mut line = String::new();
-            write_text(&mut line, event, SystemTime::now());
-            say!("{line}");
+            say_event(event);
             return Ok(());
         }
         if self.is_silent && matches!(event, Event::Listening(_)) { Ok(()) } else { output.write(event) }

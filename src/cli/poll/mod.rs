@@ -7,9 +7,9 @@ use super::output::Output;
 use super::run::{Run, Take};
 use super::values::Format;
 use super::watch::passes;
-use super::{Failure, install};
+use super::{Failure, install, with_code};
 pub(crate) use arguments::Poll;
-use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId, SqlState};
+use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId};
 use std::time::{Duration, Instant};
 
 /// How long the last acknowledgement may take.
@@ -73,9 +73,9 @@ impl Found {
     fn heed(&mut self, event: &Event<'_>) {
         match event {
             Event::Acknowledged(acknowledged) => self.asked = self.asked.filter(|id| *id != acknowledged.id),
-            Event::CommandFailed(failed) => self.refuse(sentence(failed.message, failed.sqlstate)),
-            Event::Disconnected(lost) => self.refuse(sentence(lost.message, lost.sqlstate)),
-            Event::Failed(failed) => self.refuse(sentence(failed.message, failed.sqlstate)),
+            Event::CommandFailed(failed) => self.refuse(with_code(failed.message, failed.sqlstate)),
+            Event::Disconnected(lost) => self.refuse(with_code(lost.message, lost.sqlstate)),
+            Event::Failed(failed) => self.refuse(with_code(failed.message, failed.sqlstate)),
             _ => {}
         }
     }
@@ -104,10 +104,6 @@ impl Found {
     }
 }
 
-fn sentence(message: &str, sqlstate: Option<SqlState>) -> String {
-    sqlstate.map_or(message.into(), |code| format!("{message} (SQLSTATE {code})"))
-}
-
 impl Take for Found {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
         self.heed(event);
@@ -118,7 +114,7 @@ impl Take for Found {
             Event::CommandFailed(failed) => {
                 let code = failed.sqlstate.map_or(String::new(), |code| code.to_string());
                 if code != "55006" && !passes(&code) {
-                    self.failure = Some(sentence(failed.message, failed.sqlstate));
+                    self.failure = Some(with_code(failed.message, failed.sqlstate));
                 }
             }
             _ => {}
