@@ -36,6 +36,10 @@ pub(super) fn yardstick(scenario: &str, series: &str) -> &'static Yardstick {
     }
 }
 
+/// The figures of latencies.
+pub(super) const QUANTILES: [(&str, f64); 5] =
+    [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)];
+
 /// Slices of a run in its timeline.
 const SLICES: usize = 20;
 
@@ -205,14 +209,7 @@ impl Latencies {
     }
 
     pub(super) fn figures(&self) -> [(&'static str, f64); 5] {
-        let at = |quantile| us(self.histogram.value_at_quantile(quantile));
-        [
-            ("p50_us", at(0.5)),
-            ("p90_us", at(0.9)),
-            ("p99_us", at(0.99)),
-            ("p999_us", at(0.999)),
-            ("max_us", us(self.histogram.max())),
-        ]
+        QUANTILES.map(|(name, quantile)| (name, us(self.histogram.value_at_quantile(quantile))))
     }
 }
 

@@ -11,7 +11,7 @@ use super::lab::{Case, Found, Lab, Trial};
 use super::listener::{Contender, Log, Order};
 use super::log::{self, find_recvlogical};
 use super::own_schema;
-use super::report::{LATENCY, Latencies, NOTIFY};
+use super::report::{LATENCY, Latencies, NOTIFY, QUANTILES};
 use super::sender::{Pace, Sender};
 use super::target::own_session;
 use pgwake::pq::Connection;
@@ -219,8 +219,7 @@ fn latency(lab: &mut Lab, trial: &Trial, pace: Pace, way: Way) -> Result<Option<
         times.iter().map(|[answered, taken]| (taken - answered) as f64 / 1e3).collect();
     signed_us.sort_by(f64::total_cmp);
     let at = |quantile: f64| signed_us[((signed_us.len() - 1) as f64 * quantile).round() as usize];
-    let quantiles = [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)];
-    let mut figures: BTreeMap<_, _> = quantiles.map(|(name, quantile)| (name, at(quantile))).into();
+    let mut figures: BTreeMap<_, _> = QUANTILES.map(|(name, quantile)| (name, at(quantile))).into();
     figures.insert("notifications", heard.count as f64);
     Ok(Some(Found { figures, latencies: Some(latencies) }))
 }
