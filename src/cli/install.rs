@@ -27,10 +27,16 @@ fn run(dsn: &str, dry_run: bool, script: &str, when: When, done: &str) -> Result
     Ok(())
 }
 
-/// An open transaction goes with the connection: it is all or nothing.
+/// An open transaction goes with the connection: it is all or nothing. One that does not get a lock begins
+/// anew.
 pub(crate) fn execute(connection: &mut Connection, script: &str, when: When) -> Result<(), Failure> {
     let failed = |error: Error| Failure::Running(with_advice(when, &error.message, error.sqlstate));
-    query::script(connection, script).map_err(failed)
+    let attempt = || {
+        query::script(connection, script).inspect_err(|_| {
+            query::script(connection, "ROLLBACK").ok();
+        })
+    };
+    query::until_unlocked(attempt).map_err(failed)
 }
 
 /// Installs the schema where it is missing or of an older version.

@@ -2,7 +2,9 @@
 
 use super::{Failure, not_connected};
 use pgwake::Error;
+use pgwake::SqlState;
 use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
+use std::time::Duration;
 
 /// How many seconds a host may be silent when nothing says it, as for a session.
 const CONNECT_TIMEOUT_S: &str = "10";
@@ -38,6 +40,29 @@ pub(crate) fn value(connection: &mut Connection, sql: &str) -> Result<String, Er
 pub(crate) fn script(connection: &mut Connection, sql: &str) -> Result<(), Error> {
     connection.send_query(sql)?;
     taken(connection).map(|_| ())
+}
+
+/// How soon something is tried again that does not get its lock, and how late at most.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// Tries until a lock is to be had. Others queue behind who waits for one, so an attempt is to have a short
+/// `lock_timeout`, and they go on in the pauses.
+pub(crate) fn until_unlocked<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut pause = PAUSE;
+    loop {
+        match attempt() {
+            Err(error) if error.sqlstate.as_ref().map(SqlState::as_str) == Some("55P03") => {
+                log::warn!(
+                    "a transaction holds a lock that this needs; it is tried again: {}",
+                    error.message
+                );
+                std::thread::sleep(pause);
+                pause = PAUSE_MAX.min(pause * 2);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn taken(connection: &mut Connection) -> Result<Option<QueryResult>, Error> {

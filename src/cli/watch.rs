@@ -105,9 +105,11 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
         WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
         pgwake.unwatch_table($1::pg_catalog.regclass)";
     let failed = |e: Error| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate));
+    query::script(&mut connection, "SET lock_timeout = '400ms'")?;
     for table in &arguments.tables {
-        let was_streamed = stream::unpublish(&mut connection, table).map_err(failed)?;
-        let rows = match query::rows(&mut connection, sql, &[table]) {
+        let was_streamed =
+            query::until_unlocked(|| stream::unpublish(&mut connection, table)).map_err(failed)?;
+        let rows = match query::until_unlocked(|| query::rows(&mut connection, sql, &[table])) {
             // Where the log is read, no schema is needed.
             Err(error) if was_streamed && install::is_missing(&error) => Vec::new(),
             rows => rows.map_err(failed)?,

@@ -94,6 +94,28 @@ fn what_keeps_a_reader_from_beginning_for_now_is_waited_for() {
 }
 
 #[test]
+fn what_takes_triggers_off_holds_up_no_writer_while_it_waits_for_another() {
+    let (dsn, mut sql) = database();
+    assert!(run(&["-d", &dsn, "install"]).status.success());
+    let mut other = Sql::connect(&dsn);
+    other.run("SET statement_timeout = '5s'");
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'orders'::regclass";
+    for arguments in [&["unwatch", "orders"][..], &["uninstall"][..]] {
+        sql.run("SELECT pgwake.watch_table('orders')");
+        sql.run("BEGIN; INSERT INTO orders VALUES (1)");
+        assert!(run(&["-d", &dsn, "install"]).status.success(), "what is there already needs no lock");
+        let mut command = Running::start(&[&["-d", &dsn][..], arguments].concat());
+        while other.value(waiting) == "0" {}
+        other.run("INSERT INTO orders VALUES (2)");
+        let said = command.stderr_line();
+        assert!(said.contains("a transaction holds a lock that this needs"), "{said}");
+        sql.run("COMMIT; TRUNCATE orders");
+        assert_eq!(command.status(), 0);
+    }
+    assert_eq!(sql.value("SELECT count(*) FROM pg_trigger"), "0");
+}
+
+#[test]
 fn a_running_watch_says_that_its_table_is_unwatched_and_goes_on_when_it_is_watched_again() {
     let (dsn, mut sql) = database();
     let arguments = ["-d", &dsn, "-f", "json", "watch", "orders", "--before", "--count", "2"];

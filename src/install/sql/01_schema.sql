@@ -65,16 +65,19 @@ CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
 );
 CREATE TABLE IF NOT EXISTS pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
 CREATE TABLE IF NOT EXISTS pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
-CREATE INDEX IF NOT EXISTS outbox_0_xid ON pgwake.outbox_0 (xid);
-CREATE INDEX IF NOT EXISTS outbox_1_xid ON pgwake.outbox_1 (xid);
-CREATE INDEX IF NOT EXISTS outbox_2_xid ON pgwake.outbox_2 (xid);
 
--- Compressing costs the writer more than the space that it saves for the minute that a row lives. Where it is
--- off no lock is taken, for writers would wait for it.
+-- Compressing costs the writer more than the space that it saves for the minute that a row lives. Where the
+-- index is there and it is off no lock is taken, for writers would wait for it: CREATE INDEX IF NOT EXISTS
+-- takes one before it looks.
 DO $pgwake$
 DECLARE
   box regclass;
 BEGIN
+  FOR n IN 0..2 LOOP
+    IF to_regclass(format('pgwake.outbox_%s_xid', n)) IS NULL THEN
+      EXECUTE format('CREATE INDEX outbox_%1$s_xid ON pgwake.outbox_%1$s (xid)', n);
+    END IF;
+  END LOOP;
   FOR box IN SELECT attrelid FROM pg_attribute WHERE attname = 'changes' AND attstorage <> 'e'
       AND attrelid = ANY ('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) LOOP
     EXECUTE format('ALTER TABLE %s ALTER changes SET STORAGE EXTERNAL', box);

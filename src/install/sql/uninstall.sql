@@ -12,9 +12,11 @@ BEGIN
       JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = 'pgwake'::regnamespace LOOP
     EXECUTE format('DROP EVENT TRIGGER %I', item.evtname);
   END LOOP;
+  -- In the order in which a writer locks them: first the table, then the outbox.
   FOR item IN SELECT t.tgname, t.tgrelid::regclass AS rel FROM pg_catalog.pg_trigger t
-      JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-      WHERE p.pronamespace = 'pgwake'::regnamespace AND t.tgparentid = 0 AND t.tgname ~ '^~?pgwake_' LOOP
+      JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+      WHERE p.pronamespace = 'pgwake'::regnamespace AND t.tgparentid = 0 AND t.tgname ~ '^~?pgwake_'
+      ORDER BY c.relnamespace = 'pgwake'::regnamespace, c.oid LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.rel);
   END LOOP;
   -- Each kind in one command, so that what depends on each other goes together.
