@@ -314,10 +314,15 @@ fn who_may_not_see_all_rows_is_told_of_none() {
     assert_eq!(refused.sqlstate.unwrap().as_str(), "42501");
     sql.run("ALTER ROLE sees_some BYPASSRLS");
     reader.run("SELECT pgwake.open_consumer('a')");
+    sql.run("INSERT INTO t VALUES (1)");
+    let id = sql.value("SELECT id FROM pgwake.outbox_0");
+    let fetched = format!("SELECT count(*) FROM pgwake.fetch({id})");
+    assert_eq!(reader.value(&fetched), "1");
     sql.run("ALTER ROLE sees_some NOBYPASSRLS; ALTER TABLE t OWNER TO sees_some");
     reader.run("SELECT pgwake.open_consumer('b')");
     sql.run("ALTER TABLE t FORCE ROW LEVEL SECURITY");
     reader.try_run("SELECT pgwake.open_consumer('c')").unwrap_err();
+    assert_eq!(reader.value(&fetched), "0");
 }
 
 #[test]

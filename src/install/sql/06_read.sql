@@ -26,8 +26,15 @@ BEGIN
   RETURN result;
 END $pgwake$;
 
--- A consumer without a name is given one, under which it may come back after an outage. Policies of row-level
--- security are for queries, and changes are of all rows.
+-- Whether policies of row-level security hide rows of a table from a role. They are for queries, and changes
+-- are of all rows.
+CREATE OR REPLACE FUNCTION pgwake.hides_rows(rel oid, role name) RETURNS bool LANGUAGE sql STABLE AS $pgwake$
+  SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
+  FROM pg_class c, pg_roles r WHERE c.oid = rel AND r.rolname = role
+$pgwake$;
+
+-- A consumer without a name is given one, under which it may come back after an outage.
 CREATE OR REPLACE FUNCTION pgwake.open_consumer(consumer text DEFAULT NULL, rels regclass[] DEFAULT NULL,
     from_start bool DEFAULT false, OUT consumer_name text, OUT "position" text)
   LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '5s' AS $pgwake$
@@ -38,11 +45,9 @@ DECLARE
   number int;
 BEGIN
   PERFORM pgwake.settle();
-  SELECT string_agg(w.name, ', ') FILTER (WHERE NOT has_table_privilege(caller, c.oid, 'SELECT')),
-      string_agg(w.name, ', ') FILTER (WHERE c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
-        AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')))
-    INTO denied, secured FROM pgwake.live w JOIN pg_class c ON c.oid = w.relid
-      JOIN pg_roles r ON r.rolname = caller WHERE rels IS NULL OR w.relid = ANY (rels);
+  SELECT string_agg(w.name, ', ') FILTER (WHERE NOT has_table_privilege(caller, w.relid, 'SELECT')),
+      string_agg(w.name, ', ') FILTER (WHERE pgwake.hides_rows(w.relid, caller))
+    INTO denied, secured FROM pgwake.live w WHERE rels IS NULL OR w.relid = ANY (rels);
   IF denied IS NOT NULL THEN
     RAISE EXCEPTION 'permission denied for the changes of %', denied USING
       ERRCODE = 'insufficient_privilege', HINT = format('GRANT SELECT ON %s TO %I', denied, caller);
@@ -219,7 +224,8 @@ CREATE OR REPLACE FUNCTION pgwake.fetch(reference bigint, bytes_max int DEFAULT 
       FROM json_array_elements(o.changes::json) WITH ORDINALITY e (value, place), CAST(e.value AS text) v) c
   WHERE o.id = reference - reference % 256 AND o.op <> 'gap'
     AND CASE WHEN w.id IS NULL THEN o.op = 'spilled'
-      ELSE has_table_privilege(pgwake.caller(), r.oid, 'SELECT') AND NOT r.relrowsecurity
-        OR pg_has_role(pgwake.caller(), coalesce(r.relowner, 10), 'USAGE') END
+      WHEN r.oid IS NULL THEN pg_has_role(pgwake.caller(), 10, 'USAGE')
+      ELSE has_table_privilege(pgwake.caller(), r.oid, 'SELECT')
+        AND NOT pgwake.hides_rows(r.oid, pgwake.caller()) END
   ORDER BY c.place
 $pgwake$;
