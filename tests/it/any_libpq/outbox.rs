@@ -164,6 +164,25 @@ fn what_is_read_is_emptied_and_what_is_too_much_is_told_as_a_gap() {
 }
 
 #[test]
+fn where_nobody_reads_writers_of_long_rows_keep_the_outbox_below_its_cap() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, v text); SELECT pgwake.watch_table('t', payload => 'row')");
+    sql.run("UPDATE pgwake.setting SET value = 1000000 WHERE name IN ('rotate_bytes', 'cap_bytes')");
+    let reader = Reader::open(&conninfo, "away");
+    drop(reader);
+    while sql.value("SELECT pgwake.backend_of(id) FROM pgwake.consumer") != "" {}
+    for id in 0..16 {
+        sql.run(&format!("INSERT INTO t VALUES ({id}, repeat('x', 16000000))"));
+    }
+    let size: u64 = sql.value("SELECT pgwake.outbox_bytes()").parse().unwrap();
+    assert!(size < 150_000_000, "{size}");
+    let mut reader = Reader::open(&conninfo, "away");
+    let read = reader.all().len();
+    let missed: usize = reader.gaps.iter().map(|gap| gap.parse::<usize>().unwrap()).sum();
+    assert_eq!(read + missed, 16);
+}
+
+#[test]
 fn odd_encodings_and_types_and_large_rows_pass() {
     let (conninfo, mut sql) = database("ENCODING 'LATIN1' TEMPLATE template0");
     sql.run("SET client_encoding = 'UTF8'");
