@@ -90,11 +90,12 @@ impl Conninfo {
         }))
     }
 
+    /// A service need not name a host, nor need `PGHOST` hold one: what counts is what libpq ends up with.
     fn default_host(&mut self) {
-        let named = ["host", "hostaddr", "service"].iter().any(|key| self.get(key).is_some());
-        let environment = ["PGHOST", "PGHOSTADDR", "PGSERVICE"].iter().any(|v| std::env::var_os(v).is_some());
-        if !named && !environment {
-            self.set_default("host", SOCKET_DIRECTORIES);
+        let complete = self.with_defaults();
+        let is_named = |keyword| complete.get(keyword).is_some_and(|value| !value.is_empty());
+        if !is_named("host") && !is_named("hostaddr") {
+            self.set("host", SOCKET_DIRECTORIES);
         }
     }
 

@@ -98,6 +98,21 @@ fn own_is_known_and_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
+fn where_no_host_is_named_both_usual_directories_are_tried() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services");
+    std::fs::write(&file, "[app]\nport=1\n").unwrap();
+    for (dsn, host) in [("service=app", None), ("port=1", Some("")), ("port=1", None)] {
+        let mut command = pgwake(&["-d", dsn, "listen", "jobs"]);
+        command.env("PGSERVICEFILE", &file).envs(host.map(|host| ("PGHOST", host)));
+        let sentence = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        for socket in ["/var/run/postgresql/.s.PGSQL.1", "/tmp/.s.PGSQL.1"] {
+            assert!(sentence.contains(socket), "{dsn} {host:?}: {sentence}");
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_named_by_the_file_that_does_not_fit() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     for arguments in [&["version"][..], &["install", "--dry-run"], &["-d", &dsn, "listen", &channel]] {
