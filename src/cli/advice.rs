@@ -13,7 +13,11 @@ const CONNECTING: &[Row] = &[
     ("28P01", "no password", "give one: in ~/.pgpass, or as PGPASSWORD"),
     ("28P01", "", "check the user and the password (~/.pgpass or PGPASSWORD)"),
     ("28000", "does not match host name", "connect by a name that it has, or take sslmode=verify-ca"),
-    ("28000", "certificate verify failed", "name with sslrootcert who signed it, or take sslmode=require"),
+    (
+        "28000",
+        "certificate verify failed",
+        "name with sslrootcert who signed it, or take sslmode=require without sslrootcert",
+    ),
     ("28000", "client certificate", "name yours with sslcert and sslkey"),
     ("28000", "does not exist", "let a superuser CREATE ROLE … LOGIN, or name another with user="),
     ("28000", "not permitted to log in", "let a superuser ALTER ROLE … LOGIN, or name another with user="),
@@ -43,6 +47,8 @@ const CONNECTING: &[Row] = &[
     ("22023", "", "mend it where it is set (options, PGOPTIONS, client_encoding, PGCLIENTENCODING)"),
     ("08P01", "startup parameter", "leave it out, or let the pooler ignore it (ignore_startup_parameters)"),
     ("08001", "SSL was required", "turn TLS on in the server (ssl = on), or take sslmode=prefer"),
+    ("08001", "not in hot standby", NOT_A_PRIMARY),
+    ("08001", "not read-only", NOT_A_PRIMARY),
     ("08001", "standby", "a standby cannot LISTEN: name the primary, or all servers (host=a,b)"),
     ("08001", "read-only", "a standby cannot LISTEN: name the primary, or all servers (host=a,b)"),
     ("08001", "certificate file", "put it there, or name another (sslrootcert, sslcert)"),
@@ -60,6 +66,8 @@ const CONNECTING: &[Row] = &[
     ("08001", "channel binding", "channel_binding=prefer takes a server without it"),
 ];
 
+const NOT_A_PRIMARY: &str =
+    "this is a primary, and target_session_attrs (PGTARGETSESSIONATTRS) wants another server: leave it out";
 const REACH: &str = "check host and port (-d, PGHOST, PGPORT), and that the server runs";
 const NO_LINE: &str = "the server's pg_hba.conf does not let this user in from here";
 

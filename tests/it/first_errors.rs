@@ -143,6 +143,10 @@ fn the_way_to_the_server() {
             "a standby, where writes are asked for",
             listen(&format!("{standby} target_session_attrs=read-write")),
         ),
+        (
+            "a primary, where a standby is asked for",
+            listen(&format!("{} target_session_attrs=standby", tcp(server()))),
+        ),
         ("a standby that was asked for", listen(&format!("{standby} target_session_attrs=any"))),
         ("the server is starting", listen(&fatal("57P03", "the database system is starting up"))),
         ("the server is stopping", listen(&fatal("57P03", "the database system is shutting down"))),
