@@ -12,6 +12,7 @@ use clap::{Args, Parser};
 use clap_complete::Shell;
 use pgwake::{ChangeOp, ChangePayload, DdlPhase, Lsn, Origin, Streaming, Transport};
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Above the options that each command has.
@@ -120,7 +121,7 @@ pub(crate) struct Completions {
 pub(crate) struct Listen {
     /// Names of channels: exact, never folded to lower case, 1 to 63 bytes
     #[arg(required = true, value_name = "CHANNEL")]
-    pub(crate) channels: Vec<String>,
+    pub(crate) channels: Vec<OsString>,
 
     #[command(flatten)]
     pub(crate) until: Until,
@@ -172,10 +173,10 @@ pub(crate) struct Listen {
 #[derive(Debug, Args)]
 pub(crate) struct Notify {
     /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
-    pub(crate) channel: String,
+    pub(crate) channel: OsString,
 
     /// The payload, up to 7999 bytes; - reads it from stdin, byte by byte as it stands
-    pub(crate) payload: Option<String>,
+    pub(crate) payload: Option<OsString>,
 
     /// Send each line of stdin as a payload, one after the other, without waiting for each
     #[arg(long, conflicts_with = "payload")]

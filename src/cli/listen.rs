@@ -7,6 +7,7 @@ use super::output::{Output, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), Failure> {
@@ -20,7 +21,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
         .overflow(overflow);
     let session = events.connect_with(dsn, options)?;
     for channel in &arguments.channels {
-        events.listen(session, channel)?;
+        events.listen(session, channel.as_bytes())?;
     }
     let mut run = Run::new(&events, format, &arguments.until)?.handing_over(&events, &arguments.delivery)?;
     let exec = &arguments.exec;

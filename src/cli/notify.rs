@@ -5,7 +5,9 @@ use super::arguments::Notify;
 use super::stop::Stop;
 use super::{Failure, not_connected};
 use pgwake::{Channel, ErrorKind, Event, EventLoop, Waker};
+use std::ffi::OsStr;
 use std::io::{self, BufRead, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 /// How many lines are read ahead of what the loop has queued.
@@ -13,7 +15,7 @@ const LINES_AHEAD_MAX: usize = 4096;
 
 pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
     // What is wrong with the name or the payload is said before anything is connected.
-    let channel = Channel::new(&arguments.channel)?;
+    let channel = Channel::new(arguments.channel.as_bytes())?;
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     let input = Input { payload: arguments.payload.as_deref(), lines: arguments.lines };
@@ -24,7 +26,7 @@ pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
 /// What is to be sent.
 pub(super) struct Input<'a> {
     /// `-`: all of stdin.
-    pub(super) payload: Option<&'a str>,
+    pub(super) payload: Option<&'a OsStr>,
     /// Each line of stdin instead.
     pub(super) lines: bool,
 }
@@ -39,14 +41,11 @@ pub(super) fn send_all(
     let payloads = if input.lines {
         lines_of_stdin(events.waker())?
     } else {
-        let payload = match input.payload {
-            Some("-") => {
-                let mut payload = Vec::new();
-                std::io::stdin().lock().read_to_end(&mut payload)?;
-                payload
-            }
-            payload => payload.unwrap_or_default().as_bytes().to_vec(),
-        };
+        let mut payload = input.payload.unwrap_or_default().as_bytes().to_vec();
+        if payload == b"-" {
+            payload.clear();
+            std::io::stdin().lock().read_to_end(&mut payload)?;
+        }
         let (sender, receiver) = sync_channel(1);
         sender.send(Ok(payload)).map_err(|_| Failure::Running("the payload was lost".into()))?;
         receiver

@@ -3,10 +3,12 @@
 #![cfg(feature = "command")]
 
 use crate::common::command::{Running, complaint, pgwake, run, succeed};
+use crate::common::outbox::database;
 use crate::common::{PASSWORD, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 #[test]
@@ -150,6 +152,21 @@ fn notify_sends_an_argument_or_stdin_or_its_lines() {
         assert_eq!(listen.json()["payload"], i.to_string());
     }
     assert_eq!(listen.status(), 0);
+}
+
+#[test]
+fn a_channel_and_a_payload_are_any_bytes() {
+    let (dsn, _sql) = database("ENCODING 'LATIN1' TEMPLATE template0");
+    let latin1 = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let mut listen = Running::of(pgwake(&["-d", &dsn, "-f", "json", "listen", "--count", "1"]).arg(latin1));
+    listen.line();
+    let output = pgwake(&["-d", &dsn, "notify"]).args([latin1, latin1]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let heard = listen.json();
+    assert_eq!(
+        (&heard["channel_base64"], &heard["payload_base64"]),
+        (&"Y2Fm6Q==".into(), &"Y2Fm6Q==".into())
+    );
 }
 
 #[test]

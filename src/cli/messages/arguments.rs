@@ -3,6 +3,7 @@
 use crate::cli::deliver::Delivery;
 use crate::cli::values::{Until, duration};
 use clap::Args;
+use std::ffi::OsString;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -12,10 +13,10 @@ Each message is a transaction of its own; in one of yours, call pg_logical_emit_
 first, with `pgwake subscribe CHANNEL --slot NAME`.")]
 pub(crate) struct Publish {
     /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
-    pub(crate) channel: String,
+    pub(crate) channel: OsString,
 
-    /// The payload, in UTF-8; - reads it from stdin as it stands: any bytes, up to 1,000,000,000
-    pub(crate) payload: Option<String>,
+    /// The payload; - reads it from stdin as it stands: any bytes, up to 1,000,000,000
+    pub(crate) payload: Option<OsString>,
 
     /// Publish each line of stdin as a payload, one after the other, without waiting for each
     #[arg(long, conflicts_with = "payload")]
@@ -40,7 +41,7 @@ changes of tables, or of all channels: `pgwake stream --table TABLE --messages`.
 pub(crate) struct Subscribe {
     /// Names of channels: exact, never folded to lower case, 1 to 63 bytes
     #[arg(required_unless_present = "drop_slot", conflicts_with = "drop_slot", value_name = "CHANNEL")]
-    pub(crate) channels: Vec<String>,
+    pub(crate) channels: Vec<OsString>,
 
     #[command(flatten)]
     pub(crate) until: Until,

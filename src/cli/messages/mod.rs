@@ -8,9 +8,10 @@ use super::values::Format;
 use super::{Failure, stream};
 pub(crate) use arguments::{Publish, Subscribe};
 use pgwake::{Channel, EventLoop, StreamOptions};
+use std::os::unix::ffi::OsStrExt;
 
 pub(crate) fn publish(dsn: &str, arguments: &Publish) -> Result<(), Failure> {
-    let channel = Channel::new(&arguments.channel)?;
+    let channel = Channel::new(arguments.channel.as_bytes())?;
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
     let input = Input { payload: arguments.payload.as_deref(), lines: arguments.lines };
@@ -26,7 +27,7 @@ pub(crate) fn subscribe(dsn: &str, format: Format, arguments: &Subscribe) -> Res
         StreamOptions::new().create_slot(true).temporary(arguments.temporary).heartbeat(arguments.heartbeat);
     options = arguments.slot.iter().fold(options, |options, slot| options.slot(slot));
     for channel in &arguments.channels {
-        options = options.channel(Channel::new(channel)?);
+        options = options.channel(Channel::new(channel.as_bytes())?);
     }
     let is_kept = arguments.slot.is_some() && !arguments.temporary;
     stream::subscribe(dsn, options, (format, &arguments.until, &arguments.delivery), is_kept)
