@@ -51,7 +51,8 @@ pub(super) fn send_all(
         receiver
     };
     let stop = Stop::on_signals(events.waker())?;
-    Sender { events, send, noun, payloads, held: None, queued: 0, sent: 0, line: 0 }.run(&stop)
+    Sender { events, send, noun, payloads, held: None, fault: None, queued: 0, sent: 0, failed: 0, line: 0 }
+        .run(&stop)
 }
 
 /// Reads lines on a thread of its own, so that a slow input does not stop the loop.
@@ -77,23 +78,36 @@ struct Sender<Send> {
     payloads: Receiver<io::Result<Vec<u8>>>,
     /// A payload that the full queue did not take.
     held: Option<Vec<u8>>,
+    /// What is wrong with the line after which nothing is sent.
+    fault: Option<String>,
     queued: u64,
     sent: u64,
+    failed: u64,
     line: u64,
 }
 
 impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
     fn run(mut self, stop: &Stop) -> Result<(), Failure> {
         let mut is_input_open = self.queue()?;
-        let mut refused = None;
-        while !stop.is_asked_for() && (is_input_open || self.sent < self.queued) {
+        let (mut is_connected, mut failure) = (false, String::new());
+        while !stop.is_asked_for() && (is_input_open || self.sent + self.failed < self.queued) {
             match self.events.next(None)? {
+                Some(Event::Listening(_)) => is_connected = true,
                 Some(Event::Sent(sent)) => self.sent += sent.count,
                 Some(Event::CommandFailed(failed)) => {
-                    self.queued -= 1;
-                    refused.get_or_insert_with(|| failed.message.to_string());
+                    if self.failed == 0 {
+                        failure = failed.message.to_string();
+                    }
+                    self.failed += 1;
                 }
-                Some(Event::Disconnected(lost)) => return Err(not_connected(lost.message, lost.sqlstate)),
+                Some(Event::Disconnected(lost)) => {
+                    return Err(match not_connected(lost.message, lost.sqlstate) {
+                        Failure::Running(why) if is_connected => {
+                            Failure::Running(format!("{why}; {}", self.known()))
+                        }
+                        other => other,
+                    });
+                }
                 _ => {}
             }
             if is_input_open {
@@ -102,21 +116,33 @@ impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
         }
         // What was read and is not queued yet.
         let dropped = self.held.iter().count() + self.payloads.try_iter().count();
-        if dropped > 0 || self.sent < self.queued {
-            let (sent, queued, noun) = (self.sent, self.queued, self.noun);
-            let sentence = format!("stopped: {sent} of {queued} {noun}s are known to be sent");
+        if let Some(fault) = &self.fault {
+            return Err(Failure::Running(format!("{fault}; {}, and none from there on", self.known())));
+        }
+        if dropped > 0 || self.sent + self.failed < self.queued {
+            let sentence = format!("stopped: {}", self.known());
             return Err(Failure::Running(match dropped {
                 0 => sentence,
                 _ => format!("{sentence}, and {dropped} more lines that were read are dropped"),
             }));
         }
-        match refused {
-            Some(message) => Err(Failure::Running(format!("the server refused a {}: {message}", self.noun))),
-            None => Ok(()),
+        match (self.failed, self.queued, self.noun) {
+            (0, ..) => Ok(()),
+            (_, 1, noun) => Err(Failure::Running(format!("the {noun} failed: {failure}"))),
+            (failed, queued, noun) => {
+                let sentence =
+                    format!("{failed} of {queued} {noun}s failed, and the others are sent: {failure}");
+                Err(Failure::Running(sentence))
+            }
         }
     }
 
-    /// Queues what there is to send; `false` at the end of the input.
+    /// How far it has come, when it is over before all is sent.
+    fn known(&self) -> String {
+        format!("{} of {} {}s are known to be sent", self.sent, self.queued, self.noun)
+    }
+
+    /// Queues what there is to send; `false` at the end of the input, or of what can be sent of it.
     fn queue(&mut self) -> Result<bool, Failure> {
         loop {
             let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), |held| Ok(Ok(held)))
@@ -131,11 +157,10 @@ impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
                     self.held = Some(payload);
                     return Ok(true);
                 }
+                // Those before it are sent, so that the line can be mended and the rest sent with it.
                 Err(error) if self.line > 0 => {
-                    let line = self.line + 1;
-                    return Err(Failure::Usage(format!(
-                        "line {line} of stdin: {error}; the lines before it may be sent"
-                    )));
+                    self.fault = Some(format!("line {} of stdin: {error}", self.line + 1));
+                    return Ok(false);
                 }
                 Err(error) => return Err(error.into()),
             }

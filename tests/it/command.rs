@@ -155,6 +155,31 @@ fn notify_sends_an_argument_or_stdin_or_its_lines() {
 }
 
 #[test]
+fn a_line_that_cannot_be_sent_is_named_and_those_before_it_are_sent() {
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    let mut listen = Running::start(&["-d", &dsn, "-f", "json", "listen", &channel, "--count", "4"]);
+    listen.line();
+    let complaint = |input: &[u8]| {
+        let mut command = pgwake(&["-d", &dsn, "notify", &channel, "--lines"]);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, sentence) = complaint(b"1\n2\nNUL\0\n3\n");
+    assert!(status == Some(1) && sentence.starts_with("pgwake: line 3 of stdin: "), "{sentence}");
+    assert!(sentence.contains("2 of 2 notifications are known to be sent, and none from"), "{sentence}");
+    // What only the server refuses comes to light when the others are on their way.
+    let (status, sentence) = complaint(b"3\ncaf\xe9\n4\n");
+    assert!(status == Some(1) && sentence.contains("1 of 3 notifications failed, and the"), "{sentence}");
+    assert_eq!(complaint(b"NUL\0\n1\n").0, Some(2));
+    for i in 1..=4 {
+        assert_eq!(listen.json()["payload"], i.to_string());
+    }
+    assert_eq!(listen.status(), 0);
+}
+
+#[test]
 fn a_channel_and_a_payload_are_any_bytes() {
     let (dsn, _sql) = database("ENCODING 'LATIN1' TEMPLATE template0");
     let latin1 = std::ffi::OsStr::from_bytes(b"caf\xe9");
