@@ -84,6 +84,11 @@ impl Output {
         Figures { events: self.events, handed: self.handover.as_ref().map(Handover::figures) }
     }
 
+    /// Whether any event was written to stdout.
+    pub(crate) fn has_written(&self) -> bool {
+        self.events > 0 && self.handover.is_none()
+    }
+
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handover.is_some()
     }

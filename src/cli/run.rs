@@ -69,6 +69,8 @@ pub(crate) struct Run {
     left: u64,
     is_connected: bool,
     is_ready: bool,
+    /// The end is asked for once nobody reads what is written.
+    is_read: bool,
 }
 
 impl Run {
@@ -83,6 +85,7 @@ impl Run {
             left: until.count.unwrap_or(u64::MAX),
             is_connected: false,
             is_ready: false,
+            is_read: false,
         })
     }
 
@@ -127,6 +130,15 @@ impl Run {
         Ok(())
     }
 
+    /// From the first line on, the reader counts.
+    fn look_after_reader(&mut self, events: &EventLoop) -> Result<(), Failure> {
+        if !self.is_read && self.output.has_written() {
+            self.is_read = true;
+            self.end.stop.on_lost_reader(events.waker())?;
+        }
+        Ok(())
+    }
+
     fn report(&mut self, is_last: bool) {
         if let Some(reporter) = &mut self.reporter {
             reporter.tell(|| self.output.figures(), is_last);
@@ -153,6 +165,7 @@ impl Run {
             };
             let Some(event) = event else {
                 self.output.flush()?;
+                self.look_after_reader(events)?;
                 rest = taker.rest(events, &mut self.output)?;
                 self.report(false);
                 if std::mem::take(&mut batch) == 0 {

@@ -2,6 +2,8 @@
 
 use super::Failure;
 use pgwake::Waker;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
@@ -70,6 +72,26 @@ impl Stop {
             signal_hook::flag::register(signal, stop.0.clone())?;
         }
         Ok(stop)
+    }
+
+    /// Asks for the end, too, once nobody reads the pipe that stdout is, as behind `head -1`: it may be long
+    /// until the next line would fail. A FIFO with a name may get another reader.
+    pub(crate) fn on_lost_reader(&self, waker: Waker) -> Result<(), Failure> {
+        let name = std::fs::read_link("/proc/self/fd/1").unwrap_or_default();
+        if !name.to_string_lossy().starts_with("pipe:") {
+            return Ok(());
+        }
+        let stop = self.clone();
+        std::thread::Builder::new().name("reader".into()).spawn(move || {
+            let stdout = std::io::stdout();
+            // That it has no reader comes unasked.
+            let mut pipe = [PollFd::new(&stdout, PollFlags::empty())];
+            while let Err(Errno::INTR) | Ok(0) = poll(&mut pipe, None) {}
+            stop.0.store(true, Ordering::Release);
+            // The loop may have ended by itself.
+            let _ = waker.wake();
+        })?;
+        Ok(())
     }
 
     pub(crate) fn is_asked_for(&self) -> bool {

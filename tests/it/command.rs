@@ -100,6 +100,24 @@ fn own_is_known_and_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
+fn it_ends_with_its_reader_and_waits_for_no_further_line() {
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    let mut listen = Running::start(&["-d", &dsn, "listen", &channel]);
+    listen.line();
+    drop(listen.lines);
+    assert_eq!(listen.child.wait().unwrap().code(), Some(0));
+    // What is run for each notification has stdout, and who reads it is its own affair.
+    let mut runs = Running::start(&["-d", &dsn, "listen", &channel, "--count", "2", "--exec", "cat"]);
+    runs.stderr_line();
+    let mut sql = Sql::connect(&dsn);
+    sql.notify(&channel, "read\n");
+    assert_eq!(runs.line(), "read\n");
+    drop(runs.lines);
+    sql.notify(&channel, "unread");
+    assert_eq!(runs.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn where_no_host_is_named_both_usual_directories_are_tried() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("services");
