@@ -112,7 +112,9 @@ UNION ALL SELECT 'warning', 'database', 'its encoding is SQL_ASCII: what is told
 UNION ALL SELECT 'warning', 'notification queue',
   format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
     round((pg_notification_queue_usage() * 100)::numeric)),
-  'end the session that does not read: pgwake status counts them' WHERE pg_notification_queue_usage() > 0.5";
+  'end the listener that does not read, or does not end its transaction; the server''s log has its PID: '
+  'SELECT pid, state, wait_event, xact_start FROM pg_stat_activity ORDER BY xact_start'
+  WHERE pg_notification_queue_usage() > 0.5";
 
 /// What lets a role look.
 const CHECK_RIGHTS: &str =
