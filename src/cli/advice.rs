@@ -36,8 +36,8 @@ const CONNECTING: &[Row] = &[
     ("42501", "grant this role", ""),
     ("42501", "", "let its owner GRANT CONNECT ON DATABASE … TO this role"),
     ("55000", "", "let a superuser ALTER DATABASE … ALLOW_CONNECTIONS true, or name another with dbname="),
-    ("53300", "for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),
-    ("53300", "for database", "raise it: ALTER DATABASE … CONNECTION LIMIT, or close some"),
+    ("53300", "connections for role", "raise it: ALTER ROLE … CONNECTION LIMIT, or close some"),
+    ("53300", "connections for database", "raise it: ALTER DATABASE … CONNECTION LIMIT, or close some"),
     ("53300", "standby connections", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
@@ -178,6 +178,13 @@ mod tests {
             advised.ends_with("check host and port (-d, PGHOST, PGPORT), and that the server runs"),
             "{advised}"
         );
+    }
+
+    #[test]
+    fn a_full_server_is_no_full_role() {
+        let reserved = "remaining connection slots are reserved for roles with the SUPERUSER attribute";
+        let advised = with_advice(When::Connecting, reserved, SqlState::new("53300"));
+        assert!(advised.ends_with("; raise max_connections, or close some"), "{advised}");
     }
 
     #[test]
