@@ -1,12 +1,12 @@
 //! `pgwake listen`: prints what is notified, or runs a command for it.
 
-use super::Failure;
+use super::{Failure, with_code};
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
-use super::output::{Output, say_event};
+use super::output::{Output, printable, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
-use pgwake::{Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
+use pgwake::{Channel, CommandFailed, Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -38,11 +38,23 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &Listen) -> Result<(), F
     Ok(())
 }
 
+fn refused(failed: &CommandFailed<'_>) -> Failure {
+    let mut sentence = "the server refused to listen on ".to_string();
+    printable(&mut sentence, failed.channel.map_or(b"", Channel::as_bytes));
+    Failure::Running(format!("{sentence}: {}", with_code(failed.message, failed.sqlstate)))
+}
+
 /// Printed, unless something is run for each.
 struct Notifications(Option<Jobs>);
 
 impl Take for Notifications {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
+        if let Event::CommandFailed(failed) = event
+            && failed.command == "listen"
+        {
+            // Nothing would ever come on it, however long it is waited for.
+            return Err(refused(failed));
+        }
         match &mut self.0 {
             None => output.write(event)?,
             Some(jobs) => {

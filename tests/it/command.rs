@@ -213,6 +213,19 @@ fn a_channel_and_a_payload_are_any_bytes() {
 }
 
 #[test]
+fn a_channel_that_the_server_refuses_ends_the_command() {
+    let dsn = server().conninfo();
+    let no_utf8 = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    for arguments in [&["-d", &dsn, "listen", "jobs"][..], &["-d", &dsn, "-f", "json", "listen"]] {
+        let output = pgwake(arguments).arg(no_utf8).output().unwrap();
+        let sentence = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{sentence}");
+        assert!(sentence.starts_with("pgwake: the server refused to listen on caf\\xe9: "), "{sentence}");
+        assert!(sentence.contains("22021"), "{sentence}");
+    }
+}
+
+#[test]
 fn what_a_signal_drops_of_the_lines_that_were_read_is_told() {
     // It takes a connection, and answers nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -10,8 +10,10 @@ use crate::common::{
     PASSWORD, PATIENCE, PrivateServer, ServerOptions, Sql, make_standby, say_loudly, server, start_server,
 };
 use pgwake::pq::{Connection, Conninfo};
+use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -305,6 +307,9 @@ fn listening_and_notifying() {
         vec![
             ("the channel's name is empty", run(&conninfo, &["listen", ""])),
             ("the channel's name is too long", run(&conninfo, &["listen", &"x".repeat(64)])),
+            ("the channel's name is not in the database's encoding", {
+                pgwake(&["-d", &conninfo, "listen"]).arg(OsStr::from_bytes(b"\xe9")).output().unwrap()
+            }),
             ("the payload is too long", run(&conninfo, &["notify", "jobs", &"x".repeat(8000)])),
             ("the payload holds a NUL byte", piped(&conninfo, b"a\0b")),
             ("no notification arrives (`--self-test`)", run(&pooler, &tested)),
