@@ -252,7 +252,8 @@ pub struct Gap<'a> {
     pub sqlstate: Option<SqlState>,
     /// The loss in words.
     pub message: &'a str,
-    /// When the loss was noticed.
+    /// When the server was last heard from before an outage, which may be two heartbeats before that was
+    /// noticed; otherwise, when the gap was found.
     pub lost_at: SystemTime,
     /// How many attempts it took to connect again.
     pub attempts: u32,
@@ -265,7 +266,9 @@ impl Gap<'_> {
         fields.field("channels", Value::Channels(self.channels), "{}");
         fields.field("reason", Value::Text(self.reason.as_str()), "");
         fields.field("sqlstate", Value::code(&self.sqlstate), "");
-        fields.field("lost_at", Value::Time(self.lost_at), "  what was notified since {} is lost");
+        let since =
+            if self.reason == GapReason::Outage { "  what was notified since {} is lost" } else { "" };
+        fields.field("lost_at", Value::Time(self.lost_at), since);
         fields.field("message", Value::Text(self.message), ": {}");
         fields.field("attempts", Value::Number(self.attempts.into()), "");
         fields.if_not_zero("dropped", self.dropped, "");

@@ -63,13 +63,18 @@ impl<Tag> Session<Tag> {
     pub(crate) fn consume(&mut self, now: Instant) -> bool {
         let Some(connection) = self.connection.as_mut().filter(|_| self.is_ready) else { return false };
         (self.is_ready, self.may_hold_more) = (false, true);
-        (self.heard_at, self.probed_at) = (now, None);
+        // The end of a connection is no sign of the server: what it sent before may have come to nothing.
+        let heard_at = std::mem::replace(&mut self.heard_at, now);
+        self.probed_at = None;
         if std::mem::replace(&mut self.is_in_message, !self.is_held) {
             self.consume_bounded();
+            if self.ending.is_some() {
+                self.heard_at = heard_at;
+            }
         } else {
             self.message_bytes = 0;
             if !connection.read_input() {
-                self.ending = Some(connection.loss());
+                (self.ending, self.heard_at) = (Some(connection.loss()), heard_at);
             }
             // That has also sent what it could; how much is only of interest while something was left.
             if self.wait_for != WaitFor::Reading {

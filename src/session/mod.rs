@@ -77,7 +77,8 @@ pub(crate) struct Loss<Tag> {
     pub(crate) unanswered: Vec<Tag>,
     /// When the next attempt starts; `None` when there will be none.
     pub(crate) retry_in: Option<Duration>,
-    pub(crate) at: Instant,
+    /// When the server was last heard from: what it sent since then is lost.
+    pub(crate) heard_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,7 +464,7 @@ impl<Tag> Session<Tag> {
         };
         self.state = retry_in.map_or(State::Failed, |delay| State::Waiting { until: now + delay });
         self.refused = permanent;
-        Loss { error, unanswered, retry_in, at: now }
+        Loss { error, unanswered, retry_in, heard_at: self.heard_at }
     }
 }
 

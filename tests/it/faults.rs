@@ -7,7 +7,7 @@ use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, next, ser
 use pgwake::{Event, EventLoop, SessionId, SessionOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
@@ -78,11 +78,13 @@ fn a_black_hole_is_noticed_within_two_heartbeats_and_the_other_sessions_hear_on(
     // Several heartbeats pass first; the hole opens anywhere between two of them.
     let opens_at = 3 * HEARTBEAT + random.duration_below(HEARTBEAT);
     let (mut opened, mut noticed, mut back) = (None, Vec::new(), Vec::new());
+    let mut falls_in_since = SystemTime::now();
     let (mut heard, mut latest) = (0u32, Duration::ZERO);
     while back.len() < 2 {
         if opened.is_none() && start.elapsed() > opens_at {
             proxy.set(Fault::BlackHole);
             opened = Some(Instant::now());
+            falls_in_since = SystemTime::now() + HEARTBEAT / 2;
         }
         match events.next(Some(PATIENCE)).unwrap().expect("silence") {
             Event::Notification(n) => {
@@ -99,7 +101,11 @@ fn a_black_hole_is_noticed_within_two_heartbeats_and_the_other_sessions_hear_on(
                 assert_eq!(lost.sqlstate.unwrap().as_str(), "08001", "{}", lost.message);
                 proxy.set(Fault::Nothing);
             }
-            Event::Gap(gap) => back.push(gap.session),
+            // All that fell into the hole is lost, long before that was noticed.
+            Event::Gap(gap) => {
+                assert!(gap.lost_at < falls_in_since, "{gap:?}, and {falls_in_since:?}");
+                back.push(gap.session);
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -101,11 +101,12 @@ impl Listen {
 
     #[cold]
     pub(super) fn lost(&mut self, link: &mut Link, loss: Loss<Tag>) {
-        let Loss { error, retry_in, at, .. } = loss;
+        let Loss { error, retry_in, heard_at, .. } = loss;
         link.is_listening = false;
         link.channels.lost();
         if self.was_listening {
-            let outage = self.outage.get_or_insert(Outage { error: error.clone(), lost_at: at, attempts: 0 });
+            let new = Outage { error: error.clone(), lost_at: heard_at, attempts: 0 };
+            let outage = self.outage.get_or_insert(new);
             outage.attempts += 1;
         }
         link.reports.push_back(match retry_in {

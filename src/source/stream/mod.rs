@@ -437,7 +437,7 @@ impl StreamSource {
 
     #[cold]
     fn lost(&mut self, loss: Loss<Step>) {
-        let Loss { error, retry_in, at, .. } = loss;
+        let Loss { error, retry_in, heard_at, .. } = loss;
         let error = if self.phase == Phase::Connecting { step::advise_at_the_door(error) } else { error };
         self.phase = Phase::Connecting;
         self.log.lost();
@@ -446,7 +446,9 @@ impl StreamSource {
         }
         self.standing = match std::mem::replace(&mut self.standing, Standing::New) {
             Standing::New => Standing::New,
-            Standing::Begun => Standing::Lost(Outage { error: error.clone(), lost_at: at, attempts: 1 }),
+            Standing::Begun => {
+                Standing::Lost(Outage { error: error.clone(), lost_at: heard_at, attempts: 1 })
+            }
             Standing::Lost(outage) => Standing::Lost(Outage { attempts: outage.attempts + 1, ..outage }),
         };
         self.reports.push_back(match retry_in {
