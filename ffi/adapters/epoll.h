@@ -17,11 +17,13 @@ struct pgwake_epoll {
     void *user;
 };
 
-/* Watches the handle, with `watch` as the registration's pointer. 0, or -1 and errno. */
+/* Watches the handle, with `watch` as the registration's pointer. 0, or -1 and errno. Events that were left inside
+ * before are taken, too. */
 static inline int pgwake_epoll_attach(struct pgwake_epoll *watch, int epoll) {
     struct epoll_event interest;
     interest.events = EPOLLIN;
     interest.data.ptr = watch;
+    pgwake_wake(watch->handle);
     return epoll_ctl(epoll, EPOLL_CTL_ADD, pgwake_fd(watch->handle), &interest);
 }
 

@@ -31,10 +31,12 @@ static inline void pgwake_ev_ready(struct ev_loop *loop, struct ev_io *io, int r
     }
 }
 
+/* Watches the handle. Events that were left inside before are taken, too. */
 static inline void pgwake_ev_attach(struct pgwake_ev *watch, struct ev_loop *loop) {
     ev_init(&watch->io, pgwake_ev_ready);
     ev_io_set(&watch->io, pgwake_fd(watch->handle), EV_READ);
     watch->io.data = watch;
+    pgwake_wake(watch->handle);
     ev_io_start(loop, &watch->io);
 }
 

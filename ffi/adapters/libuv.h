@@ -31,10 +31,11 @@ static inline void pgwake_uv_ready(uv_poll_t *poll, int problem, int readiness) 
     }
 }
 
-/* Watches the handle. 0, or libuv's error. */
+/* Watches the handle. 0, or libuv's error. Events that were left inside before are taken, too. */
 static inline int pgwake_uv_attach(struct pgwake_uv *watch, uv_loop_t *loop) {
     int status = uv_poll_init(loop, &watch->poll, pgwake_fd(watch->handle));
     watch->poll.data = watch;
+    pgwake_wake(watch->handle);
     return status ? status : uv_poll_start(&watch->poll, UV_READABLE, pgwake_uv_ready);
 }
 

@@ -8,7 +8,7 @@ import os
 import select
 
 LISTENING, NOTIFICATION, GAP, DISCONNECTED, FAILED, COMMAND_FAILED, SENT, CHANGE, DDL, ACKNOWLEDGED = range(1, 11)
-SCHEMA, BEGIN, COMMIT, PREPARE, ROLLBACK, MESSAGE = range(11, 17)
+SCHEMA, BEGIN, COMMIT, PREPARE, ROLLBACK, MESSAGE, TICK, ROWS = range(11, 19)
 
 
 class Event(c.Structure):
@@ -62,9 +62,9 @@ class Events:
             yield event.contents
 
     def waiting(self):
-        while True:  # waits in Python, so that Ctrl-C is heard
-            select.select([self], [], [])
-            yield from self
+        while True:
+            yield from self  # first: the descriptor need not tell of what was left inside
+            select.select([self], [], [])  # waits in Python, so that Ctrl-C is heard
 
     def close(self):
         _lib.pgwake_close(self._handle)

@@ -139,6 +139,14 @@ fn no_wake_is_lost() {
     is_ok(c::limited(Under::Nothing, program).args([&server().conninfo(), "200000"]));
 }
 
+#[test]
+fn a_loop_of_the_hosts_that_is_attached_late_misses_nothing() {
+    let Some(tree) = c::installed() else { return };
+    let directory = c::directory();
+    let program = c::build_with_archive(&tree, "attached_late", directory.path());
+    is_ok(c::limited(Under::Nothing, program).args([&server().conninfo(), &fresh_channel()]));
+}
+
 /// Runs the driver of every function, and the statements that it asks for.
 fn every_function_works(command: &mut Command) {
     let (conninfo, mut sql) = database("");
