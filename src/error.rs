@@ -83,7 +83,11 @@ impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Error::new(ErrorKind::System, error.to_string())
+        let advice = match error.raw_os_error() {
+            Some(libc::EMFILE) => ": the process may open no more of them, raise its limit (ulimit -n)",
+            _ => "",
+        };
+        Error::new(ErrorKind::System, format!("{error}{advice}"))
     }
 }
 

@@ -336,7 +336,8 @@ impl EventLoop {
         if source.is_some_and(|source| source.session() == Some(session)) {
             return Ok(index);
         }
-        Err(Error::new(ErrorKind::UnknownSession, "no such session in this loop: it was disconnected"))
+        let message = "no such session in this loop: it was disconnected, or is none of its own";
+        Err(Error::new(ErrorKind::UnknownSession, message))
     }
 
     /// The session that is asked for something, which may bring forth more than notifications.

@@ -96,7 +96,8 @@ impl EventLoop {
         match sources.position(|source| source.is_some_and(&mut is_it)) {
             Some(index) => self.enqueue(index),
             None => {
-                let message = "no such poll or schedule in this loop: it was cancelled";
+                let message =
+                    "no such poll or schedule in this loop: it was cancelled, or is none of its own";
                 Err(Error::new(ErrorKind::UnknownTask, message))
             }
         }

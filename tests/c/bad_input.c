@@ -1,5 +1,6 @@
 /* Every function with what it must refuse: a status and a text, never a crash. Needs no server. */
 #include "check.h"
+#include <sys/resource.h>
 
 static const char *const tables[] = {"orders", NULL}, *const none[] = {NULL};
 static const char *const not_utf8[] = {"orders", "caf\xe9", NULL};
@@ -322,6 +323,16 @@ static void unusable(void) {
     wrong.spin_adaptive_permille = 1001;
     handle = pgwake_new(&wrong);
     REFUSED(pgwake_fd(handle), PGWAKE_E_INVALID, "spin_adaptive_permille");
+    pgwake_close(handle);
+
+    struct rlimit usual, none;
+    CHECK(getrlimit(RLIMIT_NOFILE, &usual) == 0);
+    none = usual;
+    none.rlim_cur = 3;
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    handle = pgwake_new(NULL);
+    CHECK(setrlimit(RLIMIT_NOFILE, &usual) == 0);
+    REFUSED(pgwake_fd(handle), PGWAKE_E_SYSTEM, "ulimit -n");
     pgwake_close(handle);
 }
 

@@ -217,6 +217,9 @@ fn a_query_that_takes_too_long_is_ended_and_one_that_may_is_not_taken_for_a_dead
         ("SELECT 2 FROM pg_sleep(0.5)", PollOptions::new().statement_timeout(Duration::ZERO));
     events.poll(session, sql, forever.every(HOUR)).unwrap();
     assert_eq!(rows(&mut events), [["2"]]);
+    let longest = PollOptions::new().every(HOUR).statement_timeout(Duration::MAX);
+    events.poll(session, "SHOW statement_timeout", longest).unwrap();
+    assert_eq!(rows(&mut events), [["2147483647ms"]]);
     // What holds for a poll does not hold for the session.
     assert_eq!(timeout_of(&mut events, session), "0");
 }

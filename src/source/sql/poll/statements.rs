@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::options::PollOptions;
 use crate::source::sql::first_statement::refuse;
 use std::ffi::CString;
+use std::time::Duration;
 
 /// What holds for the transaction of one query alone. It has no rows, so that a query without any has none.
 pub(super) const SETTINGS: &[u8] =
@@ -36,9 +37,14 @@ impl Query {
         Ok(Query {
             sql: query(sql, options)?,
             check: check(sql, options).into_bytes(),
-            timeout: c_string(options.statement_timeout.as_millis().to_string()),
+            timeout: c_string(timeout_ms(options.statement_timeout).to_string()),
         })
     }
+}
+
+/// As the server takes it: in milliseconds of 31 bits, and 0 for never, which a part of one does not mean.
+fn timeout_ms(timeout: Duration) -> u128 {
+    if timeout.is_zero() { 0 } else { timeout.as_millis().clamp(1, i32::MAX as u128) }
 }
 
 fn query(sql: &str, options: &PollOptions) -> Result<Vec<u8>> {
@@ -108,6 +114,12 @@ mod tests {
         assert_eq!(sent(" SELECT 1 -- one\n;; ", PollOptions::new()), "SELECT 1 -- one");
         let batch = sent("SELECT * FROM jobs -- all", PollOptions::new().batch_rows(7));
         assert_eq!(batch, "SELECT * FROM jobs -- all\nLIMIT 7 FOR UPDATE SKIP LOCKED");
+    }
+
+    #[test]
+    fn only_no_time_at_all_means_never() {
+        let times = [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2), Duration::MAX];
+        assert_eq!(times.map(timeout_ms), [0, 1, 2, 2147483647]);
     }
 
     #[test]
