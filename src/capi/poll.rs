@@ -1,9 +1,9 @@
 //! What a C host polls: the exports for it. A struct that begins with its size flows in, the crate's own
 //! options flow out; values of rows are looked for where the loop has them.
 
-use super::given::{invalid, session_id, utf8};
+use super::given::{self, invalid, session_id, utf8};
 use super::handle::{self, Handle};
-use super::options::{self, Versioned, given, refuse_reserved};
+use super::options::{self, Versioned, refuse_reserved};
 use crate::{Event, EventLoop, PollOptions, Result, Rows};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null;
@@ -131,9 +131,9 @@ unsafe fn poll(asked: *const CPollOptions) -> Result<PollOptions> {
         .binary(asked.binary != 0)
         .from_start(asked.from_start != 0)
         .manual_ack(asked.manual_ack != 0);
-    own = given(asked.every_ms).into_iter().fold(own, PollOptions::every);
-    own = given(asked.adaptive_ms).into_iter().fold(own, PollOptions::adaptive);
-    own = given(asked.statement_timeout_ms).into_iter().fold(own, PollOptions::statement_timeout);
+    own = options::given(asked.every_ms).into_iter().fold(own, PollOptions::every);
+    own = options::given(asked.adaptive_ms).into_iter().fold(own, PollOptions::adaptive);
+    own = options::given(asked.statement_timeout_ms).into_iter().fold(own, PollOptions::statement_timeout);
     if asked.bytes_max != 0 {
         own = own.bytes_max(usize::try_from(asked.bytes_max).unwrap_or(usize::MAX));
     }
@@ -143,7 +143,11 @@ unsafe fn poll(asked: *const CPollOptions) -> Result<PollOptions> {
     if asked.batch_rows != 0 {
         own = own.batch_rows(asked.batch_rows);
     }
-    own = text(asked.wake_on, "wake_on")?.into_iter().fold(own, PollOptions::wake_on);
+    if !asked.wake_on.is_null() {
+        // A channel: any bytes.
+        // SAFETY: as the caller promises.
+        own = own.wake_on(unsafe { given::text(asked.wake_on, "wake_on") }?);
+    }
     own = text(asked.name, "name")?.into_iter().fold(own, PollOptions::name);
     own = text(asked.cursor, "cursor")?.into_iter().fold(own, PollOptions::cursor);
     own = text(asked.xid_column, "xid_column")?.into_iter().fold(own, PollOptions::xid_column);
@@ -216,7 +220,7 @@ mod tests {
             batch_rows: 7,
             parameters: parameters.as_ptr(),
             parameters_len: 3,
-            wake_on: c"w".as_ptr(),
+            wake_on: c"w\xe9".as_ptr(),
             name: c"n".as_ptr(),
             cursor: c"c".as_ptr(),
             xid_column: c"x".as_ptr(),
@@ -226,7 +230,8 @@ mod tests {
         };
         let ms = Duration::from_millis;
         let own = PollOptions::new().every(ms(2)).adaptive(ms(3)).statement_timeout(Duration::ZERO);
-        let own = own.bytes_max(5000).page_rows(6).batch_rows(7).wake_on("w").name("n").cursor("c").done("d");
+        let own =
+            own.bytes_max(5000).page_rows(6).batch_rows(7).wake_on(b"w\xe9").name("n").cursor("c").done("d");
         let own = own.xid_column("x").order_by("o").parameter("1").null_parameter().parameter("");
         assert_eq!(chosen(&asked), format!("{own:?}"));
         // One at a time, so that none stands for another.
