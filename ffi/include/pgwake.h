@@ -55,8 +55,10 @@
  *
  * Fork. Only the process that made a handle may use it. In a child every call gives PGWAKE_E_FORKED, but for
  * pgwake_close, which closes the child's copies of the descriptors and leaves the parent's sessions alone (what libpq
- * remembers of them stays in the child's memory). A child that does not exec should call it; a child that wants
- * events makes a handle of its own.
+ * remembers of them stays in the child's memory). A child that does not exec must call it: as long as it holds a socket
+ * that the parent has closed, epoll goes on reporting it (epoll(7)), and after its next outage the parent's loop never
+ * sleeps again. So let no other thread be in a call on the handle while you fork such a child. One that wants events
+ * makes a handle of its own.
  *
  * Changes. The schema `pgwake` must be in the database for them, and for DDL: the command `pgwake install` puts it
  * there. What goes through its outbox is delivered at least once: a change that the database did not yet know to be

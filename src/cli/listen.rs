@@ -1,11 +1,11 @@
 //! `pgwake listen`: prints what is notified, or runs a command for it.
 
-use super::{Failure, with_code};
 use super::arguments::{Format, Listen};
 use super::jobs::Jobs;
 use super::output::{Output, printable, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
+use super::{Failure, with_code};
 use pgwake::{Channel, CommandFailed, Event, EventLoop, EventLoopOptions, Overflow, SessionOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;

@@ -170,7 +170,7 @@ fn where_nobody_reads_writers_of_long_rows_keep_the_outbox_below_its_cap() {
     sql.run("UPDATE pgwake.setting SET value = 1000000 WHERE name IN ('rotate_bytes', 'cap_bytes')");
     let reader = Reader::open(&conninfo, "away");
     drop(reader);
-    while sql.value("SELECT pgwake.backend_of(id) FROM pgwake.consumer") != "" {}
+    while !sql.value("SELECT pgwake.backend_of(id) FROM pgwake.consumer").is_empty() {}
     for id in 0..16 {
         sql.run(&format!("INSERT INTO t VALUES ({id}, repeat('x', 16000000))"));
     }
