@@ -291,32 +291,36 @@ fn inode(fd: RawFd) -> io::Result<u64> {
     }
 }
 
+fn timer_on(clock: libc::clockid_t) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked.
+    let fd = check(unsafe { libc::timerfd_create(clock, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) })?;
+    // SAFETY: the descriptor was made just now and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The timer fires once, at that time.
+fn set_timer(timer: &OwnedFd, flags: libc::c_int, at: libc::timespec) -> io::Result<()> {
+    let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at };
+    // SAFETY: `once` outlives the call, and the old value is not asked for.
+    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), flags, &once, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
 /// A timer that makes a descriptor readable (timerfd_create(2)), so that one poll carries sockets and times.
 #[derive(Debug)]
 pub(crate) struct Timer(OwnedFd);
 
 impl Timer {
     pub(crate) fn new() -> io::Result<Self> {
-        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
-        // SAFETY: no pointers; the result is checked.
-        let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
-        // SAFETY: the descriptor was made just now and has no other owner.
-        Ok(Timer(unsafe { OwnedFd::from_raw_fd(fd) }))
+        timer_on(libc::CLOCK_MONOTONIC).map(Timer)
     }
 
     /// Fires once after `delay`; `None` disarms. Setting it also takes back an expiry that nobody has seen.
     pub(crate) fn set(&self, delay: Option<Duration>) -> io::Result<()> {
         // A time of zero would disarm: the shortest delay is a nanosecond.
         let delay = delay.map_or(Duration::ZERO, |d| d.max(Duration::from_nanos(1)));
-        let value = libc::timespec {
-            tv_sec: delay.as_secs().min(i32::MAX as u64) as libc::time_t,
-            tv_nsec: libc::c_long::from(delay.subsec_nanos()),
-        };
-        let once =
-            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // SAFETY: `once` outlives the call, and the old value is not asked for.
-        check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) })?;
-        Ok(())
+        let tv_sec = delay.as_secs().min(i32::MAX as u64) as libc::time_t;
+        set_timer(&self.0, 0, libc::timespec { tv_sec, tv_nsec: delay.subsec_nanos().into() })
     }
 }
 
@@ -334,11 +338,7 @@ pub(crate) struct ClockWatch(OwnedFd);
 
 impl ClockWatch {
     pub(crate) fn new() -> io::Result<Self> {
-        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
-        // SAFETY: the call takes no pointers; the result is checked.
-        let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, flags) })?;
-        // SAFETY: the descriptor was made just now and has no other owner.
-        let watch = ClockWatch(unsafe { OwnedFd::from_raw_fd(fd) });
+        let watch = ClockWatch(timer_on(libc::CLOCK_REALTIME)?);
         watch.watch()?;
         Ok(watch)
     }
@@ -347,15 +347,11 @@ impl ClockWatch {
     pub(crate) fn watch(&self) -> io::Result<()> {
         /// In 2255; the kernel counts nanoseconds up to 2262.
         const NEVER_S: libc::time_t = 9_000_000_000;
-        let far = libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 };
-        let never = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: far };
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
-        // SAFETY: `never` outlives the call, and the old value is not asked for.
-        match check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), flags, &never, std::ptr::null_mut()) })
-        {
+        match set_timer(&self.0, flags, libc::timespec { tv_sec: NEVER_S, tv_nsec: 0 }) {
             // It was set between the last look and this call, which is told once.
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
-            result => result.map(drop),
+            result => result,
         }
     }
 }
