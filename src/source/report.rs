@@ -24,7 +24,7 @@ pub(crate) enum Report {
     Acknowledged { id: u64 },
 }
 
-/// A gap of a connection that was not lost.
+/// A gap now, of a connection that was not lost.
 fn gap<'a>(
     session: SessionId,
     db: &'a str,
@@ -79,18 +79,9 @@ impl Report {
             Report::Gap { channels, outage } => {
                 let (sqlstate, message) = parts(&outage.error);
                 let lost_at = SystemTime::now() - now.saturating_duration_since(outage.lost_at);
-                let (attempts, reason, dropped) = (outage.attempts, GapReason::Outage, 0);
-                Event::Gap(Gap {
-                    session,
-                    db,
-                    channels,
-                    reason,
-                    sqlstate,
-                    message,
-                    lost_at,
-                    attempts,
-                    dropped,
-                })
+                let (attempts, gap) =
+                    (outage.attempts, gap(session, db, channels, GapReason::Outage, message, 0));
+                Event::Gap(Gap { sqlstate, lost_at, attempts, ..gap })
             }
             Report::Overflow { channels, dropped, message } => {
                 Event::Gap(gap(session, db, channels, GapReason::Overflow, message, *dropped))

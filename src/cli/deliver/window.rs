@@ -35,7 +35,7 @@ pub(super) enum Stray {
     Unknown,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Window {
     entries: VecDeque<Entry>,
     /// So many of them, from the oldest on, were given to the child.
@@ -58,21 +58,7 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(count_max: usize, bytes_max: usize) -> Self {
-        let (entries, past, repeats) = (VecDeque::new(), VecDeque::new(), HashSet::new());
-        let (settled, stored) = (None, None);
-        let is_repeating = false;
-        Window {
-            entries,
-            sent: 0,
-            bytes: 0,
-            count_max,
-            bytes_max,
-            past,
-            repeats,
-            settled,
-            is_repeating,
-            stored,
-        }
+        Window { count_max, bytes_max, ..Window::default() }
     }
 
     /// Whether one more may come. One that is larger than all room there is comes alone.

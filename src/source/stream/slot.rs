@@ -51,7 +51,7 @@ struct Slot {
     reader: Option<i32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Preparation {
     options: StreamOptions,
     /// The server that was read last, and the one that we are connected to.
@@ -73,19 +73,7 @@ impl Preparation {
     pub(super) fn new(options: StreamOptions) -> Self {
         let is_temporary = options.temporary || options.slot.is_none();
         let slot = Slot { is_temporary, ..Slot::default() };
-        Preparation {
-            wants_snapshot: options.snapshot,
-            options,
-            identity: None,
-            found: Identity::default(),
-            major: 0,
-            backend_pid: 0,
-            slot,
-            publications: Vec::new(),
-            snapshot: snapshot::Tables::default(),
-            begins_at: None,
-            rows_at: None,
-        }
+        Preparation { wants_snapshot: options.snapshot, options, slot, ..Preparation::default() }
     }
 
     pub(super) fn begins_at(&self) -> Option<Lsn> {

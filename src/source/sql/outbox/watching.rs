@@ -13,7 +13,7 @@ use crate::source::sql::tag::{OutboxRequest, Tag};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watching {
     pub(super) options: WatchOptions,
     tables: Tables,
@@ -32,17 +32,7 @@ pub(super) struct Watching {
 
 impl Watching {
     pub(super) fn new(options: WatchOptions) -> Self {
-        Watching {
-            tables: Tables::new(&options.tables),
-            options,
-            is_ensured: false,
-            refused: Vec::new(),
-            has_outbox: false,
-            change_channels: BTreeSet::new(),
-            is_new: false,
-            look_at: None,
-            looked_at: None,
-        }
+        Watching { tables: Tables::new(&options.tables), options, ..Watching::default() }
     }
 
     /// Makes sure that the tables are watched, until they were once: what somebody does to that later is not
