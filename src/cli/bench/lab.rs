@@ -81,13 +81,11 @@ impl Lab {
             report: Report {
                 pgwake_bench: report::VERSION,
                 scenario: scenario.name.into(),
-                complete: false,
                 started_at: rfc3339(SystemTime::now()),
-                seconds: 0.0,
                 parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
                 environment,
                 notes,
-                measurements: Vec::new(),
+                ..Report::default()
             },
             progress,
         })
@@ -156,10 +154,21 @@ impl Lab {
         Ok(())
     }
 
-    /// What a listener does at least in a run.
+    /// One session that listens on one channel for one sender, and takes no times.
     pub(super) fn order(&self, trial: &Trial, contender: Contender) -> Order {
-        let (conninfo, channel) = (trial.conninfo.clone(), self.channel.clone());
-        Order { contender, conninfo, channel, ..Order::default() }
+        Order {
+            contender,
+            conninfo: trial.conninfo.clone(),
+            channel: self.channel.clone(),
+            sessions: 1,
+            is_shared: false,
+            idle_channels: 0,
+            senders: 1,
+            count_max: usize::MAX >> 1,
+            takes_times: false,
+            listens_again: false,
+            log: None,
+        }
     }
 
     /// The same contender's run of this series that came first in this round.

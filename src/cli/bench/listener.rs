@@ -111,25 +111,6 @@ pub(super) enum Answer {
     Failed { message: String, sqlstate: Option<String> },
 }
 
-impl Default for Order {
-    /// One session that listens on one channel for one sender, and takes no times.
-    fn default() -> Self {
-        Order {
-            contender: Contender::C,
-            conninfo: String::new(),
-            channel: String::new(),
-            sessions: 1,
-            is_shared: false,
-            idle_channels: 0,
-            senders: 1,
-            count_max: usize::MAX >> 1,
-            takes_times: false,
-            listens_again: false,
-            log: None,
-        }
-    }
-}
-
 impl Order {
     /// The channels of a session; the one that is notified comes last, where a server that searches a list
     /// finds it last. An idle session has none: the server would wake it for every notification in its

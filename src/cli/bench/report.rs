@@ -43,7 +43,7 @@ pub(super) const QUANTILES: [(&str, f64); 5] =
 /// Slices of a run in its timeline.
 const SLICES: usize = 20;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) pgwake_bench: u32,
     pub(super) scenario: String,
@@ -323,12 +323,8 @@ impl Report {
             pgwake_bench: VERSION,
             scenario: scenario.into(),
             complete: true,
-            started_at: String::new(),
-            seconds: 1.0,
-            parameters: BTreeMap::new(),
-            environment: Environment::default(),
-            notes: Vec::new(),
             measurements: steps.iter().flat_map(of_step).collect(),
+            ..Report::default()
         }
     }
 }
