@@ -241,9 +241,15 @@ END $pgwake$;
 -- name in it is qualified, also of types: another "bool" would run functions as who sends the command.
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  asked pg_catalog.bool := pgwake.asked(tg_tag);
+  asked pg_catalog.bool;
   context pg_catalog.text;
 BEGIN
+  -- Somebody may have taken from PUBLIC what it needs: no command fails for that, and check() says so.
+  BEGIN
+    asked := pgwake.asked(tg_tag);
+  EXCEPTION WHEN insufficient_privilege THEN
+    RETURN;
+  END;
   IF asked IS NOT NULL OR tg_tag OPERATOR(pg_catalog.=) 'CREATE EXTENSION'
       OR tg_tag OPERATOR(pg_catalog.=) 'ALTER EXTENSION' OR EXISTS (SELECT FROM pg_catalog.pg_event_trigger
       WHERE evtevent OPERATOR(pg_catalog.=) 'ddl_command_start'

@@ -121,6 +121,10 @@ BEGIN
     format('ALTER EVENT TRIGGER %I ENABLE', evtname)
     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
     WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled IN ('D', 'R')
+  UNION ALL SELECT 'error', 'schema pgwake', 'its rights were taken from PUBLIC: events before the commands of '
+      'others are lost, and what a handler is for they cannot drop', 'pgwake install'
+    WHERE pgwake.mode() <> 'sql, no event triggers' AND NOT (has_schema_privilege('public', 'pgwake', 'USAGE')
+      AND has_function_privilege('public', 'pgwake.asked(text)', 'EXECUTE'))
   UNION ALL SELECT 'info', 'event triggers', format('they run functions of %s in the DDL of superusers, too: '
       'trust that role, or own the schema yourself', p.proowner::regrole),
     'pgwake uninstall, then install as a superuser'

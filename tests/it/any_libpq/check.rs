@@ -219,6 +219,26 @@ fn rights_that_are_lacking() {
 }
 
 #[test]
+fn rights_that_were_taken_from_everybody_are_missed_and_fail_no_ddl() {
+    let (_, mut sql) = database("");
+    let taken = ["USAGE ON SCHEMA pgwake", "EXECUTE ON ALL FUNCTIONS IN SCHEMA pgwake"];
+    sql.run("CREATE SCHEMA theirs; CREATE ROLE without_rights; GRANT ALL ON SCHEMA theirs TO without_rights");
+    for rights in taken {
+        sql.run(&format!("REVOKE {rights} FROM PUBLIC"));
+        let remedy = finds(&mut sql, "error", "schema pgwake", "its rights were taken from PUBLIC");
+        assert_eq!(remedy, "pgwake install");
+        sql.run("SET ROLE without_rights");
+        sql.run("CREATE TABLE theirs.t (id int PRIMARY KEY); ALTER TABLE theirs.t ADD v text");
+        sql.run("CREATE INDEX CONCURRENTLY i ON theirs.t (v)");
+        sql.run("DROP INDEX CONCURRENTLY theirs.i");
+        sql.run("DROP TABLE theirs.t; RESET ROLE");
+        sql.run(&pgwake::install::install());
+        assert_eq!(sql.value(LINES), "");
+    }
+    sql.run("DROP SCHEMA theirs; DROP ROLE without_rights");
+}
+
+#[test]
 fn consumers_that_lag_and_an_outbox_that_cannot_be_emptied() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
