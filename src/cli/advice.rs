@@ -113,6 +113,7 @@ const UNWATCHING: &[Row] = &[
     ("42P01", "", NAME),
     ("42602", "", NAME),
     ("42501", "", "the owner of the table can do it, with USAGE on the schema pgwake"),
+    INSTALLING[2],
 ];
 const NAME: &str = "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals";
 
@@ -124,6 +125,7 @@ const BEFORE_DROP: &[Row] = &[
     ("42602", "", FUNCTION),
     ("22P02", "", FUNCTION),
     ("42704", "", FUNCTION),
+    INSTALLING[2],
 ];
 const FUNCTION: &str = "name the function as SQL does: app.clean_up, or app.clean_up(pgwake.ddl_target)";
 

@@ -377,6 +377,7 @@ fn watching() {
     sql.run("CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW m AS SELECT * FROM t");
     sql.run("SELECT pgwake.watch_table('t', payload => 'row')");
     let watch = |table: &str| run(&conninfo, &["watch", table]);
+    let only_reading = format!("{conninfo} options='-c default_transaction_read_only=on'");
     let with = |options: &[&str]| run(&conninfo, &[&["watch", "t"], options].concat());
     let of_log =
         |options: &[&str]| run(&conninfo, &[&["watch", "keyed", "--transport", "wal"], options].concat());
@@ -410,6 +411,7 @@ fn watching() {
         ("the transport `wal`, and only keys are wanted", of_log(&["--payload", "key"])),
         ("`unwatch` of a table that does not exist", run(&conninfo, &["unwatch", "nowhere"])),
         ("`unwatch` without a right", run(&plain, &["unwatch", "t"])),
+        ("`unwatch` where transactions only read", run(&only_reading, &["unwatch", "t"])),
         ("`ddl` without a right", run(&plain, &["ddl"])),
         ("`ddl --remove` of what nobody asked for", run(&conninfo, &["ddl", "--remove"])),
     ];
