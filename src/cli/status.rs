@@ -50,10 +50,8 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
 /// What would go wrong here.
 pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
     let mut connection = connect(dsn)?;
-    let mut findings = query::rows(&mut connection, SERVER_FINDINGS, &[])?;
-    let of_log = query::rows(&mut connection, include_str!("log_findings.sql"), &[])?;
-    match query::rows(&mut connection, "SELECT severity, object, problem, remedy FROM pgwake.check()", &[]) {
-        Ok(rows) => findings.extend(rows),
+    let mut of_schema = match query::rows(&mut connection, "SELECT * FROM pgwake.check()", &[]) {
+        Ok(rows) => rows,
         Err(error) => {
             let problem = missing(&error)?;
             // What may not be looked at may be broken.
@@ -61,12 +59,12 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
                 Some("42501") => ("error", CHECK_RIGHTS),
                 _ => ("info", "pgwake install"),
             };
-            findings.push([severity, "schema pgwake", &problem, remedy].map(String::from).into());
+            vec![[severity, "schema pgwake", &problem, remedy].map(String::from).into()]
         }
-    }
-    let is_said = |object: &String| findings.iter().any(|finding| finding.get(1) == Some(object));
-    let of_log: Vec<_> = of_log.into_iter().filter(|finding| !finding.get(1).is_some_and(is_said)).collect();
-    findings.extend(of_log);
+    };
+    let mut findings = query::rows(&mut connection, include_str!("findings.sql"), &[])?;
+    findings.retain(|finding| !of_schema.iter().any(|said| said.get(1) == finding.get(1)));
+    findings.append(&mut of_schema);
     let is_standby = findings.iter().any(|finding| finding.get(1).is_some_and(|object| object == "server"));
     if !is_standby {
         findings.extend(self_test(dsn, &mut connection)?);
@@ -101,20 +99,6 @@ fn connect(dsn: &str) -> Result<Connection, Failure> {
     query::script(&mut connection, "SET search_path = pg_catalog, pg_temp")?;
     Ok(connection)
 }
-
-/// What can be seen of any server.
-const SERVER_FINDINGS: &str = "
-SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
-  'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
-UNION ALL SELECT 'warning', 'database', 'its encoding is SQL_ASCII: what is told may be no text',
-  'payloads come as bytes; a database in UTF8 has no such trouble'
-  WHERE current_setting('server_encoding') = 'SQL_ASCII'
-UNION ALL SELECT 'warning', 'notification queue',
-  format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
-    round((pg_notification_queue_usage() * 100)::numeric)),
-  'end the listener that does not read, or does not end its transaction; the server''s log has its PID: '
-  'SELECT pid, state, wait_event, xact_start FROM pg_stat_activity ORDER BY xact_start'
-  WHERE pg_notification_queue_usage() > 0.5";
 
 /// What lets a role look.
 const CHECK_RIGHTS: &str =

@@ -1,5 +1,5 @@
--- What would go wrong with reading the log: severity, object, problem, remedy. What pgwake.check() says of an
--- object counts instead, where the schema is installed.
+-- What would go wrong with the server and with reading its log: severity, object, problem, remedy. What
+-- pgwake.check() says of an object counts instead, where the schema is installed.
 WITH slot AS (
   SELECT slot_name, active, wal_status, database = current_database() AS is_here,
     pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
@@ -24,7 +24,19 @@ WITH slot AS (
     LEFT JOIN LATERAL pg_partition_tree(c.oid) leaf ON c.relkind = 'p' AND leaf.isleaf
   WHERE p.pubupdate OR p.pubdelete
 )
-SELECT 'info', 'wal_level',
+SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
+  'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
+UNION ALL SELECT 'warning', current_database()::text,
+  'its encoding is SQL_ASCII: what is told may be no text',
+  'payloads come as bytes; a database in UTF8 has no such trouble'
+  WHERE current_setting('server_encoding') = 'SQL_ASCII'
+UNION ALL SELECT 'warning', 'notification queue',
+  format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
+    round((pg_notification_queue_usage() * 100)::numeric)),
+  'end the listener that does not read, or does not end its transaction; the server''s log has its PID: '
+  'SELECT pid, state, wait_event, xact_start FROM pg_stat_activity ORDER BY xact_start'
+  WHERE pg_notification_queue_usage() > 0.5
+UNION ALL SELECT 'info', 'wal_level',
   format('it is %s: nothing can be read from the log', current_setting('wal_level')),
   'ALTER SYSTEM SET wal_level = logical, then restart' FROM setting WHERE NOT is_logical
 UNION ALL SELECT 'info', format('role %s', rolname), 'it may not read the log: it has no REPLICATION',
