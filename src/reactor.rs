@@ -173,10 +173,10 @@ impl Nudge {
 impl Waker {
     /// Makes the loop's current or next wait end with no event. Several calls before that count as one.
     pub fn wake(&self) -> io::Result<()> {
-        // A request that was not taken yet has already made the descriptor readable.
-        if self.0.asked.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
+        // Before the other, so that it is there for who is woken by that. The descriptor is made readable
+        // also for a request that was not taken yet: a host that watches it by edge has seen that edge, and
+        // may have taken an event since, for which nobody looked at the request.
+        self.0.asked.store(true, Ordering::Release);
         self.0.nudge.nudge().inspect_err(|_| self.0.asked.store(false, Ordering::Release))
     }
 

@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, transports};
 use mio::{Events, Interest, Poll, Token};
 use pgwake::pq::{Connection, Conninfo};
-use pgwake::{Event, EventLoop};
+use pgwake::{Event, EventLoop, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -41,12 +41,17 @@ impl Count {
 
     /// Takes all that the loop gives without waiting.
     fn take_all(&mut self, events: &mut EventLoop) {
-        while let Some(event) = events.next(Some(Duration::ZERO)).unwrap() {
-            match event {
-                Event::Notification(n) => self.take(&n.payload),
-                other => panic!("{other:?}"),
-            }
+        while self.take_one(events) {}
+    }
+
+    /// `false`: there is none.
+    fn take_one(&mut self, events: &mut EventLoop) -> bool {
+        match events.next(Some(Duration::ZERO)).unwrap() {
+            Some(Event::Notification(n)) => self.take(&n.payload),
+            None => return false,
+            other => panic!("{other:?}"),
         }
+        true
     }
 }
 
@@ -251,6 +256,21 @@ fn with_a_libpq_that_says_it_is_old_a_burst_arrives_whole_too() {
 /// The wake ends the wait only when the burst has been taken: an outer edge would not come again.
 #[test]
 fn a_wake_in_the_middle_of_a_burst_leaves_nothing_behind() {
+    woken_in_the_middle(|_, count, events| count.take_all(events));
+}
+
+/// A host that is fair to what else it watches.
+#[test]
+fn a_wake_after_each_event_brings_the_next_one() {
+    woken_in_the_middle(|waker, count, events| {
+        if count.take_one(events) {
+            waker.wake().unwrap();
+        }
+    });
+}
+
+/// A burst and a wake, and then a turn of the host's for each edge.
+fn woken_in_the_middle(mut turn: impl FnMut(&Waker, &mut Count, &mut EventLoop)) {
     for (transport, conninfo) in transports(server()) {
         let channel = fresh_channel();
         let (mut events, _) = listening(&conninfo, &[&channel]);
@@ -268,7 +288,7 @@ fn a_wake_in_the_middle_of_a_burst_leaves_nothing_behind() {
             let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
             let woken = epoll::wait(&outer, &mut found, Some(&patience)).unwrap();
             assert_eq!(woken, 1, "{transport}: no wake-up after {} of {BURST}", count.0);
-            count.take_all(&mut events);
+            turn(&waker, &mut count, &mut events);
         }
     }
 }
