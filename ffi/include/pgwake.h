@@ -676,7 +676,8 @@ int pgwake_every(pgwake *handle, int64_t interval_ms);
 int pgwake_cron(pgwake *handle, const char *expression, const pgwake_schedule_options *options);
 
 /* pgwake_cancel: ends a poll or a schedule: no event of it comes any more. SQL that a schedule runs goes on to its end.
- * PGWAKE_E_UNKNOWN_TASK: there is none of this number. The event that was given last is gone. */
+ * PGWAKE_E_UNKNOWN_TASK: there is none of this number. The event that was given last stays good, but for the values of
+ * a PGWAKE_EVENT_ROWS, which are gone. */
 int pgwake_cancel(pgwake *handle, int id);
 
 /* pgwake_is_under_way: 1 while the server runs the SQL of a schedule, or what became of a due time is being written

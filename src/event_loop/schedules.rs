@@ -1,6 +1,6 @@
 //! What the loop does at times: schedules, and the end of any task.
 
-use super::{EventLoop, NOTHING};
+use super::{EventLoop, NO_SESSION};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::TaskId;
 use crate::options::ScheduleOptions;
@@ -62,8 +62,10 @@ impl EventLoop {
     /// Ends a poll or a schedule: no event of it comes any more. SQL that a schedule runs goes on to its
     /// end, which [`is_under_way`](Self::is_under_way) tells.
     pub fn cancel(&mut self, task: TaskId) -> Result<()> {
-        self.at_hand = NOTHING;
-        self.find_task(|source| source.cancel(task))
+        self.find_task(|source| source.cancel(task))?;
+        // Rows are gone. A notification stays where it is, for a C host that has not read it yet.
+        (self.at_hand.stream, self.at_hand.index) = (NO_SESSION, NO_SESSION);
+        Ok(())
     }
 
     /// Whether something of a schedule goes on at the server, also after its `cancel`: its SQL is run, or

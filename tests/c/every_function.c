@@ -72,6 +72,19 @@ static void notifications(pgwake *handle, int db, const char *channel) {
     }
 }
 
+/* A host ends its timer when it is notified, and then looks at what it was told. */
+static void cancelled(pgwake *handle, int db, const char *channel) {
+    char statement[200];
+    int timer = pgwake_every(handle, 3600000);
+    snprintf(statement, sizeof statement, "SELECT pg_notify('%s', i::text) FROM generate_series(1, 3) i", channel);
+    sql(statement);
+    for (int i = 1; i <= 3; i++) {
+        const pgwake_event *event = expect(handle, PGWAKE_EVENT_NOTIFICATION, db);
+        if (i == 2) CHECK(pgwake_cancel(handle, timer) == PGWAKE_OK);
+        CHECK(!strcmp(event->channel, channel) && atoi(event->payload) == i);
+    }
+}
+
 static void outage(pgwake *handle, int db, int backend_pid, const char *channel) {
     char statement[64];
     snprintf(statement, sizeof statement, "SELECT pg_terminate_backend(%d)", backend_pid);
@@ -502,6 +515,7 @@ int main(int argc, char **argv) {
     CHECK(pgwake_wake(handle) == PGWAKE_OK && pgwake_next(handle, -1, &event) == 0 && !event);
     outage(handle, db, backend_pid, channel);
     metrics(handle, db);
+    cancelled(handle, db, channel);
     overflow(handle, conninfo, channel);
     while (pgwake_next(handle, 50, &event) == 1) continue;
     refusals(handle, conninfo);
