@@ -152,7 +152,7 @@ pub(super) unsafe fn close(handle: *mut Handle) {
     match shared.state.load(Ordering::Relaxed) {
         CLOSED => return,
         IN_USE => {
-            shared.refuse(&in_use());
+            shared.is_not_usable();
             return;
         }
         _ => shared.state.store(CLOSED, Ordering::SeqCst),
