@@ -36,6 +36,17 @@ pub(crate) fn value(connection: &mut Connection, sql: &str) -> Result<String, Er
     Ok(rows(connection, sql, &[])?.into_iter().flatten().next().unwrap_or_default())
 }
 
+/// The same with no functions and operators but the system's: what others have made must not be run in our
+/// name. That goes with the transaction, for what is set for a session stays, behind a pooler in transaction
+/// mode, with whoever gets its connection next.
+pub(crate) fn rows_by_system(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+    script(connection, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp")?;
+    let rows = rows(connection, sql, &[]);
+    // After an error this ends the transaction, too.
+    let ended = script(connection, "COMMIT");
+    rows.and_then(|rows| ended.map(|()| rows))
+}
+
 /// Runs several commands at once, as one transaction unless they say otherwise.
 pub(crate) fn script(connection: &mut Connection, sql: &str) -> Result<(), Error> {
     connection.send_query(sql)?;

@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<(), Failure> {
-    let mut connection = connect(dsn)?;
+    let mut connection = query::connect(dsn)?;
     let mut waiting = EventLoop::new()?;
     let stop = Stop::on_signals(waiting.waker())?;
     loop {
@@ -49,8 +49,8 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
 
 /// What would go wrong here.
 pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
-    let mut connection = connect(dsn)?;
-    let mut of_schema = match query::rows(&mut connection, "SELECT * FROM pgwake.check()", &[]) {
+    let mut connection = query::connect(dsn)?;
+    let mut of_schema = match query::rows_by_system(&mut connection, "SELECT * FROM pgwake.check()") {
         Ok(rows) => rows,
         Err(error) => {
             let problem = missing(&error)?;
@@ -62,7 +62,7 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
             vec![[severity, "schema pgwake", &problem, remedy].map(String::from).into()]
         }
     };
-    let mut findings = query::rows(&mut connection, include_str!("findings.sql"), &[])?;
+    let mut findings = query::rows_by_system(&mut connection, include_str!("findings.sql"))?;
     findings.retain(|finding| !of_schema.iter().any(|said| said.get(1) == finding.get(1)));
     findings.append(&mut of_schema);
     let is_standby = findings.iter().any(|finding| finding.get(1).is_some_and(|object| object == "server"));
@@ -93,13 +93,6 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
     }
 }
 
-/// With no functions and operators but the system's: what others have made must not be run in our name.
-fn connect(dsn: &str) -> Result<Connection, Failure> {
-    let mut connection = query::connect(dsn)?;
-    query::script(&mut connection, "SET search_path = pg_catalog, pg_temp")?;
-    Ok(connection)
-}
-
 /// What lets a role look.
 const CHECK_RIGHTS: &str =
     "GRANT USAGE ON SCHEMA pgwake TO it; GRANT EXECUTE ON FUNCTION pgwake.check() TO it; or ask its owner";
@@ -107,12 +100,22 @@ const CHECK_RIGHTS: &str =
 /// Whether a notification of a session arrives at another connection: a pooler in transaction mode takes
 /// LISTEN and delivers nothing. The session itself does not listen, so it sets nothing there that would stay.
 fn self_test(dsn: &str, connection: &mut Connection) -> Result<Option<Vec<String>>, Failure> {
-    let finding = |told: [&str; 3]| Ok(Some(["error"].into_iter().chain(told).map(String::from).collect()));
     let channel = format!("pgwake check {}", std::process::id());
     query::script(connection, &format!("LISTEN \"{channel}\""))?;
+    let finding = notify_and_hear(dsn, connection, &channel);
+    // A pooler keeps the connection, which would go on listening.
+    query::script(connection, &format!("UNLISTEN \"{channel}\"")).map_err(Failure::from).and(finding)
+}
+
+fn notify_and_hear(
+    dsn: &str,
+    connection: &mut Connection,
+    channel: &str,
+) -> Result<Option<Vec<String>>, Failure> {
+    let finding = |told: [&str; 3]| Ok(Some(["error"].into_iter().chain(told).map(String::from).collect()));
     let mut events = EventLoop::new()?;
     let session = events.connect_with(dsn, SessionOptions::new().heartbeat(PATIENCE))?;
-    events.notify(session, &channel, "")?;
+    events.notify(session, channel, "")?;
     let until = Instant::now() + 4 * PATIENCE;
     loop {
         match events.next(Some(until.saturating_duration_since(Instant::now())))? {
@@ -146,7 +149,9 @@ const SWALLOWED: &str = "LISTEN was taken, but a notification sent over another 
     pooler in transaction mode stands between";
 
 fn object(connection: &mut Connection, sql: &str) -> Result<JsonValue, Error> {
-    Ok(query::value(connection, sql)?.parse().unwrap_or_default())
+    let rows = query::rows_by_system(connection, sql)?;
+    let text = rows.first().and_then(|row| row.first()).map_or("null", String::as_str);
+    Ok(text.parse().unwrap_or_default())
 }
 
 /// Why nothing can be said of the schema, where that is no failure.

@@ -4,6 +4,7 @@
 
 use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::outbox::database;
+use crate::common::pgbouncer::PgBouncer;
 use crate::common::{PASSWORD, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -129,6 +130,20 @@ fn where_no_host_is_named_both_usual_directories_are_tried() {
         for socket in ["/var/run/postgresql/.s.PGSQL.1", "/tmp/.s.PGSQL.1"] {
             assert!(sentence.contains(socket), "{dsn} {host:?}: {sentence}");
         }
+    }
+}
+
+#[test]
+fn who_looks_through_a_pooler_leaves_nothing_on_its_connection() {
+    let settings = "pool_mode = transaction\ndefault_pool_size = 1";
+    let Some(pooler) = PgBouncer::start(server().port(), settings) else { return };
+    let (dsn, mut sql) = (pooler.conninfo("postgres"), Sql::connect(&pooler.conninfo("postgres")));
+    let left = "SELECT current_setting('search_path') || (SELECT count(*) FROM pg_listening_channels())";
+    let before = sql.value(left);
+    for looks in ["status", "check"] {
+        let output = run(&["-d", &dsn, looks]);
+        assert!(!output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(sql.value(left), before, "after {looks}");
     }
 }
 

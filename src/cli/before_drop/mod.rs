@@ -78,12 +78,11 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
 }
 
 fn list(connection: &mut Connection, format: Format) -> Result<(), Failure> {
-    query::script(connection, "SET search_path = pg_catalog, pg_temp")?;
     let sql = "SELECT handler, array_to_json(types)::text, array_to_json(schemas)::text, \
         concat_ws(' ', '--types ''' || array_to_string(types, ',') || '''', \
         '--schemas ''' || array_to_string(schemas, ',') || '''') FROM pgwake.drop_handler ORDER BY 1";
     let mut out = std::io::stdout().lock();
-    for row in query::rows(connection, sql, &[]).map_err(failed)? {
+    for row in query::rows_by_system(connection, sql).map_err(failed)? {
         let [handler, types, schemas, options] = row.as_slice() else { continue };
         match format {
             Format::Text => writeln!(out, "{handler}  {options}")?,
