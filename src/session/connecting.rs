@@ -56,7 +56,7 @@ impl<Tag> Session<Tag> {
         self.ending = Some(lost(message, SqlState::CONNECTION_NOT_MADE));
     }
 
-    /// The host in hand has been silent for too long: the others first, and it at the end.
+    /// The host in hand has been silent for too long, or is full: the others first, and it at the end.
     pub(super) fn pass_over(&mut self, now: Instant) {
         self.silent += 1;
         if self.silent >= self.route.len() {
@@ -177,7 +177,12 @@ impl<Tag> Session<Tag> {
             Polling::Writing => self.wait_for = WaitFor::Writing,
             Polling::Failed => {
                 let error = of_one_endpoint(connection, self.endpoints);
-                return Progress::Lost(self.lose(error, now));
+                // libpq tries no other host after one that is full, although the primary may be behind it.
+                let is_full = error.sqlstate == Some(SqlState::TOO_MANY_CONNECTIONS);
+                if !is_full || self.silent + 1 >= self.route.len() {
+                    return Progress::Lost(self.lose(error, now));
+                }
+                self.pass_over(now);
             }
             Polling::Ready => return self.opened(now),
         }

@@ -110,7 +110,7 @@ pub(crate) struct Session<Tag> {
     route: Route,
     /// How many endpoints the conninfo names.
     endpoints: usize,
-    /// How many endpoints of the route have been silent in this attempt.
+    /// How many endpoints of the route have been silent in this attempt, or full.
     silent: usize,
     /// The endpoint that libpq is trying.
     trying: (String, String),

@@ -41,6 +41,23 @@ fn a_silent_host_costs_its_timeout_and_the_next_one_is_reached() {
 }
 
 #[test]
+fn a_host_that_is_full_is_passed_over_too() {
+    let full = start_server();
+    for (server, limit) in [(&full, 0), (server(), -1)] {
+        let create = format!("CREATE ROLE welcome LOGIN CONNECTION LIMIT {limit}");
+        Sql::connect(&server.conninfo()).run(&create);
+    }
+    let (full, free) = (full.port(), server().port());
+    let conninfo = |ports: &str, hosts| format!("host={hosts} port={ports} user=welcome dbname=postgres");
+    let mut events = EventLoop::new().unwrap();
+    events.connect(&conninfo(&format!("{full},{free}"), "127.0.0.1,127.0.0.1")).unwrap();
+    assert_eq!(next(&mut events), Seen::listening(&[]));
+    // Where all are full, that is what is said.
+    events.connect(&conninfo(&format!("{full},{full}"), "127.0.0.1,127.0.0.1")).unwrap();
+    assert_eq!(next(&mut events), Seen::Disconnected("53300".into()));
+}
+
+#[test]
 fn a_host_that_is_silent_and_alone_is_told_as_such() {
     let (_listener, silent) = silent_host();
     let mut events = EventLoop::new().unwrap();
