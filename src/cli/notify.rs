@@ -44,7 +44,7 @@ pub(super) fn send_all(
         let mut payload = input.payload.unwrap_or_default().as_bytes().to_vec();
         if payload == b"-" {
             payload.clear();
-            std::io::stdin().lock().read_to_end(&mut payload)?;
+            std::io::stdin().lock().read_to_end(&mut payload).map_err(|error| unreadable(&error))?;
         }
         let (sender, receiver) = sync_channel(1);
         sender.send(Ok(payload)).map_err(|_| Failure::Running("the payload was lost".into()))?;
@@ -53,6 +53,10 @@ pub(super) fn send_all(
     let stop = Stop::on_signals(events.waker())?;
     Sender { events, send, noun, payloads, held: None, fault: None, queued: 0, sent: 0, failed: 0, line: 0 }
         .run(&stop)
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::Running(format!("standard input: {error}"))
 }
 
 /// Reads lines on a thread of its own, so that a slow input does not stop the loop.
@@ -147,7 +151,7 @@ impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
         loop {
             let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), |held| Ok(Ok(held)))
             {
-                Ok(payload) => payload?,
+                Ok(payload) => payload.map_err(|error| unreadable(&error))?,
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             };

@@ -160,6 +160,17 @@ fn a_full_disk_is_named_by_the_file_that_does_not_fit() {
 }
 
 #[test]
+fn an_input_that_cannot_be_read_is_named() {
+    for input in ["-", "--lines"] {
+        let mut command = pgwake(&["-d", &server().conninfo(), "notify", "jobs", input]);
+        let output = command.stdin(std::fs::File::open("/").unwrap()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{input}");
+        let sentence = String::from_utf8(output.stderr).unwrap();
+        assert!(sentence.starts_with("pgwake: standard input: Is a directory"), "{input}: {sentence}");
+    }
+}
+
+#[test]
 fn notify_sends_an_argument_or_stdin_or_its_lines() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     let mut listen = Running::start(&["-d", &dsn, "-f", "json", "listen", &channel, "--count", "10005"]);
