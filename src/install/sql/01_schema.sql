@@ -54,26 +54,34 @@ CREATE SEQUENCE IF NOT EXISTS pgwake.spilled;
 -- What one statement did to one table. `changes` is a JSON array with one object for each changed row, as far
 -- as the payload says: key, old, new, changed. `op` is insert, update, delete or truncate; or `gap`, with an
 -- id before those of all changes: an object that says per consumer what it has missed; or `spilled`: what a
--- notification refers to. To compress them costs the writer more than the space that it saves for the minute
--- that a row lives.
+-- notification refers to.
+CREATE TABLE IF NOT EXISTS pgwake.outbox_0 (
+  id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
+  xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  watch int,
+  part oid,                       -- the partition or child that was changed, if that is not the watched table
+  op text NOT NULL,
+  changes text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+CREATE TABLE IF NOT EXISTS pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS);
+
+-- Compressing costs the writer more than the space that it saves for the minute that a row lives. Where the
+-- index is there and it is off no lock is taken, for writers would wait for it: CREATE INDEX IF NOT EXISTS
+-- takes one before it looks.
 DO $pgwake$
+DECLARE
+  box regclass;
 BEGIN
-  IF to_regclass('pgwake.outbox_0') IS NULL THEN
-    CREATE TABLE pgwake.outbox_0 (
-      id bigint NOT NULL DEFAULT pg_catalog.nextval('pgwake.outbox_id'),
-      xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-      watch int,
-      part oid,                   -- the partition or child that was changed, if that is not the watched table
-      op text NOT NULL,
-      changes text NOT NULL
-    );
-    ALTER TABLE pgwake.outbox_0 ALTER changes SET STORAGE EXTERNAL;
-    CREATE TABLE pgwake.outbox_1 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS INCLUDING STORAGE);
-    CREATE TABLE pgwake.outbox_2 (LIKE pgwake.outbox_0 INCLUDING DEFAULTS INCLUDING STORAGE);
-    CREATE INDEX outbox_0_xid ON pgwake.outbox_0 (xid);
-    CREATE INDEX outbox_1_xid ON pgwake.outbox_1 (xid);
-    CREATE INDEX outbox_2_xid ON pgwake.outbox_2 (xid);
-  END IF;
+  FOR n IN 0..2 LOOP
+    IF to_regclass(format('pgwake.outbox_%s_xid', n)) IS NULL THEN
+      EXECUTE format('CREATE INDEX outbox_%1$s_xid ON pgwake.outbox_%1$s (xid)', n);
+    END IF;
+  END LOOP;
+  FOR box IN SELECT attrelid FROM pg_attribute WHERE attname = 'changes' AND attstorage <> 'e'
+      AND attrelid = ANY ('{pgwake.outbox_0,pgwake.outbox_1,pgwake.outbox_2}'::regclass[]) LOOP
+    EXECUTE format('ALTER TABLE %s ALTER changes SET STORAGE EXTERNAL', box);
+  END LOOP;
 END $pgwake$;
 
 -- A dump takes the names along: of the table, because `relid` is a regclass, and of the columns. Here the
