@@ -253,7 +253,7 @@ pub struct Gap<'a> {
     /// The loss in words.
     pub message: &'a str,
     /// When the server was last heard from before an outage, which may be two heartbeats before that was
-    /// noticed; otherwise, when the gap was found.
+    /// noticed, of the log more; otherwise, when the gap was found.
     pub lost_at: SystemTime,
     /// How many attempts it took to connect again.
     pub attempts: u32,

@@ -135,8 +135,8 @@ typedef struct pgwake pgwake;
  * coalesces). */
 #define PGWAKE_EVENT_NOTIFICATION 2
 /* Notifications are missing, so whatever they stood for must be looked at afresh. `reason` PGWAKE_GAP_OUTAGE: the
- * connection was lost by reason of `sqlstate` and `message`. The server was last heard from at `lost_at_us`, up to two
- * heartbeats before that was noticed; after `attempts` attempts all `channels` listen again.
+ * connection was lost by reason of `sqlstate` and `message`. The server was last heard from at `lost_at_us`, which may
+ * be two heartbeats before that was noticed, of the log more; after `attempts` attempts all `channels` listen again.
  * `reason` PGWAKE_GAP_OVERFLOW: `dropped` notifications were dropped because they were taken too
  * slowly; or, as `message` says then, as many rows of the outbox, which was over its cap. `reason`
  * PGWAKE_GAP_REPLACED: a watched database is another installation than it was, restored or copied, and what was not

@@ -31,10 +31,10 @@ UNION ALL SELECT 'warning', current_database()::text,
   'payloads come as bytes; a database in UTF8 has no such trouble'
   WHERE current_setting('server_encoding') = 'SQL_ASCII'
 UNION ALL SELECT 'warning', 'notification queue',
-  format('it is %s %% full: when it is full, every NOTIFY of the cluster fails',
-    round((pg_notification_queue_usage() * 100)::numeric)),
-  'end the listener that does not read, or does not end its transaction; the server''s log has its PID: '
-  'SELECT pid, state, wait_event, xact_start FROM pg_stat_activity ORDER BY xact_start'
+  format('it is %s %% full: a listener does not read, or has not ended its transaction, and soon every NOTIFY '
+    'fails', round((pg_notification_queue_usage() * 100)::numeric)),
+  'the server''s log has its PID: SELECT pid, state, wait_event, xact_start FROM pg_stat_activity '
+    'ORDER BY xact_start; then SELECT pg_terminate_backend(pid)'
   WHERE pg_notification_queue_usage() > 0.5
 UNION ALL SELECT 'info', 'wal_level',
   format('it is %s: nothing can be read from the log', current_setting('wal_level')),

@@ -44,19 +44,34 @@ pub(super) fn send_all(
         let mut payload = input.payload.unwrap_or_default().as_bytes().to_vec();
         if payload == b"-" {
             payload.clear();
-            std::io::stdin().lock().read_to_end(&mut payload).map_err(|error| unreadable(&error))?;
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut payload)
+                .map_err(|error| Failure::Running(unreadable(&error)))?;
         }
         let (sender, receiver) = sync_channel(1);
         sender.send(Ok(payload)).map_err(|_| Failure::Running("the payload was lost".into()))?;
         receiver
     };
     let stop = Stop::on_signals(events.waker())?;
-    Sender { events, send, noun, payloads, held: None, fault: None, queued: 0, sent: 0, failed: 0, line: 0 }
-        .run(&stop)
+    Sender {
+        events,
+        send,
+        noun,
+        payloads,
+        held: None,
+        fault: None,
+        queued: 0,
+        sent: 0,
+        failed: 0,
+        failure: String::new(),
+        line: 0,
+    }
+    .run(&stop)
 }
 
-fn unreadable(error: &io::Error) -> Failure {
-    Failure::Running(format!("standard input: {error}"))
+fn unreadable(error: &io::Error) -> String {
+    format!("standard input: {error}")
 }
 
 /// Reads lines on a thread of its own, so that a slow input does not stop the loop.
@@ -82,25 +97,27 @@ struct Sender<Send> {
     payloads: Receiver<io::Result<Vec<u8>>>,
     /// A payload that the full queue did not take.
     held: Option<Vec<u8>>,
-    /// What is wrong with the line after which nothing is sent.
+    /// Why nothing is sent from some line on.
     fault: Option<String>,
     queued: u64,
     sent: u64,
     failed: u64,
+    /// Why the first of them failed.
+    failure: String,
     line: u64,
 }
 
 impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
     fn run(mut self, stop: &Stop) -> Result<(), Failure> {
         let mut is_input_open = self.queue()?;
-        let (mut is_connected, mut failure) = (false, String::new());
+        let mut is_connected = false;
         while !stop.is_asked_for() && (is_input_open || self.sent + self.failed < self.queued) {
             match self.events.next(None)? {
                 Some(Event::Listening(_)) => is_connected = true,
                 Some(Event::Sent(sent)) => self.sent += sent.count,
                 Some(Event::CommandFailed(failed)) => {
                     if self.failed == 0 {
-                        failure = failed.message.to_string();
+                        self.failure = failed.message.to_string();
                     }
                     self.failed += 1;
                 }
@@ -132,18 +149,18 @@ impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
         }
         match (self.failed, self.queued, self.noun) {
             (0, ..) => Ok(()),
-            (_, 1, noun) => Err(Failure::Running(format!("the {noun} failed: {failure}"))),
-            (failed, queued, noun) => {
-                let sentence =
-                    format!("{failed} of {queued} {noun}s failed, and the others are sent: {failure}");
-                Err(Failure::Running(sentence))
-            }
+            (_, 1, noun) => Err(Failure::Running(format!("the {noun} failed: {}", self.failure))),
+            _ => Err(Failure::Running(self.known())),
         }
     }
 
     /// How far it has come, when it is over before all is sent.
     fn known(&self) -> String {
-        format!("{} of {} {}s are known to be sent", self.sent, self.queued, self.noun)
+        let sentence = format!("{} of {} {}s are known to be sent", self.sent, self.queued, self.noun);
+        match self.failed {
+            0 => sentence,
+            failed => format!("{sentence}, and {failed} failed: {}", self.failure),
+        }
     }
 
     /// Queues what there is to send; `false` at the end of the input, or of what can be sent of it.
@@ -151,7 +168,12 @@ impl<Send: FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>> Sender<Send> {
         loop {
             let payload = match self.held.take().map_or_else(|| self.payloads.try_recv(), |held| Ok(Ok(held)))
             {
-                Ok(payload) => payload.map_err(|error| unreadable(&error))?,
+                Ok(Ok(payload)) => payload,
+                Ok(Err(error)) if self.line == 0 => return Err(Failure::Running(unreadable(&error))),
+                Ok(Err(error)) => {
+                    self.fault = Some(unreadable(&error));
+                    return Ok(false);
+                }
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             };

@@ -36,15 +36,23 @@ pub(crate) fn value(connection: &mut Connection, sql: &str) -> Result<String, Er
     Ok(rows(connection, sql, &[])?.into_iter().flatten().next().unwrap_or_default())
 }
 
-/// The same with no functions and operators but the system's: what others have made must not be run in our
-/// name. That goes with the transaction, for what is set for a session stays, behind a pooler in transaction
-/// mode, with whoever gets its connection next.
+/// Works in a transaction, with which this setting goes: what is set for a session stays, behind a pooler in
+/// transaction mode, with whoever gets its connection next.
+pub(crate) fn in_transaction<T>(
+    connection: &mut Connection,
+    setting: &str,
+    work: impl FnOnce(&mut Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    script(connection, &format!("BEGIN; SET LOCAL {setting}"))?;
+    let done = work(connection);
+    let ended = script(connection, if done.is_ok() { "COMMIT" } else { "ROLLBACK" });
+    done.and_then(|done| ended.map(|()| done))
+}
+
+/// The rows of an answer, with no functions and operators but the system's: what others have made must not be
+/// run in our name.
 pub(crate) fn rows_by_system(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<String>>, Error> {
-    script(connection, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp")?;
-    let rows = rows(connection, sql, &[]);
-    // After an error this ends the transaction, too.
-    let ended = script(connection, "COMMIT");
-    rows.and_then(|rows| ended.map(|()| rows))
+    in_transaction(connection, "search_path = pg_catalog, pg_temp", |connection| rows(connection, sql, &[]))
 }
 
 /// Runs several commands at once, as one transaction unless they say otherwise.
@@ -56,6 +64,10 @@ pub(crate) fn script(connection: &mut Connection, sql: &str) -> Result<(), Error
 /// How soon something is tried again that does not get its lock, and how late at most.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// How long a lock is waited for at once: longer than `deadlock_timeout` (1 s), after which the server ends
+/// an autovacuum that is in the way.
+pub(crate) const SHORT_WAIT: &str = "lock_timeout = '1200ms'";
 
 /// Tries until a lock is to be had. Others queue behind who waits for one, so an attempt is to have a short
 /// `lock_timeout`, and they go on in the pauses.

@@ -3,6 +3,7 @@
 use super::advice::{When, with_advice};
 use super::arguments::{Ddl, Format, Unwatch, Watch};
 use super::output::Output;
+use super::query::SHORT_WAIT;
 use super::run::{Run, Take};
 use super::{Failure, install, query, stream, with_code};
 use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
@@ -105,11 +106,19 @@ pub(crate) fn unwatch(dsn: &str, arguments: &Unwatch) -> Result<(), Failure> {
         WHERE relid = $1::pg_catalog.regclass AND NOT ended), \
         pgwake.unwatch_table($1::pg_catalog.regclass)";
     let failed = |e: Error| Failure::Running(with_advice(When::Unwatching, &e.message, e.sqlstate));
-    query::script(&mut connection, "SET lock_timeout = '400ms'")?;
     for table in &arguments.tables {
-        let was_streamed =
-            query::until_unlocked(|| stream::unpublish(&mut connection, table)).map_err(failed)?;
-        let rows = match query::until_unlocked(|| query::rows(&mut connection, sql, &[table])) {
+        let was_streamed = query::until_unlocked(|| {
+            query::in_transaction(&mut connection, SHORT_WAIT, |connection| {
+                stream::unpublish(connection, table)
+            })
+        });
+        let was_streamed = was_streamed.map_err(failed)?;
+        let rows = query::until_unlocked(|| {
+            query::in_transaction(&mut connection, SHORT_WAIT, |connection| {
+                query::rows(connection, sql, &[table])
+            })
+        });
+        let rows = match rows {
             // Where the log is read, no schema is needed.
             Err(error) if was_streamed && install::is_missing(&error) => Vec::new(),
             rows => rows.map_err(failed)?,

@@ -26,14 +26,15 @@ const SCRIPTS: [&str; 18] = [
 ];
 
 /// Independent of the session's settings, and one installer at a time. ASCII alone, for any encoding. A lock
-/// on a table is not waited for long, because writers queue behind who waits for one: run it again then.
+/// on a table is not waited for long, because writers queue behind who waits for one: run it again then. But
+/// longer than `deadlock_timeout`, after which the server ends an autovacuum that is in the way.
 const OPENING: &str = "BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL pgwake.following = on;
 SELECT pg_catalog.pg_advisory_xact_lock(1885828971, 0);
-SET LOCAL lock_timeout = '400ms';
+SET LOCAL lock_timeout = '1200ms';
 ";
 
 /// One transaction that installs the schema, or makes its functions anew and keeps what it holds.

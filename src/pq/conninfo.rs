@@ -4,7 +4,7 @@
 
 use super::text::text;
 use crate::error::{Error, ErrorKind, Result};
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::time::Duration;
 
@@ -201,13 +201,17 @@ impl Conninfo {
         }
     }
 
-    /// All of it as one connection string of keywords, secrets included: for another program.
-    pub fn unredacted(&self) -> String {
-        let pair = |(keyword, value): &(CString, CString)| {
-            let value = value.to_string_lossy().replace('\\', "\\\\").replace('\'', "\\'");
-            format!("{}='{value}'", keyword.to_string_lossy())
+    /// All of it as one connection string of keywords, secrets included: for another program. An error if it
+    /// is not UTF-8.
+    pub fn unredacted(&self) -> Result<String> {
+        let text = |text: &CStr| {
+            let text = text.to_str().map(|text| text.replace('\\', "\\\\").replace('\'', "\\'"));
+            text.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the conninfo is not UTF-8"))
         };
-        self.options.iter().map(pair).collect::<Vec<_>>().join(" ")
+        let pair = |(keyword, value): &(CString, CString)| {
+            Ok(format!("{}='{}'", keyword.to_string_lossy(), text(value)?))
+        };
+        Ok(self.options.iter().map(pair).collect::<Result<Vec<_>>>()?.join(" "))
     }
 
     /// Two arrays of the same length that end with NULL, for `PQconnectStartParams`. They borrow from `self`.
@@ -295,7 +299,7 @@ mod tests {
         for source in ["", "host=x password=", "host='/a b\\'c\\\\'", "postgresql://u:a%3Fb'@x:1/d%20e"] {
             let mut conninfo = Conninfo::parse(source).unwrap();
             conninfo.set("port", "7");
-            let read = Conninfo::parse(&conninfo.unredacted()).unwrap();
+            let read = Conninfo::parse(&conninfo.unredacted().unwrap()).unwrap();
             assert!(conninfo.options.iter().all(|option| read.options.contains(option)), "{source}");
             assert_eq!(read.options.len(), conninfo.options.len(), "{source}");
         }

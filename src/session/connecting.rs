@@ -183,6 +183,9 @@ impl<Tag> Session<Tag> {
                     return Progress::Lost(self.lose(error, now));
                 }
                 self.pass_over(now);
+                if let Some(error) = self.ending.take() {
+                    return Progress::Lost(self.lose(error, now));
+                }
             }
             Polling::Ready => return self.opened(now),
         }

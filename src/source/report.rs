@@ -24,7 +24,7 @@ pub(crate) enum Report {
     Acknowledged { id: u64 },
 }
 
-/// A gap now, of a connection that was not lost.
+/// A gap that is found now.
 fn gap<'a>(
     session: SessionId,
     db: &'a str,

@@ -215,7 +215,10 @@ fn a_line_that_cannot_be_sent_is_named_and_those_before_it_are_sent() {
     assert!(sentence.contains("2 of 2 notifications are known to be sent, and none from"), "{sentence}");
     // What only the server refuses comes to light when the others are on their way.
     let (status, sentence) = complaint(b"3\ncaf\xe9\n4\n");
-    assert!(status == Some(1) && sentence.contains("1 of 3 notifications failed, and the"), "{sentence}");
+    assert!(
+        status == Some(1) && sentence.contains("2 of 3 notifications are known to be sent, and 1 failed: "),
+        "{sentence}"
+    );
     assert_eq!(complaint(b"NUL\0\n1\n").0, Some(2));
     for i in 1..=4 {
         assert_eq!(listen.json()["payload"], i.to_string());

@@ -80,7 +80,7 @@ fn remove_all(lab: &mut Lab, needs_pgwake: bool, has_installed: bool) -> Result<
         lab.note("the schema pgwake stays, for somebody uses it by now".into());
         return Ok(());
     }
-    Ok(query::script(&mut sql, &pgwake::install::uninstall())?)
+    install::execute(&mut sql, &pgwake::install::uninstall(), When::Uninstalling)
 }
 
 /// Takes away what earlier runs left, and says so: only one of us is at work in a database, so that all that

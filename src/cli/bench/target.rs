@@ -154,12 +154,14 @@ impl Target {
         let (host, (address, port)) = (self.control.host(), self.control.address());
         let own = way_of(&self.control);
         let given = Conninfo::parse(dsn)?;
+        // What is added to it is UTF-8.
+        given.unredacted()?;
         let at = |host: &str, address: &str, rest: &[(&str, &str)]| {
             let mut conninfo = given.clone();
             // Without an address here that of the environment would count, and an empty one is none.
             let place = [("host", host), ("hostaddr", address), ("port", port.as_str())];
             place.iter().chain(rest).for_each(|(keyword, value)| conninfo.set(keyword, value));
-            conninfo.unredacted()
+            conninfo.unredacted().unwrap_or_default()
         };
         let has_other_address = has_environment_address() || given.get("service").is_some();
         let on_socket = |host: &str| match has_other_address {

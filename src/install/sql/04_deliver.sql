@@ -9,13 +9,13 @@
 -- Deferred to the commit, for each outbox row. Those who find a leader are found by the reader, which asks
 -- again as long as writers of that moment are at work. A transaction that notifies cannot be prepared, and
 -- nobody knows which will be: where transactions can be, readers look by themselves. Readers rotate, too;
--- where there are none, one in 8192 writers does, and of long rows as many as make it one for each 64 MB.
+-- where there are none, so do writers: one in 8192, and of longer rows than 8 KB one for each 64 MB.
 CREATE OR REPLACE FUNCTION pgwake.wake() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 BEGIN
   IF pg_catalog.pg_try_advisory_lock(1885828971, 2) AND pg_catalog.pg_advisory_unlock(1885828971, 2) THEN
-    IF NEW.id OPERATOR(pg_catalog.%) (256 OPERATOR(pg_catalog.*) greatest(1, least(8192,
-        67108864 OPERATOR(pg_catalog./) pg_catalog.octet_length(NEW.changes))))
-        OPERATOR(pg_catalog.=) 0 AND NOT pgwake.may_be_prepared() THEN
+    IF pg_catalog.random() OPERATOR(pg_catalog.*) 67108864
+        OPERATOR(pg_catalog.<) greatest(8192, pg_catalog.octet_length(NEW.changes))
+        AND NOT pgwake.may_be_prepared() THEN
       BEGIN
         PERFORM pgwake.rotate_tables();
       EXCEPTION WHEN OTHERS THEN

@@ -22,9 +22,9 @@ BEGIN
     'move it to a database with ENCODING UTF8'
     WHERE getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL')
   UNION ALL SELECT CASE WHEN usage > 0.9 THEN 'error' ELSE 'warning' END, 'notification queue',
-    format('it is %s %% full: a listener has not ended its transaction, and soon every NOTIFY fails',
-      round(usage * 100)),
-    'SELECT pid, xact_start, query FROM pg_stat_activity WHERE state LIKE ''idle in transaction%'' '
+    format('it is %s %% full: a listener does not read, or has not ended its transaction, and soon every '
+      'NOTIFY fails', round(usage * 100)),
+    'the server''s log has its PID: SELECT pid, state, wait_event, xact_start FROM pg_stat_activity '
       'ORDER BY xact_start; then SELECT pg_terminate_backend(pid)'
     FROM (SELECT pg_notification_queue_usage()::numeric AS usage) q WHERE usage > 0.5
   UNION ALL SELECT 'warning', concat_ws(' in ', nullif(setrole, 0)::regrole, d.datname),
@@ -121,8 +121,9 @@ BEGIN
     format('ALTER EVENT TRIGGER %I ENABLE', evtname)
     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
     WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled IN ('D', 'R')
-  UNION ALL SELECT 'error', 'schema pgwake', 'its rights were taken from PUBLIC: events before the commands of '
-      'others are lost, and what a handler is for they cannot drop', 'pgwake install'
+  UNION ALL SELECT 'error', 'schema pgwake', 'its rights were taken from PUBLIC: DROP and ALTER of other '
+      'roles fail, for there may be a handler, and events before their other commands are lost',
+    'pgwake install'
     WHERE pgwake.mode() <> 'sql, no event triggers' AND NOT (has_schema_privilege('public', 'pgwake', 'USAGE')
       AND has_function_privilege('public', 'pgwake.asked(text)', 'EXECUTE'))
   UNION ALL SELECT 'info', 'event triggers', format('they run functions of %s in the DDL of superusers, too: '
