@@ -27,7 +27,7 @@ WITH slot AS (
 SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
   'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
 UNION ALL SELECT 'warning', current_database()::text,
-  'its encoding is SQL_ASCII: what is told may be no text',
+  'its encoding is SQL_ASCII: what is delivered may be no text',
   'payloads come as bytes; a database in UTF8 has no such trouble'
   WHERE current_setting('server_encoding') = 'SQL_ASCII'
 UNION ALL SELECT 'warning', 'notification queue',

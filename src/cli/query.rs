@@ -1,9 +1,8 @@
 //! One command to the server, and its rows: what the commands that do not stream have in common.
 
 use super::{Failure, not_connected};
-use pgwake::Error;
-use pgwake::SqlState;
 use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
+use pgwake::{Error, SqlState};
 use std::time::Duration;
 
 /// How many seconds a host may be silent when nothing says it, as for a session.
@@ -36,8 +35,8 @@ pub(crate) fn value(connection: &mut Connection, sql: &str) -> Result<String, Er
     Ok(rows(connection, sql, &[])?.into_iter().flatten().next().unwrap_or_default())
 }
 
-/// Works in a transaction, with which this setting goes: what is set for a session stays, behind a pooler in
-/// transaction mode, with whoever gets its connection next.
+/// Works in a transaction, with which this setting goes: what is set for a session stays on a connection of a
+/// pooler in transaction mode, and the next client has it.
 pub(crate) fn in_transaction<T>(
     connection: &mut Connection,
     setting: &str,
