@@ -4,8 +4,8 @@
 use super::arguments::ROUNDS_MAX;
 use serde::Serialize;
 
-/// With this probability and less, rounds of one and the same thing fall apart so clearly.
-const CHANCE_MAX: f64 = 0.01;
+/// Beyond so many standard deviations rounds of one and the same thing fall apart once in a hundred times.
+const DEVIATIONS_MIN: f64 = 2.576;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,11 +34,12 @@ pub(super) fn verdict(before: &[f64], after: &[f64], more_is_better: bool) -> Ve
         rounds.iter().copied().filter(|round| !round.is_nan()).take(ROUNDS_MAX.into()).collect()
     };
     let (before, after) = (known(before), known(after));
-    let Some(pairs_max) = pairs_max(before.len(), after.len()) else { return Verdict::TooFewRounds };
-    let pairs = before.len() as f64 * after.len() as f64;
+    let pairs = (before.len() * after.len()) as f64;
+    let pairs_max = pairs_max(before.len() as f64, after.len() as f64);
     let greater = pairs_greater(&before, &after);
     match () {
-        _ if greater.min(pairs - greater).floor() > pairs_max => Verdict::WithinNoise,
+        _ if pairs == 0.0 || pairs_max < 0.0 => Verdict::TooFewRounds,
+        _ if greater.min(pairs - greater) > pairs_max => Verdict::WithinNoise,
         _ if (greater > pairs / 2.0) == more_is_better => Verdict::Better,
         _ => Verdict::Worse,
     }
@@ -50,30 +51,11 @@ fn pairs_greater(before: &[f64], after: &[f64]) -> f64 {
     pairs.map(|(before, after)| f64::from(i8::from(after > before) + i8::from(after >= before)) / 2.0).sum()
 }
 
-/// How many pairs may be the other way round when chance does not explain that so few are; `None` when it
-/// always does. Counted from all orders that there are.
-fn pairs_max(before: usize, after: usize) -> Option<f64> {
-    // ways[i][u]: orders of i rounds before among those after so far in which u pairs are the other way
-    // round.
-    let most = before * after;
-    let mut ways = vec![vec![0.0f64; most + 1]; before + 1];
-    ways.iter_mut().for_each(|ways| ways[0] = 1.0);
-    for _ in 0..after {
-        for i in 1..=before {
-            for u in (0..=most).rev() {
-                let from_fewer = ways[i - 1][u];
-                let shifted = if u >= i { ways[i][u - i] } else { 0.0 };
-                ways[i][u] = from_fewer + shifted;
-            }
-        }
-    }
-    let all: f64 = ways[before].iter().sum();
-    let mut extreme = 0.0;
-    let seldom = ways[before].iter().take_while(|ways| {
-        extreme += **ways;
-        2.0 * extreme / all <= CHANCE_MAX
-    });
-    seldom.count().checked_sub(1).map(|most| most as f64)
+/// How many pairs may be the other way round when chance does not explain that so few are; less than none
+/// when it always does. By the normal distribution, whose limits are those of the tables, or one pair less.
+fn pairs_max(before: f64, after: f64) -> f64 {
+    let deviation = (before * after * (before + after + 1.0) / 12.0).sqrt();
+    before * after / 2.0 - DEVIATIONS_MIN * deviation
 }
 
 #[cfg(test)]
@@ -94,11 +76,9 @@ mod tests {
 
     #[test]
     fn the_limits_are_as_the_tables_of_the_test_have_them() {
-        // Two-sided, at 0.01.
-        for (rounds, limit) in
-            [((3, 5), None), ((5, 5), Some(0.0)), ((8, 8), Some(7.0)), ((20, 20), Some(105.0))]
-        {
-            assert_eq!(pairs_max(rounds.0, rounds.1), limit, "{rounds:?}");
+        // Two-sided, at 0.01; for 20 and 20 they have 105.
+        for (rounds, limit) in [(3.0, -2.0), (4.0, -1.0), (5.0, 0.0), (8.0, 7.0), (20.0, 104.0)] {
+            assert_eq!(pairs_max(rounds, rounds).floor(), limit, "{rounds}");
         }
     }
 
