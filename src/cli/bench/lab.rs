@@ -9,7 +9,8 @@ use super::environment::Environment;
 use super::listener::{Contender, Order};
 use super::report::{self, Latencies, Report, Run, Subject};
 use super::sender::{Pace, Sender};
-use super::target::{Scenario, Target};
+use super::slow_commit::SlowCommit;
+use super::target::Target;
 use pgwake::json::rfc3339;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,12 +56,17 @@ pub(super) struct Found {
 }
 
 impl Lab {
-    pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
+    pub(super) fn open(
+        scenario: &str,
+        dsn: &str,
+        common: &Common,
+        slow_commit: Option<&SlowCommit>,
+    ) -> Result<Self, Failure> {
         let progress = Progress { is_terminal: std::io::stderr().is_terminal() };
         if common.private {
             progress.tell("starting a private PostgreSQL …");
         }
-        let mut target = Target::open(dsn, common, scenario)?;
+        let mut target = Target::open(dsn, common, slow_commit)?;
         let environment = Environment::of(&mut target, dsn)?;
         // Before this there is nothing to put in order, and a server that does not answer may be waited for.
         let stop = Stop::flag_on_signals()?;
@@ -80,7 +86,7 @@ impl Lab {
             runs: Vec::new(),
             report: Report {
                 pgwake_bench: report::VERSION,
-                scenario: scenario.name.into(),
+                scenario: scenario.into(),
                 started_at: rfc3339(SystemTime::now()),
                 parameters: BTreeMap::from([("rounds".into(), common.rounds.into())]),
                 environment,

@@ -6,9 +6,6 @@ use super::target::Target;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Of a throw-away server.
-pub(super) const SETTINGS: [&str; 1] = ["wal_level = logical"];
-
 /// Said where pg_recvlogical is not found.
 pub(super) const NO_RECVLOGICAL: &str = "left out: pg_recvlogical, which is not installed";
 

@@ -36,27 +36,26 @@ mod writers;
 use super::Failure;
 use super::values::Format;
 pub(crate) use arguments::Bench;
-use arguments::{Common, Stream, Writers};
+use arguments::{Common, Writers};
 use lab::Lab;
 use slow_commit::SlowCommit;
 use std::io::Write;
-use target::Scenario;
 
 pub(crate) fn run(dsn: &str, format: Format, bench: &Bench) -> Result<(), Failure> {
     match bench {
-        Bench::Latency(a) => measure(dsn, format, &a.common, "latency".into(), |lab| latency::run(lab, a)),
+        Bench::Latency(a) => measure("latency", dsn, format, &a.common, None, |lab| latency::run(lab, a)),
         Bench::Throughput(a) => {
-            measure(dsn, format, &a.common, "throughput".into(), |lab| throughput::run(lab, a))
+            measure("throughput", dsn, format, &a.common, None, |lab| throughput::run(lab, a))
         }
-        Bench::Scale(a) => measure(dsn, format, &a.common, "scale".into(), |lab| scale::run(lab, a)),
+        Bench::Scale(a) => measure("scale", dsn, format, &a.common, None, |lab| scale::run(lab, a)),
         Bench::Writers(a) => measure_writers(dsn, format, a),
-        Bench::Stream(a) => measure_stream(dsn, format, a),
+        Bench::Stream(a) => measure("stream", dsn, format, &a.common, None, |lab| stream::run(lab, a)),
         Bench::Compare(a) => compare::run(format, a),
         Bench::Listener => listener::run(),
     }
 }
 
-/// A private server that writes as one that is meant for it, with commits as slow as was asked for.
+/// With commits as slow as was asked for.
 fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(), Failure> {
     if arguments.commit_delay.is_some() && !arguments.common.private {
         let reason = "--commit-delay slows down a throw-away server and no other: ask for --private, too";
@@ -64,42 +63,26 @@ fn measure_writers(dsn: &str, format: Format, arguments: &Writers) -> Result<(),
     }
     // It outlives the server.
     let slow_commit = arguments.commit_delay.map(SlowCommit::build).transpose()?;
-    let mut scenario = Scenario {
-        name: "writers",
-        settings: writers::SETTINGS.map(String::from).into(),
-        ..Scenario::default()
-    };
-    if let Some(slow_commit) = &slow_commit {
-        scenario.settings.extend(slow_commit::SETTINGS.map(String::from));
-        scenario.environment = slow_commit.environment();
-    }
-    if arguments.variants().iter().any(|variant| variant.is_read_from_log()) {
-        scenario.settings.extend(log::SETTINGS.map(String::from));
-    }
-    measure(dsn, format, &arguments.common, scenario, |lab| writers::run(lab, arguments))
-}
-
-/// A private server whose log can be read.
-fn measure_stream(dsn: &str, format: Format, arguments: &Stream) -> Result<(), Failure> {
-    let settings = writers::SETTINGS.iter().chain(&log::SETTINGS).map(ToString::to_string).collect();
-    let scenario = Scenario { name: "stream", settings, ..Scenario::default() };
-    measure(dsn, format, &arguments.common, scenario, |lab| stream::run(lab, arguments))
+    measure("writers", dsn, format, &arguments.common, slow_commit.as_ref(), |lab| {
+        writers::run(lab, arguments)
+    })
 }
 
 /// Runs a scenario and writes its report, also when it could not be finished: then with what there is, marked
 /// as incomplete.
 fn measure(
+    scenario: &str,
     dsn: &str,
     format: Format,
     common: &Common,
-    scenario: Scenario,
+    slow_commit: Option<&SlowCommit>,
     run: impl FnOnce(&mut Lab) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if common.private && !dsn.is_empty() {
         return Err(Failure::Usage("--private measures a server of its own: leave -d out".into()));
     }
     report_files::check(common)?;
-    let mut lab = Lab::open(dsn, common, &scenario)?;
+    let mut lab = Lab::open(scenario, dsn, common, slow_commit)?;
     let outcome = run(&mut lab).map_err(|failure| lab.target.explain(failure));
     if let Err(Failure::Running(reason)) = &outcome {
         lab.note(format!("ended early: {reason}"));

@@ -6,25 +6,11 @@ use super::super::server::{
 use super::super::stop::Stop;
 use super::super::{Failure, not_connected, query};
 use super::arguments::{self, Common, TransportName};
+use super::slow_commit::{self, SlowCommit};
 use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// What is measured, and what a server that is started for it needs.
-#[derive(Debug, Default)]
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
-    /// Beside those that every private server has.
-    pub(super) settings: Vec<String>,
-    pub(super) environment: Vec<(String, String)>,
-}
-
-impl From<&'static str> for Scenario {
-    fn from(name: &'static str) -> Self {
-        Scenario { name, ..Scenario::default() }
-    }
-}
 
 /// One way to the server.
 #[derive(Debug, Clone)]
@@ -45,9 +31,17 @@ pub(super) struct Target {
     private_server: Option<PrivateServer>,
 }
 
-/// Settings of a throw-away server: room for the largest step of `bench scale`.
-const PRIVATE_SETTINGS: [&str; 3] =
-    ["max_connections = 1100", "autovacuum = off", "log_min_messages = fatal"];
+/// Settings of a throw-away server: room for the largest step of `bench scale`, a log that can be read, and
+/// nothing at work but what is measured.
+const PRIVATE_SETTINGS: [&str; 7] = [
+    "max_connections = 1100",
+    "wal_level = logical",
+    "autovacuum = off",
+    "log_min_messages = fatal",
+    "shared_buffers = 256MB",
+    "max_wal_size = 8GB",
+    "checkpoint_timeout = 1h",
+];
 
 /// Connections that are left to others: the sender's, and one to look what is going on.
 const SPARE_CONNECTIONS: i64 = 2;
@@ -86,9 +80,13 @@ const TLS_SETTINGS: [&str; 3] =
 
 impl Target {
     /// Connects by the conninfo, or starts a server, and finds the ways that were asked for.
-    pub(super) fn open(dsn: &str, common: &Common, scenario: &Scenario) -> Result<Self, Failure> {
+    pub(super) fn open(
+        dsn: &str,
+        common: &Common,
+        slow_commit: Option<&SlowCommit>,
+    ) -> Result<Self, Failure> {
         let mut server =
-            if common.private { Some(start_private(&common.transport, scenario)?) } else { None };
+            if common.private { Some(start_private(&common.transport, slow_commit)?) } else { None };
         let dsn = server.as_ref().map_or_else(|| dsn.to_string(), PrivateServer::conninfo);
         let control = own_session(&dsn).map_err(|failure| match (failure, &mut server) {
             (failure, Some(server)) => failure.explained_by(server),
@@ -252,14 +250,18 @@ pub(super) fn own_session(conninfo: &str) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-fn start_private(asked: &[TransportName], scenario: &Scenario) -> Result<PrivateServer, Failure> {
+fn start_private(
+    asked: &[TransportName],
+    slow_commit: Option<&SlowCommit>,
+) -> Result<PrivateServer, Failure> {
     let has_tls = asked.contains(&TransportName::Tls);
-    let settings = PRIVATE_SETTINGS.iter().chain(if has_tls { &TLS_SETTINGS[..] } else { &[] });
-    let settings = settings.map(ToString::to_string).chain(scenario.settings.iter().cloned());
+    let of_tls = if has_tls { &TLS_SETTINGS[..] } else { &[] };
+    let of_disk = if slow_commit.is_some() { &slow_commit::SETTINGS[..] } else { &[] };
+    let settings = PRIVATE_SETTINGS.iter().chain(of_tls).chain(of_disk);
     Ok(PrivateServer::start(&ServerOptions {
-        settings: settings.collect(),
+        settings: settings.map(ToString::to_string).collect(),
         files: if has_tls { certificate()? } else { Vec::new() },
-        environment: scenario.environment.clone(),
+        environment: slow_commit.map_or_else(Vec::new, SlowCommit::environment),
         tcp: asked.iter().any(|name| *name != TransportName::Unix),
         programs: Some(find_programs()?),
         ..ServerOptions::default()

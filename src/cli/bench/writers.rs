@@ -19,10 +19,6 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Settings of a throw-away server on which nothing but the writers is at work.
-pub(super) const SETTINGS: [&str; 3] =
-    ["shared_buffers = 256MB", "max_wal_size = 8GB", "checkpoint_timeout = 1h"];
-
 /// What the clients of one run do.
 #[derive(Debug, Clone, Copy)]
 struct Load {
