@@ -1,6 +1,7 @@
 //! What may be typed after `pgwake bench`.
 
 use super::super::values::{duration, share};
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use pgwake::PAYLOAD_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -82,10 +83,7 @@ pub(crate) struct Latency {
     pub(crate) interval: Duration,
 
     /// Notifications in each run
-    #[arg(
-        long, value_name = "N", default_value = "2000",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = count())]
     pub(crate) count: u32,
 
     /// Bytes of each payload, the time in it included: 20 to 7999
@@ -126,10 +124,7 @@ pub(crate) struct Throughput {
     pub(crate) senders: u16,
 
     /// Notifications in a run of one transaction; fewer where the payloads would have more than 64 MB
-    #[arg(
-        long, value_name = "N", default_value = "100000",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = count())]
     pub(crate) count: u32,
 
     /// How long a run of many transactions takes, 1ms or more
@@ -162,10 +157,8 @@ pub(crate) struct Scale {
     pub(crate) of: Vec<Dimension>,
 
     /// How many there are; steps beyond the limit of the server end at it
-    #[arg(
-        long, value_name = "N,…", value_delimiter = ',', default_value = "1,10,100,1000,10000",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
-    )]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,10,100,1000,10000",
+        value_parser = count())]
     pub(crate) steps: Vec<u32>,
 
     /// The time between two notifications, 10us or more
@@ -173,10 +166,7 @@ pub(crate) struct Scale {
     pub(crate) interval: Duration,
 
     /// Notifications in each run
-    #[arg(
-        long, value_name = "N", default_value = "300",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "300", value_parser = count())]
     pub(crate) count: u32,
 }
 
@@ -271,17 +261,11 @@ pub(crate) struct Stream {
     pub(crate) series: Vec<Series>,
 
     /// Transactions of one row each
-    #[arg(
-        long, value_name = "N", default_value = "200000",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "200000", value_parser = count())]
     pub(crate) transactions: u32,
 
     /// Rows of the one transaction
-    #[arg(
-        long, value_name = "N", default_value = "1000000",
-        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = count())]
     pub(crate) rows: u32,
 
     /// For the latency: the time between two rows, 10us or more
@@ -289,10 +273,7 @@ pub(crate) struct Stream {
     pub(crate) interval: Duration,
 
     /// For the latency: rows in each run
-    #[arg(
-        long, value_name = "N", default_value = "2000",
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = count())]
     pub(crate) count: u32,
 }
 
@@ -320,6 +301,10 @@ pub(crate) struct Compare {
     /// The report to compare
     #[arg(value_name = "B.json")]
     pub(crate) after: PathBuf,
+}
+
+fn count() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=10_000_000)
 }
 
 /// The time in a payload takes that many bytes, with the blank behind it.
