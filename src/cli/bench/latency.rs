@@ -44,6 +44,6 @@ pub(super) fn paced(
     let heard = listening.heard(sent * hearers)?;
     let Some(latencies) = Latencies::of(&heard.times, lab.started_ns) else { return Ok(None) };
     let mut figures = heard.costs();
-    figures.extend(latencies.figures());
+    figures.extend(latencies.figures);
     Ok(Some((listening, heard, Found { figures, latencies: Some(latencies) })))
 }

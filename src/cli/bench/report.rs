@@ -37,7 +37,7 @@ pub(super) fn yardstick(scenario: &str, series: &str) -> &'static Yardstick {
 }
 
 /// The figures of latencies.
-pub(super) const QUANTILES: [(&str, f64); 5] =
+const QUANTILES: [(&str, f64); 5] =
     [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)];
 
 /// Slices of a run in its timeline.
@@ -182,13 +182,15 @@ pub(super) struct Run {
 /// The latencies of one run.
 #[derive(Debug, Clone)]
 pub(super) struct Latencies {
+    pub(super) figures: [(&'static str, f64); 5],
     pub(super) histogram: Histogram<u64>,
     pub(super) timeline: Vec<[f64; 3]>,
 }
 
 impl Latencies {
     /// From pairs of the time at which a notification was due and that at which it was taken, `None` without
-    /// any. `started_ns` is where the timeline begins.
+    /// any. `started_ns` is where the timeline begins. What came before it was due is negative; a plot has
+    /// 1 ns there.
     pub(super) fn of(times: &[[i64; 2]], started_ns: i64) -> Option<Self> {
         let (first, last) = (times.first()?[0], times.last()?[0]);
         let mut histogram = new_histogram()?;
@@ -197,19 +199,18 @@ impl Latencies {
         for slice in times.chunk_by(|a, b| (a[0] - first) / slice_ns == (b[0] - first) / slice_ns) {
             let mut own = new_histogram()?;
             for [due_ns, taken_ns] in slice {
-                // Clocks of different cores may disagree by some nanoseconds.
                 own.saturating_record((taken_ns - due_ns).max(1).cast_unsigned());
             }
             let at_s = (slice[0][0] - started_ns) as f64 / 1e9;
-            timeline.push([round_to(at_s, 4), us(own.value_at_quantile(0.5)), us(own.max())]);
+            timeline.push([round_to(at_s, 4), us(own.value_at_quantile(0.5) as i64), us(own.max() as i64)]);
             // Both have the same bounds.
             let _ = histogram.add(&own);
         }
-        Some(Latencies { histogram, timeline })
-    }
-
-    pub(super) fn figures(&self) -> [(&'static str, f64); 5] {
-        QUANTILES.map(|(name, quantile)| (name, us(self.histogram.value_at_quantile(quantile))))
+        let mut sorted_ns: Vec<_> = times.iter().map(|[due_ns, taken_ns]| taken_ns - due_ns).collect();
+        sorted_ns.sort_unstable();
+        let at = |quantile: f64| sorted_ns[(sorted_ns.len() as f64 * quantile).ceil() as usize - 1];
+        let figures = QUANTILES.map(|(name, quantile)| (name, us(at(quantile))));
+        Some(Latencies { figures, histogram, timeline })
     }
 }
 
@@ -218,7 +219,7 @@ fn new_histogram() -> Option<Histogram<u64>> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).ok()
 }
 
-fn us(ns: u64) -> f64 {
+fn us(ns: i64) -> f64 {
     round_to(ns as f64 / 1e3, 3)
 }
 
@@ -282,7 +283,10 @@ fn distribution(own: &[&Run]) -> Vec<[f64; 2]> {
     }
     let Some(whole) = whole else { return Vec::new() };
     let points = whole.iter_quantiles(5).map(|value| {
-        [round_to(value.quantile_iterated_to() * 100.0, 5), us(value.value_iterated_to().min(whole.max()))]
+        [
+            round_to(value.quantile_iterated_to() * 100.0, 5),
+            us(value.value_iterated_to().min(whole.max()) as i64),
+        ]
     });
     points.collect()
 }
@@ -362,7 +366,7 @@ mod tests {
     fn latencies_are_from_when_it_was_due() {
         let times: Vec<[i64; 2]> = (0..1000).map(|i| [i * 1_000_000, i * 1_000_000 + 1_000 * i]).collect();
         let latencies = Latencies::of(&times, 0).unwrap();
-        let [p50, _, p99, _, max] = latencies.figures().map(|(_, value)| value);
+        let [p50, _, p99, _, max] = latencies.figures.map(|(_, value)| value);
         assert!((p50 - 499.0).abs() < 1.0 && (p99 - 989.0).abs() < 1.0 && (max - 999.0).abs() < 1.0);
         assert_eq!(latencies.timeline.len(), SLICES);
         assert!(Latencies::of(&[], 0).is_none());

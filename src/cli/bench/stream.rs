@@ -11,7 +11,7 @@ use super::lab::{Case, Found, Lab, Trial};
 use super::listener::{Contender, Log, Order};
 use super::log::{self, find_recvlogical};
 use super::own_schema;
-use super::report::{LATENCY, Latencies, NOTIFY, QUANTILES};
+use super::report::{LATENCY, Latencies, NOTIFY};
 use super::sender::{Pace, Sender};
 use super::target::own_session;
 use pgwake::pq::Connection;
@@ -214,12 +214,7 @@ fn latency(lab: &mut Lab, trial: &Trial, pace: Pace, way: Way) -> Result<Option<
     let of_answer = |[number, taken_ns]: &[i64; 2]| Some([*answered_ns.get(*number as usize)?, *taken_ns]);
     let times: Vec<_> = heard.times.iter().filter_map(of_answer).collect();
     let Some(latencies) = Latencies::of(&times, lab.started_ns) else { return Ok(None) };
-    // A row may be there before its writer has heard that it is committed.
-    let mut signed_us: Vec<_> =
-        times.iter().map(|[answered, taken]| (taken - answered) as f64 / 1e3).collect();
-    signed_us.sort_by(f64::total_cmp);
-    let at = |quantile: f64| signed_us[((signed_us.len() - 1) as f64 * quantile).round() as usize];
-    let mut figures: BTreeMap<_, _> = QUANTILES.map(|(name, quantile)| (name, at(quantile))).into();
+    let mut figures = BTreeMap::from(latencies.figures);
     figures.insert("notifications", heard.count as f64);
     Ok(Some(Found { figures, latencies: Some(latencies) }))
 }
