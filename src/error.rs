@@ -152,7 +152,7 @@ impl SqlState {
 
     /// A lock that was not to be had, a command that was cut short, a conflict, no memory, no room on a disk
     /// (class 53): the next time it may work.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         matches!(&self.0, b"55P03" | b"57014" | b"40001" | b"40P01") || self.0.starts_with(b"53")
     }
 

@@ -61,6 +61,8 @@ fn keep(server: &mut PrivateServer) -> Result<(), Failure> {
     writeln!(out, "{conninfo}")?;
     out.flush()?;
     let typed = std::env::args().next().unwrap_or_else(|| "pgwake".into());
+    // Neither has a NUL byte, which alone cannot be quoted.
+    let quoted = |word| shlex::try_quote(word).unwrap_or_default();
     let (pgwake, quoted) = (quoted(&typed), quoted(&conninfo));
     say!("it is up until Ctrl-C, with a table whose trigger notifies. In other terminals:");
     say!("  {pgwake} -d {quoted} listen orders");
@@ -73,12 +75,6 @@ fn keep(server: &mut PrivateServer) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// As one word of a shell's.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
-    if word.chars().all(is_plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn show(conninfo: &str, format: Format) -> Result<(), Failure> {

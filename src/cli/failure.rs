@@ -2,7 +2,7 @@
 
 use super::advice::{When, with_advice};
 use super::server::PrivateServer;
-use pgwake::{Error, ErrorKind};
+use pgwake::{Error, ErrorKind, SqlState};
 
 /// Why the command ends with another status than 0.
 #[derive(Debug)]
@@ -50,13 +50,18 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// The SQLSTATE of an error, to be compared with.
+pub(crate) fn code(error: &Error) -> Option<&str> {
+    error.sqlstate.as_ref().map(SqlState::as_str)
+}
+
 /// What the server or a session says, with its code.
-pub(crate) fn with_code(message: &str, sqlstate: Option<pgwake::SqlState>) -> String {
+pub(crate) fn with_code(message: &str, sqlstate: Option<SqlState>) -> String {
     sqlstate.map_or(message.into(), |code| format!("{message} (SQLSTATE {code})"))
 }
 
 /// Before a session has listened for the first time, a lost connection is the user's to mend: a typing error
 /// in the conninfo should not be retried for ever. Afterwards the session goes on by itself.
-pub(crate) fn not_connected(message: &str, sqlstate: Option<pgwake::SqlState>) -> Failure {
+pub(crate) fn not_connected(message: &str, sqlstate: Option<SqlState>) -> Failure {
     Failure::Running(with_advice(When::Connecting, message, sqlstate))
 }

@@ -1,12 +1,11 @@
 //! `pgwake install` and `uninstall`: one transaction each, or its text; and for the commands that need the
 //! schema, whether it is there.
 
-use super::Failure;
 use super::advice::{When, with_advice};
 use super::arguments::{Install, Uninstall};
-use super::query;
+use super::{Failure, code, query};
 use pgwake::pq::Connection;
-use pgwake::{Error, SqlState, install};
+use pgwake::{Error, install};
 use std::io::Write;
 
 pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
@@ -90,8 +89,4 @@ pub(crate) fn version(connection: &mut Connection) -> Result<u32, Error> {
 /// Whether something of ours was not found because the schema is not there.
 pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(code(error), Some("3F000" | "42P01" | "42883"))
-}
-
-fn code(error: &Error) -> Option<&str> {
-    error.sqlstate.as_ref().map(SqlState::as_str)
 }

@@ -54,7 +54,7 @@ mod watch;
 
 use arguments::{Arguments, Subcommand};
 use clap::Parser;
-pub(crate) use failure::{Failure, not_connected, with_code};
+pub(crate) use failure::{Failure, code, not_connected, with_code};
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! One command to the server, and its rows: what the commands that do not stream have in common.
 
-use super::{Failure, not_connected};
+use super::{Failure, code, not_connected};
+use pgwake::Error;
 use pgwake::pq::{Connection, Conninfo, Format, QueryResult, ResultStatus};
-use pgwake::{Error, SqlState};
 use std::time::Duration;
 
 /// How many seconds a host may be silent when nothing says it, as for a session.
@@ -74,7 +74,7 @@ pub(crate) fn until_unlocked<T>(mut attempt: impl FnMut() -> Result<T, Error>) -
     let mut pause = PAUSE;
     loop {
         match attempt() {
-            Err(error) if error.sqlstate.as_ref().map(SqlState::as_str) == Some("55P03") => {
+            Err(error) if code(&error) == Some("55P03") => {
                 log::warn!(
                     "a transaction holds a lock that this needs; it is tried again: {}",
                     error.message

@@ -4,10 +4,10 @@ use super::advice::{When, with_advice};
 use super::arguments::{Format, Status};
 use super::output::printable;
 use super::stop::Stop;
-use super::{Failure, query};
+use super::{Failure, code, install, query};
 use pgwake::json::{self, JsonValue};
 use pgwake::pq::Connection;
-use pgwake::{Error, Event, EventLoop, SessionOptions, SqlState};
+use pgwake::{Error, Event, EventLoop, SessionOptions};
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,7 +55,7 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
         Err(error) => {
             let problem = missing(&error)?;
             // What may not be looked at may be broken.
-            let (severity, remedy) = match error.sqlstate.as_ref().map(SqlState::as_str) {
+            let (severity, remedy) = match code(&error) {
                 Some("42501") => ("error", CHECK_RIGHTS),
                 _ => ("info", "pgwake install"),
             };
@@ -156,8 +156,8 @@ fn object(connection: &mut Connection, sql: &str) -> Result<JsonValue, Error> {
 
 /// Why nothing can be said of the schema, where that is no failure.
 fn missing(error: &Error) -> Result<String, Error> {
-    match error.sqlstate.as_ref().map(SqlState::as_str) {
-        Some("3F000" | "42P01" | "42883") => Ok("it is not installed in this database".into()),
+    match code(error) {
+        _ if install::is_missing(error) => Ok("it is not installed in this database".into()),
         Some("42501") => Ok("this role may not look at it".into()),
         _ => Err(error.clone()),
     }

@@ -6,7 +6,7 @@ use super::output::Output;
 use super::query::SHORT_WAIT;
 use super::run::{Run, Take};
 use super::{Failure, install, query, stream, with_code};
-use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, Transport, WatchOptions};
+use pgwake::{DdlOptions, Error, Event, EventLoop, GapReason, SessionId, SqlState, Transport, WatchOptions};
 use std::time::{Duration, Instant};
 
 /// How often the database hears what has been written, while more comes.
@@ -158,8 +158,8 @@ impl Changes {
 
     /// What is tried again: another one reads under this name, or its server process has not ended yet. And
     /// what keeps it from beginning for now.
-    fn may_pass(&self, code: &str) -> bool {
-        code == "55006" || (!self.has_begun && passes(code))
+    fn may_pass(&self, code: SqlState) -> bool {
+        code == SqlState::OBJECT_IN_USE || (!self.has_begun && code.may_pass())
     }
 
     fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
@@ -202,11 +202,6 @@ impl Changes {
     }
 }
 
-/// A lock, a command that was cut short, a conflict, no memory.
-pub(super) fn passes(code: &str) -> bool {
-    matches!(code, "55P03" | "57014" | "40001" | "40P01") || code.starts_with("53")
-}
-
 impl Take for Changes {
     fn take(&mut self, event: &Event<'_>, output: &mut Output) -> Result<bool, Failure> {
         match event {
@@ -217,9 +212,7 @@ impl Take for Changes {
             }
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
             Event::Listening(_) => self.has_begun = true,
-            Event::CommandFailed(failed)
-                if failed.sqlstate.is_some_and(|code| self.may_pass(code.as_str())) =>
-            {
+            Event::CommandFailed(failed) if failed.sqlstate.is_some_and(|code| self.may_pass(code)) => {
                 log::warn!("{}", failed.message);
                 return Ok(false);
             }

@@ -5,7 +5,7 @@ mod arguments;
 
 use super::advice::{When, with_advice};
 use super::values::Format;
-use super::{Failure, install, query};
+use super::{Failure, code, install, query};
 pub(crate) use arguments::BeforeDrop;
 use pgwake::json::{self, JsonValue};
 use pgwake::pq::Connection;
@@ -53,7 +53,7 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
     let signature = if name.ends_with(')') { name.to_string() } else { format!("{name}(pgwake.ddl_target)") };
     let sql = "SELECT pg_catalog.to_regprocedure($1) IS NOT NULL";
     // From 17 on the server says it by NULL, and parse_ident in other words.
-    let malformed = |error: Error| match error.sqlstate.as_ref().map(SqlState::as_str) {
+    let malformed = |error: Error| match code(&error) {
         Some("42601" | "42602" | "22P02" | "22023") => {
             let message = format!("{handler} is not the name of a function");
             Failure::Running(with_advice(When::BeforeDrop, &message, SqlState::new("42602")))

@@ -127,16 +127,12 @@ pub(super) fn drop_slots(connection: &mut Connection, beginning: &str) -> Result
     );
     loop {
         match query::script(connection, &drop) {
-            Err(error) if is_in_use(&error) && Instant::now() < until => {
+            Err(error) if error.sqlstate == Some(SqlState::OBJECT_IN_USE) && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             outcome => return outcome,
         }
     }
-}
-
-fn is_in_use(error: &Error) -> bool {
-    error.sqlstate.as_ref().map(SqlState::as_str) == Some("55006")
 }
 
 fn has_pgwake(connection: &mut Connection) -> Result<bool, Error> {

@@ -1,15 +1,15 @@
 //! `pgwake bench throughput`: as many notifications as there can be, by size of payload, in one transaction
 //! or each in its own.
 
-use super::super::Failure;
 use super::super::stop::Stop;
+use super::super::{Failure, code};
 use super::arguments::{Throughput, Transactions};
 use super::child::Listening;
 use super::clock;
 use super::lab::{Case, Found, Lab};
 use super::listener::{Contender, Order};
 use super::sender::Sender;
-use pgwake::{Error, SqlState};
+use pgwake::Error;
 use std::time::Duration;
 
 /// The payloads of one transaction have no more: the server's queue is on its disk.
@@ -109,7 +109,7 @@ impl Flood {
 }
 
 fn refused(error: Error) -> Failure {
-    match error.sqlstate.as_ref().map(SqlState::as_str) {
+    match code(&error) {
         Some("42501") => Failure::Running(format!(
             "{error}; grant EXECUTE on it, or ask for --transactions many, which does without"
         )),

@@ -6,10 +6,9 @@ mod arguments;
 use super::output::Output;
 use super::run::{Run, Take};
 use super::values::Format;
-use super::watch::passes;
 use super::{Failure, install, with_code};
 pub(crate) use arguments::Poll;
-use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId};
+use pgwake::{Event, EventLoop, Listening, PollOptions, SessionId, SqlState};
 use std::time::{Duration, Instant};
 
 /// How long the last acknowledgement may take.
@@ -112,8 +111,8 @@ impl Take for Found {
             Event::Acknowledged(_) => return Ok(false),
             Event::Listening(listening) if listening.channels.is_empty() => return Ok(false),
             Event::CommandFailed(failed) => {
-                let code = failed.sqlstate.map_or(String::new(), |code| code.to_string());
-                if code != "55006" && !passes(&code) {
+                let may_pass = |code: SqlState| code == SqlState::OBJECT_IN_USE || code.may_pass();
+                if !failed.sqlstate.is_some_and(may_pass) {
                     self.failure = Some(with_code(failed.message, failed.sqlstate));
                 }
             }
