@@ -4,9 +4,9 @@ use super::before_drop::BeforeDrop;
 use super::bench::Bench;
 use super::cron::Cron;
 use super::deliver::Delivery;
-use super::messages::{Publish, Subscribe};
+use super::messages::Subscribe;
 use super::poll::Poll;
-pub(crate) use super::values::{Format, Until, bytes, duration, share};
+pub(crate) use super::values::{Format, Payloads, Until, bytes, duration, share};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
@@ -67,16 +67,20 @@ pub(crate) enum Subcommand {
     Demo(Demo),
     /// Print notifications as they come
     Listen(Listen),
-    /// Send notifications
-    Notify(Notify),
-    /// Publish durable messages: of any size, kept by the server until each subscriber has read them
-    Publish(Publish),
+    /// Send notifications, whose payloads have up to 7999 bytes
+    Notify(Payloads),
+    /// Publish durable messages: any bytes, up to 1,000,000,000, kept until each subscriber has read them
+    #[command(after_help = "\
+Each message is a transaction of its own; in one of yours, call pg_logical_emit_message(true,
+'channel', 'payload'). It is kept for those slots of the database that are there by then: make them
+first, with `pgwake subscribe CHANNEL --slot NAME`.")]
+    Publish(Payloads),
     /// Print durable messages as they are committed, also those that came while nobody read
     Subscribe(Subscribe),
     /// Put the schema pgwake, which watches tables and DDL, into the database, or make it anew
-    Install(Install),
+    Install(Script),
     /// Take the schema pgwake out of the database again, with all its triggers
-    Uninstall(Uninstall),
+    Uninstall(Script),
     /// Print the changes of rows, made known by triggers, as they are committed
     Watch(Watch),
     /// Take the triggers of watch off tables again, and the publications made for them
@@ -171,27 +175,7 @@ pub(crate) struct Listen {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Notify {
-    /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
-    pub(crate) channel: OsString,
-
-    /// The payload, up to 7999 bytes; - reads it from stdin, byte by byte as it stands
-    pub(crate) payload: Option<OsString>,
-
-    /// Send each line of stdin as a payload, one after the other, without waiting for each
-    #[arg(long, conflicts_with = "payload")]
-    pub(crate) lines: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Install {
-    /// Print the SQL instead of running it
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Uninstall {
+pub(crate) struct Script {
     /// Print the SQL instead of running it
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -2,17 +2,17 @@
 //! schema, whether it is there.
 
 use super::advice::{When, with_advice};
-use super::arguments::{Install, Uninstall};
+use super::arguments::Script;
 use super::{Failure, code, query};
 use pgwake::pq::Connection;
 use pgwake::{Error, install};
 use std::io::Write;
 
-pub(crate) fn install(dsn: &str, arguments: &Install) -> Result<(), Failure> {
+pub(crate) fn install(dsn: &str, arguments: &Script) -> Result<(), Failure> {
     run(dsn, arguments.dry_run, &install::install(), When::Installing, "the schema pgwake is installed")
 }
 
-pub(crate) fn uninstall(dsn: &str, arguments: &Uninstall) -> Result<(), Failure> {
+pub(crate) fn uninstall(dsn: &str, arguments: &Script) -> Result<(), Failure> {
     run(dsn, arguments.dry_run, &install::uninstall(), When::Uninstalling, "the schema pgwake is gone")
 }
 

@@ -1,11 +1,10 @@
 //! `pgwake notify`, and what `publish` has in common with it: sends one payload, or each line of stdin, and
 //! ends when the server has committed them all.
 
-use super::arguments::Notify;
 use super::stop::Stop;
+use super::values::Payloads;
 use super::{Failure, not_connected};
-use pgwake::{Channel, ErrorKind, Event, EventLoop, Waker};
-use std::ffi::OsStr;
+use pgwake::{Channel, ErrorKind, Event, EventLoop, SessionId, Waker};
 use std::io::{self, BufRead, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -13,35 +12,27 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 /// How many lines are read ahead of what the loop has queued.
 const LINES_AHEAD_MAX: usize = 4096;
 
-pub(crate) fn run(dsn: &str, arguments: &Notify) -> Result<(), Failure> {
-    // What is wrong with the name or the payload is said before anything is connected.
-    let channel = Channel::new(arguments.channel.as_bytes())?;
+pub(crate) fn run(dsn: &str, payloads: &Payloads) -> Result<(), Failure> {
+    send_all(dsn, payloads, "notification", |events, session, channel, payload| {
+        events.notify(session, channel, payload)
+    })
+}
+
+/// `noun`: what one is called that `send` sends.
+pub(super) fn send_all(
+    dsn: &str,
+    Payloads { channel, payload, lines }: &Payloads,
+    noun: &'static str,
+    mut send: impl FnMut(&mut EventLoop, SessionId, &Channel, &[u8]) -> pgwake::Result<()>,
+) -> Result<(), Failure> {
+    // What is wrong with the name is said before anything is connected.
+    let channel = Channel::new(channel.as_bytes())?;
     let mut events = EventLoop::new()?;
     let session = events.connect(dsn)?;
-    let input = Input { payload: arguments.payload.as_deref(), lines: arguments.lines };
-    let send = |events: &mut EventLoop, payload: &[u8]| events.notify(session, &channel, payload);
-    send_all(events, input, "notification", send)
-}
-
-/// What is to be sent.
-pub(super) struct Input<'a> {
-    /// `-`: all of stdin.
-    pub(super) payload: Option<&'a OsStr>,
-    /// Each line of stdin instead.
-    pub(super) lines: bool,
-}
-
-/// Sends it over a session that was just connected. `noun`: what one is called.
-pub(super) fn send_all(
-    events: EventLoop,
-    input: Input<'_>,
-    noun: &'static str,
-    send: impl FnMut(&mut EventLoop, &[u8]) -> pgwake::Result<()>,
-) -> Result<(), Failure> {
-    let payloads = if input.lines {
+    let payloads = if *lines {
         lines_of_stdin(events.waker())?
     } else {
-        let mut payload = input.payload.unwrap_or_default().as_bytes().to_vec();
+        let mut payload = payload.as_deref().unwrap_or_default().as_bytes().to_vec();
         if payload == b"-" {
             payload.clear();
             std::io::stdin()
@@ -56,7 +47,7 @@ pub(super) fn send_all(
     let stop = Stop::on_signals(events.waker())?;
     Sender {
         events,
-        send,
+        send: |events: &mut EventLoop, payload: &[u8]| send(events, session, &channel, payload),
         noun,
         payloads,
         held: None,

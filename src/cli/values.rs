@@ -1,6 +1,7 @@
 //! What options of several subcommands take, from the words that are typed. It knows no subcommand.
 
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,6 +20,20 @@ pub(crate) struct Until {
     /// End after that long
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
+}
+
+/// What is sent, and on which channel.
+#[derive(Debug, Args)]
+pub(crate) struct Payloads {
+    /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
+    pub(crate) channel: OsString,
+
+    /// The payload; - reads it from stdin, byte by byte as it stands
+    pub(crate) payload: Option<OsString>,
+
+    /// Send each line of stdin as a payload, one after the other, without waiting for each
+    #[arg(long, conflicts_with = "payload")]
+    pub(crate) lines: bool,
 }
 
 pub(crate) fn share(text: &str) -> Result<f64, String> {

@@ -1,27 +1,10 @@
-//! What may be typed after `publish` and `subscribe`.
+//! What may be typed after `subscribe`.
 
 use crate::cli::deliver::Delivery;
 use crate::cli::values::{Until, duration};
 use clap::Args;
 use std::ffi::OsString;
 use std::time::Duration;
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Each message is a transaction of its own; in one of yours, call pg_logical_emit_message(true,
-'channel', 'payload'). It is kept for those slots of the database that are there by then: make them
-first, with `pgwake subscribe CHANNEL --slot NAME`.")]
-pub(crate) struct Publish {
-    /// The name of the channel: exact, never folded to lower case, 1 to 63 bytes
-    pub(crate) channel: OsString,
-
-    /// The payload; - reads it from stdin as it stands: any bytes, up to 1,000,000,000
-    pub(crate) payload: Option<OsString>,
-
-    /// Publish each line of stdin as a payload, one after the other, without waiting for each
-    #[arg(long, conflicts_with = "payload")]
-    pub(crate) lines: bool,
-}
 
 #[derive(Debug, Args)]
 #[command(

@@ -3,20 +3,16 @@
 
 mod arguments;
 
-use super::notify::{self, Input};
-use super::values::Format;
-use super::{Failure, stream};
-pub(crate) use arguments::{Publish, Subscribe};
-use pgwake::{Channel, EventLoop, StreamOptions};
+use super::values::{Format, Payloads};
+use super::{Failure, notify, stream};
+pub(crate) use arguments::Subscribe;
+use pgwake::{Channel, StreamOptions};
 use std::os::unix::ffi::OsStrExt;
 
-pub(crate) fn publish(dsn: &str, arguments: &Publish) -> Result<(), Failure> {
-    let channel = Channel::new(arguments.channel.as_bytes())?;
-    let mut events = EventLoop::new()?;
-    let session = events.connect(dsn)?;
-    let input = Input { payload: arguments.payload.as_deref(), lines: arguments.lines };
-    let send = |events: &mut EventLoop, payload: &[u8]| events.publish(session, &channel, payload);
-    notify::send_all(events, input, "message", send)
+pub(crate) fn publish(dsn: &str, payloads: &Payloads) -> Result<(), Failure> {
+    notify::send_all(dsn, payloads, "message", |events, session, channel, payload| {
+        events.publish(session, channel, payload)
+    })
 }
 
 pub(crate) fn subscribe(dsn: &str, format: Format, arguments: &Subscribe) -> Result<(), Failure> {
