@@ -38,8 +38,6 @@ pub(super) struct Batches {
     waits_since: Option<Instant>,
     start_at: Instant,
     backoff: Backoff,
-    is_closing: bool,
-    has_given_up: bool,
 }
 
 impl Batches {
@@ -52,14 +50,12 @@ impl Batches {
             waits_since: None,
             start_at: now,
             backoff: Backoff::default(),
-            is_closing: false,
-            has_given_up: false,
         }
     }
 
     /// Does what can be done without waiting.
     pub(super) fn go_on(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
-        if self.running.is_none() && !self.has_given_up {
+        if self.running.is_none() && !ledger.has_given_up {
             self.start_if_due(ledger, now)?;
         }
         let Some(running) = &mut self.running else { return Ok(()) };
@@ -115,7 +111,7 @@ impl Batches {
     fn ended(&mut self, ledger: &mut Ledger, status: ExitStatus, now: Instant) -> Result<(), Failure> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let Running { process, count, given, last, .. } = running;
-        if self.has_given_up {
+        if ledger.has_given_up {
             return Ok(());
         }
         let has_all = given == count && process.has_all();
@@ -160,14 +156,8 @@ impl Batches {
         Ok(())
     }
 
-    /// No more events come: what is there is a batch.
-    pub(super) fn close(&mut self) {
-        self.is_closing = true;
-    }
-
     /// Nothing is to be stored any more.
     pub(super) fn give_up(&mut self, now: Instant) {
-        self.has_given_up = true;
         if let Some(running) = &mut self.running {
             running.process.end("was not needed any more", now);
         }
@@ -180,7 +170,7 @@ impl Batches {
         }
         let most = self.most(ledger);
         let (_, _, waiting) = ledger.window.unsent_positions(most)?;
-        let is_due = waiting >= most || self.is_closing || !ledger.window.has_room();
+        let is_due = waiting >= most || ledger.is_closing || !ledger.window.has_room();
         // One that has just come begins to wait with the next look.
         let wait_ends = self.waits_since.filter(|_| !is_due).map(|since| since + self.size.wait);
         Some(wait_ends.map_or(self.start_at, |at| at.max(self.start_at)))

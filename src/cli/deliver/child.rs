@@ -41,8 +41,6 @@ pub(super) struct Child {
     has_started: bool,
     start_at: Instant,
     backoff: Backoff,
-    is_closing: bool,
-    has_given_up: bool,
     buffer: Vec<u8>,
 }
 
@@ -55,8 +53,6 @@ impl Child {
             has_started: false,
             start_at: now,
             backoff: Backoff::default(),
-            is_closing: false,
-            has_given_up: false,
             buffer: vec![0; READ_BYTES_MAX],
         }
     }
@@ -67,7 +63,7 @@ impl Child {
 
     /// Does what can be done without waiting.
     pub(super) fn go_on(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Failure> {
-        let is_needed = !self.has_given_up && (!self.is_closing || ledger.window.len() > 0);
+        let is_needed = !ledger.has_given_up && (!ledger.is_closing || ledger.window.len() > 0);
         if self.running.is_none() && is_needed && now >= self.start_at {
             self.start(now)?;
         }
@@ -155,9 +151,9 @@ impl Child {
             }
         }
         let has_all = ledger.window.unsent(1).next().is_none() && running.process.has_all();
-        if running.end_by.is_none() && !self.is_closing && running.process.is_closed() {
+        if running.end_by.is_none() && !ledger.is_closing && running.process.is_closed() {
             running.end_by = Some((now + ENDING_TIME_MAX, "closed its stdin"));
-        } else if self.is_closing && has_all && running.resume_at.is_none() {
+        } else if ledger.is_closing && has_all && running.resume_at.is_none() {
             running.process.close();
         }
     }
@@ -185,7 +181,7 @@ impl Child {
     fn ended(&mut self, ledger: &mut Ledger, status: ExitStatus, now: Instant) -> Result<(), Failure> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let why = running.process.why().map_or_else(|| format!("ended: {status}"), String::from);
-        if self.has_given_up || self.is_closing && ledger.window.len() == 0 {
+        if ledger.has_given_up || ledger.is_closing && ledger.window.len() == 0 {
             if !status.success() {
                 log::warn!("{} {why}", self.program());
             }
@@ -198,14 +194,8 @@ impl Child {
         Ok(())
     }
 
-    /// No more events come: once it has all of them, its stdin is closed.
-    pub(super) fn close(&mut self) {
-        self.is_closing = true;
-    }
-
     /// Nothing is to be stored any more.
     pub(super) fn give_up(&mut self, now: Instant) {
-        self.has_given_up = true;
         if let Some(running) = &mut self.running {
             running.process.end("was not needed any more", now);
         }
@@ -213,7 +203,9 @@ impl Child {
 
     /// When something is due, whatever it does.
     pub(super) fn deadline(&self, ledger: &Ledger) -> Option<Instant> {
-        let Some(running) = &self.running else { return Some(self.start_at).filter(|_| !self.has_given_up) };
+        let Some(running) = &self.running else {
+            return Some(self.start_at).filter(|_| !ledger.has_given_up);
+        };
         let waits = waits_since(running, ledger).map(|since| since + self.ack_timeout);
         let end_by = running.end_by.filter(|_| running.process.why().is_none()).map(|(at, _)| at);
         [running.process.deadline(), running.resume_at, end_by, waits].into_iter().flatten().min()

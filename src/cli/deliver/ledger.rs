@@ -33,6 +33,10 @@ pub(super) struct Ledger {
     failures: u32,
     /// So many events are handed over one by one: together they failed.
     alone: usize,
+    /// No more events come.
+    pub(super) is_closing: bool,
+    /// Nothing is to be stored any more.
+    pub(super) has_given_up: bool,
 }
 
 impl Ledger {
@@ -42,7 +46,16 @@ impl Ledger {
         drops_poison: bool,
     ) -> Result<Self, Failure> {
         let dead_letters = dead_letters.map(DeadLetters::open).transpose()?;
-        Ok(Ledger { window, counts: Counts::default(), dead_letters, drops_poison, failures: 0, alone: 0 })
+        Ok(Ledger {
+            window,
+            counts: Counts::default(),
+            dead_letters,
+            drops_poison,
+            failures: 0,
+            alone: 0,
+            is_closing: false,
+            has_given_up: false,
+        })
     }
 
     /// How many events a child may have now.

@@ -48,8 +48,6 @@ pub(crate) struct Handover {
     next_number: u64,
     /// By then all is to be stored.
     close_by: Option<Instant>,
-    /// Nothing is stored any more.
-    has_given_up: bool,
 }
 
 impl Handover {
@@ -79,7 +77,7 @@ impl Handover {
         let ledger = Ledger::new(window, delivery.dead_letters.as_deref(), drops_poison)?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let next_number = since_epoch.as_micros() as u64;
-        Ok(Some(Handover { ledger, store, ack_timeout, next_number, close_by: None, has_given_up: false }))
+        Ok(Some(Handover { ledger, store, ack_timeout, next_number, close_by: None }))
     }
 
     /// Whether there is room for one more event. While there is none, nothing is read from the server.
@@ -131,7 +129,7 @@ impl Handover {
     /// Gives and hears what can be without waiting.
     pub(crate) fn go_on(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        if !self.has_given_up && self.close_by.is_some_and(|at| at <= now) {
+        if !self.ledger.has_given_up && self.close_by.is_some_and(|at| at <= now) {
             self.give_up(now);
         }
         let gone_on = match &mut self.store {
@@ -143,7 +141,7 @@ impl Handover {
     }
 
     fn give_up(&mut self, now: Instant) {
-        self.has_given_up = true;
+        self.ledger.has_given_up = true;
         match &mut self.store {
             Store::Child(child) => child.give_up(now),
             Store::Batches(batches) => batches.give_up(now),
@@ -162,7 +160,7 @@ impl Handover {
             }
         };
         let has_room = self.has_room();
-        let deadline = deadline.into_iter().chain(self.close_by.filter(|_| !self.has_given_up)).min();
+        let deadline = deadline.into_iter().chain(self.close_by.filter(|_| !self.ledger.has_given_up)).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let nap = (!has_room).then_some(NAP);
         let timeout = [most, deadline, nap].into_iter().flatten().min();
@@ -195,11 +193,8 @@ impl Handover {
 
     /// No more events come. The last answers are awaited for the time of `--ack-timeout`.
     pub(crate) fn close(&mut self) {
+        self.ledger.is_closing = true;
         self.close_by = Some(Instant::now() + self.ack_timeout);
-        match &mut self.store {
-            Store::Child(child) => child.close(),
-            Store::Batches(batches) => batches.close(),
-        }
     }
 
     /// Whether nobody is left to wait for. It is a failure if not all is stored then.
@@ -211,7 +206,7 @@ impl Handover {
         match self.ledger.window.len() {
             _ if is_running => Ok(false),
             0 => Ok(true),
-            _ if !self.has_given_up => Ok(false),
+            _ if !self.ledger.has_given_up => Ok(false),
             left => {
                 let events = if left == 1 { "event was" } else { "events were" };
                 Err(Failure::Running(format!(
