@@ -1,7 +1,8 @@
-//! The few system calls that neither std nor mio has: a timer as a descriptor, what a socket still holds, and
-//! readiness by level.
+//! The few system calls that neither std nor mio has: a timer as a descriptor, what a socket still holds,
+//! readiness by level; and random numbers.
 #![allow(unsafe_code)]
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// How many bytes were read or written.
 fn count(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// A random number: the hash of nothing under fresh random keys.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// How many forks lie between the first process that asked and this one.

@@ -1,7 +1,7 @@
 //! How long to wait before the next attempt to connect: doubling, with full jitter, so that many clients of
 //! one server do not come back in step; and never long beside the outage itself.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use crate::sys::random;
 use std::time::{Duration, Instant};
 
 /// The first wait is at most this long: a restart of the server is often over by then.
@@ -28,9 +28,7 @@ impl Backoff {
         let outage = now.saturating_duration_since(*self.first_failure_at.get_or_insert(now));
         let delay = if crowded { DELAY_CROWDED_MAX } else { self.delay_max(outage) };
         self.failures = self.failures.saturating_add(1);
-        // The hash of nothing under fresh random keys is a random number.
-        let random = RandomState::new().build_hasher().finish();
-        delay.mul_f64(random as f64 / u64::MAX as f64)
+        delay.mul_f64(random() as f64 / u64::MAX as f64)
     }
 
     fn delay_max(&self, outage: Duration) -> Duration {

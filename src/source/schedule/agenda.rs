@@ -4,6 +4,7 @@ use super::clock::{ClockKind, Nanos, Now, duration, nanos, wall_nanos, wall_time
 use super::rule::Rule;
 use crate::event::TaskId;
 use crate::options::Missed;
+use crate::sys::random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,7 +57,6 @@ pub(crate) struct Agenda {
     began_at: Instant,
     /// What the clocks said when they were looked at last.
     seen: Now,
-    random: u64,
 }
 
 impl Agenda {
@@ -67,7 +67,6 @@ impl Agenda {
             wall: BTreeSet::new(),
             began_at: now.instant,
             seen: now,
-            random: wall_nanos(now.wall) as u64 ^ u64::from(std::process::id()) << 32,
         }
     }
 
@@ -125,28 +124,17 @@ impl Agenda {
 
     /// Puts a schedule into its queue, for its due time and some jitter.
     fn enqueue(&mut self, task: TaskId) {
-        let random = self.next_random();
         let Some(entry) = self.entries.get_mut(&task) else { return };
         let Some(due) = entry.due else { return };
         let (mut at, rule) = (due, &entry.schedule.rule);
         if !entry.schedule.jitter.is_zero() {
             let most = nanos(entry.schedule.jitter);
             let most = rule.after(due).map_or(most, |next| most.min(next - due));
-            at += Nanos::from(random) % most.max(1);
+            at += Nanos::from(random()) % most.max(1);
         }
         entry.at = Some(at);
         let kind = rule.clock();
         self.queue(kind).insert((at, task));
-    }
-
-    /// A xorshift generator (Marsaglia 2003): jitter needs no better one.
-    fn next_random(&mut self) -> u64 {
-        let mut x = self.random | 1;
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random = x;
-        x
     }
 
     /// When the clocks are to be looked at next, if the wall clock is not set meanwhile.

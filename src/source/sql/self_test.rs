@@ -7,7 +7,7 @@ use super::listen::listen_sql;
 use super::tag::{SelfTestRequest, Tag};
 use crate::error::{Error, ErrorKind, Result, SqlState};
 use crate::event::Channel;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use crate::sys::random;
 use std::ops::ControlFlow;
 
 /// Over unless it was asked for, and once it is passed.
@@ -99,9 +99,8 @@ struct Test {
 
 impl Test {
     fn new() -> Self {
-        // The hash of nothing under fresh random keys is a random number: a channel that nobody else uses.
-        let random = RandomState::new().build_hasher().finish();
-        let channel = Channel::of_name(&format!("pgwake self-test {random:016x}"));
+        // Nobody else uses it.
+        let channel = Channel::of_name(&format!("pgwake self-test {:016x}", random()));
         Test { channel, is_listening: false, is_running: false, is_stale: false }
     }
 

@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::Lsn;
 use crate::options::{Origin, StreamOptions};
 use crate::session::Rows;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use crate::sys::random;
 use std::time::Duration;
 
 /// How long a slot may be in use by somebody else: by our own process of before, which the server has not
@@ -105,7 +104,7 @@ impl Preparation {
     pub(super) fn opened(&mut self, major: i32, backend_pid: i32) -> Next {
         (self.major, self.backend_pid) = (major, backend_pid);
         // No two streams have the same, wherever they run.
-        let temporary_name = format!("pgwake_{:016x}", RandomState::new().build_hasher().finish());
+        let temporary_name = format!("pgwake_{:016x}", random());
         self.slot.name = self.options.slot.clone().unwrap_or_else(|| temporary_name.clone());
         self.slot.temporary_name = temporary_name;
         self.slot.busy_for = Duration::ZERO;

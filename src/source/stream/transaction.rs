@@ -14,11 +14,9 @@
 mod tests;
 
 use crate::event::Lsn;
-use crate::sys::spawn_without_signals;
-use std::collections::hash_map::RandomState;
+use crate::sys::{random, spawn_without_signals};
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, remove_file};
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::mem;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -339,8 +337,7 @@ fn open_unlinked(directory: &Path) -> io::Result<File> {
 }
 
 fn create_and_unlink(mut options: OpenOptions, directory: &Path) -> io::Result<File> {
-    let random = RandomState::new().build_hasher().finish();
-    let path = directory.join(format!("pgwake-{random:016x}"));
+    let path = directory.join(format!("pgwake-{:016x}", random()));
     let file = options.create_new(true).open(&path)?;
     remove_file(&path)?;
     Ok(file)
