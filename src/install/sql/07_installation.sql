@@ -23,7 +23,6 @@ $pgwake$;
 -- and the outbox is emptied.
 CREATE OR REPLACE FUNCTION pgwake.settle() RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  is_failover bool;
   gaps json;
 BEGIN
   IF pgwake.is_original() THEN
@@ -33,9 +32,8 @@ BEGIN
   IF pgwake.is_original() THEN
     RETURN;
   END IF;
-  is_failover := EXISTS (SELECT FROM pgwake.installation
-    WHERE regexp_replace(identity, '[0-9]+$', '') = regexp_replace(pgwake.identity(), '[0-9]+$', ''));
-  IF NOT is_failover THEN
+  IF NOT EXISTS (SELECT FROM pgwake.installation
+      WHERE regexp_replace(identity, '[0-9]+$', '') = regexp_replace(pgwake.identity(), '[0-9]+$', '')) THEN
     PERFORM pgwake.begin_anew();
   END IF;
   SELECT json_object_agg(c.name, 'replaced') INTO gaps FROM pgwake.consumer c;

@@ -73,32 +73,28 @@ CREATE OR REPLACE FUNCTION pgwake.tail(context text) RETURNS text LANGUAGE sql I
   SELECT substr(context, strpos(context || chr(10), chr(10)) + 1)
 $pgwake$;
 
-CREATE OR REPLACE FUNCTION pgwake.push(command jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text) RETURNS void
+  LANGUAGE plpgsql AS $pgwake$
 DECLARE
   level int := pgwake.level() + 1;
+  command jsonb := jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
+    'tail', pgwake.tail(context), 'depth', pgwake.ddl_depth(context),
+    'in_extension', pgwake.is_in_extension());
 BEGIN
   PERFORM pgwake.set_level(level), pgwake.keep('command', level, command::text),
     pgwake.keep('gone', level, ''), pgwake.keep('handled', level, '');
-END $pgwake$;
-
-CREATE OR REPLACE FUNCTION pgwake.push_command(tag text, context text, path text) RETURNS void
-  LANGUAGE plpgsql AS $pgwake$
-BEGIN
-  PERFORM pgwake.push(jsonb_build_object('tag', tag, 'path', path, 'user', current_user,
-    'tail', pgwake.tail(context), 'depth', pgwake.ddl_depth(context),
-    'in_extension', pgwake.is_in_extension()));
 END $pgwake$;
 
 -- Keeps elements of an array for the event at the end of the command. A command that has committed in between
 -- is noted anew, without its tag.
 CREATE OR REPLACE FUNCTION pgwake.remember_gone(more jsonb) RETURNS void LANGUAGE plpgsql AS $pgwake$
 DECLARE
-  level int;
+  level int := greatest(pgwake.level(), 1);
 BEGIN
   IF pgwake.level() = 0 THEN
-    PERFORM pgwake.push(NULL);
+    PERFORM pgwake.set_level(1), pgwake.keep('command', 1, ''), pgwake.keep('gone', 1, ''),
+      pgwake.keep('handled', 1, '');
   END IF;
-  level := pgwake.level();
   PERFORM pgwake.keep('gone', level, concat_ws(',', pgwake.kept('gone', level),
     substr(more::text, 2, length(more::text) - 2)));
 END $pgwake$;

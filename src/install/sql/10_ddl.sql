@@ -46,8 +46,8 @@ END $pgwake$;
 
 -- Watched tables that were altered, attached or inherited from get the triggers that they need now: those of
 -- the command, their ancestors, and those whose triggers they still have. What an extension's script makes
--- would belong to the extension: there it waits for the end of the
--- script. A lock is not waited for long: rebuild() gets it later, and check() says so.
+-- would belong to the extension: there it waits for the end of the script. A lock is not waited for long:
+-- rebuild() gets it later, and check() says so.
 CREATE OR REPLACE FUNCTION pgwake.follow(rels oid[], is_in_extension bool) RETURNS void
   LANGUAGE plpgsql SET lock_timeout = '500ms' AS $pgwake$
 DECLARE

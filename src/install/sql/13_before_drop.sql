@@ -164,7 +164,7 @@ BEGIN
     context := pgwake.context();
     -- That of a command which another trigger runs meanwhile is undone, and not listed.
     rehearsed := current_setting('pgwake.rehearsal');
-    IF strpos(left(substr(context, strpos(context, chr(10)) + 1), length(rehearsed) + 50), rehearsed) > 0 THEN
+    IF strpos(left(pgwake.tail(context), length(rehearsed) + 50), rehearsed) > 0 THEN
       SELECT json_agg(json_build_object('role', CASE WHEN o.original THEN 'target' ELSE 'cascade' END,
           'object_type', o.object_type, 'schema_name', o.schema_name, 'object_name', o.object_name,
           'column_name', CASE WHEN o.objsubid <> 0 THEN o.address_names[3] END, 'identity', o.object_identity,

@@ -8,7 +8,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgwake FROM PUBLIC;
 GRANT USAGE ON SCHEMA pgwake TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pgwake.ddl_targets, pgwake.mode, pgwake.has_extension, pgwake.context, pgwake.level,
   pgwake.set_level, pgwake.kept, pgwake.keep, pgwake.running, pgwake.is_in_extension, pgwake.ddl_depth,
-  pgwake.tail, pgwake.push, pgwake.push_command, pgwake.is_rehearsal, pgwake.asked, pgwake.before_command,
+  pgwake.tail, pgwake.push_command, pgwake.is_rehearsal, pgwake.asked, pgwake.before_command,
   pgwake.command_begins, pgwake.words_of, pgwake.is_alone, pgwake.running_drop, pgwake.rehearse_drop,
   pgwake.run_handlers, pgwake.due_calls TO PUBLIC;
 
