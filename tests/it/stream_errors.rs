@@ -26,15 +26,23 @@ fn streaming(conninfo: &str, slot: &str) -> Running {
     stream
 }
 
+/// Of a role that sees its own rows alone.
+fn of_hidden_rows(sql: &mut Sql, reader: &str) -> [(&'static str, Output); 1] {
+    sql.run("CREATE TABLE hers (id int PRIMARY KEY, who text); ALTER TABLE hers ENABLE ROW LEVEL SECURITY");
+    sql.run("CREATE POLICY own ON hers USING (who = current_user); GRANT SELECT ON hers TO reader");
+    sql.run("CREATE PUBLICATION q FOR TABLE hers");
+    let hidden = run(reader, &["stream", "--publication", "q", "--snapshot"]);
+    [("row-level security hides rows of a snapshot from the role", hidden)]
+}
+
 #[test]
 fn each_reason_not_to_begin_has_its_sentence() {
     let small = small_server();
     let conninfo = small.conninfo();
     let mut sql = Sql::connect(&conninfo);
     sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE bare (id int); CREATE VIEW v AS SELECT 1");
-    sql.run(
-        "CREATE PUBLICATION p FOR TABLE t; CREATE ROLE plain LOGIN; CREATE ROLE reader LOGIN REPLICATION",
-    );
+    sql.run("CREATE PUBLICATION p FOR TABLE t; CREATE ROLE plain LOGIN");
+    sql.run("CREATE ROLE reader LOGIN REPLICATION");
     let of = |role: &str| conninfo.replace("user=postgres", &format!("user={role}"));
     let stream = |arguments: &[&str]| run(&conninfo, &[&["stream"], arguments].concat());
     let of_reader = |arguments: &[&str]| run(&of("reader"), &[&["stream"], arguments].concat());
@@ -55,6 +63,7 @@ fn each_reason_not_to_begin_has_its_sentence() {
             run(&conninfo, &["watch", "t", "--transport", "wal", "--name", "Big"]),
         ),
     ];
+    situations.extend(of_hidden_rows(&mut sql, &of("reader")));
     let replica = server().conninfo();
     Sql::connect(&replica).run("CREATE TABLE for_the_log (id int PRIMARY KEY)");
     situations.push(("the log cannot be read", run(&replica, &["stream", "--table", "for_the_log"])));

@@ -74,6 +74,8 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
         ("idle_session_timeout", "0"),
+        // A role from which a policy hides rows is refused a snapshot, instead of getting a part of it.
+        ("row_security", "off"),
         // As good as none. With 0, a server looks after each message whether we have written, which costs a
         // fifth of its rate (`WalSndWriteData`, walsender.c).
         ("wal_sender_timeout", "24d"),

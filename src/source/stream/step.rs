@@ -95,7 +95,11 @@ impl Step {
                 "what the log holds next cannot be written in UTF-8: let the slot go on behind it \
                  (pg_replication_slot_advance), and look at the table afresh"
             }
-            (Step::LockTables | Step::CopyTable, "42501") => "grant this role SELECT on it",
+            (Step::LockTables, "42501") => "grant this role SELECT on it",
+            // To lock it takes the same right, so a policy is left.
+            (Step::CopyTable, "42501") => {
+                "changes are of all rows: ALTER ROLE … BYPASSRLS, or read as the owner of the tables"
+            }
             (_, "42501") => "give this role REPLICATION (ALTER ROLE … REPLICATION)",
             (Step::Identify, _) => {
                 "logical replication needs the server itself, or a pooler that passes it on as it is"
