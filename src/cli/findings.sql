@@ -69,7 +69,7 @@ UNION ALL SELECT 'warning', format('slot %s', slot_name),
   FROM slot WHERE is_here AND NOT active AND wal_status NOT IN ('lost', 'unreserved')
 UNION ALL SELECT 'error', c.oid::regclass::text,
   'it is published and has no replica identity: its UPDATEs and DELETEs fail',
-  format('give it a primary key, or ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
+  format('give it a primary key (not DEFERRABLE), or ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
   FROM published p JOIN pg_class c ON c.oid = p.oid AND c.relkind = 'r'
   WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (
     SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid

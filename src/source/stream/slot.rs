@@ -287,7 +287,8 @@ impl Preparation {
                 "55000",
                 format!(
                     "table {table} has no replica identity: once it is published, its UPDATE and DELETE \
-                     would fail; give it a primary key, or ALTER TABLE {table} REPLICA IDENTITY FULL"
+                     would fail; give it a primary key (not DEFERRABLE), or ALTER TABLE {table} REPLICA \
+                     IDENTITY FULL"
                 ),
             ));
         }

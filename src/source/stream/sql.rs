@@ -110,15 +110,14 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
 /// break.
 pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &str) -> String {
     format!(
-        "WITH named AS (\
-           SELECT DISTINCT c.oid, c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
+        "WITH RECURSIVE named AS (\
+           SELECT DISTINCT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name \
            FROM pg_catalog.unnest({tables}) AS t (given) \
            JOIN pg_catalog.pg_class AS c ON c.oid = t.given::pg_catalog.regclass \
            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace), \
-         leaves AS (\
-           SELECT coalesce(p.relid, m.oid) AS oid FROM named AS m \
-           LEFT JOIN LATERAL pg_catalog.pg_partition_tree(m.oid) AS p ON m.relkind = 'p' AND p.isleaf \
-           WHERE m.relkind = 'r' OR p.relid IS NOT NULL), \
+         family AS (\
+           SELECT oid FROM named UNION \
+           SELECT i.inhrelid FROM family AS f JOIN pg_catalog.pg_inherits AS i ON i.inhparent = f.oid), \
          publication AS (\
            SELECT 'pgwake_' || pg_catalog.md5(\
                     pg_catalog.string_agg(name, ',' ORDER BY name) || '{via_root}') \
@@ -132,11 +131,12 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &st
                                   ELSE 'CREATE PUBLICATION %I FOR TABLE %s \
                                         WITH (publish_via_partition_root = {via_root})' END, \
                                   p.name, p.tables), \
-                (SELECT pg_catalog.min(l.oid::pg_catalog.regclass::text) FROM leaves AS l \
-                 JOIN pg_catalog.pg_class AS c ON c.oid = l.oid \
+                (SELECT pg_catalog.min(c.oid::pg_catalog.regclass::text) FROM family AS f \
+                 JOIN pg_catalog.pg_class AS c ON c.oid = f.oid AND c.relkind = 'r' \
                  WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (\
                    SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
-                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)), \
+                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident \
+                            ELSE i.indisprimary AND i.indimmediate END)), \
                 e.oid IS NULL AND EXISTS (\
                   SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot} \
                   AND NOT temporary AND database = pg_catalog.current_database()) \
