@@ -49,6 +49,10 @@ impl Row {
         new: Tuple<'_>,
     ) -> Result<(), Malformed> {
         self.begin(ChangeOp::Update, id);
+        let old = match old {
+            Some(Old::Full(old)) if !is_whole(new, old) => Some(Old::Key(old)),
+            other => other,
+        };
         match old {
             Some(Old::Full(old)) => {
                 write_object(&mut self.new, Some(&mut self.key), relation, merged(new, old), |_| true)?;
@@ -110,6 +114,12 @@ impl Row {
             ..Change::of(session, db, self.op, &relation.schema, &relation.table)
         }
     }
+}
+
+/// Whether an old row that is said to be whole is. A partitioned table may have REPLICA IDENTITY FULL and its
+/// partition none but a key: then all else is NULL in it, which what was left as it was cannot be.
+fn is_whole(new: Tuple<'_>, old: Tuple<'_>) -> bool {
+    new.columns().zip(old.columns()).all(|columns| columns != (Column::Unchanged, Column::Null))
 }
 
 fn merged<'a>(new: Tuple<'a>, old: Tuple<'a>) -> impl Iterator<Item = Column<'a>> {

@@ -1,8 +1,10 @@
 //! Row changes from the log, through publications of every kind: a copy of the tables built from the events
 //! is what is published of them.
 
-use crate::common::log::{has, major};
+use crate::common::log::{Stream, database, has, major};
 use crate::common::workload::Workload;
+use pgwake::StreamOptions;
+use serde_json::json;
 
 #[test]
 fn partitions_come_as_their_root_or_as_themselves() {
@@ -55,6 +57,22 @@ fn partitions_come_as_their_root_or_as_themselves() {
         load.run("TRUNCATE m; INSERT INTO m VALUES (1, 'after', 1)");
         load.check_streamed();
     }
+}
+
+#[test]
+fn what_a_partition_does_not_log_is_not_taken_for_null() {
+    let (conninfo, mut sql) = database("");
+    sql.run(
+        "CREATE TABLE m (id int PRIMARY KEY, big text) PARTITION BY RANGE (id);
+         CREATE TABLE m1 PARTITION OF m DEFAULT; ALTER TABLE m1 ALTER big SET STORAGE EXTERNAL;
+         ALTER TABLE m REPLICA IDENTITY FULL; INSERT INTO m VALUES (1, repeat('x', 5000))",
+    );
+    let mut stream = Stream::open(&conninfo, StreamOptions::new().table("m"));
+    sql.run("UPDATE m SET id = 2");
+    let update = stream.change();
+    assert_eq!((&update["new"], &update["old"]), (&json!({"id": 2}), &json!({"id": 1})));
+    assert_eq!((&update["unchanged_toast"], update.get("changed")), (&json!(["big"]), None));
+    assert_eq!(update["key"], json!({"id": 2}));
 }
 
 #[test]
