@@ -184,6 +184,20 @@ fn a_stream_without_a_slot_leaves_none_behind() {
 }
 
 #[test]
+fn what_keeps_a_slot_from_being_made_is_said() {
+    let (dsn, mut sql, slot) = orders();
+    sql.run("BEGIN; SELECT pg_current_xact_id()");
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "--slot", &slot, "--heartbeat", "200ms"];
+    let mut stream = Running::start(&arguments);
+    let said = stream.stderr_line();
+    assert!(said.contains("the server waits for the transactions to end"), "{said}");
+    sql.run("COMMIT");
+    assert!(stream.line().contains("listening"));
+    signal(stream.child.id() as i32, Signal::INT);
+    assert_eq!(stream.status(), 0);
+}
+
+#[test]
 fn a_slot_is_dropped_on_request_and_a_missing_one_is_said_to_be() {
     let (dsn, mut sql, slot) = orders();
     let arguments = ["-d", &dsn, "stream", "--table", "orders", "--slot", &slot];

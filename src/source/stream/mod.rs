@@ -44,8 +44,8 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 enum Phase {
     /// There is none yet.
     Connecting,
-    /// Answers to what is asked before the stream begins.
-    Preparing,
+    /// Answers to what is asked before the stream begins. What the server may wait for, until that is said.
+    Preparing(Option<&'static str>),
     /// The slot is in use: it is asked again at this time.
     Waiting(Instant),
     /// Rows of a table.
@@ -133,6 +133,12 @@ impl StreamSource {
     }
 
     pub(super) fn on_deadline(&mut self, now: Instant) {
+        // Nothing was heard for a heartbeat.
+        if let Phase::Preparing(waits_for) = &mut self.phase
+            && let Some(what) = waits_for.take()
+        {
+            ::log::warn!("the server waits for {what}");
+        }
         self.session.on_deadline(now);
     }
 
@@ -178,7 +184,7 @@ impl StreamSource {
         let own = match self.phase {
             Phase::Waiting(until) => Some(until),
             Phase::Streaming => self.feedback.deadline(),
-            Phase::Connecting | Phase::Preparing | Phase::Copying => None,
+            Phase::Connecting | Phase::Preparing(_) | Phase::Copying => None,
         };
         self.session.deadline().into_iter().chain(own).min()
     }
@@ -255,7 +261,7 @@ impl StreamSource {
         match self.phase {
             Phase::Streaming => self.look_at_log(),
             Phase::Copying => self.look_at_rows(),
-            Phase::Connecting | Phase::Preparing | Phase::Waiting(_) => Ok(None),
+            Phase::Connecting | Phase::Preparing(_) | Phase::Waiting(_) => Ok(None),
         }
     }
 
@@ -272,7 +278,7 @@ impl StreamSource {
             let message = match self.session.copy_data() {
                 CopyData::Message(message) => message,
                 CopyData::End => {
-                    self.phase = Phase::Preparing;
+                    self.phase = Phase::Preparing(None);
                     self.session.copy_ended(Step::End);
                     break;
                 }
@@ -327,7 +333,7 @@ impl StreamSource {
                 Ok(Some(AtHand::Row(rows.rows)))
             }
             CopyData::End => {
-                self.phase = Phase::Preparing;
+                self.phase = Phase::Preparing(None);
                 self.session.copy_ended(Step::EndOfTable);
                 Ok(None)
             }
@@ -364,7 +370,7 @@ impl StreamSource {
         if let Phase::Waiting(until) = self.phase
             && now >= until
         {
-            self.phase = Phase::Preparing;
+            self.phase = Phase::Preparing(None);
             let next = self.preparation.waited();
             self.take_next(next, now);
             return true;
@@ -380,7 +386,7 @@ impl StreamSource {
                 self.db = connection.database();
                 let version = connection.server_version();
                 let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
-                self.phase = Phase::Preparing;
+                self.phase = Phase::Preparing(None);
                 let next = self.preparation.opened(major.unwrap_or(0), connection.backend_pid());
                 self.take_next(next, now);
             }
@@ -398,6 +404,7 @@ impl StreamSource {
         match next {
             Next::Send(step, sql) => {
                 self.session.be_patient(step.may_take_long());
+                self.phase = Phase::Preparing(step.waits_for());
                 self.session.send(step, [Command::Simple { sql: &sql }].into_iter());
             }
             Next::Wait => self.phase = Phase::Waiting(now + BUSY_INTERVAL),

@@ -56,6 +56,19 @@ impl Step {
         )
     }
 
+    /// What the server may wait for, where nothing else says that it waits.
+    pub(super) fn waits_for(self) -> Option<&'static str> {
+        match self {
+            Step::CreateSlot => Some(
+                "the transactions to end that are in progress, in whatever database, before it makes the \
+                 slot; a standby also for the primary to log which these are (SELECT \
+                 pg_log_standby_snapshot() there)",
+            ),
+            Step::CreatePublication | Step::LockTables => Some("others to unlock a table"),
+            _ => None,
+        }
+    }
+
     /// A refusal of this step with what can be done about it.
     pub(super) fn advise(self, refusal: Error) -> Error {
         let advice = match (self, code(&refusal)) {
