@@ -268,6 +268,26 @@ fn a_publication_that_lost_a_table_has_it_again_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_slot_is_not_read_on_without_a_word_once_its_publication_has_lost_a_table() {
+    let (dsn, mut sql, slot) = orders();
+    sql.run("CREATE TABLE parcels (id int PRIMARY KEY)");
+    let arguments = ["-d", &dsn, "stream", "--table", "orders", "parcels", "--slot", &slot, "--count", "1"];
+    let mut stream = streaming(&arguments);
+    sql.run("INSERT INTO orders VALUES (1)");
+    assert_eq!(change(&mut stream)["key"]["id"], 1);
+    assert_eq!(stream.status(), 0);
+    sql.run("DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (2)");
+    let (sentence, status) = complaint(&arguments);
+    assert!(status == 1 && sentence.contains("has lost one"), "{sentence}");
+    let (_, command) = sentence.split_once("; run ").unwrap();
+    sql.run(command.split_once(", then look").unwrap().0);
+    let mut stream = streaming(&arguments);
+    sql.run("INSERT INTO orders VALUES (3)");
+    assert_eq!(change(&mut stream)["key"]["id"], 3);
+    assert_eq!(stream.status(), 0);
+}
+
+#[test]
 fn what_cannot_be_streamed_is_one_sentence_before_anything_is_connected() {
     let nowhere = "host=/nonexistent";
     let wal = ["watch", "orders", "--transport", "wal"];

@@ -4,7 +4,7 @@
 
 use crate::common::command::{Running, run as command};
 use crate::common::error_table::hold;
-use crate::common::log::SETTINGS;
+use crate::common::log::{SETTINGS, until_free};
 use crate::common::{PrivateServer, Sql, server, start_with_settings};
 use std::process::Output;
 
@@ -26,13 +26,25 @@ fn streaming(conninfo: &str, slot: &str) -> Running {
     stream
 }
 
-/// Of a role that sees its own rows alone.
-fn of_hidden_rows(sql: &mut Sql, reader: &str) -> [(&'static str, Output); 1] {
+/// Of a role that sees its own rows alone, and of a slot whose publication has lost a table.
+fn of_changed_tables(sql: &mut Sql, conninfo: &str, reader: &str) -> [(&'static str, Output); 2] {
     sql.run("CREATE TABLE hers (id int PRIMARY KEY, who text); ALTER TABLE hers ENABLE ROW LEVEL SECURITY");
     sql.run("CREATE POLICY own ON hers USING (who = current_user); GRANT SELECT ON hers TO reader");
-    sql.run("CREATE PUBLICATION q FOR TABLE hers");
+    sql.run("CREATE PUBLICATION q FOR TABLE hers; CREATE TABLE u (id int PRIMARY KEY)");
     let hidden = run(reader, &["stream", "--publication", "q", "--snapshot"]);
-    [("row-level security hides rows of a snapshot from the role", hidden)]
+    let arguments = ["stream", "--table", "t", "u", "--slot", "lacks"];
+    let mut stream = Running::start(&[&["-d", conninfo], &arguments[..]].concat());
+    assert!(stream.line().contains("listening"));
+    stream.child.kill().unwrap();
+    stream.child.wait().unwrap();
+    until_free(sql, "lacks");
+    sql.run("DROP TABLE u; CREATE TABLE u (id int PRIMARY KEY)");
+    let lacking = run(conninfo, &arguments);
+    sql.run("SELECT pg_drop_replication_slot('lacks')");
+    [
+        ("row-level security hides rows of a snapshot from the role", hidden),
+        ("one of the tables was dropped and made anew since", lacking),
+    ]
 }
 
 #[test]
@@ -63,7 +75,7 @@ fn each_reason_not_to_begin_has_its_sentence() {
             run(&conninfo, &["watch", "t", "--transport", "wal", "--name", "Big"]),
         ),
     ];
-    situations.extend(of_hidden_rows(&mut sql, &of("reader")));
+    situations.extend(of_changed_tables(&mut sql, &conninfo, &of("reader")));
     let replica = server().conninfo();
     Sql::connect(&replica).run("CREATE TABLE for_the_log (id int PRIMARY KEY)");
     situations.push(("the log cannot be read", run(&replica, &["stream", "--table", "for_the_log"])));

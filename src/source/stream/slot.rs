@@ -280,8 +280,9 @@ impl Preparation {
     }
 
     fn publication_found(&mut self, rows: &Answered) -> Next {
-        let [name, exists, create, unidentified, is_too_late] =
+        let [name, exists, create, unidentified, has_slot] =
             [0, 1, 2, 3, 4].map(|column| rows.text(0, column));
+        let create = create.filter(|_| exists.as_deref() != Some("t"));
         if let Some(table) = unidentified {
             return Next::GiveUp(error(
                 "55000",
@@ -292,13 +293,13 @@ impl Preparation {
                 ),
             ));
         }
-        if is_too_late.as_deref() == Some("t") {
-            return Next::GiveUp(published_too_late(&self.slot.name));
+        if let Some(create) = create.as_ref().filter(|_| has_slot.as_deref() == Some("t")) {
+            return Next::GiveUp(published_too_late(&self.slot.name, create));
         }
         self.publications = name.into_iter().chain(self.options.publications.clone()).collect();
         match create {
-            Some(create) if exists.as_deref() != Some("t") => Next::Send(Step::CreatePublication, create),
-            _ => self.publications_next(),
+            Some(create) => Next::Send(Step::CreatePublication, create),
+            None => self.publications_next(),
         }
     }
 

@@ -106,8 +106,8 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
 }
 
 /// The publication that is made for these tables: its name, whether it is there with all of them (one may
-/// have been dropped and made anew), the command that makes it so, and the first table whose writers it would
-/// break.
+/// have been dropped and made anew), the command that makes it so, the first table whose writers it would
+/// break, and whether the slot is there.
 pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &str) -> String {
     format!(
         "WITH RECURSIVE named AS (\
@@ -137,7 +137,7 @@ pub(super) fn publication_of_tables(tables: &[String], via_root: bool, slot: &st
                    SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid \
                    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident \
                             ELSE i.indisprimary AND i.indimmediate END)), \
-                e.oid IS NULL AND EXISTS (\
+                EXISTS (\
                   SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot} \
                   AND NOT temporary AND database = pg_catalog.current_database()) \
          FROM publication AS p LEFT JOIN pg_catalog.pg_publication AS e ON e.pubname = p.name",

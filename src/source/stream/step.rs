@@ -158,8 +158,17 @@ pub(super) fn two_slots_needed(free: i64) -> Error {
     error("53400", message)
 }
 
-/// A server reads the log by the publications that there were when it was written.
-pub(super) fn published_too_late(slot: &str) -> Error {
+/// A server reads the log by the publications that there were when it was written. `create`: what would make
+/// it one that has all the tables.
+pub(super) fn published_too_late(slot: &str, create: &str) -> Error {
+    if create.starts_with("ALTER") {
+        let message = format!(
+            "the publication of these tables has lost one, which was dropped and made anew, or unwatched: \
+             what was written to that meanwhile is not in what the replication slot {slot} keeps; run \
+             {create}, then look at the table afresh"
+        );
+        return error("42704", message);
+    }
     let message = format!(
         "the replication slot {slot} is there, and what it keeps cannot be read through a publication that \
          is made now: name the tables of before; or make a publication yourself and name that, which leaves \
