@@ -429,7 +429,7 @@ typedef struct pgwake_stream_options {
     /* 1: the slot goes with the connection. After an outage there is a new one, and a PGWAKE_EVENT_GAP says that
      * changes are missing. */
     int32_t temporary;
-    int32_t failover;        /* 1: the slot that is made is kept by standbys, too (PostgreSQL 17 and later) */
+    int32_t failover;        /* 1: the slot is kept by standbys, too (PostgreSQL 17 and later) */
     int32_t partition_names; /* 1: in a publication made for `tables`, partitions come under their own names */
     /* 1: the rows come first that are there when the slot is made, and then the changes from exactly there. The slot
      * lasts only from when all rows are acknowledged, and no change comes before. One that is there already is read on,

@@ -289,7 +289,7 @@ pub(crate) struct Stream {
     #[arg(long, requires = "slot", help_heading = OF_A_SLOT)]
     pub(crate) temporary: bool,
 
-    /// A slot that is made here is kept by standbys, too (PostgreSQL 17)
+    /// The slot is kept by standbys, too, also if it is there already (PostgreSQL 17)
     #[arg(long, requires = "slot", conflicts_with = "temporary", help_heading = OF_A_SLOT)]
     pub(crate) failover: bool,
 

@@ -119,8 +119,8 @@ impl StreamOptions {
         self
     }
 
-    /// Makes the slot one that standbys keep, too, from PostgreSQL 17 on (manual, "Logical Replication
-    /// Failover").
+    /// Makes the slot one that standbys keep, too, also if it is there already, from PostgreSQL 17 on
+    /// (manual, "Logical Replication Failover").
     pub fn failover(mut self, failover: bool) -> Self {
         self.failover = failover;
         self

@@ -1,7 +1,7 @@
 //! What keeps a stream from streaming: each state of slots, rights and servers is one event, with its
 //! SQLSTATE and a sentence that says what to do.
 
-use crate::common::log::{SETTINGS, Stream, database, log_server, major};
+use crate::common::log::{SETTINGS, Stream, database, has, log_server, major};
 use crate::common::pgbouncer::PgBouncer;
 use crate::common::proxy::{Fault, Proxy, Upstream};
 use crate::common::relay::relay;
@@ -108,6 +108,23 @@ fn a_slot_that_was_dropped_while_we_were_away_is_not_made_anew() {
     fails(&mut stream, "42704", &[&slot, "is gone", "somebody dropped it"]);
     let count = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
     assert_eq!(sql.value(&count), "0");
+}
+
+#[test]
+fn standbys_keep_a_slot_from_when_that_is_asked_for() {
+    if !has(17, "slots that standbys keep") {
+        return;
+    }
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    let (slot, options) = (fresh_channel(), |slot: &str| kept(slot).failover(true));
+    let is_kept = format!("SELECT failover FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    drop(Stream::open(&conninfo, kept(&slot)));
+    assert_eq!(sql.value(&is_kept), "f");
+    let mut stream = Stream::open(&conninfo, options(&slot));
+    assert_eq!(sql.value(&is_kept), "t");
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(stream.change()["new"]["id"], 1);
 }
 
 #[test]

@@ -204,6 +204,7 @@ impl Preparation {
                 Next::Send(Step::Slot, self.slot_sql())
             }
             Step::Slot => self.slot_found(&rows, done),
+            Step::Failover => self.start(done),
             _ => self.slot_answered(step, &rows, relations),
         }
     }
@@ -228,12 +229,8 @@ impl Preparation {
             Step::KeepSlot => {
                 (self.slot.was_there, self.slot.busy_for) = (true, Duration::ZERO);
                 self.wants_snapshot = false;
-                match self.options.failover && self.major >= 17 {
-                    true => Next::Send(Step::Failover, sql::set_failover(&self.slot.name)),
-                    false => self.start(Lsn(0)),
-                }
+                self.start_kept(Lsn(0))
             }
-            Step::Failover => self.start(Lsn(0)),
             Step::Start => {
                 // A temporary slot is a new beginning with each connection.
                 self.wants_snapshot = self.options.snapshot && self.slot.is_temporary;
@@ -360,7 +357,7 @@ impl Preparation {
             )),
             Some(_) => Next::Wait,
             // The server goes by its own position, if that is further on.
-            None => self.start(done),
+            None => self.start_kept(done),
         }
     }
 
@@ -439,6 +436,14 @@ impl Preparation {
             Step::KeepSlot,
             format!("SELECT pg_catalog.pg_copy_logical_replication_slot({from}, {to}, false)"),
         )
+    }
+
+    /// Standbys keep the slot from now on, if that is asked for: it may have been made without.
+    fn start_kept(&self, from: Lsn) -> Next {
+        match self.options.failover && !self.slot.is_temporary {
+            true => Next::Send(Step::Failover, sql::set_failover(&self.slot.name)),
+            false => self.start(from),
+        }
     }
 
     fn start(&self, from: Lsn) -> Next {
