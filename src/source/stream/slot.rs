@@ -337,9 +337,9 @@ impl Preparation {
         }
         if wal_status.as_deref() == Some("lost") {
             let message = format!(
-                "the replication slot {name} is lost: the server has removed log that was not read yet (see \
-                 max_slot_wal_keep_size, and from 18 on idle_replication_slot_timeout); drop it, look at the \
-                 tables afresh, then begin anew"
+                "the replication slot {name} is lost: the server has removed what was not read yet (see \
+                 max_slot_wal_keep_size, from 18 on idle_replication_slot_timeout, and on a standby \
+                 hot_standby_feedback); drop it, look at the tables afresh, then begin anew"
             );
             return Next::GiveUp(error("55000", message));
         }
