@@ -58,6 +58,10 @@ UNION ALL SELECT 'info', 'idle_replication_slot_timeout',
   'it is off: a slot that nobody reads is kept for ever',
   'ALTER SYSTEM SET idle_replication_slot_timeout = ''3d''; SELECT pg_reload_conf()' FROM setting
   WHERE is_kept_when_idle AND has_slots
+UNION ALL SELECT 'warning', 'synchronous_standby_names',
+  'it has *: commits wait for those who read the log, too, until they have acknowledged it',
+  'name your standbys in it' FROM setting
+  WHERE is_logical AND current_setting('synchronous_standby_names') LIKE '%*%'
 UNION ALL SELECT 'error', format('slot %s', slot_name), 'the server has removed log that its reader needs',
   format('look at the tables afresh; %s', dropped) FROM slot WHERE is_here AND wal_status = 'lost'
 UNION ALL SELECT 'warning', format('slot %s', slot_name),

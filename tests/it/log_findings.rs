@@ -128,4 +128,11 @@ fn a_slot_that_is_nearly_lost_and_one_that_is_and_a_server_with_no_room_are_foun
     let remedy = finds(&dsn, "slot s", "error", "has removed log");
     sql.run(remedy.split_once("; ").unwrap().1);
     assert!(found(&dsn, "slot s").is_empty());
+    // Nobody is there that would acknowledge what is committed meanwhile.
+    let dsn = format!("{dsn} options='-c synchronous_commit=local'");
+    assert!(found(&dsn, "synchronous_standby_names").is_empty());
+    sql.run("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
+    sql.run("SELECT pg_reload_conf()");
+    while found(&dsn, "synchronous_standby_names").is_empty() {}
+    finds(&dsn, "synchronous_standby_names", "warning", "those who read the log");
 }
