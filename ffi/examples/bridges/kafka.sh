@@ -11,7 +11,8 @@ set -u
 brokers=$1 topic=$2
 
 # Key, tab, event: no tab is within either. What is no change is left out.
-messages=$(jq -r 'select(.event == "change") | .position + "\t" + tojson') || exit 1
+# jq may round numbers, so an event stays the text that it is.
+messages=$(jq -rR '. as $line | fromjson | select(.event == "change") | .position + "\t" + $line') || exit 1
 [ -n "$messages" ] || exit 0
 printf '%s\n' "$messages" |
     kcat -P -q -b "$brokers" -t "$topic" -K '\t' -X acks=all -X message.timeout.ms=20000 && exit 0

@@ -203,7 +203,8 @@ fn a_topic_of_kafka_has_each_change_under_its_position() {
     BufReader::new(broker.stdout.take().unwrap()).read_line(&mut address).unwrap();
     let address = address.trim();
     let (dsn, mut sql) = database("");
-    sql.run("CREATE TABLE orders (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE orders");
+    sql.run("CREATE TABLE orders (id int PRIMARY KEY, count json DEFAULT '12345678901234567890')");
+    sql.run("CREATE PUBLICATION p FOR TABLE orders");
     let arguments = ["-d", &dsn, "stream", "--publication", "p", "--count", "30", "--batch", "10,100ms"];
     let mut running =
         pgwake(&[&arguments[..], &[&bridge("kafka.sh"), address, "orders_1"]].concat()).spawn().unwrap();
@@ -219,6 +220,7 @@ fn a_topic_of_kafka_has_each_change_under_its_position() {
     assert_eq!(found, (1..=30).collect::<Vec<_>>());
     for line in text.lines() {
         let (key, event) = line.split_once(' ').unwrap();
+        assert!(event.contains("\"count\":12345678901234567890"), "{event}");
         let event: serde_json::Value = serde_json::from_str(event).unwrap();
         assert_eq!(event["position"], key);
     }
