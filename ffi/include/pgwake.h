@@ -439,8 +439,9 @@ typedef struct pgwake_stream_options {
     int32_t transactions; /* 1: PGWAKE_EVENT_BEGIN and PGWAKE_EVENT_COMMIT, too */
     int32_t streaming;    /* PGWAKE_STREAMING_* */
     int32_t two_phase;    /* 1: transactions come when they are prepared: PGWAKE_EVENT_PREPARE */
-    /* 1: the server sends values in its binary format, which is cheaper for it. The events are the same, but for types
-     * that are not built in: their bytes come as \x… */
+    /* 1: the server sends values in its binary format, which is cheaper for it. The events are the same, but for
+     * ranges, geometric types, `money`, `tsvector` and the like, and types that are not built in: their bytes come as
+     * \x…, while the rows of a snapshot have them as text. */
     int32_t binary;
     int32_t origin;     /* PGWAKE_ORIGIN_* */
     int32_t manual_ack; /* 1: only pgwake_ack acknowledges */
@@ -448,8 +449,9 @@ typedef struct pgwake_stream_options {
     /* How much of transactions that are held back is kept in memory; the rest goes to a file without a name in the
      * directory for temporary files. 0: 64 MB. */
     uint64_t memory_max_bytes;
-    /* When nothing came for that long, the server is asked for a sign of life; without one within the same time again
-     * the connection counts as lost. It bounds how late an idle slot moves on, too. 0: 5000. Negative: never. */
+    /* When nothing came for that long, the server is asked for a sign of life. It has 12 times as long to answer, and
+     * twice as long again each time that it was given up without having come further; then the connection counts as
+     * lost. It bounds how late an idle slot moves on, too. 0: 5000. Negative: never. */
     int64_t heartbeat_ms;
 } pgwake_stream_options;
 #define PGWAKE_STREAM_OPTIONS_INIT \

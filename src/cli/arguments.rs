@@ -326,7 +326,8 @@ pub(crate) struct Stream {
     #[arg(long, help_heading = OF_WHAT_COMES)]
     pub(crate) two_phase: bool,
 
-    /// Values in the server's binary format, which is cheaper for it; the events are the same
+    /// Values in the server's binary format, which is cheaper for it. The events are the same, but for types
+    /// such as ranges, geometric ones, money, tsvector, and those that are not built in: bytes, as \x…
     #[arg(long, help_heading = OF_WHAT_COMES)]
     pub(crate) binary: bool,
 
