@@ -522,7 +522,7 @@ typedef struct pgwake_poll_options {
      * transactions commit: the database keeps under this name how far was read, in the schema `pgwake`. The query has
      * neither LIMIT nor OFFSET (42601), and its rows have a column `xid_column` of the type xid8 that says which
      * transaction wrote them, such as xid xid8 NOT NULL DEFAULT pg_current_xact_id(), with an index on it. A row in
-     * which that is NULL never comes. One session at a time reads under a name (55006). */
+     * which that is NULL never comes. One session at a time reads under a name (55006), by one poll. */
     const char *cursor;
     const char *xid_column; /* NULL: "xid" */
     const char *order_by;   /* the column that orders the rows of one transaction on a page; NULL: none does */

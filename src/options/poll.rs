@@ -149,7 +149,7 @@ impl PollOptions {
     ///
     /// The query has neither LIMIT nor a condition on that column: these are added around it. One with LIMIT
     /// or OFFSET is refused (42601). A row whose `xid` is NULL never comes. The schema `pgwake` must be in
-    /// the database. One session at a time reads under a name.
+    /// the database. One session at a time reads under a name, by one poll.
     pub fn cursor(mut self, name: impl Into<String>) -> Self {
         self.cursor = Some(name.into());
         self

@@ -75,6 +75,12 @@ impl SqlSource {
         if poll.is_manual() && self.readers.get::<Outbox>().is_some() {
             return Err(Error::new(ErrorKind::InvalidArgument, TWO_TO_ACKNOWLEDGE));
         }
+        if let Some((polls, name)) = self.readers.get::<Polls>().zip(poll.cursor())
+            && polls.has_cursor(name)
+        {
+            let message = "the session has a poll with this cursor: one reads under a name, take another";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         if self.readers.get::<Polls>().is_none() {
             self.read(Polls::default(), "", now)?;
         }

@@ -7,7 +7,7 @@ use crate::common::outbox::database;
 use crate::common::random::Random;
 use crate::common::{PATIENCE, Seen, Sql, assert_silent, next, refusal, say_loudly};
 use crate::polls::{MS, connected, rows, texts, with_rows};
-use pgwake::{Event, EventLoop, PollOptions, SessionId};
+use pgwake::{ErrorKind, Event, EventLoop, PollOptions, SessionId};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -142,6 +142,28 @@ fn one_session_at_a_time_reads_under_a_name() {
     first.disconnect(session).unwrap();
     sql.run("INSERT INTO log (v) VALUES ('b')");
     assert_eq!(ids(&mut second), [2]);
+}
+
+/// The server gives its lock to the session that has it once more: both polls would read, and one would keep
+/// a position behind what the other has not delivered.
+#[test]
+fn a_session_has_one_poll_under_a_name() {
+    let (conninfo, mut sql) = database("");
+    sql.run(LOG);
+    let (mut events, session) = connected(&conninfo);
+    let first = events.poll(session, SELECT, of("c")).unwrap();
+    let refused = events.poll(session, "SELECT id, xid FROM log", of("c")).unwrap_err();
+    assert!(
+        refused.kind == ErrorKind::InvalidArgument && refused.message.contains("this cursor"),
+        "{refused}"
+    );
+    sql.run("INSERT INTO log (v) VALUES ('a')");
+    assert_eq!(ids(&mut events), [1]);
+    assert_silent(&mut events, 50 * MS);
+    events.cancel(first).unwrap();
+    events.poll(session, SELECT, of("c")).unwrap();
+    sql.run("INSERT INTO log (v) VALUES ('b')");
+    assert_eq!(ids(&mut events), [2]);
 }
 
 #[test]

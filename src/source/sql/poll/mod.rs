@@ -91,6 +91,11 @@ impl Polls {
         }
     }
 
+    /// Whether one of them reads under this name: the server would give it to the same session once more.
+    pub(super) fn has_cursor(&self, name: &str) -> bool {
+        self.polls.iter().any(|poll| poll.cursor() == Some(name))
+    }
+
     /// Whether one of them has the session for itself.
     pub(super) fn need_session(&self) -> bool {
         self.polls.iter().any(Poll::needs_session)

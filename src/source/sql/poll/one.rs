@@ -88,6 +88,11 @@ impl Poll {
         self.options.batch_rows.is_some()
     }
 
+    /// Under which name it reads, if under one.
+    pub(crate) fn cursor(&self) -> Option<&str> {
+        self.options.cursor.as_deref()
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.options.cursor.is_some() || self.options.batch_rows.is_some()
     }
