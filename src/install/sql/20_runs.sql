@@ -60,12 +60,17 @@ BEGIN
   END IF;
 END $pgwake$;
 
--- Who has the lock takes a due time, and says which were missed before it; `false`: it was taken already.
+-- Who has the lock takes a due time, and says which were missed before it; `false`: it was taken already. One
+-- whose clock is wrong by days takes none: all others would wait until theirs are there, too.
 CREATE OR REPLACE FUNCTION pgwake.begin_run(key text, due_us bigint, missed_us bigint[]) RETURNS bool
   LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
 DECLARE
   due_time timestamptz := pgwake.time_of(begin_run.due_us);
 BEGIN
+  IF due_time > clock_timestamp() + interval '1 day' THEN
+    RAISE EXCEPTION 'the clock of this machine is more than a day ahead of the server''s'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set the one that is wrong.';
+  END IF;
   UPDATE pgwake.schedule s SET last_due = due_time
     WHERE s.key = begin_run.key AND s.last_due < due_time;
   IF NOT FOUND THEN

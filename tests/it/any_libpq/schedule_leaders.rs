@@ -185,6 +185,21 @@ fn a_leader_is_refused_where_its_lock_might_be_somebody_elses() {
     assert!(error.message.contains("another key"), "{error}");
 }
 
+/// What it takes is done with for all, who would wait until they are there, too.
+#[test]
+fn a_machine_whose_clock_is_wrong_by_days_stops_no_other() {
+    let (conninfo, mut sql) = outbox::database("");
+    let mut events = EventLoop::new().unwrap();
+    let session = session(&mut events, &conninfo);
+    events.cron("* * * * * *", ScheduleOptions::new().leader(session, "k")).unwrap();
+    tick(&mut events);
+    let ahead = "SELECT pgwake.begin_run('k', pgwake.us_of(now() + interval '25 hours'), '{}')";
+    let error = sql.try_run(ahead).unwrap_err();
+    assert_eq!(error.sqlstate.map(|code| code.to_string()), Some("55000".into()), "{error}");
+    assert!(error.message.contains("ahead of the server"), "{error}");
+    tick(&mut events);
+}
+
 #[test]
 fn a_leader_behind_a_pooler_in_transaction_mode_is_refused() {
     let (conninfo, _) = outbox::database("");
