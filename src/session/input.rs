@@ -103,7 +103,7 @@ impl<Tag> Session<Tag> {
         }
     }
 
-    /// Rows are asked for, of which an answer may have so much.
+    /// Rows are asked for, of which an answer may have so much, or what any answer may have.
     pub(crate) fn accept_rows(&mut self, bytes: usize) {
         self.are_rows_asked_for = true;
         self.message_bytes_max = self.message_bytes_max.max(bytes);
@@ -119,9 +119,9 @@ impl<Tag> Session<Tag> {
     }
 }
 
-/// Of a poll. What to do about it, that says itself.
+/// Of a poll, or of SQL that a schedule runs. What to do about it, a poll says itself.
 fn too_many_rows(bytes_max: usize) -> Error {
-    let message = format!("the rows of one poll have more than {} MB", bytes_max >> 20);
+    let message = format!("the rows of one answer have more than {} MB", bytes_max >> 20);
     lost(message, SqlState::LIMIT_EXCEEDED)
 }
 

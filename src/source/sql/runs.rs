@@ -133,6 +133,9 @@ impl Runs {
     pub(super) fn add(&mut self, link: &mut Link, task: TaskId, schedule: Schedule, job: Job) {
         self.agenda.add(task, Schedule { manual_finish: true, ..schedule }, Now::read());
         let has_key = job.key.is_some();
+        if job.sql.is_some() {
+            link.session.accept_rows(0);
+        }
         self.runs.insert(task, Run { job, step: Step::Waiting, is_cancelled: false });
         if has_key {
             self.agenda.hold(task);

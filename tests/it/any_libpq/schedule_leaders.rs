@@ -126,6 +126,23 @@ fn sql_is_run_when_it_is_due_and_its_failure_is_reported_and_kept() {
     assert_eq!(counts, "2");
 }
 
+/// They end the connection each time, which is no fault of the server.
+#[test]
+fn sql_that_gives_too_many_rows_is_told_so() {
+    let (conninfo, _) = outbox::database("");
+    let mut events = EventLoop::new().unwrap();
+    let session = session(&mut events, &conninfo);
+    let rows = "SELECT repeat('x', 1000) FROM generate_series(1, 20000)";
+    events.every_with(40 * MS, ScheduleOptions::new().sql(session, rows)).unwrap();
+    let (code, message) = loop {
+        if let Some(Event::Disconnected(lost)) = events.next(Some(PATIENCE)).unwrap() {
+            break (lost.sqlstate.unwrap().to_string(), lost.message.to_string());
+        }
+    };
+    assert_eq!(code, "54000");
+    assert!(message.contains("the rows of one answer have more than 16 MB"), "{message}");
+}
+
 #[test]
 fn no_other_loop_has_the_lock_before_the_work_has_ended() {
     let (conninfo, mut sql) = outbox::database("");
