@@ -28,13 +28,14 @@ BEGIN
       'ORDER BY xact_start; then SELECT pg_terminate_backend(pid)'
     FROM (SELECT pg_notification_queue_usage()::numeric AS usage) q WHERE usage > 0.5
   UNION ALL SELECT 'warning', concat_ws(' in ', nullif(setrole, 0)::regrole, d.datname),
-    'under session_replication_role = replica no trigger fires but those watched with always => true',
+    'under session_replication_role = replica no trigger fires but those watched with always => true, and no '
+      'handler runs before a drop',
     format('ALTER %s RESET session_replication_role', concat_ws(' IN DATABASE ',
       'ROLE ' || CASE setrole WHEN 0 THEN 'ALL' ELSE setrole::regrole::text END, quote_ident(d.datname)))
     FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase
     WHERE 'session_replication_role=replica' = ANY (setconfig)
       AND (s.setdatabase = 0 OR d.datname = current_database())
-      AND EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always);
+      AND (EXISTS (SELECT FROM pgwake.live w WHERE NOT w.always) OR EXISTS (SELECT FROM pgwake.drop_handler));
   -- A copy that no reader has opened yet; and what a dump without data has left.
   RETURN QUERY SELECT 'warning', current_database()::text,
     'it was restored or copied, or its server took over: each consumer will be delivered a gap',
@@ -121,6 +122,11 @@ BEGIN
     format('ALTER EVENT TRIGGER %I ENABLE', evtname)
     FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
     WHERE p.pronamespace = 'pgwake'::regnamespace AND e.evtenabled IN ('D', 'R')
+  UNION ALL SELECT 'error', 'event triggers', 'event_triggers is off: none fires, so no handler runs before '
+      'a drop, there are no events of DDL, and altered tables are not followed',
+    'set it on again where it was set off: SELECT source, sourcefile FROM pg_settings '
+      'WHERE name = ''event_triggers'''
+    WHERE current_setting('event_triggers', true) = 'off' AND pgwake.mode() <> 'sql, no event triggers'
   UNION ALL SELECT 'error', 'schema pgwake', 'its rights were taken from PUBLIC: DROP and ALTER of other '
       'roles fail, for there may be a handler, and events before their other commands are lost',
     'pgwake install'
@@ -133,7 +139,7 @@ BEGIN
     WHERE e.evtname = 'pgwake_ddl_command_end' AND p.pronamespace = 'pgwake'::regnamespace AND NOT r.rolsuper;
   -- What runs before a drop. Of RDS its user guide says so ("Event triggers for RDS for PostgreSQL").
   RETURN QUERY WITH registered AS (
-    SELECT h.handler AS name, p.oid, p.pronamespace
+    SELECT h.handler AS name, h.types, h.schemas, p.oid, p.pronamespace
     FROM pgwake.drop_handler h LEFT JOIN pg_proc p ON p.oid = to_regprocedure(h.handler)
   )
   SELECT 'error', name, 'its function is gone, or was renamed, and what it is for cannot be dropped',
@@ -144,6 +150,11 @@ BEGIN
     FROM registered r, pgwake.untrusted(r.oid) u
   UNION ALL SELECT 'error', name, 'there are no event triggers, so it does not run',
     'let a superuser run pgwake install' FROM registered WHERE pgwake.mode() = 'sql, no event triggers'
+  UNION ALL SELECT 'warning', name, format('there is no schema %s, so it runs for nothing in it', s),
+    CASE WHEN schemas <@ ARRAY[s] THEN format('SELECT pgwake.remove_before_drop(%L)', name)
+      ELSE format('SELECT pgwake.before_drop(%L, %L, %L)', name, types, array_remove(schemas, s)) END
+    FROM registered r, unnest(r.schemas) s WHERE s <> 'pg_temp' AND NOT EXISTS (SELECT FROM pg_namespace
+      WHERE nspname = s)
   UNION ALL SELECT 'warning', name, 'who may not call it cannot drop what it is for',
     format('GRANT USAGE ON SCHEMA %s TO PUBLIC; GRANT EXECUTE ON FUNCTION %s TO PUBLIC',
       pronamespace::regnamespace, name) FROM registered WHERE oid IS NOT NULL

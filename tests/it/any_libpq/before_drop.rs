@@ -305,6 +305,19 @@ fn check_knows_what_keeps_a_handler_from_running() {
             let remedy = finds(sql, "error|event trigger !pgwake_ddl|it is disabled");
             sql.run(&remedy);
         }
+        sql.run(&format!("SELECT pgwake.before_drop('{name}', schemas => '{{kept,nowhere,pg_temp}}')"));
+        let remedy = finds(sql, &format!("warning|{name}|there is no schema nowhere"));
+        sql.run(&remedy);
+        assert_eq!(sql.value("SELECT schemas::text FROM pgwake.drop_handler"), "{kept,pg_temp}");
+        let database = sql.value("SELECT quote_ident(current_database())");
+        sql.run(&format!("ALTER DATABASE {database} SET session_replication_role = replica"));
+        let remedy = finds(sql, "no handler runs before a drop");
+        sql.run(&remedy);
+        if sql.value("SELECT current_setting('event_triggers', true) IS NOT NULL") == "t" {
+            sql.run("SET event_triggers = off");
+            finds(sql, "error|event triggers|event_triggers is off");
+            sql.run("RESET event_triggers");
+        }
         sql.run("ALTER FUNCTION kept.handler RENAME TO other");
         let remedy = finds(sql, &format!("error|{name}|its function is gone, or was renamed"));
         sql.run(&remedy);
