@@ -152,6 +152,11 @@ impl Agenda {
         self.seen = now;
         if set_back > SET_BACK_MAX {
             self.begin_anew(now);
+        } else if set_back > LATE_MAX && !self.wall.is_empty() {
+            log::warn!(
+                "the clock was set back by {} s: what it shows once more is not due again",
+                duration(set_back).as_secs()
+            );
         }
     }
 

@@ -242,6 +242,8 @@ fn a_clock_that_is_set_by_an_hour_gives_each_due_time_once_or_not_at_all() {
             last = due;
         }
         signal(running.child.id() as i32, Signal::TERM);
+        let said = running.rest_of_stderr();
+        assert_eq!(said.matches("the clock was set back by").count(), 1, "why nothing comes: {said}");
         assert_eq!(running.status(), 0);
     }
 }
