@@ -48,7 +48,7 @@ pub(super) const OF_RUNS: &[Row] = &[(
      end_run and schedule_lock",
 )];
 const OF_CURSORS: &str =
-    "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor and keep_cursor";
+    "grant this role USAGE on the schema pgwake and EXECUTE on open_cursor, keep_cursor and close_cursor";
 const NO_LIMIT: &str = "with a cursor or in batches the query has neither LIMIT nor OFFSET: leave it out";
 pub(super) const OF_POLLS: &[Row] = &[
     ("42501", "pgwake", OF_CURSORS),

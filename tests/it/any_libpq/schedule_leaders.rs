@@ -185,6 +185,21 @@ fn no_other_loop_has_the_lock_before_the_work_has_ended() {
     assert_eq!(runs, "failed:for a reason,running");
 }
 
+/// What it takes is done with for all, who would wait until they are there, too.
+#[test]
+fn a_machine_whose_clock_is_wrong_by_days_stops_no_other() {
+    let (conninfo, mut sql) = outbox::database("");
+    let mut events = EventLoop::new().unwrap();
+    let session = session(&mut events, &conninfo);
+    events.cron("* * * * * *", ScheduleOptions::new().leader(session, "k")).unwrap();
+    tick(&mut events);
+    let ahead = "SELECT pgwake.begin_run('k', pgwake.us_of(now() + interval '25 hours'), '{}')";
+    let error = sql.try_run(ahead).unwrap_err();
+    assert_eq!(error.sqlstate.map(|code| code.to_string()), Some("55000".into()), "{error}");
+    assert!(error.message.contains("ahead of the server"), "{error}");
+    tick(&mut events);
+}
+
 #[test]
 fn a_leader_is_refused_where_its_lock_might_be_somebody_elses() {
     let mut events = EventLoop::new().unwrap();
@@ -200,21 +215,6 @@ fn a_leader_is_refused_where_its_lock_might_be_somebody_elses() {
     events.every_with(S, ScheduleOptions::new().leader(session, "k")).unwrap();
     let error = events.every_with(S, ScheduleOptions::new().leader(session, "k")).unwrap_err();
     assert!(error.message.contains("another key"), "{error}");
-}
-
-/// What it takes is done with for all, who would wait until they are there, too.
-#[test]
-fn a_machine_whose_clock_is_wrong_by_days_stops_no_other() {
-    let (conninfo, mut sql) = outbox::database("");
-    let mut events = EventLoop::new().unwrap();
-    let session = session(&mut events, &conninfo);
-    events.cron("* * * * * *", ScheduleOptions::new().leader(session, "k")).unwrap();
-    tick(&mut events);
-    let ahead = "SELECT pgwake.begin_run('k', pgwake.us_of(now() + interval '25 hours'), '{}')";
-    let error = sql.try_run(ahead).unwrap_err();
-    assert_eq!(error.sqlstate.map(|code| code.to_string()), Some("55000".into()), "{error}");
-    assert!(error.message.contains("ahead of the server"), "{error}");
-    tick(&mut events);
 }
 
 #[test]
