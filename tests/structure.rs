@@ -1,5 +1,6 @@
-//! The structure of the sources: no file needs another that needs it, in however many steps, and no struct of
-//! the loop or of a source grows without limit. Both are read from the syntax.
+//! The structure of the sources: no file needs another that needs it, in however many steps, no struct of
+//! the loop or of a source grows without limit, and no text of the library is for Rust alone. All of it is
+//! read from the syntax.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,6 +35,14 @@ fn the_structs_of_the_loop_and_of_sources_fit_in_a_head() {
     assert!(large.is_empty(), "a name, its fields, its flags: {large:?}");
 }
 
+/// Hosts in C and those who type the command read the same errors and the same log.
+#[test]
+fn texts_of_the_library_name_nothing_of_rust() {
+    let library = modules("src").into_iter().filter(|(module, _)| module.first().is_none_or(|m| m != "cli"));
+    let found: Vec<_> = library.flat_map(|(_, file)| rust_in_texts(&file)).collect();
+    assert!(found.is_empty(), "say it for every language: {found:#?}");
+}
+
 #[test]
 fn a_circle_and_a_large_struct_are_found() {
     let of = |files: &[(&str, &str)]| -> BTreeMap<Module, syn::File> {
@@ -54,6 +63,17 @@ fn a_circle_and_a_large_struct_are_found() {
     assert_eq!(circles(&needs(&handed_on)).len(), 2);
     let file = syn::parse_file("struct S { a: bool, b: bool, c: u8 }").unwrap();
     assert_eq!(structs(&file), [("S".to_string(), 3, 2)]);
+}
+
+#[test]
+fn rust_in_a_text_is_found() {
+    let of = |text: &str| rust_in_texts(&syn::parse_file(text).unwrap());
+    let good = "/// `next`\nfn f() { g(\"run `pgwake install`\", x::Y::z()); h!(\"a::oid\", b::C::d()) }";
+    assert_eq!(of(good), Vec::<String>::new());
+    assert_eq!(
+        of("fn f() { g(\"call `next`\"); h!(\"until `Sent` comes\"); i(\"see Loop::ack\") }").len(),
+        3
+    );
 }
 
 fn path_of(name: &str) -> Module {
@@ -207,4 +227,34 @@ fn structs(file: &syn::File) -> Vec<(String, usize, usize)> {
         _ => None,
     });
     structs.map(|s| (s.ident.to_string(), s.fields.len(), s.fields.iter().filter(is_flag).count())).collect()
+}
+
+/// The texts of a file that name a function or a type, in backquotes or by a path.
+fn rust_in_texts(file: &syn::File) -> Vec<String> {
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    // `NULL::text` is none.
+    let is_type = |name: &str| name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase);
+    let is_path = |word: &str| word.split_once("::").is_some_and(|(name, _)| is_name(name) && is_type(name));
+    let mut texts = Texts(Vec::new());
+    texts.visit_file(file);
+    texts.0.retain(|text| {
+        text.split('`').skip(1).step_by(2).any(is_name) || text.split_whitespace().any(is_path)
+    });
+    texts.0
+}
+
+struct Texts(Vec<String>);
+
+impl<'ast> Visit<'ast> for Texts {
+    /// Documentation is an attribute.
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.0.push(text.value());
+    }
+
+    /// What a macro is given is no syntax: its words stand apart, but for those of a text.
+    fn visit_macro(&mut self, made: &'ast syn::Macro) {
+        self.0.push(made.tokens.to_string());
+    }
 }

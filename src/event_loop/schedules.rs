@@ -22,8 +22,7 @@ impl EventLoop {
     /// Ticks at an interval as `options` say.
     pub fn every_with(&mut self, interval: Duration, options: ScheduleOptions) -> Result<TaskId> {
         if interval < INTERVAL_MIN {
-            let message = "an interval has at least a millisecond: to be woken more often, call `next` \
-                           without a wait";
+            let message = "an interval has at least a millisecond: take 1ms or more";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if options.time_zone.is_some() {

@@ -27,7 +27,7 @@ impl Stalls {
         self.count += 1;
         self.longest = self.longest.max(stood_still);
         log::warn!(
-            "the loop stood still for {stood_still:.1?}: call `next` more often, or let the sessions \
+            "the loop stood still for {stood_still:.1?}: take events more often, or let the sessions \
              overflow; meanwhile the server keeps what comes, in a queue that is the same for everybody"
         );
     }

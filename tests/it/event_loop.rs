@@ -167,8 +167,7 @@ fn the_transport_wal_is_refused() {
     assert_eq!(error.kind, ErrorKind::InvalidArgument);
     assert_eq!(
         error.message,
-        "the transport wal is read over a connection of its own: take EventLoop::stream (in C pgwake_stream) \
-         for it, or outbox or notify"
+        "the transport wal is read over a connection of its own: open a stream, or take outbox or notify"
     );
 }
 

@@ -117,11 +117,11 @@ impl DdlReader {
             link.channels.confirm(self.channel.clone());
         } else if is == Progress::Silent && was == Progress::Notified {
             let message = if is_asked_for {
-                "event triggers of pgwake were dropped or disabled, and DDL is not told any more as it was; \
+                "event triggers of pgwake were dropped or disabled, and not all DDL is delivered any more; \
                  this goes on when a superuser runs `pgwake install`, or enables them"
             } else {
                 "these DDL events were given up (pgwake.unwatch_ddl, or pgwake ddl --remove) and \
-                 are not told any more; this goes on when somebody asks for the same again"
+                 are not delivered any more; this goes on when somebody asks for the same again"
             };
             report_trouble(link, lasting(message, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE));
         }

@@ -473,7 +473,7 @@ impl SqlSource {
         if !self.link.session.is_drained() || !self.link.awaits_first() {
             return false;
         }
-        let message = "the connection was lost before the server told what a notification refers to";
+        let message = "the connection was lost before the server sent what a notification refers to";
         let lost = Error::new(ErrorKind::Connection, message).with_sqlstate(Some(SqlState::CONNECTION_LOST));
         for tag in self.link.session.take_unanswered(Tag::comes_first) {
             self.answered(tag, Err(lost.clone()), now);

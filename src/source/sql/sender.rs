@@ -59,7 +59,7 @@ impl Sender {
         link.refuse_if_failed()?;
         let has_room = self.unsent.is_empty() || self.unsent_bytes + bytes <= BYTES_MAX;
         if self.unsent.len() >= UNSENT_MAX || !has_room {
-            let message = "too much waits to be sent: take events until `Sent` comes, then go on";
+            let message = "too much waits to be sent: take events until it is sent, then go on";
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
         self.unsent_bytes += bytes;

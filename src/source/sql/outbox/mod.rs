@@ -94,8 +94,8 @@ impl Outbox {
         }
         if options.transport == Some(Transport::Wal) {
             return Err(invalid(
-                "the transport wal is read over a connection of its own: take EventLoop::stream (in C \
-                 pgwake_stream) for it, or outbox or notify",
+                "the transport wal is read over a connection of its own: open a stream, or take outbox or \
+                 notify",
             ));
         }
         Ok(Outbox {
