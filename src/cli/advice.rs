@@ -11,7 +11,7 @@ type Row = (&'static str, &'static str, &'static str);
 /// On the way to a connection.
 const CONNECTING: &[Row] = &[
     ("28P01", "no password", "give one: in ~/.pgpass, or as PGPASSWORD"),
-    ("28P01", "", "check the user and the password (~/.pgpass or PGPASSWORD)"),
+    ("28P01", "", "check the user and the password (~/.pgpass or PGPASSWORD), which may have expired"),
     ("28000", "does not match host name", "connect by a name that it has, or take sslmode=verify-ca"),
     (
         "28000",
@@ -41,7 +41,11 @@ const CONNECTING: &[Row] = &[
     ("53300", "standby connections", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
-    ("25006", "", "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write"),
+    (
+        "25006",
+        "LISTEN",
+        "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write",
+    ),
     ("0A000", "LISTEN was taken", "to listen all the same, leave --self-test out"),
     ("42704", "", "leave it out of the settings (options, PGOPTIONS)"),
     ("22023", "", "mend it where it is set (options, PGOPTIONS, client_encoding, PGCLIENTENCODING)"),
@@ -117,8 +121,8 @@ const UNWATCHING: &[Row] = &[
 ];
 const NAME: &str = "name it as SQL does: with its schema, sales.orders, and quoted where it has capitals";
 
-/// When a handler is registered, or not any more.
-const BEFORE_DROP: &[Row] = &[
+/// When a handler is registered, or not any more; or when DDL is not to be delivered any more.
+const REGISTERING: &[Row] = &[
     ("3F000", "\"pgwake\"", "run `pgwake install` in this database first"),
     ("42501", "permission denied", "the owner of the schema pgwake, or a superuser, can do it"),
     ("42601", "", FUNCTION),
@@ -142,7 +146,7 @@ pub(super) enum When {
     Installing,
     Uninstalling,
     Unwatching,
-    BeforeDrop,
+    Registering,
     Dropping,
 }
 
@@ -154,7 +158,7 @@ pub(super) fn with_advice(when: When, message: &str, sqlstate: Option<SqlState>)
         When::Installing => INSTALLING,
         When::Uninstalling => UNINSTALLING,
         When::Unwatching => UNWATCHING,
-        When::BeforeDrop => BEFORE_DROP,
+        When::Registering => REGISTERING,
         When::Dropping => DROPPING,
     };
     let code = sqlstate.as_ref().map_or("", SqlState::as_str);

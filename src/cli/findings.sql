@@ -26,6 +26,10 @@ WITH slot AS (
 )
 SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
   'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
+UNION ALL SELECT 'info', 'default_transaction_read_only',
+  'it is on for this role: watch and ddl fail, and poll and cron with a cursor or a leader, for they write',
+  format('ALTER ROLE %I SET default_transaction_read_only = off', current_user)
+  WHERE current_setting('default_transaction_read_only')::bool AND NOT pg_is_in_recovery()
 UNION ALL SELECT 'warning', current_database()::text,
   'its encoding is SQL_ASCII: what is delivered may be no text',
   'payloads come as bytes; a database in UTF8 has no such trouble'

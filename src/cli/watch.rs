@@ -67,12 +67,13 @@ pub(crate) fn ddl(dsn: &str, format: Format, arguments: &Ddl) -> Result<(), Fail
 /// Whoever asks for the same shares the channel: what others read, or what nobody asked for, is not given up.
 fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
     let mut connection = query::connect(dsn)?;
+    let failed = |e: Error| Failure::Running(with_advice(When::Registering, &e.message, e.sqlstate));
     let sql = "SELECT l.pid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
         WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'advisory' AND l.objsubid = 2 \
         AND l.classid = 1885828971 AND l.objid = pgwake.ddl_lock($1)::pg_catalog.oid ORDER BY l.pid";
     let until = Instant::now() + ENDING_TIME_MAX;
     loop {
-        let readers = query::rows(&mut connection, sql, &[channel])?.concat().join(", ");
+        let readers = query::rows(&mut connection, sql, &[channel]).map_err(failed)?.concat().join(", ");
         if readers.is_empty() {
             break;
         } else if Instant::now() >= until {
@@ -86,9 +87,9 @@ fn give_up_ddl(dsn: &str, channel: &str) -> Result<(), Failure> {
         CASE WHEN nested THEN '--nested' END, \
         CASE WHEN phases <> '{after}' THEN '--phase ' || pg_catalog.array_to_string(phases, ',') END) \
         FROM pgwake.ddl_watch WHERE channel LIKE 'pgwake\\_ddl%'";
-    let asked = query::rows(&mut connection, sql, &[])?;
+    let asked = query::rows(&mut connection, sql, &[]).map_err(failed)?;
     if asked.iter().any(|row| row[0] == channel) {
-        query::rows(&mut connection, "SELECT pgwake.unwatch_ddl($1)", &[channel])?;
+        query::rows(&mut connection, "SELECT pgwake.unwatch_ddl($1)", &[channel]).map_err(failed)?;
         say_done!("these events are given up");
         return Ok(());
     }

@@ -412,7 +412,9 @@ fn watching() {
         ("`unwatch` of a table that does not exist", run(&conninfo, &["unwatch", "nowhere"])),
         ("`unwatch` without a right", run(&plain, &["unwatch", "t"])),
         ("`unwatch` where transactions only read", run(&only_reading, &["unwatch", "t"])),
+        ("`ddl` where transactions only read", run(&only_reading, &["ddl"])),
         ("`ddl` without a right", run(&plain, &["ddl"])),
+        ("`ddl --remove` without a right", run(&plain, &["ddl", "--remove"])),
         ("`ddl --remove` of what nobody asked for", run(&conninfo, &["ddl", "--remove"])),
     ];
     hold("Watching", situations);

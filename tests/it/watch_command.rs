@@ -242,6 +242,10 @@ fn check_finds_what_would_go_wrong() {
     let finding = disabled.iter().find(|f| f["object"] == "public.orders").unwrap();
     assert!(finding["severity"] == "error" && finding["problem"].as_str().unwrap().contains("disabled"));
     sql.run(finding["remedy"].as_str().unwrap());
+    let (read_only, _) = findings(&format!("{dsn} options='-c default_transaction_read_only=on'"));
+    let finding = read_only.iter().find(|f| f["object"] == "default_transaction_read_only").unwrap();
+    assert_eq!(finding["remedy"], "ALTER ROLE postgres SET default_transaction_read_only = off");
+    assert!(!healthy.iter().any(|f| f["object"] == finding["object"]));
 }
 
 #[test]

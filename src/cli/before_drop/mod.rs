@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 pub(crate) fn run(dsn: &str, format: Format, arguments: &BeforeDrop) -> Result<(), Failure> {
     let mut connection = query::connect(dsn)?;
-    install::require(&mut connection, When::BeforeDrop)?;
+    install::require(&mut connection, When::Registering)?;
     match &arguments.handler {
         None => list(&mut connection, format),
         Some(handler) if arguments.remove => remove(&mut connection, handler),
@@ -24,7 +24,7 @@ pub(crate) fn run(dsn: &str, format: Format, arguments: &BeforeDrop) -> Result<(
 }
 
 fn failed(error: Error) -> Failure {
-    Failure::Running(with_advice(When::BeforeDrop, &error.message, error.sqlstate))
+    Failure::Running(with_advice(When::Registering, &error.message, error.sqlstate))
 }
 
 fn register(connection: &mut Connection, handler: &str, arguments: &BeforeDrop) -> Result<(), Failure> {
@@ -56,7 +56,7 @@ fn resolve(connection: &mut Connection, handler: &str) -> Result<String, Failure
     let malformed = |error: Error| match code(&error) {
         Some("42601" | "42602" | "22P02" | "22023") => {
             let message = format!("{handler} is not the name of a function");
-            Failure::Running(with_advice(When::BeforeDrop, &message, SqlState::new("42602")))
+            Failure::Running(with_advice(When::Registering, &message, SqlState::new("42602")))
         }
         _ => failed(error),
     };

@@ -9,7 +9,7 @@ use super::output::{Output, say_event};
 use super::run::{Run, Take};
 use super::stop::wake_on_children;
 use super::values::Format;
-use super::{Failure, not_connected};
+use super::{Failure, not_connected, with_code};
 pub(crate) use arguments::Cron;
 use arguments::Policy;
 use crontab::Entry;
@@ -219,7 +219,7 @@ impl Take for Ticks {
             Event::Tick(tick) => tick,
             // Nothing will be run before somebody has done something about it.
             Event::CommandFailed(failed) if failed.command == "schedule" && is_for_good(failed.sqlstate) => {
-                return Err(not_connected(failed.message, failed.sqlstate));
+                return Err(Failure::Running(with_code(failed.message, failed.sqlstate)));
             }
             other => {
                 self.show(other, output)?;

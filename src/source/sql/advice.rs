@@ -5,14 +5,15 @@ use crate::error::{Error, SqlState};
 /// An error's code, words of its message, and what to do.
 type Row = (&'static str, &'static str, &'static str);
 
-/// What is missing is ours, or it is the caller's.
-const MISSING: &[Row] = &[
+/// What is missing is ours, or it is the caller's; and what every reader but of notifications needs.
+const OF_ALL: &[Row] = &[
     ("3F000", "pgwake", INSTALL),
     ("42883", "pgwake", INSTALL),
     ("42P01", "pgwake", INSTALL),
     ("3F000", "", NAME),
     ("42P01", "", NAME),
     ("42602", "", NAME),
+    ("25006", "", "connect to the primary, or SET default_transaction_read_only = off for this role"),
 ];
 const INSTALL: &str = "run `pgwake install` in this database first";
 const NAME: &str =
@@ -65,7 +66,7 @@ pub(super) const OF_POLLS: &[Row] = &[
 pub(super) fn advised(error: Error, table: &[Row]) -> Error {
     let code = error.sqlstate.as_ref().map_or("", SqlState::as_str);
     let fits = |row: &&Row| row.0 == code && error.message.contains(row.1);
-    match MISSING.iter().chain(table).find(fits) {
+    match OF_ALL.iter().chain(table).find(fits) {
         Some((_, _, advice)) if !advice.is_empty() => {
             Error { message: format!("{}; {advice}", error.message), ..error }
         }

@@ -81,14 +81,15 @@ impl Step {
                  that"
             }
             (Step::CreatePublication, "25006") => {
-                "a standby takes no new publication: make it on the primary, and name it here"
+                "a standby takes no new publication, nor does default_transaction_read_only let one be made: \
+                 make it on the primary, and name it here"
             }
             (Step::PublishMessages, "42501") => {
                 "let a role with CREATE on this database run CREATE PUBLICATION pgwake_messages, once"
             }
             (Step::PublishMessages, "25006") => {
-                "a standby takes no new publication: run CREATE PUBLICATION pgwake_messages on the primary, \
-                 once"
+                "a standby takes no new publication, nor does default_transaction_read_only let one be made: \
+                 run CREATE PUBLICATION pgwake_messages on the primary, once"
             }
             (Step::CreateSlot | Step::KeepSlot, "53400") => {
                 "drop one that is not needed, or raise max_replication_slots"
