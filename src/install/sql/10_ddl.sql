@@ -250,7 +250,8 @@ BEGIN
     asked := pgwake.asked(tg_tag);
   EXCEPTION WHEN insufficient_privilege THEN
     IF pg_catalog.starts_with(tg_tag, 'DROP ') OR pg_catalog.starts_with(tg_tag, 'ALTER ') THEN
-      RAISE;
+      RAISE insufficient_privilege USING MESSAGE = SQLERRM, HINT = 'What is dropped may have a handler, and '
+        'rights on the schema pgwake were taken from PUBLIC: let its owner run pgwake install.';
     END IF;
     RETURN;
   END;
