@@ -180,34 +180,6 @@ impl Connection {
         // SAFETY: the connection is alive; the result has no other owner.
         unsafe { QueryResult::from_raw(pq_sys::PQgetResult(self.raw.as_ptr())) }
     }
-
-    /// `name` as a quoted identifier (`PQescapeIdentifier`).
-    pub fn escape_identifier(&mut self, name: &[u8]) -> Result<CString> {
-        // SAFETY: the connection is alive; the bytes are valid for the length given.
-        let escaped = unsafe {
-            pq_sys::PQescapeIdentifier(self.raw.as_ptr(), name.as_ptr().cast::<c_char>(), name.len())
-        };
-        self.take_escaped(escaped)
-    }
-
-    /// `value` as a quoted literal (`PQescapeLiteral`).
-    pub fn escape_literal(&mut self, value: &[u8]) -> Result<CString> {
-        // SAFETY: the connection is alive; the bytes are valid for the length given.
-        let escaped = unsafe {
-            pq_sys::PQescapeLiteral(self.raw.as_ptr(), value.as_ptr().cast::<c_char>(), value.len())
-        };
-        self.take_escaped(escaped)
-    }
-
-    fn take_escaped(&mut self, escaped: *mut c_char) -> Result<CString> {
-        self.accepted(!escaped.is_null())?;
-        // SAFETY: a C string of libpq's, copied and then freed once.
-        unsafe {
-            let copy = CStr::from_ptr(escaped).to_owned();
-            pq_sys::PQfreemem(escaped.cast());
-            Ok(copy)
-        }
-    }
 }
 
 fn c_string(sql: &[u8]) -> Result<CString> {
