@@ -221,12 +221,21 @@ pub fn needs_escape(c: char) -> bool {
         | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Whether it is ASCII without control characters, as most text is. All bytes are looked at: without a
+/// branch, the processor does so with many at once.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'))
+}
+
 impl Formatter for Printable {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         out: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        if is_plain(fragment) {
+            return out.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(at) = rest.find(needs_escape) {
             out.write_all(&rest.as_bytes()[..at])?;
@@ -241,6 +250,9 @@ impl Formatter for Printable {
     /// JSON of somebody else's. Outside of strings it is ASCII, so what needs an escape is within one; a
     /// control character is between the values.
     fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        if is_plain(fragment) {
+            return out.write_all(fragment.as_bytes());
+        }
         let mut spaced = fragment.split(|c: char| c.is_ascii_control() && c != '\u{7f}');
         self.write_string_fragment(out, spaced.next().unwrap_or_default())?;
         spaced.try_for_each(|rest| {
