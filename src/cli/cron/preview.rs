@@ -35,8 +35,11 @@ fn cron(entry: &Entry) -> Result<Cron, String> {
 
 fn preview(expression: &str, cron: &Cron, format: Format, explain: bool, next: u32) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let mut line = |fields: &[(&str, &str)], shown: &str| match format {
-        Format::Json => out.write_all(json::object(fields).as_bytes()),
+    let mut line = |event: &str, fields: &[(&str, &str)], shown: &str| match format {
+        Format::Json => {
+            let at = json::rfc3339(SystemTime::now());
+            out.write_all(json::object(&[&[("event", event), ("at", &at)], fields].concat()).as_bytes())
+        }
         Format::Text => writeln!(out, "{shown}"),
     };
     if explain {
@@ -46,13 +49,13 @@ fn preview(expression: &str, cron: &Cron, format: Format, explain: bool, next: u
             false => "by the clock",
         };
         let fields = [("schedule", expression), ("time_zone", &zone), ("explanation", &words)];
-        line(&fields, &format!("{expression}  {words} ({zone}; {kind})"))?;
+        line("explanation", &fields, &format!("{expression}  {words} ({zone}; {kind})"))?;
     }
     let first = cron.after(SystemTime::now());
     for due in std::iter::successors(first, |due| cron.after(*due)).take(next as usize) {
         let (local, utc) = (cron.local(due), json::rfc3339(due));
         let fields = [("schedule", expression), ("due", &*utc), ("local", &*local)];
-        line(&fields, &format!("{local}  {expression}"))?;
+        line("due", &fields, &format!("{local}  {expression}"))?;
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ fn it_says_when_an_expression_is_due_and_what_it_means() {
     assert!(lines[0].ends_with("-01-01T00:00:00+05:30[Asia/Kolkata]  0 0 1 1 *"), "{lines:?}");
     let json = text(&run(&[&cron[..], &["--explain", "-f", "json"]].concat()));
     let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().map(|line| (&line["event"], line["at"].is_string())).collect();
+    assert_eq!(events, [(&"explanation".into(), true), (&"due".into(), true), (&"due".into(), true)]);
     assert_eq!(lines[0]["explanation"], "at 00:00, on day 1 of the month, in January");
     assert!(lines[1]["due"].as_str().unwrap().ends_with("-12-31T18:30:00.000000Z"), "{json}");
     let words = text(&run(&["cron", "*/30 * * * *", "--tz", "UTC", "--explain"]));
