@@ -95,7 +95,7 @@ first, with `pgwake subscribe CHANNEL --slot NAME`.")]
     Cron(Cron),
     /// Run a query again and again, and print what it finds: by an interval, and when a channel wakes it
     Poll(Box<Poll>),
-    /// Say what would go wrong with this server, before it, and with what is watched; status 1 if so
+    /// Say what would go wrong with the server, a pooler before it, or what is watched; status 1 if so
     Check,
     /// Show the server, its notification queue, its slots, what is watched, and who lags
     Status(Status),
@@ -368,7 +368,7 @@ pub(crate) struct Ddl {
     #[arg(long)]
     pub(crate) no_install: bool,
 
-    /// Give these events up, those of the same options: otherwise the database sends them for ever. Refused
+    /// Give up the events of these options: otherwise the database sends them for ever. Refused
     /// while another session reads them
     #[arg(long)]
     pub(crate) remove: bool,

@@ -72,3 +72,14 @@ fn the_example_of_a_unit_starts_a_command_that_there_is() {
         (vec!["jobs".into()], vec!["work".into(), "--quietly".into()])
     );
 }
+
+/// What is written below the help is printed as it stands, and wrapped once more where it is too long.
+#[test]
+fn what_stands_below_the_help_fits_its_width() {
+    let mut command = Arguments::command();
+    command.build();
+    for inner in command.get_subcommands() {
+        let below = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(below.lines().all(|line| line.chars().count() <= 100), "{}: {below}", inner.get_name());
+    }
+}

@@ -14,6 +14,6 @@ pub(crate) fn run() -> Result<(), Failure> {
         if bundled { "bundled" } else { "the system's" }
     )?;
     writeln!(out, "TLS      {}", pgwake::pq::tls_version().unwrap_or_else(|| "unknown".into()))?;
-    writeln!(out, "features {}", if bundled { "bundled json" } else { "json" })?;
+    writeln!(out, "features {}", if bundled { "bundled json schedules" } else { "json schedules" })?;
     Ok(())
 }

@@ -16,8 +16,8 @@ const OF_A_BATCH: &str = "Rows that nobody else gets meanwhile";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What a query finds is one event, and the next is run once it is written. An error is an event, too, and the
-poll goes on; but when the first run fails, so does the command.
+What a query finds is one event, and the next is run once it is written. An error is an event, too,
+and the poll goes on; but when the first run fails, so does the command.
 
   pgwake poll 'SELECT * FROM jobs WHERE due <= now()' --wake-on jobs --adaptive 1m
   pgwake poll 'SELECT * FROM log' --cursor billing
@@ -32,7 +32,7 @@ pub(crate) struct Poll {
     #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
     pub(crate) parameters: Vec<String>,
 
-    /// What the poll is called in events; otherwise by its SQL
+    /// What the poll is called in events, in place of its SQL
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 
