@@ -41,11 +41,7 @@ const CONNECTING: &[Row] = &[
     ("53300", "standby connections", "raise max_wal_senders, or end another reader of the log"),
     ("53300", "", "raise max_connections, or close some"),
     ("57P03", "", "wait until it is done, and try again"),
-    (
-        "25006",
-        "LISTEN",
-        "a standby cannot LISTEN: connect to the primary, or add target_session_attrs=read-write",
-    ),
+    ("25006", "LISTEN", "connect to the primary, or add target_session_attrs=read-write"),
     ("0A000", "LISTEN was taken", "to listen all the same, leave --self-test out"),
     ("42704", "", "leave it out of the settings (options, PGOPTIONS)"),
     ("22023", "", "mend it where it is set (options, PGOPTIONS, client_encoding, PGCLIENTENCODING)"),

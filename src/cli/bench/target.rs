@@ -103,7 +103,10 @@ impl Target {
             private_server: server,
         };
         if target.value("SELECT pg_is_in_recovery()")? == "t" {
-            return Err(not_connected("the server is a standby", pgwake::SqlState::new("25006")));
+            return Err(not_connected(
+                "it is a standby, which cannot LISTEN",
+                pgwake::SqlState::new("25006"),
+            ));
         }
         target.find_transports(&dsn, &common.transport)?;
         Ok(target)
