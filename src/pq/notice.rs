@@ -52,9 +52,10 @@ pub(super) unsafe fn from_result(result: *const pq_sys::PGresult) -> Notice {
     let field = |code: u8| unsafe { text(pq_sys::PQresultErrorField(result, c_int::from(code))) };
     let mut message = field(pq_sys::PG_DIAG_MESSAGE_PRIMARY);
     if message.is_empty() {
-        // libpq's own messages have no fields.
+        // libpq's own messages have no fields, and more lines with guesses.
         // SAFETY: as above.
         message = unsafe { text(pq_sys::PQresultErrorMessage(result)) };
+        message.truncate(message.find('\n').unwrap_or(message.len()));
     }
     let hint = field(pq_sys::PG_DIAG_MESSAGE_HINT);
     if !hint.is_empty() {

@@ -147,6 +147,19 @@ fn a_server_stops_soon_whatever_its_reader_has_left_open() {
 }
 
 #[test]
+fn that_a_server_was_stopped_is_one_line() {
+    let mut server = start_with_settings(&SETTINGS);
+    let (_, options) = prepare(&mut Sql::connect(&server.conninfo()));
+    let mut stream = Stream::open(&server.conninfo(), options);
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.restart("fast").unwrap());
+        let lost = stream.next();
+        assert_eq!((&lost["event"], &lost["sqlstate"]), (&"disconnected".into(), &"08006".into()));
+        assert_eq!(lost["message"], "server closed the connection unexpectedly");
+    });
+}
+
+#[test]
 fn what_was_acknowledged_before_a_disconnect_does_not_come_again() {
     let (name, mut sql) = database("");
     let database = sql.value("SELECT current_database()");
