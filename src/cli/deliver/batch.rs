@@ -34,6 +34,7 @@ pub(super) struct Batches {
     size: Size,
     ack_timeout: Duration,
     running: Option<Running>,
+    has_started: bool,
     /// Since when an event waits for its batch to fill up.
     waits_since: Option<Instant>,
     start_at: Instant,
@@ -47,6 +48,7 @@ impl Batches {
             size,
             ack_timeout,
             running: None,
+            has_started: false,
             waits_since: None,
             start_at: now,
             backoff: Backoff::default(),
@@ -99,9 +101,12 @@ impl Batches {
             ("PGWAKE_LAST", last.to_string()),
             ("PGWAKE_COUNT", count.to_string()),
         ];
-        let program = &self.command[0];
-        let process = Process::start(&self.command, &environment, false)
-            .map_err(|error| unstartable(program, &error))?;
+        let process = match Process::start(&self.command, &environment, false) {
+            Ok(process) => process,
+            Err(error) if !self.has_started => return Err(unstartable(&self.command[0], &error)),
+            Err(error) => return self.put_off(&format!("cannot be started: {error}"), now),
+        };
+        self.has_started = true;
         let (last, end_by) = (last.to_string(), now + self.ack_timeout);
         self.running = Some(Running { process, count, given: 0, last, end_by });
         self.waits_since = None;

@@ -92,6 +92,28 @@ fn an_event_on_which_each_run_fails_ends_it() {
 }
 
 #[test]
+fn a_command_that_is_away_for_a_moment_is_started_again() {
+    let (dsn, channel) = (server().conninfo(), fresh_channel());
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let [script, away, out] = ["store", "away", "out"].map(|name| directory.path().join(name));
+    std::fs::write(&script, format!("#!/bin/sh\ncat >>'{}'\n", out.display())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let arguments = ["-d", &dsn, "listen", &channel, "--count", "2", "--batch", "1"];
+    let mut running = Running::start(&[&arguments[..], &[script.to_str().unwrap()]].concat());
+    assert!(running.stderr_line().contains("listening"));
+    let mut sql = Sql::connect(&dsn);
+    sql.notify(&channel, "one");
+    while !std::fs::read_to_string(&out).is_ok_and(|stored| stored.ends_with('\n')) {}
+    std::fs::rename(&script, &away).unwrap();
+    sql.notify(&channel, "two");
+    let said = running.stderr_line();
+    assert!(said.contains("cannot be started: No such file"), "{said}");
+    std::fs::rename(&away, &script).unwrap();
+    assert_eq!(running.status(), 0);
+    assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), 2);
+}
+
+#[test]
 fn figures_are_told_on_stderr_and_in_a_file() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
