@@ -74,26 +74,26 @@ DECLARE
   before constant text := 'SQL statement "';
   behind constant text := '"' || chr(10) || 'PL/';
   parts text[];
-  found text[];
+  candidates text[];
 BEGIN
   IF pgwake.is_in_extension() THEN
     RAISE EXCEPTION 'the command runs in the script of an extension, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Drop it before, by a command of its own.';
   ELSIF tail = '' THEN
-    found := ARRAY(SELECT s FROM current_query() s WHERE pgwake.is_alone(s, tag));
+    candidates := ARRAY(SELECT s FROM current_query() s WHERE pgwake.is_alone(s, tag));
   ELSIF starts_with(tail, before) THEN
     -- What follows may look like the end of the text, and so may what is in it.
     parts := string_to_array(substr(tail, length(before) + 1), behind);
-    found := ARRAY(SELECT s FROM generate_series(1, cardinality(parts) - 1) n,
+    candidates := ARRAY(SELECT s FROM generate_series(1, cardinality(parts) - 1) n,
       array_to_string(parts[:n], behind) s WHERE pgwake.is_alone(s, tag));
   ELSE
     RAISE EXCEPTION 'the command runs in a function in SQL, and its text is not known'
       USING ERRCODE = 'feature_not_supported', HINT = 'Run it by itself, or in a function in PL/pgSQL. If it '
         'does, the server does not speak English: let lc_messages be C.';
   END IF;
-  statement := found[1];
+  statement := candidates[1];
   words := pgwake.words_of(statement);
-  IF cardinality(found) <> 1 THEN
+  IF cardinality(candidates) <> 1 THEN
     RAISE EXCEPTION 'the command was not sent by itself: which part of the text runs is not certain'
       USING ERRCODE = 'feature_not_supported', HINT = 'Send each command by itself.';
   ELSIF words NOT LIKE 'DROP %' AND words !~ ('^ALTER (FOREIGN )?(TABLE|TYPE|DOMAIN|VIEW|MATERIALIZED VIEW) '
@@ -105,9 +105,10 @@ END $pgwake$;
 
 -- Runs the statement and rolls it back: what it dropped. The tables are locked again behind that, as the DROP
 -- will: what others commit until then can be read, and nothing comes after it. Errors are those of the
--- statement, or that somebody may drop a table and not lock it.
+-- statement, or that somebody may drop a table and not lock it. Contexts name it as is_rehearsal() knows it
+-- only without quotation marks.
 CREATE OR REPLACE FUNCTION pgwake.rehearse_drop(statement text, path text) RETURNS json
-    LANGUAGE plpgsql AS $pgwake$
+    LANGUAGE plpgsql SET quote_all_identifiers = off AS $pgwake$
 DECLARE
   list json;
   tables text;

@@ -72,7 +72,7 @@ END $pgwake$;
 
 -- The search_path of this function is theirs, too, unless they have one of their own.
 CREATE OR REPLACE FUNCTION pgwake.run_handlers(targets pgwake.ddl_target[]) RETURNS void
-  LANGUAGE plpgsql AS $pgwake$
+  LANGUAGE plpgsql SET quote_all_identifiers = off AS $pgwake$
 DECLARE
   within_max constant int := 32;
   within int;

@@ -98,6 +98,20 @@ fn no_setting_of_a_session_gets_around_a_handler() {
     }
 }
 
+/// Such as those by which it names functions in contexts, and compiles them: once in each session.
+#[test]
+fn no_setting_of_the_server_keeps_a_handler_from_running() {
+    for (conninfo, mut sql) in guarded() {
+        for setting in ["quote_all_identifiers=on", "plpgsql.extra_errors=all", "array_nulls=off"] {
+            let mut session = Sql::connect(&format!("{conninfo} options='-c {setting}'"));
+            session.run("SET statement_timeout = '20s'");
+            session.run("CREATE TABLE guarded.t (id int)");
+            session.run("DROP TABLE guarded.t");
+            assert_eq!(seen(&mut sql).replace('"', ""), "guarded.t", "{setting}");
+        }
+    }
+}
+
 /// The trigger that has the search_path of who sends the command names each type whole.
 #[test]
 fn no_type_of_a_session_runs_a_function_as_somebody_else() {
