@@ -1,6 +1,7 @@
 -- DDL as events, one per command, and triggers kept in step with altered tables. All of it runs inside of
 -- other people's DDL: whatever fails here is swallowed, and what costs depends on the objects of the command
--- alone.
+-- alone. Under enable_nestloop = off and the like the server compiles the smallest query (jit), which takes a
+-- hundred times as long: each of our event triggers sets that off.
 --
 -- ddl_command_end runs for every command, for a drop after sql_drop: there its one event is sent. What
 -- sql_drop and table_rewrite learnt before is kept with the command, if anybody asks for its event.
@@ -108,7 +109,7 @@ EXCEPTION WHEN OTHERS THEN
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.on_ddl_end() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $pgwake$
 DECLARE
   context text;
   command jsonb;
@@ -128,7 +129,7 @@ END $pgwake$;
 -- A watch ends with its table. One whose key's index, or whose trigger, was dropped by itself gets new
 -- triggers.
 CREATE OR REPLACE FUNCTION pgwake.on_sql_drop() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $pgwake$
 DECLARE
   is_dropped bool;
   rels oid[];
@@ -160,7 +161,7 @@ EXCEPTION WHEN OTHERS THEN
 END $pgwake$;
 
 CREATE OR REPLACE FUNCTION pgwake.on_table_rewrite() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $pgwake$
 BEGIN
   IF NOT pgwake.is_wanted(tg_tag) THEN
     RETURN;
@@ -239,7 +240,8 @@ END $pgwake$;
 -- The only trigger of ours that has the rights and the search_path of who sends the command: it needs them.
 -- It sorts before those of others, who may ask for the targets: for them, too, the command is noted. Each
 -- name in it is qualified, also of types: another "bool" would run functions as who sends the command.
-CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger LANGUAGE plpgsql AS $pgwake$
+CREATE OR REPLACE FUNCTION pgwake.on_ddl_start() RETURNS event_trigger
+  LANGUAGE plpgsql SET jit = off AS $pgwake$
 DECLARE
   asked pg_catalog.bool;
   context pg_catalog.text;
@@ -274,7 +276,7 @@ END $pgwake$;
 -- Whatever happens, the session begins: a lock that somebody holds on our tables is not waited for, and the
 -- commit, which gives a transaction that notifies its number, must not find that there are none left.
 CREATE OR REPLACE FUNCTION pgwake.on_login() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' SET jit = off AS $pgwake$
 BEGIN
   IF NOT pg_is_in_recovery() THEN
     PERFORM pg_current_xact_id();

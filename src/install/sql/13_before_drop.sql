@@ -152,7 +152,7 @@ END $pgwake$;
 
 -- Sorts first of all triggers on sql_drop, so that the others do not run in a rehearsal.
 CREATE OR REPLACE FUNCTION pgwake.on_dropped() RETURNS event_trigger
-  LANGUAGE plpgsql SECURITY DEFINER AS $pgwake$
+  LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $pgwake$
 DECLARE
   context text;
   rehearsed text;

@@ -31,6 +31,28 @@ fn short(event: &Value) -> String {
     format!("{}: {}", event["tag"].as_str().unwrap(), targets.join(", "))
 }
 
+/// Under `enable_nestloop = off` all plans look dear: each query of ours would be compiled, and a DROP took
+/// seconds. Our functions inherit it from the trigger that calls them.
+#[test]
+fn no_trigger_of_ours_has_its_queries_compiled() {
+    let (_, mut sql) = database("");
+    let triggers = "SELECT count(*) FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+        WHERE p.pronamespace = 'pgwake'::regnamespace AND (p.proconfig @> '{jit=off}') IS";
+    assert_eq!(sql.value(&format!("{triggers} NOT TRUE")), "0");
+    assert_ne!(sql.value(&format!("{triggers} TRUE")), "0");
+    sql.run(
+        "CREATE SCHEMA app; CREATE TABLE app.seen (jit text);
+         CREATE FUNCTION app.keep(pgwake.ddl_target) RETURNS void LANGUAGE sql
+           AS 'INSERT INTO app.seen VALUES (current_setting(''jit''))';
+         SELECT pgwake.before_drop('app.keep(pgwake.ddl_target)')",
+    );
+    sql.run("SET jit = on");
+    sql.run("CREATE TABLE a ()");
+    sql.run("DROP TABLE a");
+    assert_eq!(sql.value("SELECT jit FROM app.seen"), "off");
+    assert_eq!(sql.value("SHOW jit"), "on");
+}
+
 #[test]
 fn each_command_is_one_event_with_all_that_it_touched() {
     let (conninfo, mut sql) = database("");
