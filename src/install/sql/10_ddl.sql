@@ -30,8 +30,10 @@ BEGIN
   FOR d IN SELECT * FROM pgwake.ddl_watch w WHERE (tag = ANY (w.tags) OR w.tags IS NULL AND tag <> 'login')
       AND (w.temp OR is_temp IS NOT TRUE) AND (w.nested OR NOT is_nested)
       AND phase = ANY (w.phases) LOOP
-    -- After the command it has a number, for equal notifications of a transaction would become one.
-    event := (CASE phase WHEN 'after' THEN jsonb_build_object('id', nextval('pgwake.outbox_id')) ELSE '{}' END
+    -- After the command it has a number, for equal notifications of a transaction would become one. There is
+    -- one login in each, which may be read-only and take no number.
+    event := (CASE WHEN phase = 'after' AND tag <> 'login'
+        THEN jsonb_build_object('id', nextval('pgwake.outbox_id')) ELSE '{}' END
       || jsonb_build_object('phase', phase, 'tag', tag, 'targets', targets, 'depth', depth, 'temp', is_temp,
         'xid', pg_current_xact_id_if_assigned()::text::bigint, 'user', session_user,
         'app', current_setting('application_name')))::text;
