@@ -45,7 +45,7 @@ pub(super) fn read_connect_error(text: &str) -> (String, Option<SqlState>) {
         sqlstate = found.map(|(_, code, _)| code).or(sqlstate);
         let sentence = found.map_or(line.into(), |(before, _, message)| format!("{before}: {message}"));
         if let Some(last) = sentences.last_mut().filter(|_| is_more) {
-            last.extend([" ", &sentence]);
+            last.extend([". ", &sentence]);
         } else if !sentences.contains(&sentence) {
             // Without TLS a server says the same again.
             sentences.push(sentence);
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(sqlstate, None);
         assert!(
             message.ends_with(
-                "directory Is the server running locally and accepting connections on that socket?"
+                "directory. Is the server running locally and accepting connections on that socket?"
             )
         );
     }
