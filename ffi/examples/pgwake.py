@@ -1,6 +1,6 @@
 """pgwake through ctypes: what the two examples beside it share. It needs no building.
 
-The linker finds libpgwake.so.0 where `make install` puts it; PGWAKE_LIBRARY names it elsewhere.
+The loader finds libpgwake.so.0 where `make install` puts it; PGWAKE_LIBRARY names it elsewhere.
 """
 
 import ctypes as c
