@@ -89,6 +89,7 @@ check: setup-test
 	$(CARGO) clippy --all-targets $(SYSTEM_LIBPQ) -- -D warnings
 	$(CARGO) clippy --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --no-default-features
 
 # One object, in which only the functions of the header are visible; and the same as a shared library.
 # LIB_FEATURES=schedules: with cron expressions.

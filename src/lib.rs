@@ -65,8 +65,9 @@
 //! - The rows of a poll ([`EventLoop::poll`]) are one event, and its next query is run once they were taken.
 //!   With a cursor each row of a table that only grows comes at least once; rows of a batch are locked for
 //!   one caller until it acknowledges them.
-//! - A due time of a schedule ([`EventLoop::cron`]) comes once or not at all, by the policy for those that
-//!   are missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many processes.
+//! - A due time of a schedule ([`EventLoop::every`], `cron`) comes once or not at all, by the policy for
+//!   those that are missed ([`Missed`]), whatever happens to the clock; with a leader, to one of many
+//!   processes.
 //! - A frozen or half-open server is noticed within two heartbeats, 10 s by default.
 //!
 //! # Acknowledging
