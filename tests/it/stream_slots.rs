@@ -259,6 +259,20 @@ fn a_table_without_a_replica_identity_is_refused_before_its_writers_fail() {
     assert_eq!(sql.value("SELECT count(*) FROM pg_publication"), "0");
 }
 
+/// One that is a child only later is not published, and what is published is not made worse by reading it.
+#[test]
+fn a_slot_is_read_on_whatever_became_of_replica_identities() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE loose (id int PRIMARY KEY)");
+    let slot = fresh_channel();
+    let options = || StreamOptions::new().table("parent").table("loose").slot(&slot).create_slot(true);
+    drop(Stream::open(&conninfo, options()));
+    sql.run("CREATE TABLE child () INHERITS (parent); ALTER TABLE loose DROP CONSTRAINT loose_pkey");
+    sql.run("INSERT INTO child VALUES (1); UPDATE child SET id = 2; INSERT INTO loose VALUES (3)");
+    let mut stream = Stream::open(&conninfo, options());
+    assert_eq!(stream.change()["new"]["id"], 3);
+}
+
 #[test]
 fn a_slot_of_another_plugin_or_database_is_not_read() {
     let (conninfo, mut sql) = database("");

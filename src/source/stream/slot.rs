@@ -280,7 +280,7 @@ impl Preparation {
         let [name, exists, create, unidentified, has_slot] =
             [0, 1, 2, 3, 4].map(|column| rows.text(0, column));
         let create = create.filter(|_| exists.as_deref() != Some("t"));
-        if let Some(table) = unidentified {
+        if let Some(table) = unidentified.filter(|_| create.is_some()) {
             return Next::GiveUp(error(
                 "55000",
                 format!(
