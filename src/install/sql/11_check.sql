@@ -236,8 +236,9 @@ BEGIN
     'it is published and has no replica identity: its UPDATEs and DELETEs fail',
     format('ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
     FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
-      CROSS JOIN LATERAL pgwake.family(format('%I.%I', t.schemaname, t.tablename)::regclass) f
-      JOIN pg_class c ON c.oid = f AND c.relkind = 'r'
+      CROSS JOIN LATERAL to_regclass(format('%I.%I', t.schemaname, t.tablename)) r
+      LEFT JOIN LATERAL pg_partition_tree(r) f ON true
+      JOIN pg_class c ON c.oid = coalesce(f.relid, r) AND c.relkind = 'r'
     WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname <> 'pgwake'
       AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true ELSE NOT EXISTS (
         SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid

@@ -287,6 +287,8 @@ fn publications_without_identities_and_with_the_outbox() {
     );
     finds_and_mends(&mut sql, "error", "public.t", "no replica identity");
     assert!(sql.try_run("INSERT INTO t VALUES (1); DELETE FROM t").is_ok());
+    // A later child is not published.
+    sql.run("CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1); DELETE FROM child");
     sql.run("ALTER TABLE p_1 REPLICA IDENTITY NOTHING");
     finds_and_mends(&mut sql, "error", "public.p_1", "no replica identity");
     sql.run("CREATE PUBLICATION rest FOR ALL TABLES WITH (publish = 'insert')");
