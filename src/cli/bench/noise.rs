@@ -52,7 +52,7 @@ fn pairs_greater(before: &[f64], after: &[f64]) -> f64 {
 }
 
 /// How many pairs may be the other way round when chance does not explain that so few are; less than none
-/// when it always does. By the normal distribution, whose limits are those of the tables, or one pair less.
+/// when it always does. By the normal distribution: its limits are those of the tables, or up to two less.
 fn pairs_max(before: f64, after: f64) -> f64 {
     let deviation = (before * after * (before + after + 1.0) / 12.0).sqrt();
     before * after / 2.0 - DEVIATIONS_MIN * deviation
