@@ -1,6 +1,6 @@
 //! Streams from a standby, which sends its log from PostgreSQL 16 on, and becomes the primary.
 
-use crate::common::log::{SETTINGS, Stream};
+use crate::common::log::{SETTINGS, Stream, has};
 use crate::common::{PATIENCE, PrivateServer, Sql, say_loudly, server_programs, start_with_settings};
 use pgwake::StreamOptions;
 use pgwake::pq::{Connection, Conninfo};
@@ -104,6 +104,11 @@ fn a_standby_sends_what_the_primary_wrote() {
     sql.run("INSERT INTO t VALUES (1)");
     assert_eq!(stream.change()["new"]["id"], 1);
     drop(stream);
+    if has(17, "slots that standbys keep") {
+        let failed = Stream::start(&standby.conninfo, options.clone().failover(true)).next();
+        assert_eq!(failed["sqlstate"], "0A000", "{failed}");
+        assert!(failed["message"].as_str().unwrap().contains("without failover"), "{failed}");
+    }
     sql.run("INSERT INTO t VALUES (2)");
     let mut stream = Stream::open(&standby.conninfo, options);
     let mut change = stream.change();

@@ -94,8 +94,8 @@ impl Step {
             (Step::CreateSlot | Step::KeepSlot, "53400") => {
                 "drop one that is not needed, or raise max_replication_slots"
             }
-            (Step::CreateSlot | Step::Start, "0A000") => {
-                "a standby sends its log from PostgreSQL 16 on: connect to the primary"
+            (Step::CreateSlot | Step::Failover | Step::Start, "0A000") => {
+                "a standby sends its log from PostgreSQL 16 on, and without failover: connect to the primary"
             }
             (Step::End, "42704") => {
                 "it was not there when that was written: make it, let the slot go on behind that \
