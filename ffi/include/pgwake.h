@@ -475,7 +475,7 @@ typedef struct pgwake_schedule_options {
     const char *leader;
     /* One command that is run on `session` at each due time; the tick says that it was begun,
      * PGWAKE_EVENT_COMMAND_FAILED with `command` "sql" that it failed. Its rows are not kept; more than 16 MB of them end
-     * the connection, and the SQL comes to nothing. NULL: none. */
+     * the connection, and the SQL was done or not. NULL: none. */
     const char *sql;
     int32_t session;       /* for `leader` and `sql` */
     int32_t manual_finish; /* 1: no tick comes before pgwake_finish says that the work of the last has ended */

@@ -94,7 +94,7 @@ impl ScheduleOptions {
     /// Runs one command of SQL on this session at each due time; the tick says that it was begun.
     /// [`CommandFailed`](crate::CommandFailed) of the command `sql` reports what the server refuses. While it
     /// runs, all else on the session waits: give it one of its own. Its rows are not kept; more than 16 MB of
-    /// them end the connection, and the SQL comes to nothing. With [`leader`](Self::leader) it is the
+    /// them end the connection, and the SQL was done or not. With [`leader`](Self::leader) it is the
     /// leader's session, and the one that is named last counts for both.
     pub fn sql(mut self, session: SessionId, sql: impl Into<String>) -> Self {
         (self.session, self.sql) = (Some(session), Some(sql.into()));
