@@ -25,8 +25,14 @@ pub(super) struct Environment {
 }
 
 /// Settings of the server that change the figures.
-const SETTINGS: [&str; 5] =
-    ["max_connections", "synchronous_commit", "fsync", "server_encoding", "shared_preload_libraries"];
+const SETTINGS: [&str; 6] = [
+    "max_connections",
+    "synchronous_commit",
+    "fsync",
+    "wal_level",
+    "server_encoding",
+    "shared_preload_libraries",
+];
 
 impl Environment {
     pub(super) fn of(target: &mut Target, dsn: &str) -> Result<Self, Failure> {

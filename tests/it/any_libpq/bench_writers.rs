@@ -300,6 +300,8 @@ fn a_private_server_can_be_anywhere_and_is_the_one_that_is_measured() {
         let taken = report["measurements"].as_array().unwrap().iter().map(|m| m["transport"].as_str());
         let expected = ways.split(',').flat_map(|way| [Some(way), Some(way)]);
         assert!(taken.eq(expected), "{report}");
+        // Reports of servers that write another log are not taken for alike.
+        assert_eq!(report["environment"]["server_settings"]["wal_level"], "logical");
     }
     let name = "a,b";
     let place = directory(name);
