@@ -27,7 +27,8 @@ WITH slot AS (
 SELECT 'error', 'server', 'it is a standby, which cannot LISTEN',
   'connect to the primary, or add target_session_attrs=read-write' WHERE pg_is_in_recovery()
 UNION ALL SELECT 'info', 'default_transaction_read_only',
-  'it is on for this role: watch and ddl fail, and poll and cron with a cursor or a leader, for they write',
+  'it is on for this role, so what writes fails: watch and ddl, poll with a cursor, cron with a leader, and '
+    'stream and subscribe where they are to make a publication',
   format('ALTER ROLE %I SET default_transaction_read_only = off', current_user)
   WHERE current_setting('default_transaction_read_only')::bool AND NOT pg_is_in_recovery()
 UNION ALL SELECT 'warning', current_database()::text,

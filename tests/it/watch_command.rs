@@ -245,6 +245,7 @@ fn check_finds_what_would_go_wrong() {
     let (read_only, _) = findings(&format!("{dsn} options='-c default_transaction_read_only=on'"));
     let finding = read_only.iter().find(|f| f["object"] == "default_transaction_read_only").unwrap();
     assert_eq!(finding["remedy"], "ALTER ROLE postgres SET default_transaction_read_only = off");
+    assert!(finding["problem"].as_str().unwrap().contains("make a publication"), "{finding}");
     assert!(!healthy.iter().any(|f| f["object"] == finding["object"]));
 }
 
