@@ -155,7 +155,9 @@ fn that_a_server_was_stopped_is_one_line() {
         scope.spawn(|| server.restart("fast").unwrap());
         let lost = stream.next();
         assert_eq!((&lost["event"], &lost["sqlstate"]), (&"disconnected".into(), &"08006".into()));
-        assert_eq!(lost["message"], "server closed the connection unexpectedly");
+        // Its words depend on whether it had read all that was written to it.
+        let message = lost["message"].as_str().unwrap();
+        assert!(!message.contains(['\n', '\t']) && !message.contains("probably"), "{message}");
     });
 }
 

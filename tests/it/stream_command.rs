@@ -190,7 +190,7 @@ fn what_keeps_a_slot_from_being_made_is_said() {
     let arguments = ["-d", &dsn, "stream", "--table", "orders", "--slot", &slot, "--heartbeat", "200ms"];
     let mut stream = Running::start(&arguments);
     let said = stream.stderr_line();
-    assert!(said.contains("the server waits for the transactions to end"), "{said}");
+    assert!(said.contains("the server waits for transactions to end"), "{said}");
     sql.run("COMMIT");
     assert!(stream.line().contains("listening"));
     signal(stream.child.id() as i32, Signal::INT);

@@ -60,10 +60,10 @@ impl Step {
     pub(super) fn waits_for(self) -> Option<&'static str> {
         match self {
             Step::CreateSlot => Some(
-                "the transactions to end that are in progress, in whatever database, before it makes the \
-                 slot; a standby also for the primary to log which these are (SELECT \
-                 pg_log_standby_snapshot() there)",
+                "transactions to end that are in progress, in any database, before it makes the slot; on a \
+                 standby also for the primary to log which they are (SELECT pg_log_standby_snapshot() there)",
             ),
+            Step::Failover => Some("another one to leave the slot"),
             Step::CreatePublication | Step::LockTables => Some("others to unlock a table"),
             _ => None,
         }
