@@ -8,8 +8,14 @@ use crate::common::log::{SETTINGS, until_free};
 use crate::common::{PrivateServer, Sql, server, start_with_settings};
 use std::process::Output;
 
+/// To its end, and that of its walsender, of which there are few.
 fn run(conninfo: &str, arguments: &[&str]) -> Output {
-    command(&[&["-d", conninfo], arguments].concat())
+    let mut sql = Sql::connect(&format!("{conninfo} user=postgres"));
+    let mut walsenders = || sql.value("SELECT count(*) FROM pg_stat_replication").parse::<u32>().unwrap();
+    let before = walsenders();
+    let output = command(&[&["-d", conninfo], arguments].concat());
+    while walsenders() > before {}
+    output
 }
 
 /// A server with room for two slots and two readers, which keeps little log for them.
