@@ -256,7 +256,7 @@ pub(crate) struct Stream {
         value_name = "WHICH",
         value_delimiter = ',',
         value_enum,
-        default_value = "many,one,streaming,binary,latency"
+        default_value = "many,one,streaming,early,binary,latency"
     )]
     pub(crate) series: Vec<Series>,
 
@@ -285,7 +285,9 @@ pub(crate) enum Series {
     One,
     /// The same, sent while it runs: the server does so when it is larger than logical_decoding_work_mem
     Streaming,
-    /// The same, its values in the binary format
+    /// The same, and pgwake delivers it while it runs, as pg_recvlogical does in any case
+    Early,
+    /// One large transaction, its values in the binary format
     Binary,
     /// From the answer to a commit until its row, or its notification, is there. It is negative where the
     /// reader had it before the writer had the answer

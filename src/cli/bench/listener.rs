@@ -82,7 +82,9 @@ pub(super) struct Log {
     pub(super) publication: String,
     /// `None`: a temporary one. pg_recvlogical has none of its own.
     pub(super) slot: Option<String>,
+    /// A large transaction is sent while it runs, and delivered at its commit; or early, as it comes.
     pub(super) streaming: bool,
+    pub(super) early: bool,
     pub(super) binary: bool,
     /// Where pg_recvlogical is, and the LSN at which it ends.
     pub(super) recvlogical: PathBuf,
@@ -226,7 +228,11 @@ fn run_pgwake(order: &Order, options: EventLoopOptions) -> Result<()> {
 /// Reads changes until a table is emptied. Time and CPU are those of the whole process.
 fn read_log(order: &Order, log: &Log) -> Result<()> {
     let began_ns = clock::now_ns();
-    let streaming = if log.streaming { Streaming::On } else { Streaming::Off };
+    let streaming = match log.streaming {
+        true if log.early => Streaming::Early,
+        true => Streaming::On,
+        false => Streaming::Off,
+    };
     let options = StreamOptions::new()
         .publication(&log.publication)
         .binary(log.binary)

@@ -107,7 +107,12 @@ fn write_all(
     let mut all = Vec::new();
     for (name_of_slot, rows, words, of) in [
         ("many", arguments.transactions, "many transactions", &[Series::Many][..]),
-        ("one", arguments.rows, "one transaction", &[Series::One, Series::Streaming, Series::Binary]),
+        (
+            "one",
+            arguments.rows,
+            "one transaction",
+            &[Series::One, Series::Streaming, Series::Early, Series::Binary],
+        ),
     ] {
         let wanted: Vec<_> = of.iter().filter(|series| arguments.series.contains(series)).collect();
         if wanted.is_empty() {
@@ -123,13 +128,14 @@ fn write_all(
             let log = Log {
                 publication: schema.clone(),
                 slot: Some(slot.clone()),
-                streaming: *series == Series::Streaming,
+                streaming: matches!(series, Series::Streaming | Series::Early),
+                early: *series == Series::Early,
                 binary: *series == Series::Binary,
                 recvlogical: recvlogical.into(),
                 end: end.clone(),
             };
             let series = match series {
-                Series::Streaming | Series::Binary => format!("{words}, {}", name(*series)),
+                Series::Streaming | Series::Early | Series::Binary => format!("{words}, {}", name(*series)),
                 _ => words.into(),
             };
             all.push(Case { series, step: rows.into(), load: Written { rows: rows as usize, log } });

@@ -45,6 +45,7 @@ fn the_log_is_read_beside_pg_recvlogical_and_notify_and_nothing_remains() {
         ("many transactions", 300),
         ("one transaction", 20_000),
         ("one transaction, streaming", 20_000),
+        ("one transaction, early", 20_000),
         ("one transaction, binary", 20_000),
     ] {
         let [beside, own] = &of_series(&report, series).collect::<Vec<_>>()[..] else { panic!("{report}") };
