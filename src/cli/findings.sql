@@ -1,5 +1,5 @@
 -- What would go wrong with the server and with reading its log: severity, object, problem, remedy. What
--- pgwake.check() says of an object counts instead, where the schema is installed.
+-- would go wrong with the schema, and with what is watched, is in pgwake.check().
 WITH slot AS (
   SELECT slot_name, active, wal_status, database = current_database() AS is_here,
     pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
@@ -32,10 +32,11 @@ UNION ALL SELECT 'info', 'default_transaction_read_only',
   format('ALTER ROLE %I SET default_transaction_read_only = off', current_user)
   WHERE current_setting('default_transaction_read_only')::bool AND NOT pg_is_in_recovery()
 UNION ALL SELECT 'warning', current_database()::text,
-  'its encoding is SQL_ASCII: what is delivered may be no text',
+  format('its encoding is %s: what is delivered may be no text', getdatabaseencoding()),
   'payloads come as bytes; a database in UTF8 has no such trouble'
-  WHERE current_setting('server_encoding') = 'SQL_ASCII'
-UNION ALL SELECT 'warning', 'notification queue',
+  WHERE getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL')
+UNION ALL SELECT CASE WHEN pg_notification_queue_usage() > 0.9 THEN 'error' ELSE 'warning' END,
+  'notification queue',
   format('it is %s %% full: a listener does not read, or has not ended its transaction, and soon every NOTIFY '
     'fails', round((pg_notification_queue_usage() * 100)::numeric)),
   'the server''s log has its PID: SELECT pid, state, wait_event, xact_start FROM pg_stat_activity '

@@ -50,7 +50,7 @@ pub(crate) fn status(dsn: &str, format: Format, arguments: &Status) -> Result<()
 /// What would go wrong here.
 pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
     let mut connection = query::connect(dsn)?;
-    let mut of_schema = match query::rows_by_system(&mut connection, "SELECT * FROM pgwake.check()") {
+    let of_schema = match query::rows_by_system(&mut connection, "SELECT * FROM pgwake.check()") {
         Ok(rows) => rows,
         Err(error) => {
             let problem = missing(&error)?;
@@ -63,8 +63,7 @@ pub(crate) fn check(dsn: &str, format: Format) -> Result<(), Failure> {
         }
     };
     let mut findings = query::rows_by_system(&mut connection, include_str!("findings.sql"))?;
-    findings.retain(|finding| !of_schema.iter().any(|said| said.get(1) == finding.get(1)));
-    findings.append(&mut of_schema);
+    findings.extend(of_schema);
     let is_standby = findings.iter().any(|finding| finding.starts_with(&["error".into(), "server".into()]));
     if !is_standby {
         findings.extend(self_test(dsn, &mut connection)?);

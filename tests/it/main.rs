@@ -11,9 +11,9 @@ mod drain;
 mod event_loop;
 mod exec;
 mod faults;
+mod findings;
 mod first_errors;
 mod listen;
-mod log_findings;
 #[cfg(feature = "json")]
 mod messages;
 mod messages_command;

@@ -152,14 +152,14 @@ CREATE TABLE IF NOT EXISTS pgwake.drop_handler (
 
 -- rotate_bytes: from this size on another table is written. cap_bytes: what the outbox may take at all; then
 -- the oldest rows are dropped, and each consumer that had not read them is delivered a gap. rotated_at: when
--- another table became the current one, in seconds of the epoch. The others are for check(): what has been at
--- rest for so long, or a slot that nobody reads and that keeps so much, is a finding.
+-- another table became the current one, in seconds of the epoch. late_seconds: what has been at rest for so
+-- long is a finding of check().
 CREATE TABLE IF NOT EXISTS pgwake.setting (
   name text PRIMARY KEY,
   value bigint NOT NULL
 );
 INSERT INTO pgwake.setting VALUES ('rotate_bytes', 16777216), ('cap_bytes', 1073741824), ('rotated_at', 0),
-    ('late_seconds', 60), ('slot_bytes', 1073741824)
+    ('late_seconds', 60)
   ON CONFLICT DO NOTHING;
 
 CREATE OR REPLACE FUNCTION pgwake.setting_of(name text) RETURNS bigint LANGUAGE sql STABLE AS $pgwake$

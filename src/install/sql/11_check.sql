@@ -1,5 +1,6 @@
 -- Says what is wrong, or would go wrong, with what is watched here: `error` loses events or fails somebody,
--- `warning` will, `info` is good to know. A remedy is SQL to run wherever SQL can mend it.
+-- `warning` will, `info` is good to know. A remedy is SQL to run wherever SQL can mend it. What concerns the
+-- server and its log is in findings.sql of the command, which needs no schema.
 
 -- The watches whose table is there.
 CREATE OR REPLACE VIEW pgwake.live AS
@@ -14,20 +15,8 @@ CREATE OR REPLACE FUNCTION pgwake.check() RETURNS TABLE (severity text, object t
 DECLARE
   role regrole := quote_ident(pgwake.caller())::regrole;
 BEGIN
-  -- The server as a whole.
-  RETURN QUERY SELECT 'error', 'server', 'it is a standby, which takes neither LISTEN nor writes',
-    'connect to the primary: target_session_attrs=read-write' WHERE pg_is_in_recovery()
-  UNION ALL SELECT 'warning', current_database()::text,
-    format('its encoding is %s: what is not UTF-8 cannot be told as text', getdatabaseencoding()),
-    'move it to a database with ENCODING UTF8'
-    WHERE getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL')
-  UNION ALL SELECT CASE WHEN usage > 0.9 THEN 'error' ELSE 'warning' END, 'notification queue',
-    format('it is %s %% full: a listener does not read, or has not ended its transaction, and soon every '
-      'NOTIFY fails', round(usage * 100)),
-    'the server''s log has its PID: SELECT pid, state, wait_event, xact_start FROM pg_stat_activity '
-      'ORDER BY xact_start; then SELECT pg_terminate_backend(pid)'
-    FROM (SELECT pg_notification_queue_usage()::numeric AS usage) q WHERE usage > 0.5
-  UNION ALL SELECT 'warning', concat_ws(' in ', nullif(setrole, 0)::regrole, d.datname),
+  -- A setting under which no trigger fires.
+  RETURN QUERY SELECT 'warning', concat_ws(' in ', nullif(setrole, 0)::regrole, d.datname),
     'under session_replication_role = replica no trigger fires but those watched with always => true, and no '
       'handler runs before a drop',
     format('ALTER %s RESET session_replication_role', concat_ws(' IN DATABASE ',
@@ -231,19 +220,8 @@ BEGIN
   UNION ALL SELECT 'info', 'spilled', format('%s notifications were too large: they went by the outbox', n),
     'payload => ''key'', or transport => ''outbox''; SELECT setval(''pgwake.spilled'', 1, false)'
     FROM (SELECT pg_sequence_last_value('pgwake.spilled') AS n) s WHERE n > 0;
-  -- Publications, subscriptions and slots.
-  RETURN QUERY SELECT DISTINCT 'error', c.oid::regclass::text,
-    'it is published and has no replica identity: its UPDATEs and DELETEs fail',
-    format('ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
-    FROM pg_publication p JOIN pg_publication_tables t ON t.pubname = p.pubname
-      CROSS JOIN LATERAL to_regclass(format('%I.%I', t.schemaname, t.tablename)) r
-      LEFT JOIN LATERAL pg_partition_tree(r) f ON true
-      JOIN pg_class c ON c.oid = coalesce(f.relid, r) AND c.relkind = 'r'
-    WHERE (p.pubupdate OR p.pubdelete) AND t.schemaname <> 'pgwake'
-      AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true ELSE NOT EXISTS (
-        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-        AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND i.indimmediate END) END
-  UNION ALL SELECT DISTINCT 'warning', format('publication %s', t.pubname),
+  -- Publications and subscriptions.
+  RETURN QUERY SELECT DISTINCT 'warning', format('publication %s', t.pubname),
     'it publishes the outbox: a subscriber without the schema pgwake stops',
     'install pgwake at the subscriber, or let the publication name its tables' FROM pg_publication_tables t
     WHERE t.schemaname = 'pgwake' AND t.tablename LIKE 'outbox%'
@@ -251,17 +229,7 @@ BEGIN
     'logical replication writes to it, and its triggers do not fire then',
     format('SELECT pgwake.watch_table(%L, always => true)', w.name)
     FROM pgwake.live w, pgwake.family(w.relid) f JOIN pg_subscription_rel s ON s.srrelid = f
-    WHERE NOT w.always
-  UNION ALL SELECT 'error', format('slot %s', slot_name), 'the server has removed the WAL that it needs',
-    format('SELECT pg_drop_replication_slot(%L)', slot_name) FROM pg_replication_slots
-    WHERE database = current_database() AND wal_status = 'lost'
-  UNION ALL SELECT 'warning', format('slot %s', slot_name),
-    format('nobody reads it, and %s of WAL are kept for it', pg_size_pretty(kept)),
-    format('read it, or SELECT pg_drop_replication_slot(%L)', slot_name)
-    FROM (SELECT s.*, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-      ELSE pg_current_wal_lsn() END, restart_lsn) AS kept FROM pg_replication_slots s) s
-    WHERE database = current_database() AND NOT active AND wal_status <> 'lost'
-      AND kept > pgwake.setting_of('slot_bytes');
+    WHERE NOT w.always;
   -- Consumers that lag, or whose position means nothing here, and what keeps the outbox from being emptied.
   RETURN QUERY WITH late AS (
     SELECT clock_timestamp() - make_interval(secs => pgwake.setting_of('late_seconds')) AS since)

@@ -1,7 +1,7 @@
 //! `pgwake.check()`: each problem has its line, its remedy takes it away, and a healthy database has none.
 
 use crate::common::outbox::database;
-use crate::common::{Sql, make_standby, say_loudly, start_server};
+use crate::common::{Sql, start_with_settings};
 
 const LINES: &str =
     "SELECT string_agg(concat_ws('|', severity, object, problem, remedy), E'\\n') FROM pgwake.check()
@@ -279,58 +279,20 @@ fn transports_that_cost_or_lose() {
 }
 
 #[test]
-fn publications_without_identities_and_with_the_outbox() {
+fn a_publication_with_the_outbox() {
     let (_, mut sql) = database("");
-    sql.run(
-        "CREATE TABLE t (id int); CREATE TABLE p (id int, v int PRIMARY KEY) PARTITION BY LIST (v);
-         CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1); CREATE PUBLICATION one FOR TABLE t, p",
-    );
-    finds_and_mends(&mut sql, "error", "public.t", "no replica identity");
-    assert!(sql.try_run("INSERT INTO t VALUES (1); DELETE FROM t").is_ok());
-    // A later child is not published.
-    sql.run("CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1); DELETE FROM child");
-    sql.run("ALTER TABLE p_1 REPLICA IDENTITY NOTHING");
-    finds_and_mends(&mut sql, "error", "public.p_1", "no replica identity");
     sql.run("CREATE PUBLICATION rest FOR ALL TABLES WITH (publish = 'insert')");
     finds(&mut sql, "warning", "publication rest", "publishes the outbox");
 }
 
 #[test]
-fn encodings_that_cannot_be_told_as_text() {
-    let (_, mut sql) = database("ENCODING 'SQL_ASCII' TEMPLATE template0");
-    let name = sql.value("SELECT current_database()");
-    finds(&mut sql, "warning", &name, "SQL_ASCII");
-}
-
-#[test]
-fn servers_set_up_for_trouble() {
-    let mut server = start_server();
-    let mut sql = Sql::connect(&server.conninfo());
-    let has_queue_size = sql.value("SHOW server_version_num").parse::<u32>().unwrap() >= 170_000;
-    let settings = ["max_prepared_transactions = 5", "wal_level = logical", "max_slot_wal_keep_size = '1MB'"];
-    for setting in settings.into_iter().chain(has_queue_size.then_some("max_notify_queue_pages = 64")) {
-        sql.run(&format!("ALTER SYSTEM SET {setting}"));
-    }
-    drop(sql);
-    server.restart("fast").unwrap();
-    let mut sql = Sql::connect(&server.conninfo());
+fn two_phase_commit() {
+    let server = start_with_settings(&["max_prepared_transactions = 5"]);
+    let sql = &mut Sql::connect(&server.conninfo());
     sql.run(&pgwake::install::install());
     sql.run("CREATE TABLE t (id int PRIMARY KEY); SELECT pgwake.watch_table('t')");
     assert_eq!(sql.value(LINES), "");
     assert_eq!(sql.value("SELECT severity FROM pgwake.check() WHERE object = 'two-phase commit'"), "info");
-    two_phase_commit(&mut sql);
-    slots(&mut sql);
-    if has_queue_size {
-        notification_queue(&mut sql, &server.conninfo());
-    } else {
-        say_loudly("SKIPPED: a full notification queue: before PostgreSQL 17 it has 8 GB");
-    }
-    drop(sql);
-    make_standby(&mut server);
-    finds(&mut Sql::connect(&server.conninfo()), "error", "server", "it is a standby");
-}
-
-fn two_phase_commit(sql: &mut Sql) {
     sql.run("SELECT pgwake.watch_table('t', channel => 'c')");
     finds(sql, "warning", "public.t", "PREPARE TRANSACTION");
     sql.run("SELECT pgwake.watch_table('t'); SELECT pgwake.watch_ddl('d')");
@@ -341,31 +303,4 @@ fn two_phase_commit(sql: &mut Sql) {
     let remedy = finds(sql, "warning", "prepared transaction it's", "cannot be emptied");
     sql.run(remedy.split(", or ").next().unwrap());
     assert_eq!(sql.value(LINES), "");
-}
-
-fn slots(sql: &mut Sql) {
-    sql.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
-    assert_eq!(sql.value(LINES), "");
-    sql.run("UPDATE pgwake.setting SET value = 0 WHERE name = 'slot_bytes'");
-    finds(sql, "warning", "slot s", "nobody reads it");
-    for _ in 0..4 {
-        sql.run("SELECT pg_logical_emit_message(true, 'a', 'b')");
-        sql.run("SELECT pg_switch_wal()");
-    }
-    sql.run("CHECKPOINT");
-    finds_and_mends(sql, "error", "slot s", "has removed the WAL");
-}
-
-fn notification_queue(sql: &mut Sql, conninfo: &str) {
-    let mut sleeper = Sql::connect(conninfo);
-    sleeper.run("LISTEN c");
-    sleeper.run("BEGIN");
-    let fill = "SELECT count(pg_notify('c', repeat('x', 7000) || i)) FROM generate_series(1, 5) i";
-    while sql.value("SELECT pg_notification_queue_usage() > 0.5") == "f" {
-        sql.run(fill);
-    }
-    finds(sql, "warning", "notification queue", "% full");
-    while sql.try_run(fill).is_ok() {}
-    finds(sql, "error", "notification queue", "% full");
-    sleeper.run("COMMIT");
 }

@@ -1,9 +1,9 @@
-//! What `check` and `status` say of the log: slots, senders, rights, published tables.
+//! What `check` and `status` say of the server and of its log: slots, senders, rights, published tables.
 #![cfg(feature = "command")]
 
 use crate::common::command::{Running, run};
 use crate::common::log::{SETTINGS, database, major, until_free};
-use crate::common::{Sql, start_with_settings};
+use crate::common::{Sql, make_standby, say_loudly, start_with_settings};
 use serde_json::Value;
 
 /// What `check` finds of an object: severity, problem, remedy.
@@ -42,10 +42,6 @@ fn a_slot_that_nobody_reads_is_found_and_what_it_may_cost() {
         _ => assert!(found(&dsn, "idle_replication_slot_timeout").is_empty()),
     }
     let remedy = finds(&dsn, &object, "warning", "nobody reads it");
-    // The schema's own check says when it is much; what it says is not said twice.
-    sql.run(&pgwake::install::install());
-    sql.run("UPDATE pgwake.setting SET value = 0 WHERE name = 'slot_bytes'");
-    finds(&dsn, &object, "warning", "of WAL are kept for it");
     sql.run(remedy.split_once(", or ").unwrap().1);
     assert!(found(&dsn, &object).is_empty());
 }
@@ -88,13 +84,17 @@ fn a_role_that_may_not_read_the_log_and_tables_whose_writers_fail_are_found() {
         "CREATE TABLE t (id int); CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id);
          CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1); ALTER TABLE p_1 REPLICA IDENTITY NOTHING;
          CREATE PUBLICATION of_root FOR TABLE p WITH (publish_via_partition_root);
-         CREATE PUBLICATION of_leaf FOR TABLE p, t; CREATE PUBLICATION harmless FOR TABLE t",
+         CREATE PUBLICATION of_leaf FOR TABLE p, t; CREATE PUBLICATION harmless FOR TABLE t;
+         CREATE TABLE child () INHERITS (t)",
     );
     for table in ["public.t", "public.p_1"] {
         let remedy = finds(&dsn, table, "error", "no replica identity");
         sql.run(remedy.split_once(", or ").unwrap().1);
         assert!(found(&dsn, table).is_empty());
     }
+    // A later child is not published.
+    sql.run("INSERT INTO child VALUES (1); DELETE FROM child; INSERT INTO t VALUES (1); DELETE FROM t");
+    assert!(found(&dsn, "public.child").is_empty());
     sql.run("ALTER TABLE t REPLICA IDENTITY DEFAULT; DROP PUBLICATION of_leaf");
     sql.run("ALTER PUBLICATION harmless SET (publish = 'insert')");
     assert!(found(&dsn, "public.t").is_empty());
@@ -135,4 +135,41 @@ fn a_slot_that_is_nearly_lost_and_one_that_is_and_a_server_with_no_room_are_foun
     sql.run("SELECT pg_reload_conf()");
     while found(&dsn, "synchronous_standby_names").is_empty() {}
     finds(&dsn, "synchronous_standby_names", "warning", "those who read the log");
+}
+
+#[test]
+fn a_server_that_is_a_standby_and_one_whose_notification_queue_is_full_are_found() {
+    let mut server = match major() {
+        17.. => start_with_settings(&["max_notify_queue_pages = 64"]),
+        _ => start_with_settings(&[]),
+    };
+    let dsn = server.conninfo();
+    if major() >= 17 {
+        full_queue(&dsn);
+    } else {
+        say_loudly("SKIPPED: a full notification queue: before PostgreSQL 17 it has 8 GB");
+    }
+    make_standby(&mut server);
+    finds(&dsn, "server", "error", "it is a standby");
+}
+
+fn full_queue(dsn: &str) {
+    let [mut sql, mut sleeper] = [Sql::connect(dsn), Sql::connect(dsn)];
+    sleeper.run("LISTEN c");
+    sleeper.run("BEGIN");
+    let fill = "SELECT count(pg_notify('c', repeat('x', 7000) || i)) FROM generate_series(1, 5) i";
+    while sql.value("SELECT pg_notification_queue_usage() > 0.5") == "f" {
+        sql.run(fill);
+    }
+    finds(dsn, "notification queue", "warning", "% full");
+    while sql.try_run(fill).is_ok() {}
+    finds(dsn, "notification queue", "error", "% full");
+    sleeper.run("COMMIT");
+}
+
+#[test]
+fn an_encoding_in_which_nothing_need_be_text_is_found() {
+    let (dsn, mut sql) = database("ENCODING 'SQL_ASCII' TEMPLATE template0");
+    let name = sql.value("SELECT current_database()");
+    finds(&dsn, &name, "warning", "SQL_ASCII");
 }
