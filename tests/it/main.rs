@@ -6,25 +6,18 @@ mod common;
 mod any_libpq;
 mod command;
 mod connecting;
-mod ddl_reader;
 mod drain;
 mod event_loop;
-mod exec;
 mod faults;
-mod findings;
 mod first_errors;
 mod listen;
 #[cfg(feature = "json")]
 mod messages;
 mod messages_command;
-mod messages_crashes;
-mod metrics;
 mod outage;
 mod polls;
 mod refusals;
 mod restarts;
-#[cfg(feature = "schedules")]
-mod schedules;
 mod self_test;
 mod service;
 mod sessions;
@@ -35,8 +28,6 @@ mod stream_bad_days;
 #[cfg(feature = "json")]
 mod stream_bad_input;
 mod stream_command;
-#[cfg(feature = "json")]
-mod stream_crashes;
 mod stream_errors;
 #[cfg(feature = "json")]
 mod stream_slots;
@@ -44,6 +35,4 @@ mod stream_slots;
 mod stream_standby;
 mod watch;
 mod watch_bad_days;
-mod watch_burst;
 mod watch_command;
-mod watch_encodings;

@@ -19,12 +19,15 @@ mod c_interface;
 mod check;
 mod cron_command;
 mod ddl;
+mod ddl_reader;
 mod deliver;
 mod deliver_batches;
 mod deliver_kills;
 mod dump;
+mod exec;
 mod extension;
 mod failover;
+mod findings;
 mod handler_attacks;
 mod handler_command;
 mod help;
@@ -32,6 +35,8 @@ mod install;
 mod leader_faults;
 mod links;
 mod login;
+mod messages_crashes;
+mod metrics;
 mod outbox;
 mod outbox_attacks;
 mod outbox_writers;
@@ -50,6 +55,10 @@ mod schedule_leaders;
 mod schedule_oracle;
 #[cfg(feature = "schedules")]
 mod schedule_zones;
+#[cfg(feature = "schedules")]
+mod schedules;
+#[cfg(feature = "json")]
+mod stream_crashes;
 #[cfg(feature = "json")]
 mod stream_publications;
 #[cfg(feature = "json")]
@@ -60,3 +69,5 @@ mod stream_tables;
 mod stream_values;
 #[cfg(feature = "json")]
 mod stream_workloads;
+mod watch_burst;
+mod watch_encodings;

@@ -155,7 +155,7 @@ const READER_FILE: &str = "PGWAKE_TEST_READER_FILE";
 /// This test again, as a process that reads.
 fn reader(conninfo: &str, file: &Path) -> Child {
     let mut reader = Command::new(std::env::current_exe().unwrap());
-    reader.args(["--exact", "stream_crashes::a_reader_that_is_killed_loses_nothing"]);
+    reader.args(["--exact", "any_libpq::stream_crashes::a_reader_that_is_killed_loses_nothing"]);
     reader.env(READER, conninfo).env(READER_FILE, file).stdout(Stdio::null()).spawn().unwrap()
 }
 
