@@ -3,7 +3,7 @@
 use crate::common::{
     PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, refusal, server, start_server,
 };
-use pgwake::{Event, EventLoop, PollOptions, Rows, SessionOptions, TaskId};
+use pgwake::{Event, EventLoop, PollOptions, Rows, ScheduleOptions, SessionOptions, TaskId};
 use std::time::{Duration, Instant};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -222,6 +222,37 @@ fn a_query_that_takes_too_long_is_ended_and_one_that_may_is_not_taken_for_a_dead
     assert_eq!(rows(&mut events), [["2147483647ms"]]);
     // What holds for a poll does not hold for the session.
     assert_eq!(timeout_of(&mut events, session), "0");
+}
+
+#[test]
+fn a_poll_that_waits_for_its_turn_behind_others_is_not_taken_for_one_without_an_answer() {
+    let (mut events, session) = connected(&server().conninfo());
+    let options = || PollOptions::new().every(HOUR).statement_timeout(4000 * MS);
+    for _ in 0..4 {
+        events.poll(session, "SELECT 1 FROM pg_sleep(2.6)", options()).unwrap();
+    }
+    for _ in 0..4 {
+        assert_eq!(rows(&mut events), [["1"]]);
+    }
+}
+
+#[test]
+fn a_server_may_take_its_time_for_a_schedule_also_when_a_poll_is_answered_meanwhile() {
+    let mut events = EventLoop::new().unwrap();
+    let session =
+        events.connect_with(&server().conninfo(), SessionOptions::new().heartbeat(200 * MS)).unwrap();
+    assert!(matches!(next(&mut events), Seen::Listening(_)));
+    events.poll(session, "SELECT 1 FROM pg_sleep(1)", PollOptions::new().every(HOUR)).unwrap();
+    let job = ScheduleOptions::new().sql(session, "SELECT pg_sleep(1.5)");
+    let task = events.every_with(500 * MS, job).unwrap();
+    assert!(matches!(next(&mut events), Seen::Other(_)), "it is due");
+    assert_eq!(rows(&mut events), [["1"]]);
+    events.cancel(task).unwrap();
+    while events.is_under_way(task) {
+        if let Some(event) = events.next(Some(MS)).unwrap() {
+            panic!("{event:?}");
+        }
+    }
 }
 
 fn timeout_of(events: &mut EventLoop, session: pgwake::SessionId) -> String {

@@ -101,6 +101,13 @@ impl Link {
         self.session.unanswered().any(Tag::comes_first)
     }
 
+    /// While somebody's SQL runs the server is silent for as long as that takes, also when its answer is not
+    /// wanted any more.
+    pub(super) fn see_to_patience(&mut self) {
+        let is_patient = self.session.unanswered().any(Tag::takes_its_time);
+        self.session.be_patient(is_patient);
+    }
+
     pub(super) fn refuse_if_failed(&self) -> Result<()> {
         if !self.session.has_failed() {
             return Ok(());

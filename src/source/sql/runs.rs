@@ -304,11 +304,6 @@ impl Runs {
         }
     }
 
-    /// A server that runs SQL for us may be silent for as long as that takes.
-    fn be_patient(&self, link: &mut Link) {
-        link.session.be_patient(self.runs.values().any(Run::runs_sql));
-    }
-
     /// A due time is ours: the caller hears of it, and does the work unless it is SQL.
     fn work(&mut self, link: &mut Link, due: Due) {
         if self.runs.get(&due.task).is_some_and(|run| run.is_cancelled) {
@@ -322,7 +317,7 @@ impl Runs {
             let tag = Tag::Run(RunRequest { task: due.task, step: RunStep::Job });
             link.send(tag, Some(sql.as_bytes()), &[]);
         }
-        self.be_patient(link);
+        link.see_to_patience();
     }
 
     /// The work has ended: the lock is given back.
@@ -363,7 +358,7 @@ impl Runs {
         if let Some(Step::Working(due)) = self.runs.get(&task).map(|run| run.step) {
             self.end(link, due, failure.as_ref().map(|error| &*error.message));
         }
-        self.be_patient(link);
+        link.see_to_patience();
         if let Some(error) = failure {
             link.report_failure("sql", None, error);
         }
@@ -377,7 +372,6 @@ impl Reader for Runs {
     fn opened(&mut self, link: &mut Link, _: Instant) {
         link.make_lasting();
         self.is_open = true;
-        self.be_patient(link);
         if self.runs.values().any(|run| run.job.key.is_some()) {
             self.limit_idling(link);
         }

@@ -116,7 +116,11 @@ pub(super) enum PollRequest {
 impl Tag {
     /// It may take as long as somebody's query does.
     pub(super) fn takes_its_time(&self) -> bool {
-        matches!(self, Tag::Poll(_, PollRequest::Open | PollRequest::Query | PollRequest::End))
+        matches!(
+            self,
+            Tag::Poll(_, PollRequest::Open | PollRequest::Query | PollRequest::End)
+                | Tag::Run(RunRequest { step: RunStep::Job, .. })
+        )
     }
 
     /// Its answer comes before the next notification: what one referred to, or its text in UTF-8.

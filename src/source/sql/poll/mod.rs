@@ -35,6 +35,8 @@ pub(super) struct Polls {
     listened: Vec<Channel>,
     /// What was lost with the connection, and not reported.
     failures: Vec<(TaskId, Error)>,
+    /// The one that the server is at.
+    first: Option<TaskId>,
     is_connected: bool,
 }
 
@@ -117,7 +119,7 @@ impl Polls {
             let poll = self.polls.iter_mut().find(|poll| poll.task == lent.task);
             if let Some(poll) = poll {
                 poll.gone_on_from(link, lent.id, now);
-                see_to_patience(link);
+                link.see_to_patience();
             }
         }
         let Some(place) = self.polls.iter().position(Poll::has_found) else { return false };
@@ -160,15 +162,24 @@ impl Polls {
         for poll in self.polls.iter_mut().filter(|poll| poll.number_for(1) > 0) {
             poll.acknowledge(link, number, now);
         }
-        see_to_patience(link);
+        link.see_to_patience();
         Ok(())
     }
 }
 
-/// While a query runs the server is silent for as long as that takes, also when its poll is no more.
-fn see_to_patience(link: &mut Link) {
-    let is_patient = link.session.unanswered().any(Tag::takes_its_time);
-    link.session.be_patient(is_patient);
+impl Polls {
+    /// The server answers one after the other. Only of the one that it is at the time runs, from when the one
+    /// before was answered.
+    fn see_to_order(&mut self, link: &Link, now: Instant) {
+        let first = match link.session.unanswered().next() {
+            Some(Tag::Poll(task, _)) => Some(*task),
+            _ => None,
+        };
+        let has_begun = first == self.first;
+        let waiting = self.polls.iter_mut().filter(|poll| !has_begun || Some(poll.task) != first);
+        waiting.for_each(|poll| poll.begin_to_wait(now));
+        self.first = first;
+    }
 }
 
 impl Reader for Polls {
@@ -212,7 +223,7 @@ impl Reader for Polls {
         if let Some(poll) = self.polls.iter_mut().find(|poll| poll.task == task) {
             poll.answered(link, request, answer, now);
         }
-        see_to_patience(link);
+        link.see_to_patience();
         ControlFlow::Continue(())
     }
 
@@ -224,10 +235,11 @@ impl Reader for Polls {
                 poll.report(link, error);
             }
         }
+        self.see_to_order(link, now);
         let has_sent =
             self.is_connected && self.polls.iter_mut().fold(false, |sent, p| p.step(link, now) | sent);
         if has_sent {
-            see_to_patience(link);
+            link.see_to_patience();
         }
         has_failures | has_sent
     }

@@ -153,6 +153,13 @@ impl Poll {
         }
     }
 
+    /// The time in which the server must answer begins now.
+    pub(super) fn begin_to_wait(&mut self, now: Instant) {
+        if let State::Opening(at) | State::Asking(at) | State::Ending(_, at) = &mut self.state {
+            *at = now;
+        }
+    }
+
     /// Sends what is due; `false` when nothing is. Before that it may not be: without a connection, nothing
     /// is sent.
     pub(super) fn step(&mut self, link: &mut Link, now: Instant) -> bool {
