@@ -30,6 +30,8 @@ mod stream_bad_input;
 mod stream_command;
 mod stream_errors;
 #[cfg(feature = "json")]
+mod stream_positions;
+#[cfg(feature = "json")]
 mod stream_slots;
 #[cfg(feature = "json")]
 mod stream_standby;

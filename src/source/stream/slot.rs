@@ -434,7 +434,10 @@ impl Preparation {
         let [from, to] = [quoted(self.created_name()), quoted(&self.slot.name)];
         Next::Send(
             Step::KeepSlot,
-            format!("SELECT pg_catalog.pg_copy_logical_replication_slot({from}, {to}, false)"),
+            format!(
+                "SELECT pg_catalog.pg_copy_logical_replication_slot({from}, {to}, false); \
+                 SELECT pg_catalog.pg_drop_replication_slot({from})"
+            ),
         )
     }
 
@@ -445,6 +448,7 @@ impl Preparation {
             false => self.start(from),
         }
     }
+        // The temporary one would keep the server's log for as long as this connection lasts.
 
     fn start(&self, from: Lsn) -> Next {
         let name = sql::identifier(&self.slot.name);
