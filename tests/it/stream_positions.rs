@@ -3,12 +3,48 @@
 
 use crate::common::log::{Stream, database};
 use crate::common::{Sql, fresh_channel};
-use pgwake::StreamOptions;
+use pgwake::{Lsn, StreamOptions};
+use serde_json::Value;
 
 fn prepare(sql: &mut Sql) -> (String, StreamOptions) {
     sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
     let slot = fresh_channel();
     (slot.clone(), StreamOptions::new().publication("p").slot(&slot).create_slot(true))
+}
+
+/// Ends the process that reads a slot, and waits for its end.
+fn end_reader(sql: &mut Sql, slot: &str) {
+    let ended = format!(
+        "SELECT pg_terminate_backend(active_pid, 20000) FROM pg_replication_slots WHERE slot_name = '{slot}'"
+    );
+    assert_eq!(sql.value(&ended), "t");
+}
+
+fn lsn(event: &Value, name: &str) -> u64 {
+    event[name].as_str().unwrap().parse::<Lsn>().unwrap().0
+}
+
+#[test]
+fn what_was_delivered_before_an_outage_may_be_acknowledged_behind_it() {
+    let (conninfo, mut sql) = database("");
+    let (slot, options) = prepare(&mut sql);
+    let mut stream = Stream::open(&conninfo, options.transactions(true).manual_ack(true));
+    sql.run("INSERT INTO t VALUES (1)");
+    sql.run("INSERT INTO t VALUES (2)");
+    let before = stream.until(|event| event["event"] == "commit" && event["end_lsn"].is_string());
+    let after = stream.until(|event| event["event"] == "commit");
+    let ends = [&before, &after].map(|events| lsn(events.last().unwrap(), "end_lsn"));
+    end_reader(&mut sql, &slot);
+    assert_eq!(stream.next()["event"], "disconnected");
+    assert_eq!(stream.next()["event"], "listening");
+    for end in ends {
+        stream.events.ack(stream.id, end).unwrap();
+    }
+    // They come again, and are acknowledged then.
+    stream.until(|event| event["event"] == "change" && event["new"]["id"] == 1);
+    stream.events.ack(stream.id, ends[1]).unwrap();
+    stream.until(|event| event["event"] == "commit" && lsn(event, "end_lsn") == ends[1]);
+    assert!(stream.events.ack(stream.id, ends[1] + (1 << 20)).is_err(), "nothing was delivered there");
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub(super) struct Feedback {
     open: VecDeque<Delivered>,
     /// The event that the caller has now, or had last: its transaction and ordinal.
     delivered: (Lsn, u64),
+    /// The furthest end of a transaction of which something was delivered, over whatever connection: what was
+    /// delivered before an outage may be acknowledged behind it.
+    furthest: Lsn,
     /// What was acknowledged last.
     acknowledged: (Lsn, u64),
     /// What the last status said, and when.
@@ -60,6 +63,7 @@ impl Feedback {
             done: Lsn(0),
             open: VecDeque::new(),
             delivered: (Lsn(0), 0),
+            furthest: Lsn(0),
             acknowledged: (Lsn(0), 0),
             sent: (Lsn(0), now),
             asked_since: None,
@@ -70,6 +74,7 @@ impl Feedback {
     /// A new connection streams from here on: what was delivered and not acknowledged comes again.
     pub(super) fn streams_from(&mut self, lsn: Lsn, now: Instant) {
         self.open.clear();
+        self.furthest = self.furthest.max(self.delivered.0);
         self.done = self.done.max(lsn);
         self.sent = (Lsn(0), now);
         (self.asked_since, self.is_asked) = (None, false);
@@ -115,8 +120,7 @@ impl Feedback {
     /// when nothing was delivered from so far on.
     pub(super) fn acknowledge(&mut self, lsn: Lsn) -> bool {
         let (commit_lsn, ordinal) = self.delivered;
-        let end = self.open.back().map_or(commit_lsn, |last| last.end_lsn.max(commit_lsn)).max(self.done);
-        if lsn > end {
+        if lsn > self.furthest.max(commit_lsn).max(self.done) {
             return false;
         }
         // What was delivered last is the most that this can be about: the end of its transaction may be where
@@ -137,6 +141,9 @@ impl Feedback {
             });
         }
         self.open.push_back(Delivered { commit_lsn, end_lsn, last });
+        if last > 0 {
+            self.furthest = self.furthest.max(end_lsn);
+        }
         self.received = self.received.max(end_lsn);
         self.settle();
     }
@@ -255,6 +262,35 @@ mod tests {
         feedback.delivers(Lsn(42), 1);
         feedback.committed(Lsn(42), Lsn(44), 1);
         assert_eq!(feedback.done(), Lsn(42), "it begins where the last one ends, and was delivered later");
+    }
+
+    #[test]
+    fn what_was_delivered_before_an_outage_is_acknowledged_once_it_has_come_again() {
+        let mut feedback = feedback(true);
+        for lsn in [10, 20] {
+            feedback.delivers(Lsn(lsn), 1);
+            feedback.committed(Lsn(lsn), Lsn(lsn + 2), 1);
+        }
+        feedback.delivers(Lsn(30), 1);
+        feedback.streams_from(Lsn(0), Instant::now());
+        feedback.delivers(Lsn(10), 1);
+        for lsn in [22, 30] {
+            assert!(feedback.acknowledge(Lsn(lsn)), "it was delivered");
+        }
+        assert!(!feedback.acknowledge(Lsn(31)));
+        feedback.committed(Lsn(10), Lsn(12), 1);
+        feedback.delivers(Lsn(20), 1);
+        feedback.committed(Lsn(20), Lsn(22), 1);
+        assert_eq!(feedback.done(), Lsn(12), "the second has come again behind that");
+    }
+
+    #[test]
+    fn a_transaction_that_was_prepared_long_ago_does_not_hide_what_lies_behind_it() {
+        let mut feedback = feedback(true);
+        feedback.delivers(Lsn(10), 1);
+        feedback.committed(Lsn(10), Lsn(12), 1);
+        feedback.delivers(Lsn(5), 1);
+        assert!(feedback.acknowledge(Lsn(12)));
     }
 
     #[test]
