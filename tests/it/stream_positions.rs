@@ -48,6 +48,28 @@ fn what_was_delivered_before_an_outage_may_be_acknowledged_behind_it() {
 }
 
 #[test]
+fn a_slot_that_somebody_else_moved_on_is_a_gap() {
+    let (conninfo, mut sql) = database("");
+    let (slot, options) = prepare(&mut sql);
+    let mut stream = Stream::open(&conninfo, options);
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(stream.change()["new"]["id"], 1);
+    end_reader(&mut sql, &slot);
+    sql.run("INSERT INTO t VALUES (2)");
+    sql.run(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())"));
+    sql.run("INSERT INTO t VALUES (3)");
+    assert_eq!(stream.next()["event"], "disconnected");
+    let gap = stream.next();
+    assert_eq!(gap["event"], "gap");
+    assert!(gap["message"].as_str().unwrap().contains("somebody else has moved"), "{gap}");
+    assert_eq!(stream.change()["new"]["id"], 3);
+    // That it goes on from where it was is none.
+    end_reader(&mut sql, &slot);
+    assert_eq!(stream.next()["event"], "disconnected");
+    assert_eq!(stream.next()["event"], "listening");
+}
+
+#[test]
 fn a_snapshot_leaves_no_slot_behind_but_the_one_that_lasts() {
     let (conninfo, mut sql) = database("");
     let (_, options) = prepare(&mut sql);

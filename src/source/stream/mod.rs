@@ -431,7 +431,8 @@ impl StreamSource {
             Standing::Begun => return,
             Standing::New => {}
             Standing::Lost(outage) if self.preparation.begins_anew() => {
-                let channels = Vec::new();
+                let error = self.preparation.reason_of_gap().unwrap_or(outage.error);
+                let (channels, outage) = (Vec::new(), Outage { error, ..outage });
                 return self.reports.push_back(Report::Gap { channels, outage });
             }
             Standing::Lost(_) => self.metrics.reconnects += 1,

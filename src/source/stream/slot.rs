@@ -3,7 +3,7 @@
 
 use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
-use super::step::{Step, error, published_too_late, two_slots_needed, wal_level_refused};
+use super::step::{Step, error, moved_on, published_too_late, two_slots_needed, wal_level_refused};
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, Result};
 use crate::event::Lsn;
@@ -46,6 +46,8 @@ struct Slot {
     /// It was there once: it is not made again.
     was_there: bool,
     busy_for: Duration,
+    /// Another one has read it meanwhile, or moved it on.
+    moved: Option<Error>,
     /// The server's process that read it for us last.
     reader: Option<i32>,
 }
@@ -92,7 +94,12 @@ impl Preparation {
     /// Whether what comes now does not go on from what came before: changes are missing, or rows come again
     /// as they are now.
     pub(super) fn begins_anew(&self) -> bool {
-        self.slot.is_temporary || self.wants_snapshot
+        self.slot.is_temporary || self.wants_snapshot || self.slot.moved.is_some()
+    }
+
+    /// Why changes are missing, where it is not the outage.
+    pub(super) fn reason_of_gap(&self) -> Option<Error> {
+        self.slot.moved.clone()
     }
 
     /// The tables whose rows come first.
@@ -107,7 +114,7 @@ impl Preparation {
         let temporary_name = format!("pgwake_{:016x}", random());
         self.slot.name = self.options.slot.clone().unwrap_or_else(|| temporary_name.clone());
         self.slot.temporary_name = temporary_name;
-        self.slot.busy_for = Duration::ZERO;
+        (self.slot.busy_for, self.slot.moved) = (Duration::ZERO, None);
         self.begins_at = None;
         match self.unsupported() {
             Some((what, since)) => {
@@ -320,6 +327,10 @@ impl Preparation {
         self.wants_snapshot &= self.slot.is_temporary;
         let name = &self.slot.name;
         self.slot.was_there = true;
+        let confirmed: Lsn = rows.text(0, 7).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
+        // What it has confirmed, we have said; before that, it is not known how far we are.
+        let is_moved = confirmed > done && done > Lsn(0) && !self.slot.is_temporary;
+        self.slot.moved = is_moved.then(|| moved_on(&self.slot.name, done, confirmed));
         let [plugin, is_here, active_pid, wal_status, temporary] =
             [1, 2, 3, 4, 5].map(|column| rows.text(0, column));
         if plugin.as_deref() != Some("pgoutput") || is_here.as_deref() != Some("t") {

@@ -177,7 +177,7 @@ pub(super) fn slot(name: &str) -> String {
     format!(
         "SELECT slot_name, plugin, database = pg_catalog.current_database(), active_pid, wal_status, \
                 temporary, pg_catalog.current_setting('max_replication_slots')::pg_catalog.int4 \
-                  - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots) \
+                  - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots), confirmed_flush_lsn \
          FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_replication_slots ON slot_name = {}",
         quoted(name)
     )

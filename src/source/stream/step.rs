@@ -2,6 +2,7 @@
 
 use super::sql::Answered;
 use crate::error::{Error, ErrorKind, SqlState};
+use crate::event::Lsn;
 
 /// A request, and what its answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +158,10 @@ pub(super) fn two_slots_needed(free: i64) -> Error {
          one that is not needed, or raise max_replication_slots"
     );
     error("53400", message)
+}
+
+pub(super) fn moved_on(slot: &str, from: Lsn, to: Lsn) -> Error {
+    error("55000", format!("somebody else has moved the replication slot {slot} on, from {from} to {to}"))
 }
 
 /// A server reads the log by the publications that there were when it was written. `create`: what would make
