@@ -1,15 +1,17 @@
 //! Streams from a standby, which sends its log from PostgreSQL 16 on, and becomes the primary.
 
 use crate::common::log::{SETTINGS, Stream, has};
-use crate::common::{PATIENCE, PrivateServer, Sql, say_loudly, server_programs, start_with_settings};
+use crate::common::{PATIENCE, PrivateServer, Sql, say_loudly, server_programs, signal, start_with_settings};
 use pgwake::StreamOptions;
 use pgwake::pq::{Connection, Conninfo};
+use rustix::process::Signal;
+use serde_json::Value;
 use std::fs::{OpenOptions, create_dir, metadata, read_dir, remove_dir_all, remove_file, write};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 /// A standby of a server, in a directory of that server's. It goes with this, before the server does.
 struct Standby {
     process: Child,
+    directory: PathBuf,
     conninfo: String,
 }
 
@@ -55,21 +58,55 @@ impl Standby {
                 primary.port()
             ),
         );
-        let mut command = Command::new(server_programs().join("postgres"));
-        command.arg("-D").arg(&to).current_dir(&to).stdout(Stdio::null()).stderr(Stdio::null());
-        if metadata("/proc/self").unwrap().uid() == 0 {
-            command.uid(owner.uid()).gid(owner.gid());
-        }
-        let process = command.spawn().unwrap();
         let conninfo = format!("host={} port={port} user=postgres dbname=postgres", socket.display());
-        let (standby, started) = (Standby { process, conninfo }, Instant::now());
-        let parsed = Conninfo::parse(&standby.conninfo).unwrap();
-        while Connection::connect(&parsed).is_err() {
-            assert!(started.elapsed() < PATIENCE, "the standby does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        standby
+        Standby { process: run(&to, &conninfo), directory: to, conninfo }
     }
+
+    /// Everything that it had not written to its disk is gone, as after a loss of power.
+    fn crash_and_restart(&mut self, settings: &str) {
+        signal(self.process.id() as i32, Signal::QUIT);
+        self.process.wait().unwrap();
+        self.set(settings);
+        self.process = run(&self.directory, &self.conninfo);
+    }
+
+    fn set(&self, settings: &str) {
+        append(&self.directory.join("postgresql.conf"), settings);
+    }
+}
+
+/// Starts a server, and waits until it can be asked.
+fn run(directory: &Path, conninfo: &str) -> Child {
+    let mut command = Command::new(server_programs().join("postgres"));
+    command.arg("-D").arg(directory).current_dir(directory).stdout(Stdio::null()).stderr(Stdio::null());
+    if metadata("/proc/self").unwrap().uid() == 0 {
+        let owner = metadata(directory).unwrap();
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    let (process, started) = (command.spawn().unwrap(), Instant::now());
+    let conninfo = Conninfo::parse(conninfo).unwrap();
+    while Connection::connect(&conninfo).is_err() {
+        assert!(started.elapsed() < PATIENCE, "the standby does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process
+}
+
+/// Opens a stream from a standby. A slot is made as soon as the primary tells which transactions run, which
+/// it does from time to time.
+fn open(primary: &PrivateServer, standby: &Standby, options: StreamOptions) -> Stream {
+    std::thread::scope(|scope| {
+        let (waits, waiting) = channel::<()>();
+        let mut primary = Sql::connect(&primary.conninfo());
+        scope.spawn(move || {
+            while waiting.recv_timeout(Duration::from_millis(100)) != Err(RecvTimeoutError::Disconnected) {
+                primary.run("SELECT pg_log_standby_snapshot()");
+            }
+        });
+        let stream = Stream::open(&standby.conninfo, options);
+        drop(waits);
+        stream
+    })
 }
 
 impl Drop for Standby {
@@ -88,19 +125,7 @@ fn a_standby_sends_what_the_primary_wrote() {
     sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
     let standby = Standby::of(&primary, &mut sql);
     let options = StreamOptions::new().publication("p").slot("s").create_slot(true);
-    // The slot is made as soon as the primary tells which transactions run, which it does from time to time.
-    let mut stream = std::thread::scope(|scope| {
-        let (waits, waiting) = channel::<()>();
-        let mut primary = Sql::connect(&primary.conninfo());
-        scope.spawn(move || {
-            while waiting.recv_timeout(Duration::from_millis(100)) != Err(RecvTimeoutError::Disconnected) {
-                primary.run("SELECT pg_log_standby_snapshot()");
-            }
-        });
-        let stream = Stream::open(&standby.conninfo, options.clone());
-        drop(waits);
-        stream
-    });
+    let mut stream = open(&primary, &standby, options.clone());
     sql.run("INSERT INTO t VALUES (1)");
     assert_eq!(stream.change()["new"]["id"], 1);
     drop(stream);
@@ -125,4 +150,32 @@ fn a_standby_sends_what_the_primary_wrote() {
     });
     assert_eq!(stream.change()["new"]["id"], 3);
     promotes.join().unwrap();
+}
+
+#[test]
+fn a_standby_that_has_to_come_back_to_where_it_was_read_is_waited_for() {
+    let primary = start_with_settings(&SETTINGS);
+    let mut sql = Sql::connect(&primary.conninfo());
+    if sql.value("SHOW server_version_num").parse::<u32>().unwrap() < 160_000 {
+        return say_loudly("SKIPPED: a standby sends its log from PostgreSQL 16 on");
+    }
+    sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
+    let mut standby = Standby::of(&primary, &mut sql);
+    let options = StreamOptions::new().publication("p").slot("s").create_slot(true);
+    let mut stream = open(&primary, &standby, options);
+    sql.run("INSERT INTO t VALUES (1)");
+    assert_eq!(stream.change()["new"]["id"], 1);
+    // It replays what it has, but for the last commits.
+    standby.crash_and_restart("\nrecovery_min_apply_delay = '1h'\n");
+    let lags =
+        |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("has yet to replay"));
+    let told = stream.until(|event| event["event"] == "failed" || lags(event));
+    assert_eq!(told.last().unwrap()["event"], "disconnected", "{told:?}");
+    standby.set("\nrecovery_min_apply_delay = 0\n");
+    Sql::connect(&standby.conninfo).run("SELECT pg_reload_conf()");
+    sql.run("INSERT INTO t VALUES (2)");
+    stream.until(|event| {
+        assert_ne!(event["event"], "failed", "{event}");
+        event["event"] == "change" && event["new"]["id"] == 2
+    });
 }

@@ -21,15 +21,26 @@ impl Identity {
         Identity { system, timeline, lsn }
     }
 
-    /// Why a server that was like that cannot be read on from this place as one like this, if it cannot.
-    pub(super) fn objection(&self, before: Option<&Identity>, reached: Lsn) -> Option<String> {
-        if before.is_some_and(|before| before.system != self.system) {
-            let message = "this is another server than the one that was read so far (its system identifier \
-                           differs): its log goes on elsewhere; begin anew with another slot, or connect to \
-                           the right one";
-            return Some(message.into());
-        }
+    /// Why a server that was like that cannot be read on as one like this, if it cannot.
+    pub(super) fn objection(&self, before: Option<&Identity>) -> Option<&'static str> {
+        before.is_some_and(|before| before.system != self.system).then_some(
+            "this is another server than the one that was read so far (its system identifier differs): its \
+             log goes on elsewhere; begin anew with another slot, or connect to the right one",
+        )
+    }
+
+    /// Why its log cannot be read on from this place, if it cannot.
+    pub(super) fn objection_of_log(&self, reached: Lsn) -> Option<String> {
         (self.lsn < reached).then(|| went_back(self.lsn, reached))
+    }
+
+    /// Why it cannot yet, if it is a standby: after a crash it begins at its last restartpoint, and all that
+    /// was read comes again.
+    pub(super) fn lags(&self, reached: Lsn) -> String {
+        format!(
+            "this standby has yet to replay its log from {} to {reached}, up to which it was read",
+            self.lsn
+        )
     }
 }
 

@@ -138,12 +138,6 @@ impl Preparation {
         lacks.map(|(_, what, since)| (what, since))
     }
 
-    /// From 19 on, a server that keeps enough for a standby turns to logical decoding with its first slot.
-    fn is_enough(&self, wal_level: Option<String>) -> bool {
-        let levels: &[&str] = if self.major >= 19 { &["logical", "replica"] } else { &["logical"] };
-        wal_level.is_some_and(|level| levels.contains(&&*level))
-    }
-
     /// It was waited for the rows of a snapshot to be acknowledged, or for the slot.
     pub(super) fn waited(&mut self) -> Next {
         self.slot.busy_for += BUSY_INTERVAL;
@@ -172,20 +166,9 @@ impl Preparation {
             return Next::Fail(error("08P01", "the server answered something else than it was asked"));
         }
         match step {
-            Step::Identify => self.identified(&rows, reached),
+            Step::Identify => self.identified(&rows),
             Step::History => self.history_found(&rows, reached),
-            Step::Settings if !self.is_enough(rows.text(0, 0)) => Next::GiveUp(wal_level_refused(&rows)),
-            Step::Settings if self.options.tables.is_empty() => {
-                self.publications = self.named_publications();
-                self.publications_next()
-            }
-            Step::Settings => {
-                let via_root = self.options.via_partition_root;
-                Next::Send(
-                    Step::PublicationOfTables,
-                    sql::publication_of_tables(&self.options.tables, via_root, &self.slot.name),
-                )
-            }
+            Step::Settings => self.settings_found(&rows, reached),
             Step::PublicationOfTables => self.publication_found(&rows),
             Step::CreatePublication | Step::PublishMessages => self.publications_next(),
             Step::Publications => match rows.text(0, 0) {
@@ -249,11 +232,11 @@ impl Preparation {
         }
     }
 
-    fn identified(&mut self, rows: &Answered, reached: Lsn) -> Next {
+    fn identified(&mut self, rows: &Answered) -> Next {
         self.found = Identity::read(rows);
         // A temporary slot begins anew with each connection.
         let before = self.identity.as_ref().filter(|_| !self.slot.is_temporary);
-        if let Some(objection) = self.found.objection(before, reached) {
+        if let Some(objection) = self.found.objection(before) {
             return Next::GiveUp(error("55000", objection));
         }
         if before.is_some_and(|before| before.timeline != self.found.timeline) {
@@ -274,6 +257,25 @@ impl Preparation {
     fn settings_next(&mut self) -> Next {
         self.identity = Some(self.found.clone());
         Next::Send(Step::Settings, sql::settings(self.major, self.options.has_messages_alone()))
+    }
+
+    fn settings_found(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        if let Some(objection) = self.found.objection_of_log(reached) {
+            return match rows.text(0, 1).as_deref() {
+                Some("t") => Next::Fail(error("55000", self.found.lags(reached))),
+                _ => Next::GiveUp(error("55000", objection)),
+            };
+        }
+        if !sql::is_enough(self.major, rows.text(0, 0)) {
+            return Next::GiveUp(wal_level_refused(rows));
+        }
+        if self.options.tables.is_empty() {
+            self.publications = self.named_publications();
+            return self.publications_next();
+        }
+        let StreamOptions { tables, via_partition_root, .. } = &self.options;
+        let publication = sql::publication_of_tables(tables, *via_partition_root, &self.slot.name);
+        Next::Send(Step::PublicationOfTables, publication)
     }
 
     fn named_publications(&self) -> Vec<String> {
@@ -325,12 +327,12 @@ impl Preparation {
         }
         // One that lasts is read on without rows.
         self.wants_snapshot &= self.slot.is_temporary;
-        let name = &self.slot.name;
-        self.slot.was_there = true;
         let confirmed: Lsn = rows.text(0, 7).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
         // What it has confirmed, we have said; before that, it is not known how far we are.
         let is_moved = confirmed > done && done > Lsn(0) && !self.slot.is_temporary;
         self.slot.moved = is_moved.then(|| moved_on(&self.slot.name, done, confirmed));
+        let name = &self.slot.name;
+        self.slot.was_there = true;
         let [plugin, is_here, active_pid, wal_status, temporary] =
             [1, 2, 3, 4, 5].map(|column| rows.text(0, column));
         if plugin.as_deref() != Some("pgoutput") || is_here.as_deref() != Some("t") {
@@ -443,6 +445,7 @@ impl Preparation {
             return Next::Wait;
         }
         let [from, to] = [quoted(self.created_name()), quoted(&self.slot.name)];
+        // The temporary one would keep the server's log for as long as this connection lasts.
         Next::Send(
             Step::KeepSlot,
             format!(
@@ -459,7 +462,6 @@ impl Preparation {
             false => self.start(from),
         }
     }
-        // The temporary one would keep the server's log for as long as this connection lasts.
 
     fn start(&self, from: Lsn) -> Next {
         let name = sql::identifier(&self.slot.name);

@@ -54,8 +54,9 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", quoted_list(texts))
 }
 
-/// What holds for our session alone, and what the server's `wal_level` amounts to. Values are to be written
-/// as subscriptions of PostgreSQL ask for them (`libpqrcv_connect`, libpqwalreceiver.c).
+/// What holds for our session alone; and what the server's `wal_level` amounts to, and whether it is a
+/// standby. Values are to be written as subscriptions of PostgreSQL ask for them (`libpqrcv_connect`,
+/// libpqwalreceiver.c).
 ///
 /// A caller who takes his time must not be taken for a dead one, so the server looks at the connection
 /// instead of at us. That leaves out its user timeout, which Linux from 5.11 on counts for a peer that
@@ -102,7 +103,13 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
     }
     // From 19 on a server raises it by itself, and another setting says to what.
     let wal_level = if major >= 19 { "effective_wal_level" } else { "wal_level" };
-    sql + &format!("SELECT pg_catalog.current_setting('{wal_level}')")
+    sql + &format!("SELECT pg_catalog.current_setting('{wal_level}'), pg_catalog.pg_is_in_recovery()")
+}
+
+/// From 19 on, a server that keeps enough for a standby turns to logical decoding with its first slot.
+pub(super) fn is_enough(major: i32, wal_level: Option<String>) -> bool {
+    let levels: &[&str] = if major >= 19 { &["logical", "replica"] } else { &["logical"] };
+    wal_level.is_some_and(|level| levels.contains(&&*level))
 }
 
 /// The publication that is made for these tables: its name, whether it is there with all of them (one may
