@@ -3,8 +3,9 @@
 
 use crate::common::log::{Stream, database};
 use crate::common::{Sql, fresh_channel};
-use pgwake::{Lsn, StreamOptions};
+use pgwake::{Lsn, StreamOptions, Streaming};
 use serde_json::Value;
+use std::time::Duration;
 
 fn prepare(sql: &mut Sql) -> (String, StreamOptions) {
     sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
@@ -67,6 +68,30 @@ fn a_slot_that_somebody_else_moved_on_is_a_gap() {
     end_reader(&mut sql, &slot);
     assert_eq!(stream.next()["event"], "disconnected");
     assert_eq!(stream.next()["event"], "listening");
+}
+
+#[test]
+fn a_table_is_called_as_it_is_behind_a_transaction_that_was_held_back_under_its_old_name() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE SCHEMA a; CREATE TABLE a.t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE a.t");
+    let slot = fresh_channel();
+    let options = StreamOptions::new().publication("p").slot(&slot).create_slot(true);
+    let mut stream = Stream::open(&conninfo, options.streaming(Streaming::On));
+    let mut other = Sql::connect(&conninfo);
+    sql.run("BEGIN; INSERT INTO a.t SELECT generate_series(1, 5000)");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(stream.within(Duration::from_millis(500)), None);
+    other.run("ALTER SCHEMA a RENAME TO b");
+    other.run("INSERT INTO b.t VALUES (10000)");
+    let first = stream.change();
+    assert_eq!((&first["schema"], &first["new"]["id"]), (&"b".into(), &10000.into()));
+    sql.run("COMMIT");
+    for id in 1..=5000 {
+        assert_eq!(stream.change()["new"]["id"], id);
+    }
+    other.run("INSERT INTO b.t VALUES (10001)");
+    let last = stream.change();
+    assert_eq!((&last["schema"], &last["new"]["id"]), (&"b".into(), &10001.into()));
 }
 
 #[test]

@@ -152,6 +152,7 @@ impl Log {
                     self.read(message, true, feedback)?
                 }
                 None => {
+                    self.relations.replayed();
                     let (found, end_lsn) = (ending.found, ending.end_lsn);
                     if let Some(found) = self.end(found, end_lsn, feedback) {
                         return Ok(Some(found));
@@ -174,7 +175,8 @@ impl Log {
         message: &[u8],
         feedback: &mut Feedback,
     ) -> Result<Option<Found>> {
-        self.place.0 = lsn;
+        // What describes a table stands at no place, and has the number of its description.
+        self.place.0 = if lsn == Lsn(0) { Lsn(self.relations.next_number()) } else { lsn };
         match self.streamed {
             None => self.read(message, false, feedback),
             Some(xid) => self.take_streamed(xid, message, feedback),
@@ -360,8 +362,8 @@ impl Log {
     }
 
     fn describe(&mut self, relation: &Relation<'_>) {
-        let names = (relation.namespace, relation.name);
-        self.relations.describe(relation.id, names, relation.identity, relation.columns());
+        let (number, names) = (self.place.0.0, (relation.namespace, relation.name));
+        self.relations.describe(number, relation.id, names, relation.identity, relation.columns());
     }
 
     fn begin(&mut self, xid: u32, commit_lsn: Option<Lsn>, at_us: i64, gid: Option<String>) {

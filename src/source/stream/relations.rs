@@ -36,7 +36,12 @@ struct Type {
 
 #[derive(Debug, Default)]
 pub(super) struct Relations {
-    known: HashMap<u32, Relation>,
+    /// Each with the number of its description.
+    known: HashMap<u32, (u64, Relation)>,
+    /// How many descriptions have come. Those of a transaction that was held back are taken later than they
+    /// came, and others may have come meanwhile: these are set aside until all of it is delivered.
+    described: u64,
+    set_aside: HashMap<u32, (u64, Relation)>,
     /// Those whose description was not delivered since it changed.
     undelivered: Vec<u32>,
     types: HashMap<u32, Type>,
@@ -90,9 +95,16 @@ impl Relations {
         }
     }
 
+    /// The number of a description that comes now.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.described += 1;
+        self.described
+    }
+
     /// Takes a description. It comes again with each connection, and when nothing has changed as well.
     pub(super) fn describe<'a>(
         &mut self,
+        number: u64,
         id: u32,
         (schema, table): (&[u8], &[u8]),
         identity: ReplicaIdentity,
@@ -119,10 +131,27 @@ impl Relations {
         if identity == ReplicaIdentity::Full {
             self.mark_key(id, &mut relation.columns);
         }
-        if self.known.get(&id) != Some(&relation) {
-            self.known.insert(id, relation);
-            if !self.undelivered.contains(&id) {
-                self.undelivered.push(id);
+        self.know(number, id, relation);
+    }
+
+    fn know(&mut self, number: u64, id: u32, relation: Relation) {
+        let before = self.known.remove(&id);
+        let is_same = before.as_ref().is_some_and(|(_, before)| *before == relation);
+        self.known.insert(id, (number, relation));
+        if !is_same && !self.undelivered.contains(&id) {
+            self.undelivered.push(id);
+        }
+        if let Some(before) = before.filter(|(newer, _)| *newer > number) {
+            self.set_aside.insert(id, before);
+        }
+    }
+
+    /// All of a transaction that was held back is delivered: the last description that came is the one that
+    /// holds.
+    pub(super) fn replayed(&mut self) {
+        for (id, (number, relation)) in std::mem::take(&mut self.set_aside) {
+            if self.known.get(&id).is_none_or(|(known, _)| *known < number) {
+                self.know(number, id, relation);
             }
         }
     }
@@ -144,7 +173,7 @@ impl Relations {
 
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Relation> {
-        self.known.get(&id)
+        self.known.get(&id).map(|(_, relation)| relation)
     }
 
     /// Whether the description is to be delivered first; once for each.

@@ -86,7 +86,8 @@ impl Tables {
             modifier: column.modifier,
             is_key: column.is_key,
         });
-        relations.describe(oid, (schema.as_bytes(), table.as_bytes()), identity, described);
+        let number = relations.next_number();
+        relations.describe(number, oid, (schema.as_bytes(), table.as_bytes()), identity, described);
         self.waiting.push_back(Table { oid, name, copy });
     }
 
