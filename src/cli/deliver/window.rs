@@ -54,6 +54,10 @@ pub(super) struct Window {
     is_repeating: bool,
     /// Up to this number all is stored, and the source does not know.
     stored: Option<u64>,
+    /// The last number that the source was told; and which it was before the outage, behind which it goes on
+    /// from there.
+    told: Option<u64>,
+    goes_on_from: Option<u64>,
 }
 
 impl Window {
@@ -77,13 +81,15 @@ impl Window {
     /// The connection was lost over which all this came: what its source keeps comes again.
     pub(super) fn outage(&mut self) {
         self.repeats = self.entries.iter().map(|entry| entry.key.position.clone()).collect();
-        self.is_repeating = true;
+        if !std::mem::replace(&mut self.is_repeating, true) {
+            self.goes_on_from = self.told;
+        }
     }
 
     /// What its source kept is gone: nothing comes again, and positions may be lower than before.
     pub(super) fn gap(&mut self) {
         self.repeats.clear();
-        self.settled = None;
+        (self.settled, self.told, self.goes_on_from) = (None, None, None);
     }
 
     /// What is here already, or settled, is not taken again.
@@ -103,6 +109,9 @@ impl Window {
     }
 
     fn is_repeated(&mut self, key: &Key) -> bool {
+        if key.place.is_some() && key.number < self.goes_on_from {
+            return false;
+        }
         self.is_repeating &= key.place.is_none() || key.place <= self.settled;
         if self.is_repeating && key.place.is_some() {
             // The source may not have heard of it. Otherwise it hears of what lies behind.
@@ -219,7 +228,9 @@ impl Window {
     /// The number up to which all is stored, once each time that it has changed. More of a transaction may
     /// have come meanwhile.
     pub(super) fn take_stored(&mut self) -> Option<u64> {
-        self.stored.take().filter(|number| Some(*number) != self.next_number())
+        let stored = self.stored.take().filter(|number| Some(*number) != self.next_number());
+        self.told = stored.or(self.told);
+        stored
     }
 
     fn next_number(&self) -> Option<u64> {
@@ -334,6 +345,21 @@ mod tests {
         window.push(at(30), Vec::new());
         window.push(at(25), Vec::new());
         assert_eq!(window.len(), 3, "all that came again has come");
+    }
+
+    #[test]
+    fn what_lies_before_all_that_its_source_was_told_is_new_after_an_outage_too() {
+        let mut window = Window::new(10, 1000);
+        let at = |lsn: u64| Key { place: Some((lsn, 1)), ..key(&format!("{lsn}/1"), lsn) };
+        window.pass(at(20));
+        assert_eq!(window.take_stored(), Some(20));
+        window.pass(at(30));
+        window.outage();
+        window.push(at(10), Vec::new());
+        assert_eq!(window.len(), 1, "it was prepared before the slot was made");
+        window.push(at(20), Vec::new());
+        window.push(at(30), Vec::new());
+        assert_eq!(window.len(), 1, "they come again");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::common::command::{Running, pgwake, run};
 use crate::common::error_table::hold;
-use crate::common::log::{database, until_free};
+use crate::common::log::{database, has, until_free};
 use crate::common::sink::Sink;
 use crate::common::{PATIENCE, Sql, fresh_channel, server, signal};
 use rustix::process::Signal;
@@ -102,6 +102,38 @@ fn a_slot_lasts_only_from_when_the_rows_of_its_snapshot_are_stored() {
     let (said, status) = end(running);
     assert_eq!(status, 0, "{said}");
     assert_eq!(left(&mut sql, &slot), 0, "not all is acknowledged: {said}");
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+}
+
+#[test]
+fn what_was_prepared_before_its_slot_knew_of_that_is_not_taken_for_what_comes_again() {
+    if !has(15, "streams of prepared transactions") {
+        return;
+    }
+    let (dsn, mut sql, slot) = orders();
+    sql.run("CREATE PUBLICATION p FOR TABLE orders");
+    sql.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    sql.run(&format!("BEGIN; INSERT INTO orders VALUES (1); PREPARE TRANSACTION '{slot}'"));
+    sql.run(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_insert_lsn())"));
+    let sink = Sink::new();
+    let arguments = ["-d", &dsn, "stream", "--publication", "p", "--slot", &slot, "--two-phase"];
+    let running = Running::start(&[&arguments[..], &sink.to("good", 0)].concat());
+    let pid = format!("SELECT coalesce(active_pid, 0) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    wait_until("it streams", || sql.value(&pid) != "0");
+    sql.run("INSERT INTO orders VALUES (2)");
+    wait_until("the first is stored", || sink.ids() == [2]);
+    let end = sql.value("SELECT pg_current_wal_insert_lsn()");
+    let is_confirmed =
+        format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    wait_until("it is acknowledged", || sql.value(&is_confirmed) == "t");
+    let before = sql.value(&pid);
+    sql.run(&format!("SELECT pg_terminate_backend({before}, 20000)"));
+    wait_until("it streams again", || !["0", &before].contains(&&*sql.value(&pid)));
+    sql.run(&format!("COMMIT PREPARED '{slot}'"));
+    wait_until("it is stored", || sink.ids() == [2, 1]);
+    let (said, status) = self::end(running);
+    assert_eq!(status, 0, "{said}");
+    until_free(&mut sql, &slot);
     sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
