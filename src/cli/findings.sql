@@ -4,8 +4,9 @@ WITH slot AS (
   SELECT slot_name, active, wal_status, database = current_database() AS is_here,
     pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
       restart_lsn) AS kept,
-    format('SELECT pg_drop_replication_slot(%L)', slot_name) AS dropped
-  FROM pg_replication_slots WHERE slot_type = 'logical' AND NOT temporary
+    format('SELECT pg_drop_replication_slot(%L)', slot_name) AS dropped,
+    to_jsonb(s) ->> 'failover' = 'true' AS is_failover
+  FROM pg_replication_slots s WHERE slot_type = 'logical' AND NOT temporary
 ), setting AS (
   -- From PostgreSQL 19 on a slot raises the level by itself, unless it is minimal.
   SELECT CASE WHEN current_setting('effective_wal_level', true) IS NULL
@@ -64,6 +65,11 @@ UNION ALL SELECT 'info', 'idle_replication_slot_timeout',
   'it is off: a slot that nobody reads is kept for ever',
   'ALTER SYSTEM SET idle_replication_slot_timeout = ''3d''; SELECT pg_reload_conf()' FROM setting
   WHERE is_kept_when_idle AND has_slots
+UNION ALL SELECT 'warning', 'synchronized_standby_slots',
+  'it is empty: a reader of a failover slot may have read what no standby has, and what a failover loses',
+  'name in it the physical slot that the standby reads from'
+  WHERE current_setting('synchronized_standby_slots', true) = '' AND NOT pg_is_in_recovery()
+    AND EXISTS (SELECT FROM slot WHERE is_failover)
 UNION ALL SELECT 'warning', 'synchronous_standby_names',
   'it has *: commits wait for those who read the log, too, until they have acknowledged it',
   'name your standbys in it' FROM setting
@@ -81,6 +87,8 @@ UNION ALL SELECT 'error', c.oid::regclass::text,
   'it is published and has no replica identity: its UPDATEs and DELETEs fail',
   format('give it a primary key (not DEFERRABLE), or ALTER TABLE %s REPLICA IDENTITY FULL', c.oid::regclass)
   FROM published p JOIN pg_class c ON c.oid = p.oid AND c.relkind = 'r'
+    -- Nothing is updated or deleted in the outbox.
+    AND c.relnamespace IS DISTINCT FROM to_regnamespace('pgwake')
   WHERE c.relreplident = 'n' OR c.relreplident <> 'f' AND NOT EXISTS (
     SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
       AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary AND i.indimmediate END)

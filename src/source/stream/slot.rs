@@ -380,7 +380,8 @@ impl Preparation {
         if self.slot.was_there && !self.slot.is_temporary {
             let message = format!(
                 "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
-                 it; look at the tables afresh, then begin anew with create_slot"
+                 it, or a standby took over that did not have it; look at the tables afresh, then begin \
+                 anew with create_slot"
             );
             return Next::GiveUp(error("42704", message));
         }

@@ -98,6 +98,26 @@ fn a_role_that_may_not_read_the_log_and_tables_whose_writers_fail_are_found() {
     sql.run("ALTER TABLE t REPLICA IDENTITY DEFAULT; DROP PUBLICATION of_leaf");
     sql.run("ALTER PUBLICATION harmless SET (publish = 'insert')");
     assert!(found(&dsn, "public.t").is_empty());
+    sql.run(&pgwake::install::install());
+    sql.run("CREATE PUBLICATION of_all FOR ALL TABLES");
+    assert!(found(&dsn, "pgwake.outbox_0").is_empty(), "nothing is updated or deleted there");
+}
+
+#[test]
+fn a_slot_that_may_be_ahead_of_the_standbys_is_found() {
+    if major() < 17 {
+        return say_loudly("SKIPPED: slots that standbys keep came with PostgreSQL 17");
+    }
+    let server = start_with_settings(&SETTINGS);
+    let dsn = server.conninfo();
+    let mut sql = Sql::connect(&dsn);
+    sql.run("SELECT pg_create_physical_replication_slot('standby')");
+    assert!(found(&dsn, "synchronized_standby_slots").is_empty());
+    sql.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput', failover => true)");
+    finds(&dsn, "synchronized_standby_slots", "warning", "what no standby has");
+    sql.run("ALTER SYSTEM SET synchronized_standby_slots = 'standby'");
+    sql.run("SELECT pg_reload_conf()");
+    while !found(&dsn, "synchronized_standby_slots").is_empty() {}
 }
 
 #[test]
