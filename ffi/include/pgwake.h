@@ -447,7 +447,7 @@ typedef struct pgwake_stream_options {
     int32_t manual_ack; /* 1: only pgwake_ack acknowledges */
     int32_t reserved;   /* 0 */
     /* How much of transactions that are held back is kept in memory; the rest goes to a file without a name in the
-     * directory for temporary files. 0: 64 MB. */
+     * directory for temporary files. 64 KB at least; 0: 64 MB. */
     uint64_t memory_max_bytes;
     /* When nothing came for that long, the server is asked for a sign of life. It has 12 times as long to answer, and
      * twice as long again each time that it was given up without having come further; then the connection counts as

@@ -118,13 +118,13 @@ mod tests {
             tables: tables.as_ptr(),
             streaming: 2,
             origin: 1,
-            memory_max_bytes: 5,
+            memory_max_bytes: 5_000_000,
             heartbeat_ms: 6,
             ..none
         };
         let own =
             StreamOptions::new().create_slot(true).slot("s").publication("p").publication("q").table("t");
-        let own = own.streaming(Streaming::Early).origin(Origin::None).memory_max(5);
+        let own = own.streaming(Streaming::Early).origin(Origin::None).memory_max(5_000_000);
         assert_eq!(chosen(&asked), format!("{:?}", own.heartbeat(Duration::from_millis(6))));
         // One at a time, so that none stands for another.
         type Flag = (fn(&mut CStreamOptions) -> &mut i32, fn(StreamOptions) -> StreamOptions);

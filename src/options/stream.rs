@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// How much of transactions that are not committed yet is kept in memory.
 const MEMORY_MAX_DEFAULT: usize = 64 << 20;
+/// With less, what is read from files and written to them would be a few bytes at a time.
+const MEMORY_MAX_MIN: usize = 64 << 10;
 
 /// What becomes of a large transaction before it is committed (manual, "Streaming of Large Transactions for
 /// Logical Decoding").
@@ -184,9 +186,9 @@ impl StreamOptions {
     }
 
     /// How many bytes of transactions that are held back are kept in memory; what is more goes to a file
-    /// without a name in the directory for temporary files. 64 MB unless said otherwise.
+    /// without a name in the directory for temporary files. 64 MB unless said otherwise, and 64 KB at least.
     pub fn memory_max(mut self, bytes: usize) -> Self {
-        self.memory_max = bytes;
+        self.memory_max = bytes.max(MEMORY_MAX_MIN);
         self
     }
 

@@ -141,3 +141,23 @@ fn a_large_transaction_is_held_back_until_its_commit_without_what_was_rolled_bac
         assert_eq!(held, 0, "all of it has been given out");
     }
 }
+
+/// How often this thread has asked the kernel to read or to write (proc(5)).
+fn system_calls() -> u64 {
+    let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let counts = io.lines().filter_map(|line| line.strip_prefix("sysc")?.split(' ').nth(1));
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn however_little_memory_is_granted_a_file_is_not_read_and_written_byte_by_byte() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    let options = of_table("t").streaming(Streaming::On).transactions(true).memory_max(1);
+    let mut stream = Stream::open(&conninfo, options);
+    let before = system_calls();
+    sql.run("INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 5000) AS i");
+    stream.until(|event| event["event"] == "commit");
+    let calls = system_calls() - before;
+    assert!(calls < 100_000, "{calls} calls for half a megabyte");
+}
