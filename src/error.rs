@@ -107,6 +107,9 @@ impl SqlState {
     /// `53300`: the server has no connection left for us.
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState(*b"53300");
 
+    /// `58030`: the system refused something: a file, a descriptor.
+    pub const IO_ERROR: SqlState = SqlState(*b"58030");
+
     /// `57P01`: somebody ended the session, or stops the server.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
     /// `42704`: there is no such object.

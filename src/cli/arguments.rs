@@ -317,7 +317,7 @@ pub(crate) struct Stream {
         help_heading = OF_WHAT_COMES)]
     pub(crate) streaming: Streaming,
 
-    /// How much of transactions that are held back stays in memory, 64KB at least; the rest goes to a file
+    /// How much of transactions that are held back stays in memory, 64kB at least; the rest goes to a file
     /// below TMPDIR
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "64MB",
         help_heading = OF_WHAT_COMES)]

@@ -438,7 +438,9 @@ impl<Tag> Session<Tag> {
         let notice = self.connection.take().and_then(|mut connection| connection.take_fatal_notice());
         let said = |n: Notice| Error::new(ErrorKind::Connection, n.message).with_sqlstate(n.sqlstate);
         let said = answer.or(notice.map(said)).filter(|_| error.sqlstate == Some(SqlState::CONNECTION_LOST));
-        let error = said.unwrap_or(error);
+        let mut error = said.unwrap_or(error);
+        // What the system refuses has no code of its own.
+        error.sqlstate.get_or_insert(SqlState::IO_ERROR);
         (self.is_in_message, self.message_bytes) = (false, 0);
         let unanswered = self.requests.clear();
         (self.is_ready, self.is_held, self.may_hold_more) = (false, false, false);

@@ -2,7 +2,7 @@
 //! last run ended, and what is left behind.
 #![cfg(feature = "command")]
 
-use crate::common::command::{Running, complaint, run, succeed};
+use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::log::{database, until_free};
 use crate::common::{Sql, say_loudly, signal};
 use rustix::process::Signal;
@@ -46,6 +46,19 @@ fn lines(arguments: &[&str]) -> Vec<Value> {
 fn ids(lines: &[Value]) -> Vec<u64> {
     let changes = lines.iter().filter(|line| line["event"] == "change");
     changes.map(|line| line["key"]["id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn what_the_system_refuses_a_stream_has_a_sqlstate_and_advice() {
+    let (dsn, mut sql, _) = orders();
+    let held_back = ["--table", "orders", "--streaming", "on", "--memory", "64kB"];
+    let mut stream = pgwake(&[&["-d", &dsn, "-f", "json", "stream"], &held_back[..]].concat());
+    let mut stream = Running::of(stream.env("TMPDIR", "/nonexistent"));
+    assert_eq!(stream.json()["event"], "listening");
+    sql.run("INSERT INTO orders SELECT i, repeat('x', 100) FROM generate_series(1, 5000) AS i");
+    let lost = stream.json();
+    assert_eq!((&lost["event"], &lost["sqlstate"]), (&"disconnected".into(), &"58030".into()), "{lost}");
+    assert!(lost["message"].as_str().unwrap().contains("TMPDIR names another"), "{lost}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl HeldBack {
             if bytes.is_empty() {
                 return Ok(());
             }
-            self.make_room().map_err(|error| with_directory(&error, &self.directory))?;
+            self.make_room().map_err(|error| with_directory(error, &self.directory))?;
             let blocks = &mut self.transactions.entry(xid).or_default().blocks;
             blocks.push_back(Vec::with_capacity(self.block_bytes));
         }
@@ -317,7 +317,7 @@ impl Replay {
                 self.block.resize(unread.min(self.block_bytes as u64) as usize, 0);
                 if let Err(error) = file.read_exact_at(&mut self.block, self.file_bytes_read) {
                     self.block.clear();
-                    return Err(with_directory(&error, &self.directory));
+                    return Err(with_directory(error, &self.directory));
                 }
                 self.file_bytes_read += self.block.len() as u64;
             }
@@ -343,7 +343,11 @@ fn create_and_unlink(mut options: OpenOptions, directory: &Path) -> io::Result<F
     Ok(file)
 }
 
-fn with_directory(error: &io::Error, directory: &Path) -> io::Error {
+fn with_directory(error: io::Error, directory: &Path) -> io::Error {
+    if error.raw_os_error() == Some(libc::EMFILE) {
+        // No other directory would help.
+        return error;
+    }
     let message = format!(
         "the directory {} for what open transactions wrote does not serve: {error}; TMPDIR names another",
         directory.display()

@@ -217,6 +217,12 @@ fn a_directory_where_no_file_can_be_made_is_an_error_that_names_it() {
 }
 
 #[test]
+fn where_descriptors_have_run_out_no_other_directory_is_advised() {
+    let error = with_directory(io::Error::from_raw_os_error(libc::EMFILE), Path::new("/tmp"));
+    assert!(crate::error::Error::from(error).message.contains("ulimit -n"));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_an_error() {
     let directory = tempdir().unwrap();
     let mut held = HeldBack::new(160, directory.path().into());
