@@ -6,7 +6,7 @@ use common::proxy::{Fault, Proxy, Upstream};
 use common::{PATIENCE, Sql, fresh_channel, listening, server, transports};
 #[cfg(feature = "json")]
 use pgwake::StreamOptions;
-use pgwake::{Event, EventLoop, PollOptions, SessionOptions};
+use pgwake::{ErrorKind, Event, EventLoop, PollOptions, SessionOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,15 +15,20 @@ const SESSIONS: usize = 9;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// There is no memory for as much as this.
+    static TOO_LARGE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Counts what this thread allocates.
+/// Counts what this thread allocates, and refuses what is too large.
 struct Counting;
 
 // SAFETY: everything is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        if layout.size() >= TOO_LARGE.get() {
+            return std::ptr::null_mut();
+        }
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
@@ -74,6 +79,19 @@ fn a_notification_costs_no_allocation() {
     let before = allocations();
     drop(Box::new(1));
     assert!(allocations() > before, "the counter counts");
+}
+
+#[test]
+fn a_payload_for_which_there_is_no_memory_is_refused_and_nothing_else() {
+    let channel = fresh_channel();
+    let (mut events, session) = listening(&server().conninfo(), &[&channel]);
+    let large = vec![b'x'; 1 << 20];
+    TOO_LARGE.set(large.len());
+    let error = events.publish(session, &channel, &large).unwrap_err();
+    TOO_LARGE.set(usize::MAX);
+    assert_eq!(error.kind, ErrorKind::System, "{error}");
+    events.notify(session, &channel, "small").unwrap();
+    take(&mut events, 1);
 }
 
 /// A busy network, or a busy machine: libpq reads before the rest is there.

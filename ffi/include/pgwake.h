@@ -49,6 +49,9 @@
  * PGWAKE_E_PANIC: that call and all later ones of the handle give it, and all that is left to do is to close the
  * handle.
  *
+ * Memory. Where there is none for what comes, the connection ends, if libpq asked for it; for a payload of yours,
+ * PGWAKE_E_SYSTEM says so. For the little that is needed besides, the process ends by abort(3).
+ *
  * Threads. A handle may move between threads, and is used by one at a time. The one call that any other thread may
  * make at any time is pgwake_wake. Different handles have nothing to do with each other. Names of hosts are looked up,
  * and messages of more than 4 MB are sent, on threads of the library's own, on which all signals are blocked.

@@ -62,8 +62,9 @@ impl Sender {
             let message = "too much waits to be sent: take events until it is sent, then go on";
             return Err(Error::new(ErrorKind::QueueFull, message));
         }
+        let payload = Payload(copy_of(payload)?);
         self.unsent_bytes += bytes;
-        self.unsent.push_back((SendRequest { verb, channel, bytes }, Payload(payload.into())));
+        self.unsent.push_back((SendRequest { verb, channel, bytes }, payload));
         Ok(())
     }
 
@@ -171,6 +172,18 @@ impl Sender {
 
 fn is_any_unanswered(link: &Link) -> bool {
     link.session.unanswered().any(|tag| matches!(tag, Tag::Send(_)))
+}
+
+/// A copy, for which there may be no memory: how large it is the caller decides.
+fn copy_of(payload: &[u8]) -> Result<Box<[u8]>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(payload.len()).map_err(|_| {
+        let n = payload.len();
+        let message = format!("there is no memory for a payload of {n} bytes: take events until it is free");
+        Error::new(ErrorKind::System, message)
+    })?;
+    copy.extend_from_slice(payload);
+    Ok(copy.into())
 }
 
 /// Why a payload cannot be sent, if it cannot.
