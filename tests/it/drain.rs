@@ -1,11 +1,12 @@
 //! Nothing is left behind: bursts over every transport, in the loop's own wait and nested in others.
 
-use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, transports};
+use crate::common::{
+    PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, transports, wait_readable,
+};
 use mio::{Events, Interest, Poll, Token};
 use pgwake::pq::{Connection, Conninfo};
 use pgwake::{Event, EventLoop, Waker};
-use rustix::event::{PollFd, PollFlags, Timespec, epoll};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use rustix::event::{Timespec, epoll};
 use std::time::{Duration, Instant};
 
 const BURST: usize = 300;
@@ -110,9 +111,7 @@ fn a_burst_arrives_whole_while_spinning() {
 fn in_an_outer_epoll(edge: epoll::EventFlags) {
     on_each_transport(|events, count| {
         let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        // SAFETY: the loop outlives the borrow of its descriptor.
-        let inner = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
-        epoll::add(&outer, inner, epoll::EventData::new_u64(0), epoll::EventFlags::IN | edge).unwrap();
+        epoll::add(&outer, &*events, epoll::EventData::new_u64(0), epoll::EventFlags::IN | edge).unwrap();
         // One registration for the whole burst: an edge that is lost is lost for good.
         while count.0 < BURST {
             let mut found =
@@ -138,11 +137,7 @@ fn a_burst_arrives_whole_in_an_outer_edge_triggered_epoll() {
 #[test]
 fn a_burst_arrives_whole_in_an_outer_poll() {
     on_each_transport(|events, count| {
-        // SAFETY: the loop outlives the borrow of its descriptor.
-        let inner = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
-        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        let woken = rustix::event::poll(&mut [PollFd::new(&inner, PollFlags::IN)], Some(&patience)).unwrap();
-        assert_eq!(woken, 1, "no wake-up after {} of {BURST}", count.0);
+        wait_readable(events);
         count.take_all(events);
     });
 }
@@ -277,10 +272,8 @@ fn woken_in_the_middle(mut turn: impl FnMut(&Waker, &mut Count, &mut EventLoop))
         let (mut sql, mut count) = (Sql::connect(&server().conninfo()), Count::default());
         let waker = events.waker();
         let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        // SAFETY: the loop outlives the borrow of its descriptor.
-        let inner = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&outer, inner, epoll::EventData::new_u64(0), flags).unwrap();
+        epoll::add(&outer, &events, epoll::EventData::new_u64(0), flags).unwrap();
         big_burst(&mut sql, &channel);
         waker.wake().unwrap();
         while count.0 < BURST {

@@ -1,6 +1,8 @@
 //! The loop as its host sees it: waiting, waking, several sessions, one descriptor.
 
-use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server};
+use crate::common::{
+    PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, wait_readable,
+};
 use pgwake::{ErrorKind, Event, EventLoop, Transport, WatchOptions};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -119,20 +121,12 @@ fn a_disconnected_session_is_silent_and_its_name_is_not_used_again() {
 fn the_descriptor_stays_the_same_and_tells_of_commands_and_timers() {
     let mut events = EventLoop::new().unwrap();
     let descriptor = events.as_raw_fd();
-    // SAFETY: the loop outlives the borrow of its descriptor.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(descriptor) };
     // A host that does nothing but watch the descriptor and take what there is.
     let pump = |events: &mut EventLoop| loop {
         if let Some(event) = events.next(Some(Duration::ZERO)).unwrap() {
             return Seen::of(event);
         }
-        let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        let mut watched = [rustix::event::PollFd::new(&borrowed, rustix::event::PollFlags::IN)];
-        assert_eq!(
-            rustix::event::poll(&mut watched, Some(&timeout)).unwrap(),
-            1,
-            "the descriptor told of nothing"
-        );
+        wait_readable(events);
     };
     let session = events.connect(&server().conninfo()).unwrap();
     assert_eq!(pump(&mut events), Seen::listening(&[]));
@@ -185,8 +179,6 @@ fn what_a_disconnect_sets_in_motion_is_told_by_the_descriptor() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let mut events = EventLoop::new().unwrap();
-    // SAFETY: the loop outlives the borrow of its descriptor.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(events.as_raw_fd()) };
     let mut first = None;
     for _ in 0..50 {
         let session = events.connect(&format!("host=127.0.0.1 port={port} connect_timeout=60")).unwrap();
@@ -198,13 +190,7 @@ fn what_a_disconnect_sets_in_motion_is_told_by_the_descriptor() {
     assert_silent(&mut events, Duration::from_millis(100));
     events.disconnect(first.unwrap()).unwrap();
     loop {
-        let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        let mut watched = [rustix::event::PollFd::new(&borrowed, rustix::event::PollFlags::IN)];
-        assert_eq!(
-            rustix::event::poll(&mut watched, Some(&timeout)).unwrap(),
-            1,
-            "the descriptor told of nothing"
-        );
+        wait_readable(&events);
         if let Some(event) = events.next(Some(Duration::ZERO)).unwrap() {
             return assert_eq!(Seen::of(event), Seen::listening(&[]));
         }

@@ -1,7 +1,7 @@
 //! What a hostile or unlucky user may do where handlers run before drops: nobody gains a right, nobody gets
 //! around a handler, and no drop fails that no handler is registered for.
 
-use crate::common::outbox::database;
+use crate::common::outbox::{database, role};
 use crate::common::{Sql, say_loudly};
 
 /// A database for each mode, with a handler for tables in the schema `guarded` that keeps what it was called
@@ -38,14 +38,6 @@ fn seen(sql: &mut Sql) -> String {
         "WITH gone AS (DELETE FROM app.seen RETURNING n, identity)
          SELECT coalesce(string_agg(identity, ', ' ORDER BY n), '') FROM gone",
     )
-}
-
-/// A role of this database, and a session of its own.
-fn role(conninfo: &str, sql: &mut Sql, kind: &str) -> (String, Sql) {
-    let name = sql.value(&format!("SELECT '{kind}_' || current_database()"));
-    sql.run(&format!("CREATE ROLE {name} LOGIN; CREATE SCHEMA {name} AUTHORIZATION {name}"));
-    let session = Sql::connect(&conninfo.replace("user=postgres", &format!("user={name}")));
-    (name, session)
 }
 
 /// The settings of a session that the installed SQL looks at.

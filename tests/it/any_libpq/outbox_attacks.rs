@@ -1,17 +1,9 @@
 //! What a hostile or unlucky user may do to the outbox: nobody gains a right, no reader is stopped, and
 //! nothing is lost of what others wrote.
 
-use crate::common::outbox::{Reader, database};
+use crate::common::outbox::{Reader, database, role};
 use crate::common::{Sql, say_loudly};
 use serde_json::{Value, json};
-
-/// A role of this database, and a session of its own.
-fn role(conninfo: &str, sql: &mut Sql, kind: &str) -> (String, Sql) {
-    let name = sql.value(&format!("SELECT '{kind}_' || current_database()"));
-    sql.run(&format!("CREATE ROLE {name} LOGIN; CREATE SCHEMA {name} AUTHORIZATION {name}"));
-    let session = Sql::connect(&conninfo.replace("user=postgres", &format!("user={name}")));
-    (name, session)
-}
 
 #[test]
 fn a_column_that_is_gone_calls_no_function_of_the_writer() {

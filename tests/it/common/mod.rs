@@ -28,6 +28,7 @@ pub(crate) mod workload;
 
 use pgwake::pq::{Connection, Conninfo, ResultStatus};
 use pgwake::{Event, EventLoop};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub(crate) use server::PrivateServer;
 pub(crate) use server::ServerOptions;
 use std::os::unix::fs::MetadataExt;
@@ -266,6 +267,13 @@ pub(crate) fn assert_silent(events: &mut EventLoop, time: Duration) {
     if let Some(event) = events.next(Some(time)).unwrap() {
         panic!("nothing should come, but this did: {event:?}");
     }
+}
+
+/// Waits as a host does that watches the descriptor.
+pub(crate) fn wait_readable(events: &EventLoop) {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let found = poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(found, 1, "the descriptor told of nothing");
 }
 
 /// A loop with one session that listens on `channels` already. It has no heartbeat, which could cover up a

@@ -34,6 +34,14 @@ fn created(name: &str, options: &str) -> (String, Sql) {
     (conninfo, sql)
 }
 
+/// A role of this database, and a session of its own; it owns a schema of its name.
+pub(crate) fn role(conninfo: &str, sql: &mut Sql, kind: &str) -> (String, Sql) {
+    let name = sql.value(&format!("SELECT '{kind}_' || current_database()"));
+    sql.run(&format!("CREATE ROLE {name} LOGIN; CREATE SCHEMA {name} AUTHORIZATION {name}"));
+    let session = Sql::connect(&conninfo.replace("user=postgres", &format!("user={name}")));
+    (name, session)
+}
+
 /// Reads the outbox as README.md beside the scripts says.
 pub(crate) struct Reader {
     pub(crate) sql: Sql,
