@@ -73,9 +73,9 @@
 //! # Acknowledging
 //!
 //! [`EventLoop::ack`] takes a number that an event carries, and means: all up to and including this. Of a
-//! change from the outbox that is its `id`, of a stream the LSN of a commit: both only grow, so one word
-//! does for both. The server of a stream is told where transactions end, once all of them was delivered and
-//! acknowledged. Of rows it is their `id`, for a poll with a cursor or in batches.
+//! change from the outbox that is its `id`, of a poll with a cursor or in batches that of its rows, of a
+//! stream the LSN of a commit: all only grow, so one word does. The server of a stream hears where a
+//! transaction ends once all of it was delivered and acknowledged.
 //!
 //! # Features
 //!

@@ -147,8 +147,7 @@ typedef struct pgwake pgwake;
 #define PGWAKE_EVENT_GAP 3
 /* The connection was lost or could not be made: `sqlstate`, `message`. The next attempt is in `retry_in_ms`. */
 #define PGWAKE_EVENT_DISCONNECTED 4
-/* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes from it.
- * */
+/* The session has given up, after the same permanent error twice: `sqlstate`, `message`. Nothing more comes of it. */
 #define PGWAKE_EVENT_FAILED 5
 /* The server refused `command` ("listen", "unlisten", "notify", "publish" on `channel`; "watch", "watch_ddl", "poll",
  * "schedule", "sql" without one): `sqlstate`, `message`. 08007: the connection was lost before the answer, and nobody
@@ -582,7 +581,7 @@ int pgwake_wake(const pgwake *handle);
  *
  * `conninfo` is what libpq takes: "host=… dbname=app" or "postgresql://…"; the environment (PGHOST, PGSERVICE,
  * ~/.pgpass …) fills in the rest, also for "". `options` may be NULL. It returns at once: PGWAKE_EVENT_LISTENING
- * tells of success, PGWAKE_EVENT_DISCONNECTED of each attempt that was none. PGWAKE_E_INVALID: the settings are
+ * comes when it has, PGWAKE_EVENT_DISCONNECTED for each attempt that failed. PGWAKE_E_INVALID: the settings are
  * wrong, those of the environment and of the service file among them. */
 int pgwake_connect(pgwake *handle, const char *conninfo, const pgwake_session_options *options);
 
@@ -592,7 +591,7 @@ int pgwake_connect(pgwake *handle, const char *conninfo, const pgwake_session_op
 int pgwake_disconnect(pgwake *handle, int session);
 
 /* pgwake_listen: listens on a channel from now on, also after every reconnect. 1 to 63 bytes, taken as they are:
- * never folded to lower case, so that "Foo" is what pg_notify('Foo', …) calls. PGWAKE_EVENT_LISTENING tells when the
+ * never folded to lower case, so that "Foo" is what pg_notify('Foo', …) calls. PGWAKE_EVENT_LISTENING says when the
  * server has confirmed it. Listening twice is harmless. */
 int pgwake_listen(pgwake *handle, int session, const char *channel);
 
@@ -601,7 +600,7 @@ int pgwake_unlisten(pgwake *handle, int session, const char *channel);
 
 /* pgwake_notify: queues a notification, to be sent by pgwake_next in a transaction of its own once the session is
  * connected. `payload` has `len` bytes, at most 7999 and none of them NUL, in the server's encoding; it may be NULL
- * if `len` is 0. PGWAKE_EVENT_SENT tells when all that was queued is committed, PGWAKE_EVENT_COMMAND_FAILED what was
+ * if `len` is 0. PGWAKE_EVENT_SENT says when all that was queued is committed, PGWAKE_EVENT_COMMAND_FAILED what was
  * not. */
 int pgwake_notify(pgwake *handle, int session, const char *channel, const void *payload, size_t len);
 
@@ -645,7 +644,7 @@ int pgwake_watch_ddl(pgwake *handle, int session, const pgwake_ddl_options *opti
 /* pgwake_stream: adds a session that streams row changes from the write-ahead log, over a connection of its own, and
  * gives its number, as pgwake_connect does; `conninfo` is the same. `options` names a publication or a table.
  *
- * PGWAKE_EVENT_LISTENING, without channels, tells that it has begun. A connection that is lost comes back by itself,
+ * PGWAKE_EVENT_LISTENING, without channels, says that it has begun. A connection that is lost comes back by itself,
  * and what was not acknowledged comes again. PGWAKE_EVENT_FAILED says what somebody has to mend first: no right, no
  * such slot or publication, a slot that the server has given up (its log went beyond max_slot_wal_keep_size).
  * pgwake_listen, pgwake_notify and pgwake_watch are for other sessions. */
@@ -776,8 +775,7 @@ typedef void (*pgwake_log_fn)(void *user, int level, const char *text);
  * first. When it returns, the function that was set before has ended and is not called any more. */
 void pgwake_set_log(pgwake_log_fn write, void *user, int level);
 
-/* pgwake_abi_version: PGWAKE_ABI_VERSION of the library. A program that was built for another number must not go on.
- * */
+/* pgwake_abi_version: PGWAKE_ABI_VERSION of the library. A program built for another number must not go on. */
 uint32_t pgwake_abi_version(void);
 
 /* pgwake_version: the library's version, such as "0.1.0". */

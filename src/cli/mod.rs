@@ -10,7 +10,7 @@ macro_rules! say {
     }};
 }
 
-/// Says what was done to whoever sits at the terminal; a script has the exit status, and the log with -v.
+/// Says at a terminal what was done; a script has the exit status, and the log with -v.
 macro_rules! say_done {
     ($($words:tt)*) => {{
         if std::io::IsTerminal::is_terminal(&std::io::stderr()) {

@@ -23,7 +23,7 @@ impl EventLoop {
     /// Adds a session. `conninfo` is what libpq takes: `key=value` pairs or a URI; the environment fills in
     /// the rest.
     ///
-    /// Returns at once: what becomes of it is told by [`Event::Listening`](crate::Event::Listening) or
+    /// Returns at once: what becomes of it comes as [`Event::Listening`](crate::Event::Listening) or
     /// [`Event::Disconnected`](crate::Event::Disconnected). An error is one of the settings: of the conninfo
     /// itself, or of the environment and the service file.
     pub fn connect(&mut self, conninfo: &str) -> Result<SessionId> {
@@ -40,7 +40,7 @@ impl EventLoop {
     /// Adds a connection that streams row changes from the write-ahead log, as `options` say: each comes as
     /// an [`Event::Change`](crate::Event::Change), after the commit and at no cost for the writers. The
     /// server needs `wal_level = logical`, and the role REPLICATION.
-    /// [`Event::Listening`](crate::Event::Listening), without channels, tells when it streams;
+    /// [`Event::Listening`](crate::Event::Listening), without channels, says when it streams;
     /// [`Event::Failed`](crate::Event::Failed) what has to be done before it can.
     ///
     /// ```no_run
@@ -152,7 +152,7 @@ impl EventLoop {
     }
 
     /// Listens on a channel from now on, also after every reconnect. The name is taken as it is: never folded
-    /// to lower case, any bytes but NUL. [`Event::Listening`](crate::Event::Listening) tells when the server
+    /// to lower case, any bytes but NUL. [`Event::Listening`](crate::Event::Listening) says when the server
     /// has confirmed it. Time-outs of the role or the database that would end an idle session are off for
     /// this one from then on.
     pub fn listen(&mut self, session: SessionId, channel: impl AsRef<[u8]>) -> Result<()> {
@@ -171,7 +171,7 @@ impl EventLoop {
     }
 
     /// Queues a notification, to be sent by [`next`](Self::next) in a transaction of its own once the session
-    /// is connected. [`Event::Sent`](crate::Event::Sent) tells when all that was queued is committed,
+    /// is connected. [`Event::Sent`](crate::Event::Sent) says when all that was queued is committed,
     /// [`Event::CommandFailed`](crate::Event::CommandFailed) what was not. A payload has up to 7999 bytes in
     /// the server's encoding.
     pub fn notify(
@@ -215,7 +215,7 @@ impl EventLoop {
 
     /// Watches tables as `options` say, once for each session. The schema `pgwake` must be in the database:
     /// the command `pgwake install` puts it there. [`Event::CommandFailed`](crate::Event::CommandFailed)
-    /// tells what the server refuses.
+    /// says what the server refuses.
     pub fn watch_with(&mut self, session: SessionId, options: WatchOptions) -> Result<()> {
         let index = self.index(session)?;
         self.sql(index)?.watch(options, Instant::now())?;
@@ -263,7 +263,7 @@ impl EventLoop {
     /// again.
     ///
     /// From the outbox the number is the change's `id`, and
-    /// [`Event::Acknowledged`](crate::Event::Acknowledged) tells when the database has kept it. From the log
+    /// [`Event::Acknowledged`](crate::Event::Acknowledged) says when the database has kept it. From the log
     /// it is a `commit_lsn` or `end_lsn`: all is acknowledged that was delivered of transactions whose commit
     /// does not lie behind it. The server hears of whole transactions, within a second
     /// ([`Metrics::acknowledged_lsn`](crate::Metrics::acknowledged_lsn)). The rows of a snapshot share one

@@ -59,7 +59,7 @@ impl EventLoop {
     }
 
     /// Ends a poll or a schedule: no event of it comes any more. SQL that a schedule runs goes on to its
-    /// end, which [`is_under_way`](Self::is_under_way) tells.
+    /// end, for which [`is_under_way`](Self::is_under_way) is true.
     pub fn cancel(&mut self, task: TaskId) -> Result<()> {
         self.find_task(|source| source.cancel(task))?;
         // Rows are gone. A notification stays where it is, for a C host that has not read it yet.

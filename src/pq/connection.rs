@@ -188,7 +188,7 @@ impl Connection {
         if self.read_input() && self.status() == Status::Ok { Ok(()) } else { Err(self.loss()) }
     }
 
-    /// The same for whoever looks at the status later; `false` for a failure.
+    /// The same for a caller that looks at the status later; `false` for a failure.
     #[inline(always)]
     pub(crate) fn read_input(&mut self) -> bool {
         // SAFETY: the connection is alive.

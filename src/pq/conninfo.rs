@@ -63,8 +63,8 @@ impl Conninfo {
         unsafe {
             while !(*option).keyword.is_null() {
                 if !(*option).val.is_null() {
-                    let keyword = std::ffi::CStr::from_ptr((*option).keyword).to_owned();
-                    let value = std::ffi::CStr::from_ptr((*option).val).to_owned();
+                    let keyword = CStr::from_ptr((*option).keyword).to_owned();
+                    let value = CStr::from_ptr((*option).val).to_owned();
                     parsed.options.push((keyword, value));
                     // libpq marks what a dialog must hide with "*".
                     parsed.secret.push(super::text::bytes((*option).dispchar) == b"*");
