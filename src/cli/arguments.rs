@@ -33,9 +33,9 @@ Start here:
   pgwake demo --keep                        get that server, to try things on
   pgwake -d dbname=app listen jobs          hear notifications
   pgwake -d dbname=app notify jobs 'hello'  send one
-  pgwake -d dbname=app subscribe jobs --slot me   hear durable messages, also those since the last run
+  pgwake -d dbname=app subscribe jobs       hear durable messages
   pgwake -d dbname=app watch orders         see each change of a table, by a trigger
-  pgwake -d dbname=app stream --table orders   the same from the server's log, at no cost for writers
+  pgwake -d dbname=app stream --table orders   the same from the log, at no cost for writers
 
 Without -d libpq's environment decides: PGHOST, PGPORT, PGDATABASE, PGUSER, PGSERVICE, ~/.pgpass.
 Durations are written 250ms, 5s, 2m, 1h. Data goes to stdout, the log to stderr.
@@ -199,7 +199,7 @@ pub(crate) struct Watch {
     #[arg(long)]
     pub(crate) from_start: bool,
 
-    /// Which operations to watch; all by default
+    /// Which operations to watch, as in insert,update; all by default
     #[arg(long, value_name = "OPS", value_delimiter = ',', value_parser = op(), help_heading = OF_A_WATCH)]
     pub(crate) ops: Vec<ChangeOp>,
 
@@ -213,11 +213,11 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "TRANSPORT", value_parser = transport(), help_heading = OF_A_WATCH)]
     pub(crate) transport: Option<Transport>,
 
-    /// Which columns a change has; all by default
+    /// Which columns a change has, as in id,name; all by default
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = OF_A_WATCH)]
     pub(crate) columns: Vec<String>,
 
-    /// Tell of a row before it is changed: a DELETE before those that it cascades to
+    /// A change comes before it is made: a DELETE before those that it cascades to
     #[arg(long, help_heading = OF_A_WATCH)]
     pub(crate) before: bool,
 

@@ -163,21 +163,20 @@ impl Changes {
         code == SqlState::OBJECT_IN_USE || (!self.has_begun && code.may_pass())
     }
 
-    fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
+    fn acknowledge(&mut self, events: &mut EventLoop) {
         if let Some(id) = self.done.take() {
             self.asked_at = Some(Instant::now());
             match events.ack(self.session, id) {
                 Ok(()) => self.asked.push(id),
-                // It was told over an earlier connection, and comes again.
+                // It was delivered over an earlier connection, and comes again.
                 Err(error) => log::info!("{error}"),
             }
         }
-        Ok(())
     }
 
     /// The next run begins behind what was written: waits until the database has kept that.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        self.acknowledge(events)?;
+        self.acknowledge(events);
         let until = Instant::now() + PATIENCE;
         // A caller that asks for more is done with a gap, and the session acknowledges it by itself.
         while !self.asked.is_empty() || self.has_gap {
@@ -233,7 +232,7 @@ impl Take for Changes {
         self.done = output.take_done().filter(|_| self.is_acknowledged).or(self.done);
         let since = self.asked_at.map_or(ACKNOWLEDGE_INTERVAL, |at| at.elapsed());
         if since >= ACKNOWLEDGE_INTERVAL {
-            self.acknowledge(events)?;
+            self.acknowledge(events);
         }
         Ok(self.done.map(|_| ACKNOWLEDGE_INTERVAL.saturating_sub(since)))
     }

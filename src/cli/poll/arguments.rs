@@ -56,7 +56,7 @@ pub(crate) struct Poll {
         help_heading = WHEN)]
     pub(crate) timeout: Duration,
 
-    /// How much the rows of one event may have together; more end the connection
+    /// How much the rows of one event may have together, 16MB to 1GB; more end the connection
     #[arg(long, value_name = "SIZE", value_parser = rows_bytes, default_value = "64MB", help_heading = WHEN)]
     pub(crate) bytes_max: usize,
 
@@ -83,7 +83,7 @@ pub(crate) struct Poll {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) page_rows: u32,
 
-    /// Neither install the schema pgwake, in which positions are kept
+    /// Do not install the schema pgwake, in which positions are kept
     #[arg(long, requires = "cursor", help_heading = OF_A_CURSOR)]
     pub(crate) no_install: bool,
 

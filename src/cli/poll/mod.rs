@@ -1,5 +1,5 @@
 //! `pgwake poll`: what a query finds again and again, as lines. Those of a cursor or a batch are acknowledged
-//! once they are written, or stored by whoever they are handed over to.
+//! once they are written, or stored where they are handed over.
 
 mod arguments;
 
@@ -57,7 +57,7 @@ struct Found {
 }
 
 impl Found {
-    fn acknowledge(&mut self, events: &mut EventLoop) -> Result<(), Failure> {
+    fn acknowledge(&mut self, events: &mut EventLoop) {
         if let Some(id) = self.done.take() {
             match events.ack(self.session, id) {
                 Ok(()) => (self.asked, self.refused) = (Some(id), None),
@@ -65,7 +65,6 @@ impl Found {
                 Err(error) => log::info!("{error}"),
             }
         }
-        Ok(())
     }
 
     /// What an event says about the acknowledgement that has no answer.
@@ -87,7 +86,7 @@ impl Found {
 
     /// The next run begins behind what was written: waits until the database has kept that.
     fn finish(mut self, events: &mut EventLoop) -> Result<(), Failure> {
-        self.acknowledge(events)?;
+        self.acknowledge(events);
         let until = Instant::now() + PATIENCE;
         while self.asked.is_some() {
             match events.next(Some(until.saturating_duration_since(Instant::now())))? {
@@ -124,7 +123,7 @@ impl Take for Found {
 
     fn rest(&mut self, events: &mut EventLoop, output: &mut Output) -> Result<Option<Duration>, Failure> {
         self.done = output.take_done().or(self.done);
-        self.acknowledge(events)?;
+        self.acknowledge(events);
         match self.failure.take() {
             Some(sentence) if events.metrics(self.session)?.polls == 0 => Err(Failure::Running(sentence)),
             _ => Ok(None),
