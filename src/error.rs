@@ -19,7 +19,7 @@ pub struct Error {
 }
 
 /// Who must act on an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The call itself was wrong: a channel of 64 bytes, a malformed conninfo. Nothing was sent.
@@ -106,10 +106,8 @@ impl SqlState {
     pub const OUTCOME_UNKNOWN: SqlState = SqlState(*b"08007");
     /// `53300`: the server has no connection left for us.
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState(*b"53300");
-
     /// `58030`: the system refused something: a file, a descriptor.
     pub const IO_ERROR: SqlState = SqlState(*b"58030");
-
     /// `57P01`: somebody ended the session, or stops the server.
     pub const ADMIN_SHUTDOWN: SqlState = SqlState(*b"57P01");
     /// `42704`: there is no such object.
@@ -124,10 +122,8 @@ impl SqlState {
     pub const LIMIT_EXCEEDED: SqlState = SqlState(*b"54000");
     /// `28000`: the server does not let us in, or its certificate, or ours, is not accepted.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState(*b"28000");
-
     /// `28P01`: the password is wrong, or there is none.
     pub const INVALID_PASSWORD: SqlState = SqlState(*b"28P01");
-
     /// `0A000`: what we need cannot be had from this server, or from the pooler before it.
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState(*b"0A000");
 

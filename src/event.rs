@@ -211,7 +211,7 @@ impl<'a> Notification<'a> {
 }
 
 /// Why notifications are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GapReason {
     /// The connection was lost.
@@ -327,7 +327,7 @@ impl Failed<'_> {
 /// So it is reported, too, when what is watched comes to an end while it is read: with `55000` that nobody
 /// watches a table any more, or asks for these DDL events, that it was watched anew in another way, or that
 /// event triggers are gone or off; with `42P01` that it is gone. [`Listening`] names the channel again when
-/// it goes on. What is refused and tried again is told once.
+/// it goes on. What is refused and tried again is reported once.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct CommandFailed<'a> {
@@ -335,8 +335,8 @@ pub struct CommandFailed<'a> {
     pub session: SessionId,
     /// The database's name.
     pub db: &'a str,
-    /// The command: `listen`, `unlisten`, `notify`, `publish`, `watch`, `watch_ddl` or `poll`, which the
-    /// message names.
+    /// The command: `listen`, `unlisten`, `notify`, `publish`, `watch`, `watch_ddl`, `poll`, `schedule`, or
+    /// `sql`, that of a schedule.
     pub command: &'static str,
     /// The channel of a `listen`, `unlisten`, `notify` or `publish`.
     pub channel: Option<&'a Channel>,

@@ -18,6 +18,7 @@ const STALL_WARNING_DEFAULT: Duration = Duration::from_secs(5);
 
 /// How a loop works.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct EventLoopOptions {
     pub(crate) spin: Duration,
     pub(crate) spin_adaptive: f64,
@@ -46,7 +47,8 @@ impl EventLoopOptions {
     }
 
     /// Polls that long without sleeping after something came, before sleep. It takes the time of a wake-up by
-    /// the kernel off the next notification's latency, for a whole core meanwhile.
+    /// the kernel off the next notification's latency, for a whole core meanwhile. Zero, unless said
+    /// otherwise.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = bounded(spin);
         self
@@ -62,6 +64,7 @@ impl EventLoopOptions {
 
 /// How a session works.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct SessionOptions {
     pub(crate) heartbeat: Duration,
     pub(crate) skip_own: bool,
@@ -71,7 +74,7 @@ pub struct SessionOptions {
 }
 
 /// What is done with notifications that come faster than they are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
     /// They stay in the server until they are taken. Nothing is lost and memory stays flat, but a caller that
@@ -102,8 +105,9 @@ impl SessionOptions {
         Self::default()
     }
 
-    /// When nothing came for this long, an empty query is sent; when that is not answered within the same
-    /// time again, the connection is given up. Zero sends none: a frozen server then goes unnoticed.
+    /// When nothing came for this long, 5 s unless said otherwise, an empty query is sent; when that is not
+    /// answered within the same time again, the connection is given up. Zero sends none: a frozen server then
+    /// goes unnoticed.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = bounded(heartbeat);
         self

@@ -280,7 +280,7 @@ impl Delivered {
 
     fn deliver_transaction(&mut self, kind: i32, t: &Transaction<'_>) {
         self.begin(kind, t.session, t.db);
-        self.flat.xid = t.xid.into();
+        self.flat.xid = t.xid;
         self.flat.lsn = number(t.lsn);
         self.flat.end_lsn = number(t.end_lsn);
         self.flat.committed_at_us = t.committed_at.map_or(0, us_since_1970);
@@ -294,7 +294,7 @@ impl Delivered {
         (self.flat.payload, self.flat.payload_len) = self.texts.keep_bytes(m.payload);
         self.flat.lsn = m.lsn.0;
         self.flat.transactional = i32::from(m.transactional);
-        self.flat.xid = m.xid.map_or(0, u64::from);
+        self.flat.xid = m.xid.unwrap_or(0);
         if let Some(Position::Log(commit_lsn, ordinal)) = m.position {
             (self.flat.commit_lsn, self.flat.ordinal) = (commit_lsn.0, ordinal);
         }

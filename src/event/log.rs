@@ -16,7 +16,7 @@ pub struct Transaction<'a> {
     /// The database's name.
     pub db: &'a str,
     /// The transaction.
-    pub xid: u32,
+    pub xid: u64,
     /// Where its commit, or its PREPARE TRANSACTION, stands in the log. `None` at the begin of each part of
     /// one that is delivered before it is committed.
     pub lsn: Option<Lsn>,
@@ -32,7 +32,7 @@ pub struct Transaction<'a> {
 
 impl Transaction<'_> {
     pub(super) fn fields(&self, fields: &mut impl Fields) {
-        fields.field("xid", Value::Number(self.xid.into()), "{}");
+        fields.field("xid", Value::Number(self.xid), "{}");
         fields.field("lsn", Value::of(self.lsn.map(Value::Lsn)), "  at {}");
         fields.if_any("end_lsn", self.end_lsn.map(Value::Lsn), "");
         fields.if_any("committed_at", self.committed_at.map(Value::Time), "  {}");
@@ -59,7 +59,7 @@ pub struct Message<'a> {
     /// Whether it belongs to a transaction, and came with its commit.
     pub transactional: bool,
     /// That transaction.
-    pub xid: Option<u32>,
+    pub xid: Option<u64>,
     /// Where this event stands in the log for ever; `None` while its transaction is not committed.
     pub position: Option<Position>,
 }
@@ -70,7 +70,7 @@ impl Message<'_> {
         fields.field("payload", Value::Bytes(self.payload), "  {}");
         fields.field("lsn", Value::Lsn(self.lsn), "");
         fields.field("transactional", Value::Flag(self.transactional), "");
-        fields.field("xid", Value::of(self.xid.map(|xid| Value::Number(xid.into()))), "");
+        fields.field("xid", Value::of(self.xid.map(Value::Number)), "");
         fields.if_any("position", self.position.map(Value::Position), "");
     }
 }

@@ -27,6 +27,7 @@ const PARAMETERS_MAX: usize = u16::MAX as usize - 3;
 
 /// How a query is run again and again ([`EventLoop::poll`](crate::EventLoop::poll)).
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct PollOptions {
     pub(crate) every: Duration,
     pub(crate) adaptive: Option<Duration>,

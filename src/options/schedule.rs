@@ -23,6 +23,7 @@ pub enum Missed {
 
 /// How a schedule works.
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct ScheduleOptions {
     pub(crate) name: Option<String>,
     pub(crate) time_zone: Option<String>,

@@ -11,7 +11,7 @@ const MEMORY_MAX_MIN: usize = 64 << 10;
 
 /// What becomes of a large transaction before it is committed (manual, "Streaming of Large Transactions for
 /// Logical Decoding").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Streaming {
     /// The server keeps it, and sends it after its commit.
@@ -29,7 +29,7 @@ pub enum Streaming {
 }
 
 /// Whose changes come (manual, CREATE SUBSCRIPTION, `origin`), from PostgreSQL 16 on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Origin {
     /// All, also those that the server itself has from another one.
@@ -41,6 +41,7 @@ pub enum Origin {
 
 /// What to stream, and how. At least a publication, a table or a channel is named.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct StreamOptions {
     pub(crate) slot: Option<String>,
     pub(crate) create_slot: bool,
@@ -97,7 +98,7 @@ impl StreamOptions {
     /// Reads from this slot of the server, which keeps the position. It must be there, unless
     /// [`create_slot`](Self::create_slot) is given. A slot that nobody reads keeps the server's log for ever:
     /// drop it when it is not needed any more (`pg_drop_replication_slot`).
-    pub fn slot(mut self, name: &str) -> Self {
+    pub fn slot(mut self, name: impl Into<String>) -> Self {
         self.slot = Some(name.into());
         self
     }
@@ -115,7 +116,7 @@ impl StreamOptions {
     }
 
     /// Makes the slot a temporary one, which ends with the connection. After an outage a new one is made, and
-    /// a [`Gap`](crate::Gap) tells what is missing.
+    /// a [`Gap`](crate::Gap) says what is missing.
     pub fn temporary(mut self, temporary: bool) -> Self {
         self.temporary = temporary;
         self
@@ -129,14 +130,14 @@ impl StreamOptions {
     }
 
     /// Takes what this publication has. May be called several times.
-    pub fn publication(mut self, name: &str) -> Self {
+    pub fn publication(mut self, name: impl Into<String>) -> Self {
         self.publications.push(name.into());
         self
     }
 
     /// Takes the changes of this table, a name as SQL takes it. May be called several times. A publication is
     /// made for all of them, and kept: its name begins with `pgwake_`, and the same tables have the same one.
-    pub fn table(mut self, table: &str) -> Self {
+    pub fn table(mut self, table: impl Into<String>) -> Self {
         self.tables.push(table.into());
         self
     }
@@ -221,10 +222,10 @@ impl StreamOptions {
         self
     }
 
-    /// When nothing came for this long, the server is asked for a sign of life. It has 12 times as long to
-    /// answer, for it does not look up from a large transaction of which it sends nothing; and twice as long
-    /// again each time that it was given up without having come further. It also bounds how late an idle slot
-    /// moves on.
+    /// When nothing came for this long, 5 s unless said otherwise, the server is asked for a sign of life. It
+    /// has 12 times as long to answer, for it does not look up from a large transaction of which it sends
+    /// nothing; and twice as long again each time that it was given up without having come further. It also
+    /// bounds how late an idle slot moves on. Zero: a frozen server goes unnoticed.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = bounded(heartbeat);
         self

@@ -42,6 +42,7 @@ impl ChangePayload {
 /// that; it goes on when the table, or another of its name, is watched again. The schema `pgwake` must be
 /// there: the command `pgwake install` puts it in, as does [`install::install`](crate::install::install).
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct WatchOptions {
     pub(crate) tables: Vec<String>,
     pub(crate) consumer: Option<String>,
@@ -145,6 +146,7 @@ impl WatchOptions {
 
 /// Which DDL commands are delivered to a session.
 #[derive(Debug, Clone, Default)]
+#[must_use]
 pub struct DdlOptions {
     pub(crate) tags: Vec<String>,
     pub(crate) temp: bool,

@@ -264,7 +264,7 @@ fn a_snapshot_waits_for_a_lock_for_as_long_as_it_takes() {
     let (conninfo, mut sql) = database("");
     let (_, options) = prepare(&mut sql);
     sql.run("INSERT INTO t VALUES (1); BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE");
-    let options = options.slot(&fresh_channel()).create_slot(true).snapshot(true);
+    let options = options.slot(fresh_channel()).create_slot(true).snapshot(true);
     let mut stream = Stream::start(&conninfo, options);
     assert_eq!(stream.within(4 * HEARTBEAT), None);
     sql.run("COMMIT");
@@ -440,7 +440,7 @@ fn a_stream_that_waits_sleeps() {
     sql.run("INSERT INTO t VALUES (1)");
     unacknowledged.change();
     let mut busy = Stream::start(&conninfo, options.clone());
-    let idle = options.clone().slot(&fresh_channel()).create_slot(true);
+    let idle = options.clone().slot(fresh_channel()).create_slot(true);
     let mut idle = Stream::open(&conninfo, idle);
     let mut refused = Stream::start("host=127.0.0.1 port=1", options);
     assert_eq!(refused.next()["event"], "disconnected");

@@ -420,7 +420,7 @@ impl Log {
         let transaction = |is_end: bool| Transaction {
             session,
             db,
-            xid: self.current.xid,
+            xid: self.current.xid.into(),
             lsn: self.current.commit_lsn,
             end_lsn: self.current.end_lsn.filter(|_| is_end),
             committed_at: self.current.commit_lsn.map(|_| time(self.current.at_us)),

@@ -55,7 +55,7 @@ impl Messages {
             payload: &self.content,
             lsn: self.lsn,
             transactional,
-            xid: transactional.then_some(xid),
+            xid: transactional.then_some(xid.into()),
             position: if transactional { position } else { Some(Position::Log(self.alone().0, 1)) },
         }
     }

@@ -184,7 +184,7 @@ fn names_and_values_are_utf8_whatever_the_encoding_of_the_database() {
                  CREATE PUBLICATION \"p\" FOR ALL TABLES; CREATE PUBLICATION \"q '{text}\" FOR ALL TABLES"
             ),
         )
-        .with(|options| options.publication(&format!("q '{text}")));
+        .with(|options| options.publication(format!("q '{text}")));
         load.open();
         let table = format!("\"{text}\".\"t\"\"{text}'\"");
         let insert = |from: i32| {
