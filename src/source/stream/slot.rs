@@ -3,7 +3,9 @@
 
 use super::identity::{Identity, objection_of_history};
 use super::sql::{self, Answered, quoted};
-use super::step::{Step, error, moved_on, published_too_late, two_slots_needed, wal_level_refused};
+use super::step::{
+    Step, error, moved_on, published_too_late, slot_gone, slot_lost, two_slots_needed, wal_level_refused,
+};
 use super::{relations::Relations, snapshot};
 use crate::error::{Error, Result};
 use crate::event::Lsn;
@@ -349,12 +351,7 @@ impl Preparation {
             return Next::GiveUp(error("42710", message));
         }
         if wal_status.as_deref() == Some("lost") {
-            let message = format!(
-                "the replication slot {name} is lost: the server has removed what was not read yet (see \
-                 max_slot_wal_keep_size, from 18 on idle_replication_slot_timeout, and on a standby \
-                 hot_standby_feedback); drop it, look at the tables afresh, then begin anew"
-            );
-            return Next::GiveUp(error("55000", message));
+            return Next::GiveUp(slot_lost(name));
         }
         match active_pid {
             // It is our own of before: the connection to it broke, and it has not noticed. It may never.
@@ -378,12 +375,7 @@ impl Preparation {
     fn slot_missing(&self, free: i64) -> Next {
         let name = &self.slot.name;
         if self.slot.was_there && !self.slot.is_temporary {
-            let message = format!(
-                "the replication slot {name} is gone, and what was not read is lost: somebody dropped \
-                 it, or a standby took over that did not have it; look at the tables afresh, then begin \
-                 anew with create_slot"
-            );
-            return Next::GiveUp(error("42704", message));
+            return Next::GiveUp(slot_gone(name));
         }
         if !self.slot.is_temporary && !self.options.create_slot {
             let message = format!(

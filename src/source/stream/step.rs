@@ -160,6 +160,23 @@ pub(super) fn two_slots_needed(free: i64) -> Error {
     error("53400", message)
 }
 
+pub(super) fn slot_lost(slot: &str) -> Error {
+    let message = format!(
+        "the replication slot {slot} is lost: the server has removed what was not read yet (see \
+         max_slot_wal_keep_size, from 18 on idle_replication_slot_timeout, and on a standby \
+         hot_standby_feedback); drop it, look at the tables afresh, then begin anew"
+    );
+    error("55000", message)
+}
+
+pub(super) fn slot_gone(slot: &str) -> Error {
+    let message = format!(
+        "the replication slot {slot} is gone, and what was not read is lost: somebody dropped it, or a \
+         standby took over that did not have it; look at the tables afresh, then begin anew with create_slot"
+    );
+    error("42704", message)
+}
+
 pub(super) fn moved_on(slot: &str, from: Lsn, to: Lsn) -> Error {
     error("55000", format!("somebody else has moved the replication slot {slot} on, from {from} to {to}"))
 }
