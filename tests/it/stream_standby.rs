@@ -147,9 +147,15 @@ fn a_standby_sends_what_the_primary_wrote() {
     let promotes = std::thread::spawn(move || {
         promoted.value("SELECT pg_promote()");
         promoted.run("INSERT INTO t VALUES (3)");
+        promoted
     });
     assert_eq!(stream.change()["new"]["id"], 3);
-    promotes.join().unwrap();
+    // What was read lies on another timeline than that on which the connection began.
+    let mut promoted = promotes.join().unwrap();
+    promoted.run("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 's'");
+    promoted.run("INSERT INTO t VALUES (4)");
+    let all = stream.until(|event| event["new"]["id"] == 4);
+    assert!(all.iter().all(|event| event["event"] != "failed"), "{all:?}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub(super) struct Identity {
     system: String,
     /// Another one with each promotion of a standby, and each recovery to a point in time.
     pub(super) timeline: String,
+    /// One that is promoted goes on sending, so what was read may be of a later timeline.
+    pub(super) is_standby: bool,
     /// How far its log is.
     lsn: Lsn,
 }
@@ -18,7 +20,7 @@ impl Identity {
     pub(super) fn read(rows: &Answered) -> Self {
         let [system, timeline] = [0, 1].map(|column| rows.text(0, column).unwrap_or_default());
         let lsn = rows.text(0, 2).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
-        Identity { system, timeline, lsn }
+        Identity { system, timeline, lsn, is_standby: false }
     }
 
     /// Why a server that was like that cannot be read on as one like this, if it cannot.
@@ -31,16 +33,14 @@ impl Identity {
 
     /// Why its log cannot be read on from this place, if it cannot.
     pub(super) fn objection_of_log(&self, reached: Lsn) -> Option<String> {
-        (self.lsn < reached).then(|| went_back(self.lsn, reached))
-    }
-
-    /// Why it cannot yet, if it is a standby: after a crash it begins at its last restartpoint, and all that
-    /// was read comes again.
-    pub(super) fn lags(&self, reached: Lsn) -> String {
-        format!(
-            "this standby has yet to replay its log from {} to {reached}, up to which it was read",
-            self.lsn
-        )
+        (self.lsn < reached).then(|| match self.is_standby {
+            // After a crash it takes connections from its last restartpoint on.
+            true => format!(
+                "this standby has yet to replay its log from {} to {reached}, up to which it was read",
+                self.lsn
+            ),
+            false => went_back(self.lsn, reached),
+        })
     }
 }
 

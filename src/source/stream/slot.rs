@@ -241,7 +241,7 @@ impl Preparation {
         if let Some(objection) = self.found.objection(before) {
             return Next::GiveUp(error("55000", objection));
         }
-        if before.is_some_and(|before| before.timeline != self.found.timeline) {
+        if before.is_some_and(|before| !before.is_standby && before.timeline != self.found.timeline) {
             return Next::Send(Step::History, format!("TIMELINE_HISTORY {}", self.found.timeline));
         }
         self.settings_next()
@@ -256,18 +256,19 @@ impl Preparation {
         }
     }
 
-    fn settings_next(&mut self) -> Next {
-        self.identity = Some(self.found.clone());
+    fn settings_next(&self) -> Next {
         Next::Send(Step::Settings, sql::settings(self.major, self.options.has_messages_alone()))
     }
 
     fn settings_found(&mut self, rows: &Answered, reached: Lsn) -> Next {
+        self.found.is_standby = rows.text(0, 1).as_deref() == Some("t");
         if let Some(objection) = self.found.objection_of_log(reached) {
-            return match rows.text(0, 1).as_deref() {
-                Some("t") => Next::Fail(error("55000", self.found.lags(reached))),
-                _ => Next::GiveUp(error("55000", objection)),
+            return match self.found.is_standby {
+                true => Next::Fail(error("57P03", objection)),
+                false => Next::GiveUp(error("55000", objection)),
             };
         }
+        self.identity = Some(self.found.clone());
         if !sql::is_enough(self.major, rows.text(0, 0)) {
             return Next::GiveUp(wal_level_refused(rows));
         }
