@@ -4,7 +4,7 @@
 
 use crate::common::command::{Running, complaint, pgwake, run, succeed};
 use crate::common::error_table::hold;
-use crate::common::log::{database, until_free};
+use crate::common::log::{database, has, until_free};
 use crate::common::{fresh_channel, server};
 use std::io::Write;
 use std::process::Stdio;
@@ -17,6 +17,22 @@ fn piped(dsn: &str, arguments: &[&str], stdin: &[u8]) {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.is_empty() && output.stderr.is_empty());
+}
+
+#[test]
+fn standbys_keep_the_slot_when_that_is_asked_for() {
+    if !has(17, "slots that standbys keep") {
+        return;
+    }
+    let (dsn, mut sql) = database("");
+    let slot = fresh_channel();
+    let mut reader = Running::start(&["-d", &dsn, "subscribe", "jobs", "--slot", &slot, "--failover"]);
+    assert!(reader.line().contains("listening"));
+    let is_kept = format!("SELECT failover FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    assert_eq!(sql.value(&is_kept), "t");
+    drop(reader);
+    until_free(&mut sql, &slot);
+    succeed(&["-d", &dsn, "subscribe", "--slot", &slot, "--drop-slot"]);
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub(crate) struct Subscribe {
     #[arg(long, requires = "slot")]
     pub(crate) temporary: bool,
 
+    /// The slot is kept by standbys, too, also if it is there already (PostgreSQL 17)
+    #[arg(long, requires = "slot", conflicts_with = "temporary")]
+    pub(crate) failover: bool,
+
     /// Drop the slot and end: the server need not keep its log for it any more
     #[arg(long, requires = "slot")]
     pub(crate) drop_slot: bool,

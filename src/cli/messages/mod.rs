@@ -19,8 +19,11 @@ pub(crate) fn subscribe(dsn: &str, format: Format, arguments: &Subscribe) -> Res
     if let Some(slot) = arguments.slot.as_ref().filter(|_| arguments.drop_slot) {
         return stream::drop_slot(dsn, slot);
     }
-    let mut options =
-        StreamOptions::new().create_slot(true).temporary(arguments.temporary).heartbeat(arguments.heartbeat);
+    let mut options = StreamOptions::new()
+        .create_slot(true)
+        .temporary(arguments.temporary)
+        .failover(arguments.failover)
+        .heartbeat(arguments.heartbeat);
     options = arguments.slot.iter().fold(options, |options, slot| options.slot(slot));
     for channel in &arguments.channels {
         options = options.channel(Channel::new(channel.as_bytes())?);
