@@ -80,6 +80,11 @@ UNION ALL SELECT 'warning', format('slot %s', slot_name),
   format('%s of log are kept for it, and the server is about to remove some', pg_size_pretty(kept)),
   'read it at once, or raise max_slot_wal_keep_size' FROM slot WHERE is_here AND wal_status = 'unreserved'
 UNION ALL SELECT 'warning', format('slot %s', slot_name),
+  format('%s of log are kept for it, more than max_wal_size: who reads it is slow or stuck, or a transaction '
+    'has been open for long', pg_size_pretty(kept)),
+  'see what its reader waits for, and SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start'
+  FROM slot WHERE is_here AND active AND wal_status = 'extended'
+UNION ALL SELECT 'warning', format('slot %s', slot_name),
   format('nobody reads it, and %s of log are kept for it', pg_size_pretty(kept)),
   format('read it, or %s', dropped)
   FROM slot WHERE is_here AND NOT active AND wal_status NOT IN ('lost', 'unreserved')

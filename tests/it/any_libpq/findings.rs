@@ -3,7 +3,8 @@
 
 use crate::common::command::{Running, run};
 use crate::common::log::{SETTINGS, database, major, until_free};
-use crate::common::{Sql, make_standby, say_loudly, start_with_settings};
+use crate::common::{Sql, make_standby, say_loudly, signal, start_with_settings};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// What `check` finds of an object: severity, problem, remedy.
@@ -101,6 +102,27 @@ fn a_role_that_may_not_read_the_log_and_tables_whose_writers_fail_are_found() {
     sql.run(&pgwake::install::install());
     sql.run("CREATE PUBLICATION of_all FOR ALL TABLES");
     assert!(found(&dsn, "pgwake.outbox_0").is_empty(), "nothing is updated or deleted there");
+}
+
+#[test]
+fn a_slot_whose_reader_is_stuck_is_found() {
+    let settings: Vec<&str> = SETTINGS.iter().copied().chain(["max_wal_size = '32MB'"]).collect();
+    let server = start_with_settings(&settings);
+    let dsn = server.conninfo();
+    let mut sql = Sql::connect(&dsn);
+    sql.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let mut stream = Running::start(&["-d", &dsn, "stream", "--table", "t", "--slot", "s"]);
+    assert!(stream.line().contains("listening"));
+    signal(stream.child.id() as i32, Signal::STOP);
+    for _ in 0..5 {
+        sql.run("INSERT INTO t SELECT count(*) FROM t");
+        sql.run("SELECT pg_switch_wal()");
+    }
+    finds(&dsn, "slot s", "warning", "slow or stuck");
+    signal(stream.child.id() as i32, Signal::CONT);
+    while !found(&dsn, "slot s").is_empty() {
+        sql.run("CHECKPOINT");
+    }
 }
 
 #[test]
