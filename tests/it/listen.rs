@@ -1,6 +1,8 @@
 //! What NOTIFY means, as its manual page has it since 6.4, through the loop.
 
-use crate::common::{PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server};
+use crate::common::{
+    PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, processor_time, server,
+};
 use pgwake::{ErrorKind, Event, EventLoop, SessionOptions};
 use std::time::Duration;
 
@@ -139,6 +141,22 @@ fn listen_and_unlisten_work_on_a_running_session() {
     sql.notify(&b, "2");
     sql.notify(&a, "3");
     assert_eq!(next(&mut events), Seen::notification(&a, "3"));
+}
+
+/// What it costs to listen on so many channels, all of them asked for at once on a running session.
+fn time_to_listen(count: usize) -> Duration {
+    let (mut events, session) = listening(&server().conninfo(), &[]);
+    let before = processor_time();
+    (0..count).for_each(|i| events.listen(session, format!("channel {i}")).unwrap());
+    assert!(matches!(next(&mut events), Seen::Listening(channels) if channels.len() == count));
+    processor_time() - before
+}
+
+#[test]
+fn ten_times_as_many_channels_cost_about_ten_times_as_much() {
+    time_to_listen(100);
+    let (few, many) = (time_to_listen(1000), time_to_listen(10_000));
+    assert!(many < 30 * few, "{few:?}, {many:?}");
 }
 
 #[test]

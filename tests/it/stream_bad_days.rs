@@ -3,7 +3,7 @@
 
 use crate::common::log::{SETTINGS, Stream, database, log_server, until_free};
 use crate::common::random::Random;
-use crate::common::{PATIENCE, Sql, fresh_channel, signal, start_with_settings, transports};
+use crate::common::{PATIENCE, Sql, fresh_channel, processor_time, signal, start_with_settings, transports};
 use pgwake::{Event, EventLoop, StreamOptions, Streaming};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -423,12 +423,6 @@ fn listeners_beside_a_busy_stream_hear_everything() {
     drop(going_on);
     let written = writes.join().unwrap();
     println!("listeners hear after {without:.1?}, beside a stream of {written} changes after {with:.1?}");
-}
-
-/// How much of a processor this thread has had.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 #[test]

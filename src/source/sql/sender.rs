@@ -134,10 +134,11 @@ impl Sender {
         }
     }
 
-    /// Reports what was committed, once all is.
+    /// Reports what was committed, once all is. Only then is it looked for among all that is unanswered: that
+    /// may be a LISTEN for each of many channels.
     #[cold]
     pub(super) fn report(&mut self, link: &mut Link) {
-        if self.unsent.is_empty() && self.otherwise.is_none() && !is_any_unanswered(link) {
+        if self.sent > 0 && self.unsent.is_empty() && self.otherwise.is_none() && !is_any_unanswered(link) {
             self.report_sent(link);
         }
     }

@@ -289,6 +289,12 @@ pub(crate) fn listening(conninfo: &str, channels: &[&str]) -> (EventLoop, pgwake
     (events, session)
 }
 
+/// How much of a processor this thread has had.
+pub(crate) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Sends a signal to a process of ours, or to one of our server's.
 pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a PID");
