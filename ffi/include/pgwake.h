@@ -420,8 +420,9 @@ typedef struct pgwake_ddl_options {
 typedef struct pgwake_stream_options {
     uint32_t struct_size;
     int32_t create_slot; /* 1: makes the slot if it is missing at the first connect; never after that */
-    /* The slot, in which the server keeps the position; it must be there unless `create_slot` says otherwise. One that
-     * nobody reads makes the server keep its log: drop it when it is not needed any more. NULL: a temporary one. */
+    /* The slot, in which the server keeps the position, of 63 bytes at most; it must be there unless `create_slot` says
+     * otherwise. One that nobody reads makes the server keep its log: drop it when it is not needed any more. NULL: a
+     * temporary one. */
     const char *slot;
     const char *const *publications; /* names, and then NULL; NULL: none */
     /* Names as SQL takes them, and then NULL. A publication is made for them, and kept: its name begins with

@@ -1,6 +1,7 @@
 //! What can be asked for of a stream of row changes from the write-ahead log.
 
 use super::limits::{HEARTBEAT_DEFAULT, bounded};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Channel;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use std::time::Duration;
 const MEMORY_MAX_DEFAULT: usize = 64 << 20;
 /// With less, what is read from files and written to them would be a few bytes at a time.
 const MEMORY_MAX_MIN: usize = 64 << 10;
+/// As long as a name is in PostgreSQL (`NAMEDATALEN`).
+const SLOT_BYTES_MAX: usize = 63;
 
 /// What becomes of a large transaction before it is committed (manual, "Streaming of Large Transactions for
 /// Logical Decoding").
@@ -95,9 +98,9 @@ impl StreamOptions {
         Self::default()
     }
 
-    /// Reads from this slot of the server, which keeps the position. It must be there, unless
-    /// [`create_slot`](Self::create_slot) is given. A slot that nobody reads keeps the server's log for ever:
-    /// drop it when it is not needed any more (`pg_drop_replication_slot`).
+    /// Reads from this slot of the server, which keeps the position. Its name has 63 bytes at most. It must
+    /// be there, unless [`create_slot`](Self::create_slot) is given. A slot that nobody reads keeps the
+    /// server's log for ever: drop it when it is not needed any more (`pg_drop_replication_slot`).
     pub fn slot(mut self, name: impl Into<String>) -> Self {
         self.slot = Some(name.into());
         self
@@ -229,5 +232,21 @@ impl StreamOptions {
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = bounded(heartbeat);
         self
+    }
+
+    /// What is wrong with them.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut names = self.publications.iter().chain(&self.tables).chain(&self.slot);
+        let problem = if self.publications.is_empty() && self.tables.is_empty() && !self.messages {
+            "a stream needs a publication, a table or a channel: name one"
+        } else if names.any(|name| name.contains('\0')) {
+            "a name of a stream holds a NUL byte: PostgreSQL has none in text"
+        } else if self.slot.as_ref().is_some_and(|slot| slot.len() > SLOT_BYTES_MAX) {
+            // The server would cut it, and two readers share what is left.
+            "a slot's name has 63 bytes at most: choose a shorter one"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, problem))
     }
 }

@@ -3,7 +3,7 @@
 use crate::common::{
     PATIENCE, Seen, Sql, assert_silent, fresh_channel, listening, next, server, wait_readable,
 };
-use pgwake::{ErrorKind, Event, EventLoop, Transport, WatchOptions};
+use pgwake::{ErrorKind, Event, EventLoop, ScheduleOptions, StreamOptions, Transport, WatchOptions};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,22 @@ fn a_malformed_conninfo_is_refused_without_its_secret() {
         assert_eq!(error.kind, ErrorKind::InvalidArgument);
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn what_the_server_would_cut_or_never_take_is_refused_at_once() {
+    let mut events = EventLoop::new().unwrap();
+    let slot = |name: &str| StreamOptions::new().table("t").slot(name).create_slot(true);
+    let long = "s".repeat(64);
+    for options in [slot(&long), slot("a\0b"), StreamOptions::new().table("a\0b")] {
+        let error = events.stream(&server().conninfo(), options).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error}");
+    }
+    events.stream(&server().conninfo(), slot(&long[1..])).unwrap();
+    let session = events.connect(&server().conninfo()).unwrap();
+    let every = ScheduleOptions::new().sql(session, "SELECT 1\0");
+    let error = events.every_with(Duration::from_secs(60), every).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error}");
 }
 
 #[test]

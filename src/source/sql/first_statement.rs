@@ -11,6 +11,8 @@ pub(super) fn refuse(why: &str, sql: &str) -> Result<()> {
     let word = first_word(sql);
     let message = if first_statement(sql).is_empty() {
         format!("{why}, and there is nothing to run in this")
+    } else if sql.contains('\0') {
+        format!("{why}, and this holds a NUL byte: PostgreSQL has none in text")
     } else if REFUSED.iter().any(|refused| word.eq_ignore_ascii_case(refused)) {
         format!("{why}, and {} is none", word.to_uppercase())
     } else {

@@ -98,10 +98,7 @@ impl StreamSource {
         jobs: BackgroundJobs,
         now: Instant,
     ) -> Result<Self> {
-        if options.publications.is_empty() && options.tables.is_empty() && !options.messages {
-            let message = "a stream needs a publication, a table or a channel: name one";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
+        options.check()?;
         let session = Session::new(Kind::Replication, conninfo, options.heartbeat, jobs, now);
         Ok(StreamSource {
             id,
