@@ -266,8 +266,9 @@ impl EventLoop {
     /// [`Event::Acknowledged`](crate::Event::Acknowledged) says when the database has kept it. From the log
     /// it is a `commit_lsn` or `end_lsn`: all is acknowledged that was delivered of transactions whose commit
     /// does not lie behind it. The server hears of whole transactions, within a second
-    /// ([`Metrics::acknowledged_lsn`](crate::Metrics::acknowledged_lsn)). The rows of a snapshot share one
-    /// `commit_lsn`: no change comes before all of them are acknowledged. Of polls
+    /// ([`Metrics::acknowledged_lsn`](crate::Metrics::acknowledged_lsn)). What was delivered before an outage
+    /// may still be named behind it; it comes again, and is to be named again then. The rows of a snapshot
+    /// share one `commit_lsn`: no change comes before all of them are acknowledged. Of polls
     /// ([`PollOptions::manual_ack`](crate::PollOptions::manual_ack)) it is the `id` of their rows.
     pub fn ack(&mut self, session: SessionId, number: u64) -> Result<()> {
         let index = self.index(session)?;

@@ -21,7 +21,7 @@ use arguments::Poison;
 use batch::Batches;
 use child::Child;
 use ledger::Ledger;
-use pgwake::{Event, Position, json};
+use pgwake::{Event, GapReason, Position, json};
 use process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::BorrowedFd;
@@ -87,7 +87,10 @@ impl Handover {
 
     /// Takes an event on its way; `false` if it is about the session, and nothing to be stored.
     pub(crate) fn take(&mut self, event: &Event<'_>) -> Result<bool, Failure> {
-        if let Event::Gap(_) = event {
+        // What an outbox has is there behind an outage, too, which is a gap of the channels alone.
+        if let Event::Gap(gap) = event
+            && (gap.channels.is_empty() || gap.reason == GapReason::Replaced)
+        {
             self.ledger.window.gap();
         }
         match event {

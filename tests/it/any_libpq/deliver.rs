@@ -316,6 +316,34 @@ fn what_is_watched_is_acknowledged_once_it_is_stored() {
 }
 
 #[test]
+fn what_a_child_has_of_the_outbox_is_not_handed_to_it_again_behind_an_outage() {
+    let (dsn, mut sql, _) = orders();
+    let sink = Sink::new();
+    let arguments = ["-d", &dsn, "watch", "orders"];
+    let mut running = Running::start(&[&arguments[..], &sink.to("good", 0)].concat());
+    assert!(running.stderr_line().contains("listening"));
+    sql.run("INSERT INTO orders VALUES (1)");
+    wait_until("the first is stored", || sink.ids() == [1]);
+    let child = sink.pids()[0] as i32;
+    signal(child, Signal::STOP);
+    sql.run("INSERT INTO orders SELECT generate_series(2, 10)");
+    let reader = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE datname = current_database() \
+                  AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    // Longer than it takes to read them, also anew.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = sql.value(reader);
+    assert_eq!(sql.value(&format!("SELECT pg_terminate_backend({before}, 20000)")), "t");
+    wait_until("there is another session", || !["0", &before].contains(&&*sql.value(reader)));
+    std::thread::sleep(Duration::from_millis(1000));
+    signal(child, Signal::CONT);
+    sql.run("INSERT INTO orders VALUES (11)");
+    wait_until("all are stored", || sink.ids().len() == 11);
+    let (said, status) = end(running);
+    assert_eq!((status, sink.runs()), (0, 1), "{said}");
+    assert_eq!(sink.changes().len(), 11, "{:?}", sink.changes());
+}
+
+#[test]
 fn events_without_a_position_get_a_running_number() {
     let (dsn, channel) = (server().conninfo(), fresh_channel());
     let sink = Sink::new();
