@@ -93,8 +93,7 @@ impl Connection {
     }
 
     /// Sends one command with parameters whose types the server infers (`PQsendQueryParams`). They go as
-    /// text;
-    /// `None` is NULL.
+    /// text; `None` is NULL.
     pub fn send_query_untyped(
         &mut self,
         sql: &[u8],

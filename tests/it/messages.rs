@@ -347,10 +347,7 @@ fn a_publisher_is_told_what_became_of_each_message() {
     assert!(events.publish(session, "", "x").is_err());
     assert!(events.publish(session, "x".repeat(64), "x").is_err());
     // The connection breaks before the server answers.
-    sql.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
-         AND pid <> pg_backend_pid()",
-    );
+    sql.end_others();
     events.publish(session, "m", "who knows").unwrap();
     let mut unknown = 0;
     while unknown == 0 {

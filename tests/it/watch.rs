@@ -147,10 +147,7 @@ fn an_outage_costs_no_change() {
         let (mut events, _) = watching(&conninfo, options);
         sql.run("INSERT INTO orders VALUES (1)");
         assert_eq!(change(&mut events).key, number(1));
-        sql.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        );
+        sql.end_others();
         sql.run("INSERT INTO orders VALUES (2)");
         assert_eq!(next(&mut events), Seen::Disconnected("57P01".into()));
         let gap = next(&mut events);
@@ -292,10 +289,7 @@ fn what_is_too_large_for_a_notification_keeps_its_place() {
         );
         let ops: Vec<ChangeOp> = (0..3).map(|_| change(&mut events).op).collect();
         assert_eq!(ops, [ChangeOp::Insert, ChangeOp::Update, ChangeOp::Delete]);
-        sql.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        );
+        sql.end_others();
         assert_eq!(next(&mut events), Seen::Disconnected("57P01".into()));
         assert!(matches!(next(&mut events), Seen::Gap { .. }));
         assert_eq!(sql.value("SELECT count(*) FROM pgwake.consumer"), "0", "nothing is read from the outbox");

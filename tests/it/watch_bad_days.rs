@@ -138,10 +138,7 @@ fn who_is_told_by_notifications_alone_finds_out_too() {
     assert!(code == "55000" && sentence.contains("orders is not watched any more"), "{sentence}");
     // Also what happens during an outage.
     sql.run("SELECT pgwake.watch_table('orders', transport => 'notify', channel => 'pgwake_2')");
-    sql.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    );
+    sql.end_others();
     assert_eq!(next(&mut events), Seen::Disconnected("57P01".into()));
     assert!(matches!(next(&mut events), Seen::Gap { .. }));
     let mut heard = Vec::new();

@@ -118,10 +118,7 @@ fn what_came_before_a_loss_is_told_although_nobody_converts_it_any_more() {
         sql.run("NOTIFY plain");
         // The server passes them on before it ends the session.
         std::thread::sleep(Duration::from_millis(500));
-        sql.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        );
+        sql.end_others();
         std::thread::sleep(Duration::from_millis(500));
         let mut seen = Vec::new();
         while !matches!(seen.last(), Some(Seen::Disconnected(_))) {

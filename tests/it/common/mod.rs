@@ -196,6 +196,14 @@ impl Sql {
         self.run(&format!("SELECT pg_notify('{}', '{}')", quote(channel), quote(payload)));
     }
 
+    /// Ends all other sessions of the database.
+    pub(crate) fn end_others(&mut self) {
+        self.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.0.backend_pid()
     }
