@@ -97,25 +97,34 @@ impl Event<'_> {
         }
     }
 
+    /// The session that it comes from; `None` for a tick, which comes from none.
+    pub fn session(&self) -> Option<SessionId> {
+        self.origin().map(|(session, _)| session)
+    }
+
     /// The name of the database that it comes from; empty for a tick, which comes from none.
     pub fn db(&self) -> &str {
-        match self {
-            Event::Listening(e) => e.db,
-            Event::Notification(e) => e.db,
-            Event::Gap(e) => e.db,
-            Event::Disconnected(e) => e.db,
-            Event::Failed(e) => e.db,
-            Event::CommandFailed(e) => e.db,
-            Event::Sent(e) => e.db,
-            Event::Change(e) => e.db,
-            Event::Ddl(e) => e.db,
-            Event::Acknowledged(e) => e.db,
-            Event::Schema(e) => e.db,
-            Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => e.db,
-            Event::Message(e) => e.db,
-            Event::Rows(e) => e.db,
-            Event::Tick(_) => "",
-        }
+        self.origin().map_or("", |(_, db)| db)
+    }
+
+    fn origin(&self) -> Option<(SessionId, &str)> {
+        Some(match self {
+            Event::Listening(e) => (e.session, e.db),
+            Event::Notification(e) => (e.session, e.db),
+            Event::Gap(e) => (e.session, e.db),
+            Event::Disconnected(e) => (e.session, e.db),
+            Event::Failed(e) => (e.session, e.db),
+            Event::CommandFailed(e) => (e.session, e.db),
+            Event::Sent(e) => (e.session, e.db),
+            Event::Change(e) => (e.session, e.db),
+            Event::Ddl(e) => (e.session, e.db),
+            Event::Acknowledged(e) => (e.session, e.db),
+            Event::Schema(e) => (e.session, e.db),
+            Event::Begin(e) | Event::Commit(e) | Event::Prepare(e) | Event::Rollback(e) => (e.session, e.db),
+            Event::Message(e) => (e.session, e.db),
+            Event::Rows(e) => (e.session, e.db),
+            Event::Tick(_) => return None,
+        })
     }
 
     /// All its fields but the session and the database.

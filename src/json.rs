@@ -90,7 +90,7 @@ impl Serialize for Line<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("event", self.event.name())?;
         map.serialize_entry("at", self.at)?;
-        if !matches!(self.event, Event::Tick(_)) {
+        if self.event.session().is_some() {
             map.serialize_entry("db", self.event.db())?;
         }
         let mut fields = MapFields { map, outcome: Ok(()) };
