@@ -8,7 +8,7 @@ use crate::common::relay::relay;
 use crate::common::{
     PrivateServer, Sql, fresh_channel, make_standby, say_loudly, server, start_with_settings,
 };
-use pgwake::{Origin, StreamOptions};
+use pgwake::{Lsn, Origin, StreamOptions};
 use serde_json::Value;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -108,6 +108,21 @@ fn a_slot_that_was_dropped_while_we_were_away_is_not_made_anew() {
     fails(&mut stream, "42704", &[&slot, "is gone", "somebody dropped it"]);
     let count = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}'");
     assert_eq!(sql.value(&count), "0");
+}
+
+#[test]
+fn a_slot_that_another_one_makes_while_the_rows_come_is_told() {
+    let (conninfo, mut sql) = database("");
+    published(&mut sql);
+    sql.run("INSERT INTO t VALUES (1)");
+    let slot = fresh_channel();
+    let mut stream = Stream::open(&conninfo, kept(&slot).snapshot(true).manual_ack(true));
+    let row = stream.change();
+    sql.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    let lsn: Lsn = row["commit_lsn"].as_str().unwrap().parse().unwrap();
+    stream.events.ack(stream.id, lsn.0).unwrap();
+    fails(&mut stream, "42710", &[&slot, "another one made it while the rows came"]);
+    sql.run(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
 #[test]

@@ -95,6 +95,10 @@ impl Step {
             (Step::CreateSlot | Step::KeepSlot, "53400") => {
                 "drop one that is not needed, or raise max_replication_slots"
             }
+            (Step::KeepSlot, "42710") => {
+                "another one made it while the rows came, and reads on from its own: end one of the two, or \
+                 take another slot"
+            }
             (Step::CreateSlot | Step::Failover | Step::Start, "0A000") => {
                 "a standby sends its log from PostgreSQL 16 on, and without failover: connect to the primary"
             }
