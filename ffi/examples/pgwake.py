@@ -12,18 +12,20 @@ SCHEMA, BEGIN, COMMIT, PREPARE, ROLLBACK, MESSAGE, TICK, ROWS = range(11, 19)
 
 
 class Event(c.Structure):
-    """The front of `pgwake_event`; valid until the next event is taken. `payload_bytes` may hold what is no text."""
+    """The front of `pgwake_event`; valid until the next event is taken. `payload_bytes` of a message are any bytes."""
 
     _fields_ = [("struct_size", c.c_uint32), ("type", c.c_int32), ("session", c.c_int32), ("pid", c.c_int32),
                 ("channel_bytes", c.c_char_p), ("channel_len", c.c_size_t),
-                ("payload_bytes", c.c_char_p), ("payload_len", c.c_size_t),
+                ("payload_start", c.c_void_p), ("payload_len", c.c_size_t),
                 ("folded", c.c_uint64), ("own", c.c_int32), ("backend_pid", c.c_int32),
                 ("db", c.c_char_p), ("db_len", c.c_size_t), ("host", c.c_char_p), ("host_len", c.c_size_t),
                 ("server_version", c.c_char_p), ("server_version_len", c.c_size_t),
                 ("channels", c.POINTER(c.c_char_p)), ("channels_len", c.c_size_t),
                 ("message_bytes", c.c_char_p), ("message_len", c.c_size_t)]
+    # By its length: a c_char_p would end at the first NUL.
+    payload_bytes = property(lambda self: c.string_at(self.payload_start or b"", self.payload_len))
     channel = property(lambda self: (self.channel_bytes or b"").decode())
-    payload = property(lambda self: (self.payload_bytes or b"").decode())
+    payload = property(lambda self: self.payload_bytes.decode())
     message = property(lambda self: (self.message_bytes or b"").decode())
 
 

@@ -228,6 +228,30 @@ fn python_with_asyncio_takes_a_burst_whole() {
     python_works("ctypes_asyncio");
 }
 
+#[test]
+fn python_takes_a_payload_with_a_nul_whole() {
+    let Some(tree) = c::installed().filter(|_| c::has("python3")) else { return };
+    let (conninfo, channel) = (crate::common::log::database("").0, fresh_channel());
+    let script = format!(
+        "import ctypes, pgwake\n\
+         events = pgwake.Events()\n\
+         call, handle = pgwake._lib, ctypes.c_void_p(events._handle)\n\
+         channels = (ctypes.c_char_p * 2)(b'{channel}', None)\n\
+         call.pgwake_subscribe(handle, b'{conninfo}', channels, None)\n\
+         db = events.connect('{conninfo}')\n\
+         for event in events.waiting():\n\
+         \x20   if event.type == pgwake.LISTENING and event.session != db:\n\
+         \x20       call.pgwake_publish(handle, db, b'{channel}', b'a\\0\\xff', ctypes.c_size_t(3))\n\
+         \x20   if event.type == pgwake.MESSAGE:\n\
+         \x20       print(event.payload_bytes)\n\
+         \x20       break\n"
+    );
+    let mut command = c::limited(Under::Nothing, "python3");
+    command.args(["-B", "-c", &script]).env("PYTHONPATH", format!("{}/ffi/examples", c::ROOT));
+    command.env("PGWAKE_LIBRARY", tree.join("lib/libpgwake.so.0"));
+    assert_eq!(c::run(&mut command), "b'a\\x00\\xff'\n");
+}
+
 /// Each example, ready to be started.
 fn every_example(tree: &Path, into: &Path) -> Vec<(&'static str, Command)> {
     let compiled = ["plain", "watch", "stream", "epoll", "libuv", "libev", "cplusplus"].into_iter();
