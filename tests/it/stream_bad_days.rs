@@ -154,8 +154,9 @@ fn that_a_server_was_stopped_is_one_line() {
     std::thread::scope(|scope| {
         scope.spawn(|| server.restart("fast").unwrap());
         let lost = stream.next();
-        assert_eq!((&lost["event"], &lost["sqlstate"]), (&"disconnected".into(), &"08006".into()));
-        // Its words depend on whether it had read all that was written to it.
+        assert_eq!(lost["event"], "disconnected");
+        // What it says depends on whether it had read all that was written to it, or had only just begun.
+        assert!(["08006", "57P01"].contains(&lost["sqlstate"].as_str().unwrap()), "{lost}");
         let message = lost["message"].as_str().unwrap();
         assert!(!message.contains(['\n', '\t']) && !message.contains("probably"), "{message}");
     });
