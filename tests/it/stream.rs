@@ -43,6 +43,19 @@ fn each_kind_of_change_comes_with_its_rows() {
 }
 
 #[test]
+fn a_session_that_quotes_all_names_has_the_same_publication_and_the_same_types() {
+    let (conninfo, mut sql) = database("");
+    sql.run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood)");
+    for options in ["", " options='-c quote_all_identifiers=on'"] {
+        let mut stream = Stream::open(&format!("{conninfo}{options}"), of_table("t"));
+        sql.run("TRUNCATE t; INSERT INTO t VALUES (1, 'ok')");
+        let schema = stream.next();
+        assert_eq!(schema["columns"][1], json!({"name": "m", "type": "public.mood", "key": false}));
+    }
+    assert_eq!(sql.value("SELECT count(*) FROM pg_publication"), "1");
+}
+
+#[test]
 fn a_transaction_is_told_whole_with_its_begin_and_commit() {
     let (conninfo, mut sql) = database("");
     sql.run("CREATE TABLE t (id int PRIMARY KEY)");

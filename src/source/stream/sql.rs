@@ -70,6 +70,8 @@ pub(super) fn settings(major: i32, has_messages_alone: bool) -> String {
         ("intervalstyle", "postgres"),
         ("extra_float_digits", "3"),
         ("bytea_output", "hex"),
+        // The publication that is made for tables is known again by their names.
+        ("quote_all_identifiers", "off"),
         ("timezone", "UTC"),
         ("statement_timeout", "0"),
         ("lock_timeout", "0"),
