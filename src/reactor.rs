@@ -1,11 +1,11 @@
 //! Readiness in, tokens out: the poll, its timer, and the waker that ends its sleep from elsewhere. Nothing
 //! else names mio.
 //!
-//! mio registers by edge: readiness is told once, so a reader must read until nothing is left, and must ask
-//! the kernel whether that is so after each wake-up. Sockets are therefore put into mio's epoll instance
-//! by level: what is left is told again, no question is asked, and no leftover is ever kept in a flag. That
-//! is one system call of three saved for each notification that comes alone (10 % of its CPU). The waker and
-//! the timer are edges, as mio has them.
+//! mio registers by edge: readiness is reported once, so a reader must read until nothing is left, and must
+//! ask the kernel whether that is so after each wake-up. Sockets are therefore put into mio's epoll instance
+//! by level: what is left is reported again, no question is asked, and no leftover is ever kept in a flag.
+//! That is one system call of three saved for each notification that comes alone (10 % of its CPU). The
+//! waker and the timer are edges, as mio has them.
 
 use crate::pq::Connection;
 use crate::sys::{ClockWatch, Timer, register_by_level};

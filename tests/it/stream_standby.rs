@@ -115,15 +115,22 @@ impl Drop for Standby {
     }
 }
 
-#[test]
-fn a_standby_sends_what_the_primary_wrote() {
+/// A server with a table that is published, and its standby, where the version has what is tested.
+fn primary_and_standby() -> Option<(PrivateServer, Sql, Standby)> {
     let primary = start_with_settings(&SETTINGS);
     let mut sql = Sql::connect(&primary.conninfo());
     if sql.value("SHOW server_version_num").parse::<u32>().unwrap() < 160_000 {
-        return say_loudly("SKIPPED: a standby sends its log from PostgreSQL 16 on");
+        say_loudly("SKIPPED: a standby sends its log from PostgreSQL 16 on");
+        return None;
     }
     sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
     let standby = Standby::of(&primary, &mut sql);
+    Some((primary, sql, standby))
+}
+
+#[test]
+fn a_standby_sends_what_the_primary_wrote() {
+    let Some((primary, mut sql, standby)) = primary_and_standby() else { return };
     let options = StreamOptions::new().publication("p").slot("s").create_slot(true);
     let mut stream = open(&primary, &standby, options.clone());
     sql.run("INSERT INTO t VALUES (1)");
@@ -160,13 +167,7 @@ fn a_standby_sends_what_the_primary_wrote() {
 
 #[test]
 fn a_standby_that_has_to_come_back_to_where_it_was_read_is_waited_for() {
-    let primary = start_with_settings(&SETTINGS);
-    let mut sql = Sql::connect(&primary.conninfo());
-    if sql.value("SHOW server_version_num").parse::<u32>().unwrap() < 160_000 {
-        return say_loudly("SKIPPED: a standby sends its log from PostgreSQL 16 on");
-    }
-    sql.run("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t");
-    let mut standby = Standby::of(&primary, &mut sql);
+    let Some((primary, mut sql, mut standby)) = primary_and_standby() else { return };
     let options = StreamOptions::new().publication("p").slot("s").create_slot(true);
     let mut stream = open(&primary, &standby, options);
     sql.run("INSERT INTO t VALUES (1)");
